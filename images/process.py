@@ -1,0 +1,155 @@
+"""The one place that starts processes: argument lists, never shell strings."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.errors import CardstockError
+
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that ended: its argument list, exit code, and text of stdout and stderr."""
+
+    argv: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+
+class ProcessFailed(CardstockError):
+    """A process exited with a code the caller did not expect; the end of its output is in the message."""
+
+    def __init__(self, argv: Sequence[str], code: int, tail: str, *, do: str = "", where: str = "") -> None:
+        super().__init__(
+            f"{argv[0]} exited with {code}: {shlex.join(argv)}",
+            cause=tail.strip() or "it printed nothing",
+            do=do,
+            where=where,
+        )
+        self.code = code
+        self.tail = tail
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if extra is None else {**os.environ, **extra}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+) -> Finished:
+    """Run to the end and capture. ``env`` is added to this process's environment.
+
+    Raises ProcessFailed on a non-zero exit (unless ``check`` is false), on a timeout and on a missing program.
+    """
+    try:
+        done = subprocess.run(
+            list(argv),
+            cwd=cwd,
+            env=_environment(env),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+    except FileNotFoundError as error:
+        raise ProcessFailed(argv, 127, f"{error.filename}: no such program") from error
+    except subprocess.TimeoutExpired as error:
+        raise ProcessFailed(argv, 124, f"no end after {timeout:.0f} s") from error
+    finished = Finished(tuple(argv), done.returncode, done.stdout, done.stderr)
+    if check and finished.code:
+        raise ProcessFailed(argv, finished.code, "\n".join((finished.err or finished.out).splitlines()[-TAIL_LINES:]))
+    return finished
+
+
+def stream(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    timeout: float | None = None,
+) -> int:
+    """Run, hand each line of stdout+stderr to ``on_line`` as it comes, return the exit code.
+
+    Raises ProcessFailed as `run` does, with the last lines in the message. A KeyboardInterrupt ends the child too.
+    """
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    expired = False
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except FileNotFoundError as error:
+        raise ProcessFailed(argv, 127, f"{error.filename}: no such program") from error
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        child.kill()
+
+    timer = threading.Timer(timeout, expire) if timeout else None
+    if timer:
+        timer.start()
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            tail.append(line.rstrip("\n"))
+            on_line(line.rstrip("\n"))
+        code = child.wait()
+    except BaseException:
+        child.terminate()
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        raise
+    finally:
+        if timer:
+            timer.cancel()
+    if expired:
+        raise ProcessFailed(argv, 124, "\n".join([*tail, f"no end after {timeout:.0f} s"]))
+    if check and code:
+        raise ProcessFailed(argv, code, "\n".join(tail))
+    return code
+
+
+def start_daemon(argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> int:
+    """Start a process that outlives this one, in its own session, output appended to ``log``; its pid."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            list(argv),
+            env=_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            close_fds=True,
+        )
+    return child.pid
