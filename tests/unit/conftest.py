@@ -1,0 +1,14 @@
+"""For unit tests: an environment that says nothing by chance."""
+
+from __future__ import annotations
+
+import pytest
+
+SAYS_SOMETHING = ("CI", "DOCKER_CONTEXT", "DOCKER_HOST", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same result on a laptop, in CI and beside a running engine."""
+    for name in SAYS_SOMETHING:
+        monkeypatch.delenv(name, raising=False)
