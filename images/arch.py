@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from images.errors import UsageError
+from images.nearest import nearest
 
 # Compute capabilities that exist, 5.0 and up (NVIDIA's table; 10.1 was renamed 11.0 with CUDA 13).
-KNOWN = ("5.0", "5.2", "5.3", "6.0", "6.1", "6.2", "7.0", "7.2", "7.5", "8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1")
+KNOWN = (
+    *("5.0", "5.2", "5.3", "6.0", "6.1", "6.2", "7.0", "7.2", "7.5"),
+    *("8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"),
+)
 
 _DOTTED = re.compile(r"(\d{1,2})\.(\d)([af]?)(\+ptx)?")
 _PLAIN = re.compile(r"(?:sm_?|compute_)?(\d{1,2})(\d)([af]?)")
@@ -88,13 +91,6 @@ def nearest_arch(arch: Arch) -> str:
 def _number(known: str) -> int:
     major, minor = known.split(".")
     return int(major) * 10 + int(minor)
-
-
-def nearest(text: str, among: Iterable[str]) -> str:
-    """The candidate whose spelling is closest to ``text``; the first one when nothing is close; "" of none."""
-    candidates = list(among)
-    close = difflib.get_close_matches(text, candidates, n=1, cutoff=0.3)
-    return close[0] if close else (candidates[0] if candidates else "")
 
 
 def join_sm(archs: Iterable[Arch]) -> str:

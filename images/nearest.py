@@ -1,0 +1,24 @@
+"""The nearest valid value, for error messages."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+_NUMBERS = re.compile(r"\d+(\.\d+)*")
+
+
+def nearest(text: str, among: Iterable[str]) -> str:
+    """The candidate closest to ``text``: by value where all are dotted numbers, else by spelling; "" of none."""
+    candidates = list(among)
+    if not candidates:
+        return ""
+    if _NUMBERS.fullmatch(text) and all(_NUMBERS.fullmatch(candidate) for candidate in candidates):
+        return min(candidates, key=lambda candidate: (abs(_value(candidate) - _value(text)), _value(candidate)))
+    close = difflib.get_close_matches(text, candidates, n=1, cutoff=0.0)
+    return close[0] if close else candidates[0]
+
+
+def _value(text: str) -> float:
+    return sum(int(part) / 100**place for place, part in enumerate(text.split(".")))

