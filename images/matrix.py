@@ -1,4 +1,4 @@
-"""matrix.yaml as values: stacks, pins, rules, recommendations; errors name file, line, key and the nearest valid value."""
+"""matrix.yaml as values: stacks, pins, arch lists, rules, recommendations. Reading it is in matrix_file."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Base(_Part):
 
 
 class Toolkit(_Part):
-    """A CUDA toolkit: SASS range of its compiler, driver shipped, driver that suffices for SASS (minor-version rule)."""
+    """A CUDA toolkit: SASS range of its compiler, driver shipped, driver that suffices for SASS."""
 
     sass: Annotated[list[ArchTextLoose], Field(min_length=2, max_length=2)]
     driver: VersionText

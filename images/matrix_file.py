@@ -86,18 +86,10 @@ def _told(error: ValidationError, lines: Mapping[Location, int], name: str, data
         known = _known_keys(location[:-1], fault["loc"])
         message = f"unknown key {str(fault['loc'][-1])!r}"
         do = f"nearest: {nearest(str(fault['loc'][-1]), known)}. Known here: {', '.join(known)}" if known else ""
-    elif fault["type"] == "literal_error" and "[key]" in fault["loc"]:
-        known = [word.strip(" '") for word in re.split(r",| or ", str(fault["ctx"]["expected"]))]
-        message, do = (
-            f"unknown key {fault['input']!r}",
-            f"nearest: {nearest(str(fault['input']), known)}. Known here: {', '.join(known)}",
-        )
     elif fault["type"] == "literal_error":
         known = [word.strip(" '") for word in re.split(r",| or ", str(fault["ctx"]["expected"]))]
-        message, do = (
-            f"{fault['input']!r} is not allowed",
-            f"nearest: {nearest(str(fault['input']), known)}. Allowed: {', '.join(known)}",
-        )
+        message = f"unknown key {fault['input']!r}" if "[key]" in fault["loc"] else f"{fault['input']!r} is not allowed"
+        do = f"nearest: {nearest(str(fault['input']), known)}. Allowed: {', '.join(known)}"
     elif fault["type"] == "missing":
         message = f"the key {str(fault['loc'][-1])!r} is missing"
     elif fault["type"] == "string_pattern_mismatch":
@@ -111,13 +103,10 @@ def _real_location(loc: tuple[str | int, ...], data: Any) -> Location:
     out: list[str | int] = []
     at = data
     for part in loc:
-        if isinstance(at, dict) and part in at:
+        in_list = isinstance(at, list) and isinstance(part, int) and part < len(at)
+        if in_list or (isinstance(at, dict) and part in at):
             at = at[part]
-        elif isinstance(at, list) and isinstance(part, int) and part < len(at):
-            at = at[part]
-        else:
-            continue
-        out.append(part)
+            out.append(part)
     return tuple(out)
 
 

@@ -21,4 +21,4 @@ def nearest(text: str, among: Iterable[str]) -> str:
 
 
 def _value(text: str) -> float:
-    return sum(int(part) / 100**place for place, part in enumerate(text.split(".")))
+    return sum(int(part) * 0.01**place for place, part in enumerate(text.split(".")))

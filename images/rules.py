@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from images.arch import Arch, covers, parse_arch
 from images.errors import UsageError
-from images.matrix import PACKAGES, Attention, Engine, Matrix, Note, Pin, Rule, Setting, When
+from images.matrix import PACKAGES, Attention, Engine, Matrix, Note, PackageName, Pin, Rule, Setting, When
 from images.matrix_file import read_matrix
 
 Archs = tuple[Arch, ...]
@@ -48,8 +48,8 @@ class _Residue(Generic[T]):
         return ranges is None or any(_in_range(arch.capability, wanted) for arch in archs for wanted in ranges)
 
 
-def _versions(pins: Mapping[str, Pin], cuda: str | None) -> dict[str, str]:
-    versions = {package: pin.version for package, pin in pins.items()}
+def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, str]:
+    versions: dict[str, str] = {package: pin.version for package, pin in pins.items()}
     return versions if cuda is None else {**versions, "cuda": cuda}
 
 
@@ -129,7 +129,8 @@ class Judge:
         if not missing:
             return ()
         said = self._matrix.stacks[stack].engines[engine].archs
-        reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}: none runs on {', '.join(map(str, missing))}"
+        lacking = ", ".join(map(str, missing))
+        reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}: none runs on {lacking}"
         return (Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark),)
 
 

@@ -160,7 +160,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
 
 
 def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str | None, str | None]:
-    """Oldest driver and NVIDIA_REQUIRE_CUDA: the toolkit's minor-version floor; Blackwell needs the toolkit's own driver.
+    """Oldest driver and NVIDIA_REQUIRE_CUDA: the minor-version floor; Blackwell needs the toolkit's own driver.
 
     Blackwell cards are unknown to drivers before 570, and part of their code is PTX, which minor-version compatibility
     does not cover (CUDA compatibility guide).
