@@ -186,6 +186,18 @@ def start(layout: Layout | None = None, *, firewall: bool = True, say: Say = lam
     return layout.endpoint
 
 
+def provide_cli(layout: Layout, say: Say = lambda _: None) -> None:
+    """Fetch the docker CLI and buildx for an engine that came without them; needs Debian, not root.
+
+    Raises EngineUnreachable where this host is not Debian, RegistryFailure where packages cannot be fetched.
+    """
+    codename = debian.host_codename()
+    mirror = embedded_home.require_host(layout, uid=0, codename=codename, mirror=debian.host_mirror())
+    with locked(layout, say):
+        embedded_home.install(layout, mirror, say)
+        embedded_home.write_cli_config(layout, Path.home() / ".docker" / "config.json")
+
+
 def _launch(layout: Layout, firewall: bool, say: Say) -> int:
     # Left by a killed engine or from before a reboot: the ids may belong to others now.
     layout.pidfile.unlink(missing_ok=True)
