@@ -1,0 +1,292 @@
+"""Load Qwen2.5-VL, AWQ-quantised or not, with torch and transformers alone: no compiler, no kernel package.
+
+AWQ "gemm" weights stay packed in memory and are unpacked at each use (`AwqLinear`), or once while loading
+(``dequantise``). Works across transformers 4.49 to 5.x, whose module names differ, for one file or many shards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+# Nibble n of a word holds column ORDER[n] of its eight.
+ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+QUANTISED = ("qweight", "qzeros", "scales")
+NAMES_SHOWN = 8
+
+
+class LoadError(Exception):
+    """The folder does not hold what the model needs; the message names the tensors or the setting."""
+
+
+def unpack(words: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Packed int32 [rows, words] to 4-bit values [rows, words * 8] in ``dtype``; eight small temporaries, no large."""
+    rows, columns = words.shape
+    out = torch.empty((rows, columns, 8), dtype=dtype, device=words.device)
+    for nibble, column in enumerate(ORDER):
+        out[:, :, column] = (words >> (4 * nibble)) & 15
+    return out.view(rows, columns * 8)
+
+
+def dequantise(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Weights [in, out] in ``dtype``: (q - zero) * scale, worked in the scales' own precision or better.
+
+    ``qweight`` int32 [in, out / 8], ``qzeros`` int32 [groups, out / 8], ``scales`` [groups, out].
+    """
+    working = torch.float32 if dtype == torch.float32 else scales.dtype
+    groups, columns = scales.shape
+    weight = unpack(qweight, working).view(groups, -1, columns)
+    weight.sub_(unpack(qzeros, working).unsqueeze(1)).mul_(scales.to(working).unsqueeze(1))
+    return weight.view(-1, columns).to(dtype)
+
+
+class AwqLinear(nn.Module):  # type: ignore[misc,unused-ignore]
+    """A linear whose weights stay 4-bit in memory; each forward unpacks them, so it costs time instead of memory."""
+
+    qweight: torch.Tensor
+    qzeros: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.in_features, self.out_features = inputs, outputs
+        for name in QUANTISED:
+            self.register_buffer(name, torch.empty(0, device="meta"))
+        empty = nn.Parameter(torch.empty(outputs, device="meta"), requires_grad=False)
+        self.register_parameter("bias", empty if bias else None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = dequantise(self.qweight, self.qzeros, self.scales, x.dtype)
+        return nn.functional.linear(x, weight.t(), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Modules made inside have parameters without storage, and real buffers (rotary tables are made, not loaded)."""
+    register: Callable[..., None] = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and parameter.device.type != "meta":
+            parameter = nn.Parameter(parameter.data.to("meta"), requires_grad=False)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[assignment,method-assign,unused-ignore]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign,unused-ignore]
+
+
+def shards(folder: Path) -> list[Path]:
+    """The weight files, in order. Raises LoadError when one is missing or there is none."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise LoadError(f"{folder} lacks {', '.join(missing[:NAMES_SHOWN])}")
+    return [folder / name for name in names]
+
+
+def tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of the checkpoint, one at a time, on the CPU."""
+    from safetensors import safe_open
+
+    for path in shards(folder):
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (not a mapping)
+                yield name, file.get_tensor(name)
+
+
+def renamer(model: nn.Module) -> Callable[[str], str]:
+    """A function from any of the checkpoint's spellings of a tensor's name to this model's own.
+
+    Checkpoints say ``model.layers.0``, ``visual.blocks.0`` (the published ones) or ``model.language_model.layers.0``,
+    ``model.visual.blocks.0`` (saved by transformers 4.52 and later); models changed the same way in 4.52.
+    """
+    new = any(name == "model.language_model" for name, _ in model.named_modules())
+    text, vision = ("model.language_model.", "model.visual.") if new else ("model.", "visual.")
+
+    def rename(name: str) -> str:
+        for old in ("model.visual.", "visual."):
+            if name.startswith(old):
+                return vision + name.removeprefix(old)
+        for old in ("model.language_model.", "language_model.model.", "model."):
+            if name.startswith(old):
+                return text + name.removeprefix(old)
+        return name.removeprefix("language_model.")
+
+    return rename
+
+
+def vision_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """float32 for float16 on a card below 8.0: the 3B vision tower overflows float16, and bfloat16 is not there."""
+    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float32 if old and dtype == torch.float16 else dtype
+
+
+def _is_vision(name: str) -> bool:
+    return name.startswith(("visual.", "model.visual."))
+
+
+def _config(folder: Path) -> tuple[Any, bool]:
+    """The model's config without its quantisation, and whether it is AWQ. Raises LoadError for another kind."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder))
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return config, False
+    quant = found if isinstance(found, dict) else found.to_dict()
+    kind = (quant.get("quant_method"), quant.get("bits"), str(quant.get("version", "gemm")).lower())
+    if kind != ("awq", 4, "gemm"):
+        raise LoadError(f"only AWQ of 4 bits in the gemm layout can be read, {folder} has {kind}")
+    del config.quantization_config
+    return config, True
+
+
+def _skeleton(config: Any, attention: str) -> nn.Module:
+    from transformers import AutoModelForImageTextToText
+
+    with parameters_on_meta():
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+    return model.eval()  # type: ignore[no-any-return,unused-ignore]
+
+
+def placement(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[str], torch.device]:
+    """Where each tensor goes: decoder layers in equal runs over ``devices``, the rest on the first or the last."""
+    layers = sum(1 for name, _ in model.named_modules() if name.endswith(".input_layernorm"))
+    run = math.ceil(layers / len(devices))
+
+    def place(name: str) -> torch.device:
+        parts = name.split(".")
+        if not _is_vision(name) and "layers" in parts:
+            return devices[int(parts[parts.index("layers") + 1]) // run]
+        if name.startswith("lm_head") or name.split(".")[-2:-1] == ["norm"]:
+            return devices[-1]
+        return devices[0]
+
+    return place
+
+
+class _Filler:
+    """Puts tensors into a model of parameters without storage, and keeps count of what came."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, vision: torch.dtype, keep_packed: bool) -> None:
+        self.model, self.dtype, self.vision, self.keep_packed = model, dtype, vision, keep_packed
+        self.rename = renamer(model)
+        self.wanted = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+        self.unexpected: list[str] = []
+        self.pending: dict[str, dict[str, torch.Tensor]] = {}
+
+    def take(self, raw: str, tensor: torch.Tensor, place: Callable[[str], torch.device]) -> None:
+        name = self.rename(raw)
+        path, _, leaf = name.rpartition(".")
+        device = place(name)
+        if leaf in QUANTISED:
+            parts = self.pending.setdefault(path, {})
+            parts[leaf] = tensor.to(device)
+            if len(parts) == len(QUANTISED):
+                self._quantised(raw, path, self.pending.pop(path))
+        elif name in self.wanted:
+            dtype = self.vision if _is_vision(name) else self.dtype
+            self._set(raw, name, tensor.to(device, dtype))
+        elif not leaf.endswith("inv_freq"):  # tables that old checkpoints carry and models make for themselves
+            self.unexpected.append(raw)
+
+    def _set(self, raw: str, name: str, tensor: torch.Tensor) -> None:
+        if tensor.shape != self.wanted[name]:
+            raise LoadError(f"{raw} has shape {list(tensor.shape)}, the model wants {list(self.wanted[name])}")
+        del self.wanted[name]
+        path, _, leaf = name.rpartition(".")
+        self.model.get_submodule(path)._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+
+    def _quantised(self, raw: str, path: str, parts: dict[str, torch.Tensor]) -> None:
+        if f"{path}.weight" not in self.wanted:
+            self.unexpected.append(raw)
+            return
+        if not self.keep_packed:
+            weight = dequantise(parts["qweight"], parts["qzeros"], parts["scales"], self.dtype)
+            self._set(raw, f"{path}.weight", weight.t().contiguous())
+            return
+        outputs, inputs = self.wanted.pop(f"{path}.weight")
+        if (parts["qweight"].shape[0], parts["scales"].shape[1]) != (inputs, outputs):
+            raise LoadError(f"{raw} is for {tuple(parts['qweight'].shape)}, the model wants {inputs} x {outputs}")
+        old = self.model.get_submodule(path)
+        linear = AwqLinear(inputs, outputs, bias=False)
+        linear.bias = old.bias  # filled already, or still to come under the same name
+        for name, tensor in parts.items():
+            setattr(linear, name, tensor)
+        parent, _, leaf = path.rpartition(".")
+        setattr(self.model.get_submodule(parent), leaf, linear)
+
+    def finish(self, folder: Path) -> None:
+        missing = [*self.wanted, *(f"{path} (only {', '.join(parts)})" for path, parts in self.pending.items())]
+        for label, names in (("lacks", missing), ("has unexpected", self.unexpected)):
+            if names:
+                more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+                raise LoadError(f"{folder} {label} {len(names)} tensors: {', '.join(names[:NAMES_SHOWN])}{more}")
+
+
+def _tie(model: nn.Module, filler: _Filler) -> None:
+    """Tied embeddings: the head is the embedding table, whether or not the checkpoint repeats it."""
+    embed = model.get_input_embeddings().weight  # type: ignore[operator,unused-ignore]
+    model.lm_head.weight = embed  # type: ignore[union-attr,unused-ignore]
+    filler.wanted.pop("lm_head.weight", None)
+
+
+def _spread(model: nn.Module, devices: Sequence[torch.device], place: Callable[[str], torch.device]) -> None:
+    """Put the made buffers where their module's tensors went; over several devices, let accelerate carry inputs."""
+    if len(devices) == 1:
+        model.to(devices[0])
+        return
+    from accelerate import dispatch_model
+
+    names = [name for name, module in model.named_modules() if name and not any(module.children())]
+    dispatch_model(model, {name: place(f"{name}.weight") for name in names}, main_device=devices[0])
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+    devices: Sequence[str] = ("cpu",),
+    dequantised: bool = False,
+    vision: torch.dtype | None = None,
+) -> Any:
+    """Qwen2_5_VLForConditionalGeneration from ``folder``, ready to generate.
+
+    ``dtype`` is that of text weights and activations; ``vision`` that of the vision tower (None: see
+    `vision_dtype`). Several ``devices`` share the decoder layers, in order. ``dequantised`` turns AWQ weights into
+    plain ones while loading. Raises LoadError (missing, unexpected or misshapen tensors, another quantisation).
+    """
+    from transformers import GenerationConfig
+
+    places = [torch.device(name) for name in devices]
+    config, awq = _config(folder)
+    model = _skeleton(config, attention)
+    place = placement(model, places)
+    filler = _Filler(model, dtype, vision or vision_dtype(dtype, places[0]), awq and not dequantised)
+    with torch.no_grad():
+        for name, tensor in tensors(folder):
+            filler.take(name, tensor, place)
+        if getattr(config, "tie_word_embeddings", False):
+            _tie(model, filler)
+        filler.finish(folder)
+        _spread(model, places, place)
+    if (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(str(folder))
+    return model
