@@ -28,7 +28,6 @@ def checks(root: Path) -> list[Check]:
     """What `invoke lint` runs, in order. A kind of file the checkout has none of is no check."""
     rendered = [str(path.relative_to(root)) for path in sorted((root / "dockerfiles").glob("rendered/*/Dockerfile"))]
     scripts = shell_scripts(root)
-    config = ("--config", "dockerfiles/.hadolint.yaml")
     found = [
         Check("ruff check", ("ruff", "check", "--quiet", ".")),
         Check("ruff format", ("ruff", "format", "--check", "--quiet", ".")),
