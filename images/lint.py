@@ -33,9 +33,7 @@ def checks(root: Path) -> list[Check]:
         Check("ruff format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("mypy", ("mypy", "--no-error-summary")),
         Check("shellcheck", ("shellcheck", *scripts), len(scripts)),
-        Check(
-            "hadolint", ("hadolint", "--no-color", "--config", "dockerfiles/.hadolint.yaml", *rendered), len(rendered)
-        ),
+        Check("hadolint", ("hadolint", "--no-color", "--config", ".hadolint.yaml", *rendered), len(rendered)),
         Check("zizmor", ("zizmor", "--offline", "--quiet", "--no-progress", ".github")),
     ]
     return [check for check in found if check.over != 0]
