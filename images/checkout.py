@@ -1,0 +1,87 @@
+"""The files of this checkout: where they are, reading and writing them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.bake import CONTEXT
+from images.matrix import Matrix
+from images.render import BAKE_FILE, GENERATED, SCHEMA_FILE
+from images.rules import load_matrix
+
+TEMPLATE = "dockerfiles/templates/Dockerfile.j2"
+LOCKS = "dockerfiles/locks"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout of this repository at ``root``."""
+
+    root: Path
+
+    def matrix(self) -> Matrix:
+        """matrix.yaml, checked. Raises UsageError."""
+        return load_matrix(self.root / "matrix.yaml")
+
+    def template(self) -> str:
+        """The Dockerfile template's text."""
+        return (self.root / TEMPLATE).read_text(encoding="utf-8")
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the locks."""
+        return self.root / LOCKS
+
+    def generated(self) -> dict[str, str]:
+        """The generated files as they are on disk: path from the root -> text."""
+        paths = [*(self.root / GENERATED).glob("*/Dockerfile"), self.root / BAKE_FILE, self.root / SCHEMA_FILE]
+        return {str(p.relative_to(self.root)): p.read_text(encoding="utf-8") for p in paths if p.is_file()}
+
+    def write_generated(self, files: Mapping[str, str]) -> list[str]:
+        """Write what changed, remove what is left over; the paths touched."""
+        present = self.generated()
+        touched = [path for path, text in files.items() if present.get(path) != text]
+        for path in touched:
+            write_atomically(self.root / path, files[path])
+        for path in present.keys() - files.keys():
+            (self.root / path).unlink()
+            if not any((self.root / path).parent.iterdir()):
+                (self.root / path).parent.rmdir()
+            touched.append(path)
+        return sorted(touched)
+
+    def input_files(self, lock: str) -> dict[str, bytes]:
+        """What an image is made of beside its Dockerfile: files copied in, build scripts, its lock's files."""
+        context = self.root / CONTEXT
+        folders = [p for name in ("rootfs", "build") for p in (context / name).rglob("*") if p.is_file()]
+        locks = [p for p in self.locks.glob("*") if p.name.startswith((f"{lock}.", "tools.", "toolkit-"))]
+        paths = sorted(p for p in (*folders, *locks) if "__pycache__" not in p.parts)
+        return {str(p.relative_to(context)): p.read_bytes() for p in paths}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def input_hash(parts: Mapping[str, bytes]) -> str:
+    """64 hex digits over names and contents: an image whose inputs have this hash need not be built again."""
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(f"{len(name)}:{name}:{len(parts[name])}:".encode())
+        digest.update(parts[name])
+    return digest.hexdigest()

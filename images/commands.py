@@ -1,0 +1,385 @@
+"""What each invoke task does: words in, one function of the package called, text or JSON out."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from images import plan as planning
+from images import process
+from images.checkout import Checkout, write_atomically
+from images.errors import CheckFailed, EngineUnreachable, NothingSelected, RegistryFailure, UsageError
+from images.nearest import nearest
+from images.render import GENERATED, compile_template, differences
+from images.render import render as render_files
+from images.report import Report, print_error
+from images.states import all_locks, lock_indexes, lock_inputs, lock_states, why_unlocked
+from images.variants import Excluded, Variant, make_variants
+
+CHECKOUT = Checkout(Path(__file__).resolve().parent.parent)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The selectors as typed."""
+
+    archs: Sequence[str] = ()
+    cuda: str = ""
+    attention: str = ""
+    only: Sequence[str] = ()
+    all: bool = False
+
+
+def run(action: Callable[[], None], debug: bool = False) -> None:
+    """Do it; tell an error in the product's form and exit with its code."""
+    try:
+        action()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (head, less) has gone; what it wanted was written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; run the same again to go on from here\n")
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(print_error(error, debug=debug))
+
+
+def _print_json(data: Any) -> None:
+    print(json_module.dumps(data, indent=1))
+
+
+def _selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
+    matrix = CHECKOUT.matrix()
+    wanted = planning.read_selectors(
+        matrix, words.archs, words.cuda or None, words.attention or None, words.only, words.all
+    )
+    return matrix, make_variants(matrix), wanted
+
+
+def plan(words: Words, json: bool) -> None:
+    """`invoke plan`."""
+    matrix, variants, wanted = _selected(words)
+    chosen = planning.select(matrix, variants, wanted)
+    states = lock_states(matrix, CHECKOUT.locks)
+    built = _built_states(matrix, chosen, states)
+    if json:
+        _print_json([variant_json(matrix.image, v, states[v.lock], built.get(v.id)) for v in chosen])
+        return
+    report = Report()
+    rows = [
+        [v.id, v.engine, v.cuda or "-", v.min_driver or "-", states[v.lock], built.get(v.id, "?")] for v in chosen
+    ]
+    report.table(rows, ["variant", "engine", "CUDA", "driver from", "stack", "image"])
+    for lock_name in dict.fromkeys(v.lock for v in chosen if states[v.lock] != "locked"):
+        reason = why_unlocked(matrix, *all_locks(matrix)[lock_name])
+        report.line(f"unlocked: {lock_name} ({reason}): may be built here, is never published")
+    for note in {note.id: note for v in chosen for note in v.notes}.values():
+        report.line(f"note {note.id}: {note.text} [{note.mark}: {note.source}]")
+    report.line(f"{len(chosen)} of {len(variants.valid)} variants; left out: {len(variants.excluded)} (./inv explain)")
+    if len(chosen) == 1:
+        report.next_command(f"./inv build --only '{chosen[0].id}'")
+
+
+def variant_json(image: str, variant: Variant, state: str, built: str | None) -> dict[str, Any]:
+    """A variant for scripts and CI."""
+    return {
+        "id": variant.id,
+        "tags": [f"{image}:{variant.id}"],
+        "stack": variant.stack,
+        "cuda": variant.cuda,
+        "archs": [str(arch) for arch in variant.archs],
+        "attention": variant.attention,
+        "engine": variant.engine,
+        "pins": {p: {"version": pin.version, "from": pin.origin, "mark": pin.mark} for p, pin in variant.pins},
+        "kernel": variant.kernel.package if variant.kernel else None,
+        "min_driver": variant.min_driver,
+        "notes": [note.id for note in variant.notes],
+        "state": state,
+        "image": built,
+    }
+
+
+def _running_engine() -> Any:
+    """The engine if one answers; none is started."""
+    from images.engine import connect  # docker-py is slow to import, and most commands need none
+
+    try:
+        return connect(start=False)
+    except EngineUnreachable:
+        return None
+
+
+def _built_states(matrix: Any, chosen: Iterable[Variant], states: Any) -> dict[str, str]:
+    """Variant id -> what its image here is, if an engine answers; none is started for it."""
+    from images.jobs import done_state, make_job
+
+    engine = _running_engine()
+    if engine is None:
+        return {}
+    by_tag = {tag: facts.labels for facts in engine.images() for tag in facts.tags}
+    template = compile_template(CHECKOUT.template())
+    out = {}
+    for variant in chosen:
+        labels = by_tag.get(f"{matrix.image}:{variant.id}")
+        if labels is None:
+            out[variant.id] = "absent"
+        else:
+            out[variant.id] = done_state(make_job(CHECKOUT, matrix, template, variant, states[variant.lock]), labels)
+    return out
+
+
+def explain(words: Words, json: bool) -> None:
+    """`invoke explain`."""
+    matrix, variants, wanted = _selected(words)
+    found = planning.explain(matrix, variants, wanted)
+    if json:
+        _print_json([excluded_json(one) for one in found])
+        return
+    report = Report()
+    if not found:
+        report.line("nothing is left out by these selectors")
+        report.next_command("./inv plan", "the same selectors show what there is")
+        return
+    by_rule: dict[str, list[Excluded]] = {}
+    for one in found:
+        by_rule.setdefault(one.rules[0].id, []).append(one)
+    for members in by_rule.values():
+        rule = members[0].rules[0]
+        print(f"{rule.id}\n  why: {rule.reason}\n  source: [{rule.mark}] {rule.source}")
+        for one in members:
+            others = f" (also: {', '.join(r.id for r in one.rules[1:])})" if len(one.rules) > 1 else ""
+            instead = f" -> {one.nearest}" if one.nearest else " -> nothing fits this card"
+            print(f"    {one.id}{instead}{others}")
+    report.line(f"{len(found)} combinations left out; '->' is the nearest one that can be")
+
+
+def excluded_json(excluded: Excluded) -> dict[str, Any]:
+    """An excluded point for scripts."""
+    point = excluded.point
+    first = excluded.rules[0]
+    return {
+        "id": excluded.id,
+        "stack": point.stack,
+        "engine": point.engine,
+        "attention": point.attention,
+        "archs": [str(arch) for arch in point.archs],
+        "rule": first.id,
+        "reason": first.reason,
+        "source": first.source,
+        "mark": first.mark,
+        "nearest": excluded.nearest or None,
+        "rules": [rule.id for rule in excluded.rules],
+    }
+
+
+def render(check: bool) -> None:
+    """`invoke render`."""
+    matrix = CHECKOUT.matrix()
+    states = lock_states(matrix, CHECKOUT.locks)
+    locked = {name: state == "locked" for name, state in states.items()}
+    files = render_files(matrix, make_variants(matrix), CHECKOUT.template(), locked)
+    report = Report()
+    if check:
+        wrong = differences(files, CHECKOUT.generated())
+        if wrong:
+            raise CheckFailed(
+                f"{len(wrong)} generated file(s) are not what matrix.yaml and the template say",
+                cause="; ".join(wrong[:10]),
+                do="./inv render, and commit what it writes",
+            )
+        report.line(f"{len(files)} generated files are as matrix.yaml says")
+        return
+    touched = CHECKOUT.write_generated(files)
+    report.line(f"{len(files)} generated files, {len(touched)} changed")
+    report.next_command("./inv lint", "hadolint on every Dockerfile")
+
+
+def lock(stack: str, check: bool) -> None:
+    """`invoke lock`."""
+    from images import lock as locking
+
+    matrix = CHECKOUT.matrix()
+    if stack and stack not in matrix.stacks:
+        raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {nearest(stack, matrix.stacks)}")
+    report, failed = Report(), []
+    if not check:
+        helpers = [locking.tools_inputs(matrix.python)]
+        helpers += [i for cuda in matrix.toolkits if (i := locking.toolkit_inputs(cuda, matrix.python))]
+        for inputs in helpers:
+            if not stack and locking.state(CHECKOUT.locks, inputs) != "locked":
+                locking.write(locking.resolve(inputs), CHECKOUT.locks, inputs.name)
+        for name, key in all_locks(matrix).items():
+            if stack not in ("", key[0]):
+                continue
+            try:
+                with report.step(f"lock {name}"):
+                    resolved = locking.resolve(lock_inputs(matrix, *key), indexes=lock_indexes(matrix, *key))
+                    locking.write(resolved, CHECKOUT.locks, name)
+            except RegistryFailure as error:
+                failed.append(name)
+                report.line(str(error))
+    states = lock_states(matrix, CHECKOUT.locks)
+    rows = [[name, state, why_unlocked(matrix, *all_locks(matrix)[name]) if state != "locked" else ""]
+            for name, state in states.items() if stack in ("", all_locks(matrix)[name][0])]
+    report.table(rows, ["lock", "state", ""])
+    report.next_command("./inv render", "Dockerfiles follow the locks")
+    if stack and failed:
+        raise RegistryFailure(f"not locked: {', '.join(failed)}", do="run this where their indexes can be reached")
+
+
+def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None:
+    """`invoke build`."""
+    from images.jobs import describe, make_job
+
+    matrix, variants, wanted = _selected(words)
+    chosen = planning.select(matrix, variants, wanted)
+    states = lock_states(matrix, CHECKOUT.locks)
+    template = compile_template(CHECKOUT.template())
+    jobs = [make_job(CHECKOUT, matrix, template, variant, states[variant.lock]) for variant in chosen]
+    report = Report()
+    if dry_run:
+        from images.bake import bake_plan
+
+        _print_json(bake_plan(matrix, {job.variant: job.tags for job in jobs}))
+        for job in jobs:
+            report.line(f"would build {describe(job)}")
+        return
+    stale = differences({f"{GENERATED}/{j.variant.id}/Dockerfile": j.dockerfile for j in jobs}, CHECKOUT.generated())
+    if wrong := [line for line in stale if not line.startswith("left over")]:
+        raise CheckFailed("the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render")
+    from images import build as building
+    from images.engine import connect
+    from images.site import read_site
+
+    site = read_site(CHECKOUT.root, os.environ)
+    engine = connect(say=report.line)
+    built = building.build(CHECKOUT, matrix, jobs, engine, site, report, smoke=smoke, gpus=gpus)
+    engine.keep_under_limit(say=report.line)
+    for one in built:
+        print(one.job.tags[0])
+    first = built[0].job
+    cards = " --gpus all" if first.variant.cuda else ""
+    report.next_command(
+        f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 -v /path/to/model:/models:ro {first.tags[0]}",
+        "an OpenAI-compatible server on port 8000" + (f"; {engine.hint()}" if engine.embedded else ""),
+    )
+
+
+def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, json: bool) -> None:
+    """`invoke smoke`."""
+    from images.engine import connect
+    from images.labels import VARIANT
+    from images.smoke.expectation import expect
+    from images.smoke.prove import prove
+
+    matrix, variants, wanted = _selected(words)
+    report = Report()
+    engine = connect(say=report.line)
+    if image:
+        facts = engine.inspect(image)
+        if facts is None:
+            raise NothingSelected(f"the engine has no image {image}", do="docker pull it, or ./inv build it")
+        variant = variants.valid.get(facts.labels.get(VARIANT, ""))
+        if variant is None:
+            raise UsageError(f"{image} carries no label {VARIANT} of this matrix", do="select a variant instead")
+        targets = [(image, variant)]
+    else:
+        targets = [(f"{matrix.image}:{v.id}", v) for v in planning.select(matrix, variants, wanted)]
+        for reference, variant in targets:
+            if engine.inspect(reference) is None:
+                raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
+    records = []
+    for reference, variant in targets:
+        with report.step(f"smoke {variant.id}") as step:
+            record = prove(
+                reference, expect(variant), engine_env=engine.cli_env(), model=model, gpus=gpus, report=report
+            )
+            step.note(record.evidence())
+        write_atomically(CHECKOUT.root / "build" / "records" / f"{variant.id}.json", record.to_json())
+        records.append(record)
+    if json:
+        _print_json([json_module.loads(record.to_json()) for record in records])
+    if bad := [record.variant_id for record in records if not record.ok]:
+        raise CheckFailed(f"smoke failed: {', '.join(bad)}", where="build/records")
+
+
+def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
+    """`invoke engine`: without a flag, its status."""
+    from images import embedded_engine
+
+    report = Report()
+    if start:
+        report.line(f"the embedded engine answers at {embedded_engine.start(say=report.line)}")
+    if prune:
+        embedded_engine.prune(everything=everything, say=report.line)
+    if stop:
+        report.line("stopped" if embedded_engine.stop(say=report.line) else "it was not running")
+        return
+    for line in embedded_engine.status().lines():
+        report.line(line)
+
+
+def bench(names: Sequence[str]) -> None:
+    """`invoke bench`."""
+    from images import bench_plan
+    from images.bench import run_benches
+
+    bench_plan.register(CHECKOUT)
+    run_benches(list(names), Report(), CHECKOUT.root / "build" / "bench")
+
+
+def lint() -> None:
+    """`invoke lint`: every check is run, then the failed ones are named."""
+    report, failed = Report(), []
+    tool = str(Path(sys.executable).parent)
+    dockerfiles = sorted(str(p) for p in (CHECKOUT.root / GENERATED).glob("*/Dockerfile"))
+    checks = {
+        "ruff check": [f"{tool}/ruff", "check"],
+        "ruff format": [f"{tool}/ruff", "format", "--check"],
+        "mypy --strict": [f"{tool}/mypy"],
+        "hadolint": [f"{tool}/hadolint", "--config", ".hadolint.yaml", *dockerfiles],
+        "zizmor": [f"{tool}/zizmor", "--offline", "--quiet", ".github/workflows"],
+    }
+    for name, argv in checks.items():
+        done = process.run(argv, cwd=CHECKOUT.root, check=False)
+        report.line(f"{'ok    ' if done.code == 0 else 'FAILED'} {name}")
+        if done.code:
+            failed.append(name)
+            sys.stderr.write(done.out + done.err)
+    if not dockerfiles:
+        raise CheckFailed("there are no rendered Dockerfiles to lint", do="./inv render")
+    _build_check(report)
+    if failed:
+        raise CheckFailed(f"lint failed: {', '.join(failed)}")
+
+
+def _build_check(report: Report) -> None:
+    """`docker buildx build --check`, one Dockerfile of each shape, where an engine runs whose builder has it."""
+    engine = _running_engine()
+    if engine is None or not engine.has_buildx_check():
+        report.line("not run: docker buildx build --check (no builder here that has it: buildx 0.15, engine 27)")
+        return
+    shapes: dict[str, Path] = {}
+    for path in sorted((CHECKOUT.root / GENERATED).glob("*/Dockerfile")):
+        shapes.setdefault(path.parent.name.rpartition("-sm")[0] or path.parent.name, path)
+    for path in shapes.values():
+        argv = ["docker", "buildx", "build", "--check", "-f", str(path), "dockerfiles"]
+        process.run(argv, cwd=CHECKOUT.root, env=engine.cli_env())
+    report.line(f"ok     docker buildx build --check on {len(shapes)} Dockerfiles")
+
+
+def test(*, engine: bool, unit: bool) -> None:
+    """`invoke test`: pytest over what this machine can run; its closing line is the last thing printed."""
+    folders = ["tests/engine"] if engine else ["tests/unit"] if unit else ["tests/unit", "tests/engine"]
+    code = process.stream(
+        [sys.executable, "-m", "pytest", *folders], lambda line: print(line, flush=True), cwd=CHECKOUT.root, check=False
+    )
+    if code:
+        raise CheckFailed(f"pytest exited with {code}")
+

@@ -1,0 +1,78 @@
+"""Jobs: what a build has to do for each chosen variant, and what is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import jinja2
+
+from images.arch import join_sm
+from images.bake import STAGING, bake_target
+from images.checkout import Checkout, input_hash
+from images.labels import EVIDENCE, INPUT, PROVEN
+from images.lock import State
+from images.matrix import Matrix
+from images.render import render_dockerfile
+from images.variants import Variant
+
+# What a build needs free on the engine's disk, in bytes: measured on the first image of a lock (its layers, the build
+# cache and package cache that go with them), and on a further image of the same lock.
+FIRST_IMAGE = {"vllm": 24_000_000_000, "transformers": 14_000_000_000}
+FURTHER_IMAGE = 3_000_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to make: its inputs' hash, and the names it is built and tagged as."""
+
+    variant: Variant
+    dockerfile: str
+    input_hash: str
+    state: State
+    staging: str
+    tags: tuple[str, ...]
+
+
+def make_job(checkout: Checkout, matrix: Matrix, template: jinja2.Template, variant: Variant, state: State) -> Job:
+    """The job of a variant; reads the checkout's files."""
+    dockerfile = render_dockerfile(template, matrix, variant, state == "locked")
+    parts = checkout.input_files(variant.lock)
+    parts["Dockerfile"] = dockerfile.encode()
+    parts["target"] = repr(sorted(bake_target(matrix, variant).items())).encode()
+    digest = input_hash(parts)
+    return Job(
+        variant=variant,
+        dockerfile=dockerfile,
+        input_hash=digest,
+        state=state,
+        staging=f"{STAGING}:{digest[:24]}",
+        tags=(f"{matrix.image}:{variant.id}", f"{matrix.image}:{variant.id}-{digest[:12]}"),
+    )
+
+
+def done_state(job: Job, labels: Mapping[str, str] | None) -> str:
+    """What the tagged image (its labels; None if there is none) is to this job: absent, outdated, unproven, proven."""
+    if labels is None:
+        return "absent"
+    if labels.get(INPUT) != job.input_hash:
+        return "outdated"
+    return "proven" if labels.get(PROVEN) == "yes" and labels.get(EVIDENCE) else "unproven"
+
+
+def disk_needed(jobs: Iterable[Job]) -> int:
+    """Bytes that building these should need at most."""
+    seen: set[str] = set()
+    total = 0
+    for job in jobs:
+        total += FURTHER_IMAGE if job.variant.lock in seen else FIRST_IMAGE[job.variant.engine]
+        seen.add(job.variant.lock)
+    return total
+
+
+def describe(job: Job) -> str:
+    """One line for people: what will be built."""
+    variant = job.variant
+    kernel = f", {variant.kernel.package} {variant.kernel.version} from source" if variant.kernel else ""
+    cards = join_sm(variant.archs) or "CPU"
+    return f"{variant.id}: {variant.engine} on {cards}{kernel}; stack {variant.stack} {job.state}"

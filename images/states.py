@@ -1,0 +1,50 @@
+"""Lock states of a matrix's stacks: what each lock is asked for, and whether it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from images import lock
+from images.lock import LockInputs, State
+from images.matrix import Engine, Matrix
+
+
+def lock_inputs(matrix: Matrix, stack: str, engine: Engine) -> LockInputs:
+    """What the lock of a stack's engine asks for."""
+    pins = matrix.stacks[stack].engines[engine].pins
+    urls = {
+        package: matrix.assets[pin.origin.removeprefix("asset:")]
+        for package, pin in pins.items()
+        if pin.origin.startswith("asset:")
+    }
+    versions = {package: pin.version for package, pin in pins.items()}
+    return lock.inputs_for(f"{stack}-{engine}", engine, versions, python=matrix.python, urls=urls)
+
+
+def lock_indexes(matrix: Matrix, stack: str, engine: Engine) -> tuple[str, ...]:
+    """Package indexes beside the default one that the pins of a stack's engine come from."""
+    pins = matrix.stacks[stack].engines[engine].pins.values()
+    names = dict.fromkeys(pin.origin.removeprefix("index:") for pin in pins if pin.origin.startswith("index:"))
+    return tuple(matrix.indexes[name] for name in names)
+
+
+def all_locks(matrix: Matrix) -> dict[str, tuple[str, Engine]]:
+    """Lock name -> stack and engine."""
+    return {
+        f"{stack}-{engine}": (stack, engine)
+        for stack, definition in matrix.stacks.items()
+        for engine in definition.engines
+    }
+
+
+def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, State]:
+    """Lock name -> "locked", "stale" or "unlocked"."""
+    return {name: lock.state(folder, lock_inputs(matrix, *key)) for name, key in all_locks(matrix).items()}
+
+
+def why_unlocked(matrix: Matrix, stack: str, engine: Engine) -> str:
+    """What a lock that is not there needs beyond the default index; for messages."""
+    pins = matrix.stacks[stack].engines[engine].pins
+    needs = sorted({pin.origin for pin in pins.values() if pin.origin not in ("pypi", "source")})
+    return f"needs {', '.join(needs)}" if needs else "never resolved"

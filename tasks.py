@@ -1,0 +1,95 @@
+"""Cardstock's tasks: parse flags, call one function, print. `./inv --list` shows them, `./inv --help TASK` explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.tasks import task
+
+from images import commands
+
+ARCH = {"arch": "compute capability, such as 7.5; repeat for more images; '7.0 7.5' is one image for both"}
+SELECT = ARCH | {
+    "cuda": "CUDA version of the stack, such as 12.4",
+    "attention": "flash-attn, xformers or sdpa",
+    "only": "glob on variant ids; repeat for more",
+    "all": "every variant that the other selectors allow, not only the recommended one",
+    "debug": "show the traceback of an error",
+}
+LISTS = ["arch", "only"]
+JSON = {"json": "machine-readable, on stdout alone"}
+
+
+@task(iterable=LISTS, help=SELECT | JSON)
+def plan(c: Any, arch: Any, only: Any, cuda="", attention="", all=False, json=False, debug=False) -> None:
+    """What would be built, and in what state it is."""
+    commands.run(lambda: commands.plan(commands.Words(arch, cuda, attention, only, all), json), debug)
+
+
+@task(iterable=LISTS, help=SELECT | JSON)
+def explain(c: Any, arch: Any, only: Any, cuda="", attention="", all=False, json=False, debug=False) -> None:
+    """Every combination left out: the rule, its reason and source, the nearest one that can be."""
+    commands.run(lambda: commands.explain(commands.Words(arch, cuda, attention, only, all), json), debug)
+
+
+@task(help={"check": "write nothing, fail on a difference"})
+def render(c: Any, check=False, debug=False) -> None:
+    """Dockerfiles, docker-bake.json and the schema, from matrix.yaml."""
+    commands.run(lambda: commands.render(check), debug)
+
+
+@task(help={"stack": "one stack only, such as cu124", "check": "write nothing, show the states"})
+def lock(c: Any, stack="", check=False, debug=False) -> None:
+    """Exact versions and hashes for the stacks whose indexes can be reached."""
+    commands.run(lambda: commands.lock(stack, check), debug)
+
+
+@task(
+    iterable=LISTS,
+    help=SELECT
+    | {"dry-run": "print the bake plan, touch nothing", "no-smoke": "do not prove", "gpus": "prove on cards: all"},
+)
+def build(
+    c: Any, arch: Any, only: Any, cuda="", attention="", all=False, dry_run=False, no_smoke=False, gpus="", debug=False
+) -> None:
+    """Build, prove and tag images; what is up to date is left alone."""
+    words = commands.Words(arch, cuda, attention, only, all)
+    commands.run(lambda: commands.build(words, dry_run=dry_run, smoke=not no_smoke, gpus=gpus or None), debug)
+
+
+@task(
+    iterable=LISTS,
+    help=SELECT
+    | JSON
+    | {"image": "this image instead of the selected ones", "model": "also ask a real checkpoint", "gpus": "all"},
+)
+def smoke(
+    c: Any, arch: Any, only: Any, cuda="", attention="", all=False, image="", model="", gpus="", json=False, debug=False
+) -> None:
+    """Prove images: stack, canary, server."""
+    words = commands.Words(arch, cuda, attention, only, all)
+    commands.run(lambda: commands.smoke(words, image or None, model or None, gpus or None, json), debug)
+
+
+@task(help={"start": "", "stop": "", "status": "", "prune": "down to its limit", "everything": "with --prune: all"})
+def engine(c: Any, start=False, stop=False, status=False, prune=False, everything=False, debug=False) -> None:
+    """The embedded Docker engine of a machine that has none."""
+    commands.run(lambda: commands.engine(start=start, stop=stop, prune=prune, everything=everything), debug)
+
+
+@task(positional=["name"], iterable=["name"])
+def bench(c: Any, name: Any, debug=False) -> None:
+    """The measurements; all of them, or the named ones."""
+    commands.run(lambda: commands.bench(name), debug)
+
+
+@task
+def lint(c: Any, debug=False) -> None:
+    """ruff, mypy --strict, hadolint on every Dockerfile, zizmor on the workflows."""
+    commands.run(commands.lint, debug)
+
+
+@task(help={"engine": "only the tests that need a Docker engine", "unit": "only those that need nothing"})
+def test(c: Any, engine=False, unit=False, debug=False) -> None:
+    """The tests: all that this machine can run, or one kind."""
+    commands.run(lambda: commands.test(engine=engine, unit=unit), debug)
