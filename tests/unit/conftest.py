@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no defect, and a failure seen once must be seen again.
+settings.register_profile("unit", deadline=None, derandomize=True)
+settings.load_profile("unit")
 
 SAYS_SOMETHING = ("CI", "DOCKER_CONTEXT", "DOCKER_HOST", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE")
 
