@@ -116,6 +116,13 @@ class PrivateApt:
         self._apt("download", "-q", *packages, cwd=into)
         return tuple(sorted(into.glob("*.deb")))
 
+    def download_upgrades(self, root: Path) -> tuple[Path, ...]:
+        """Download what an installed system below ``root`` lacks against these sources; the .deb files."""
+        archives = self.folder / "cache" / "archives"
+        status = ("-o", f"Dir::State::status={root}/var/lib/dpkg/status")
+        self._apt("dist-upgrade", *status, "-q", "--yes", "--download-only", "--no-install-recommends")
+        return tuple(sorted(archives.glob("*.deb")))
+
     def _apt(self, *arguments: str, cwd: Path | None = None) -> None:
         try:
             process.run(["apt-get", *self.options(), *arguments], cwd=cwd, timeout=900)
