@@ -260,7 +260,7 @@ class Engine:
             with suppress(docker.errors.DockerException, requests.exceptions.RequestException):
                 container.remove(force=True, v=True)
         if expired:
-            raise ContainerFailed(f"a container of {image} did not end within {timeout:.0f} s", ran)
+            raise ContainerFailed(f"a container of {image} did not end within {timeout:g} s", ran)
         if check and ran.code:
             raise ContainerFailed(f"a container of {image} exited with {ran.code}: {' '.join(command)}", ran)
         return ran

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,37 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str] | None:
     return None if extra is None else {**os.environ, **extra}
 
 
+def _start(
+    argv: Sequence[str], *, cwd: Path | None, env: Mapping[str, str] | None, stdin: int, stderr: int
+) -> subprocess.Popen[str]:
+    """Start in a process group of its own, so that what it starts in turn can be ended with it."""
+    try:
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=_environment(env),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            process_group=0,
+        )
+    except OSError as error:
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        raise ProcessFailed(argv, code, f"{error.filename}: {error.strerror}") from error
+
+
+def _end(child: subprocess.Popen[str], *numbers: signal.Signals) -> None:
+    """Signal the child's whole group (docker runs buildx as a child of its own) until the child has ended."""
+    for number in numbers:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=10)
+            return
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -53,27 +86,22 @@ def run(
     timeout: float | None = None,
     check: bool = True,
 ) -> Finished:
-    """Run to the end and capture. ``env`` is added to this process's environment.
+    """Run to the end and capture. ``env`` is added to this process's environment; ``timeout`` is in seconds.
 
     Raises ProcessFailed on a non-zero exit (unless ``check`` is false), on a timeout and on a missing program.
     """
-    try:
-        done = subprocess.run(
-            list(argv),
-            cwd=cwd,
-            env=_environment(env),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except FileNotFoundError as error:
-        raise ProcessFailed(argv, 127, f"{error.filename}: no such program") from error
-    except subprocess.TimeoutExpired as error:
-        raise ProcessFailed(argv, 124, f"no end after {timeout:.0f} s") from error
-    finished = Finished(tuple(argv), done.returncode, done.stdout, done.stderr)
+    source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    child = _start(argv, cwd=cwd, env=env, stdin=source, stderr=subprocess.PIPE)
+    with child:
+        try:
+            out, err = child.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _end(child, signal.SIGKILL)
+            raise ProcessFailed(argv, 124, f"no end after {timeout:g} s") from error
+        except BaseException:
+            _end(child, signal.SIGTERM, signal.SIGKILL)
+            raise
+    finished = Finished(tuple(argv), child.returncode, out, err)
     if check and finished.code:
         raise ProcessFailed(argv, finished.code, "\n".join((finished.err or finished.out).splitlines()[-TAIL_LINES:]))
     return finished
@@ -90,50 +118,36 @@ def stream(
 ) -> int:
     """Run, hand each line of stdout+stderr to ``on_line`` as it comes, return the exit code.
 
-    Raises ProcessFailed as `run` does, with the last lines in the message. A KeyboardInterrupt ends the child too.
+    Raises ProcessFailed as `run` does, with the last lines in the message. A KeyboardInterrupt, or whatever else
+    ``on_line`` raises, ends the child and its children too.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    expired = False
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=_environment(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-    except FileNotFoundError as error:
-        raise ProcessFailed(argv, 127, f"{error.filename}: no such program") from error
+    expired = threading.Event()
+    child = _start(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
     def expire() -> None:
-        nonlocal expired
-        expired = True
-        child.kill()
+        expired.set()
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
     timer = threading.Timer(timeout, expire) if timeout else None
     if timer:
         timer.start()
-    try:
-        assert child.stdout is not None
-        for line in child.stdout:
-            tail.append(line.rstrip("\n"))
-            on_line(line.rstrip("\n"))
-        code = child.wait()
-    except BaseException:
-        child.terminate()
+    with child:
         try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        raise
-    finally:
-        if timer:
-            timer.cancel()
-    if expired:
-        raise ProcessFailed(argv, 124, "\n".join([*tail, f"no end after {timeout:.0f} s"]))
+            assert child.stdout is not None
+            for line in child.stdout:
+                tail.append(line.rstrip("\n"))
+                on_line(line.rstrip("\n"))
+            code = child.wait()
+        except BaseException:
+            _end(child, signal.SIGTERM, signal.SIGKILL)
+            raise
+        finally:
+            if timer:
+                timer.cancel()
+    if expired.is_set():
+        raise ProcessFailed(argv, 124, "\n".join([*tail, f"no end after {timeout:g} s"]))
     if check and code:
         raise ProcessFailed(argv, code, "\n".join(tail))
     return code
