@@ -21,25 +21,43 @@ JSON = {"json": "machine-readable, on stdout alone"}
 
 
 @task(iterable=LISTS, help=SELECT | JSON)
-def plan(c: Any, arch: Any, only: Any, cuda="", attention="", all=False, json=False, debug=False) -> None:
+def plan(
+    c: Any,
+    arch: Any,
+    only: Any,
+    cuda: str = "",
+    attention: str = "",
+    all: bool = False,
+    json: bool = False,
+    debug: bool = False,
+) -> None:
     """What would be built, and in what state it is."""
     commands.run(lambda: commands.plan(commands.Words(arch, cuda, attention, only, all), json), debug)
 
 
 @task(iterable=LISTS, help=SELECT | JSON)
-def explain(c: Any, arch: Any, only: Any, cuda="", attention="", all=False, json=False, debug=False) -> None:
+def explain(
+    c: Any,
+    arch: Any,
+    only: Any,
+    cuda: str = "",
+    attention: str = "",
+    all: bool = False,
+    json: bool = False,
+    debug: bool = False,
+) -> None:
     """Every combination left out: the rule, its reason and source, the nearest one that can be."""
     commands.run(lambda: commands.explain(commands.Words(arch, cuda, attention, only, all), json), debug)
 
 
 @task(help={"check": "write nothing, fail on a difference"})
-def render(c: Any, check=False, debug=False) -> None:
+def render(c: Any, check: bool = False, debug: bool = False) -> None:
     """Dockerfiles, docker-bake.json and the schema, from matrix.yaml."""
     commands.run(lambda: commands.render(check), debug)
 
 
 @task(help={"stack": "one stack only, such as cu124", "check": "write nothing, show the states"})
-def lock(c: Any, stack="", check=False, debug=False) -> None:
+def lock(c: Any, stack: str = "", check: bool = False, debug: bool = False) -> None:
     """Exact versions and hashes for the stacks whose indexes can be reached."""
     commands.run(lambda: commands.lock(stack, check), debug)
 
@@ -50,7 +68,16 @@ def lock(c: Any, stack="", check=False, debug=False) -> None:
     | {"dry-run": "print the bake plan, touch nothing", "no-smoke": "do not prove", "gpus": "prove on cards: all"},
 )
 def build(
-    c: Any, arch: Any, only: Any, cuda="", attention="", all=False, dry_run=False, no_smoke=False, gpus="", debug=False
+    c: Any,
+    arch: Any,
+    only: Any,
+    cuda: str = "",
+    attention: str = "",
+    all: bool = False,
+    dry_run: bool = False,
+    no_smoke: bool = False,
+    gpus: str = "",
+    debug: bool = False,
 ) -> None:
     """Build, prove and tag images; what is up to date is left alone."""
     words = commands.Words(arch, cuda, attention, only, all)
@@ -64,7 +91,17 @@ def build(
     | {"image": "this image instead of the selected ones", "model": "also ask a real checkpoint", "gpus": "all"},
 )
 def smoke(
-    c: Any, arch: Any, only: Any, cuda="", attention="", all=False, image="", model="", gpus="", json=False, debug=False
+    c: Any,
+    arch: Any,
+    only: Any,
+    cuda: str = "",
+    attention: str = "",
+    all: bool = False,
+    image: str = "",
+    model: str = "",
+    gpus: str = "",
+    json: bool = False,
+    debug: bool = False,
 ) -> None:
     """Prove images: stack, canary, server."""
     words = commands.Words(arch, cuda, attention, only, all)
@@ -72,24 +109,32 @@ def smoke(
 
 
 @task(help={"start": "", "stop": "", "status": "", "prune": "down to its limit", "everything": "with --prune: all"})
-def engine(c: Any, start=False, stop=False, status=False, prune=False, everything=False, debug=False) -> None:
+def engine(
+    c: Any,
+    start: bool = False,
+    stop: bool = False,
+    status: bool = False,
+    prune: bool = False,
+    everything: bool = False,
+    debug: bool = False,
+) -> None:
     """The embedded Docker engine of a machine that has none."""
     commands.run(lambda: commands.engine(start=start, stop=stop, prune=prune, everything=everything), debug)
 
 
-@task(positional=["name"], iterable=["name"])
-def bench(c: Any, name: Any, debug=False) -> None:
+@task(help={"name": "one measurement; all of them without it"})
+def bench(c: Any, name: str = "", debug: bool = False) -> None:
     """The measurements; all of them, or the named ones."""
-    commands.run(lambda: commands.bench(name), debug)
+    commands.run(lambda: commands.bench([name] if name else []), debug)
 
 
 @task
-def lint(c: Any, debug=False) -> None:
+def lint(c: Any, debug: bool = False) -> None:
     """ruff, mypy --strict, hadolint on every Dockerfile, zizmor on the workflows."""
     commands.run(commands.lint, debug)
 
 
 @task(help={"engine": "only the tests that need a Docker engine", "unit": "only those that need nothing"})
-def test(c: Any, engine=False, unit=False, debug=False) -> None:
+def test(c: Any, engine: bool = False, unit: bool = False, debug: bool = False) -> None:
     """The tests: all that this machine can run, or one kind."""
     commands.run(lambda: commands.test(engine=engine, unit=unit), debug)

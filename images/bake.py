@@ -20,10 +20,10 @@ def target_name(variant_id: str) -> str:
 
 
 def registry_reference(base: Base) -> str | None:
-    """Such as "docker-image://debian@sha256:…"; None while the digest is not resolved: a tag alone is never built on."""
+    """Such as "debian@sha256:…"; None while the digest is not resolved: a tag alone is never built on."""
     if base.digest is None:
         return None
-    return f"docker-image://{base.image.rpartition(':')[0] or base.image}@{base.digest}"
+    return f"{base.image.rpartition(':')[0] or base.image}@{base.digest}"
 
 
 def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
     contexts: dict[str, str] = {}
     for name, base in _bases_of(matrix, variant).items():
         if reference := registry_reference(base):
-            contexts[name] = reference
+            contexts[name] = f"docker-image://{reference}"
     return {
         "context": CONTEXT,
         "dockerfile": f"rendered/{variant.id}/Dockerfile",

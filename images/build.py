@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from images import bake, process
+from images.bake import registry_reference
 from images.bases import apt_sources, base_context, ca_bundle
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine
-from images.errors import CardstockError, CheckFailed
+from images.errors import CardstockError, CheckFailed, RegistryFailure
 from images.jobs import Job, describe, disk_needed, done_state
 from images.labels import READ_IMAGE, labels, read_reading
 from images.matrix import Matrix
@@ -26,6 +27,8 @@ from images.smoke.record import Record
 
 LOGS = "build/logs"
 RECORDS = "build/records"
+# The Debian suite whose non-free part packages a CUDA compiler (12.4).
+TOOLKIT_SUITE = "trixie"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
 # BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", "#15 61.2 [3/34] c++ …".
@@ -72,6 +75,7 @@ def build(
         return out
     missing = [job for job in to_do if engine.inspect(job.staging) is None]
     if missing:
+        check_compilers(matrix, missing)
         check_disk(engine, missing)
         for job in missing:
             report.line(f"to build: {describe(job)}")
@@ -98,12 +102,29 @@ def check_disk(engine: Engine, jobs: Sequence[Job]) -> None:
         )
 
 
+def check_compilers(matrix: Matrix, jobs: Sequence[Job]) -> None:
+    """Raise RegistryFailure for a job whose kernels need a compiler image that is not resolved to a digest."""
+    for job in jobs:
+        cuda = job.variant.cuda
+        if job.variant.kernel is None or cuda is None or matrix.toolkits[cuda].nvcc != "devel-image":
+            continue
+        devel = matrix.devel_images[cuda]
+        if devel.digest is None:
+            raise RegistryFailure(
+                f"{job.variant.id} cannot be built here: no compiler for CUDA {cuda}",
+                cause=f"nvcc {cuda} comes in {devel.image}, whose digest is not resolved",
+                do=f"write its digest into matrix.yaml, or take sdpa: ./inv explain --cuda {cuda}",
+                where=matrix.where("devel_images", cuda, "digest"),
+            )
+
+
 def _bake(
     checkout: Checkout, matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
 ) -> None:
     """One `docker buildx bake` for all of them: BuildKit shares and parallelises."""
     with report.step("base image"):
-        contexts = [("base", base_context(matrix.bases["bookworm"], engine, packages_only=site.bases == "packages"))]
+        registry = registry_reference(matrix.bases["bookworm"]) if site.bases == "auto" else None
+        contexts = [("base", base_context("bookworm", engine, registry=registry, say=report.line))]
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
         secrets = _secrets(Path(folder), site)
         override = Path(folder, "override.json")
@@ -125,15 +146,16 @@ def _bake(
 
 def _secrets(folder: Path, site: SiteSettings) -> tuple[tuple[str, str], ...]:
     """Build secrets of this site: id -> file. They exist while a RUN step does, and in no layer."""
-    apt = folder / "apt.sources"
-    apt.write_text(site.apt.read_text(encoding="utf-8") if site.apt else apt_sources(), encoding="utf-8")
-    found: dict[str, Path | None] = {"ca": site.ca or ca_bundle(), "apt": apt, "uv": site.uv}
+    sources = {"apt": apt_sources(own=site.apt), "apt-toolkit": apt_sources(TOOLKIT_SUITE, "non-free")}
+    found: dict[str, Path | None] = {"ca": ca_bundle(site.ca), "uv": site.uv, "pip": site.pip}
+    for name, text in sources.items():
+        if text:
+            found[name] = folder / name
+            (folder / name).write_text(text, encoding="utf-8")
     return tuple((name, str(path)) for name, path in found.items() if path)
 
 
-def _run_logged(
-    checkout: Checkout, argv: Sequence[str], env: Mapping[str, str], log: Path, report: Report
-) -> None:
+def _run_logged(checkout: Checkout, argv: Sequence[str], env: Mapping[str, str], log: Path, report: Report) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     shown: set[str] = set()
     with log.open("w", encoding="utf-8") as out:

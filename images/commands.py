@@ -17,7 +17,7 @@ from images.errors import CheckFailed, EngineUnreachable, NothingSelected, Regis
 from images.nearest import nearest
 from images.render import GENERATED, compile_template, differences
 from images.render import render as render_files
-from images.report import Report, print_error
+from images.report import Report, human_bytes, print_error
 from images.states import all_locks, lock_indexes, lock_inputs, lock_states, why_unlocked
 from images.variants import Excluded, Variant, make_variants
 
@@ -72,9 +72,7 @@ def plan(words: Words, json: bool) -> None:
         _print_json([variant_json(matrix.image, v, states[v.lock], built.get(v.id)) for v in chosen])
         return
     report = Report()
-    rows = [
-        [v.id, v.engine, v.cuda or "-", v.min_driver or "-", states[v.lock], built.get(v.id, "?")] for v in chosen
-    ]
+    rows = [[v.id, v.engine, v.cuda or "-", v.min_driver or "-", states[v.lock], built.get(v.id, "?")] for v in chosen]
     report.table(rows, ["variant", "engine", "CUDA", "driver from", "stack", "image"])
     for lock_name in dict.fromkeys(v.lock for v in chosen if states[v.lock] != "locked"):
         reason = why_unlocked(matrix, *all_locks(matrix)[lock_name])
@@ -225,8 +223,11 @@ def lock(stack: str, check: bool) -> None:
                 failed.append(name)
                 report.line(str(error))
     states = lock_states(matrix, CHECKOUT.locks)
-    rows = [[name, state, why_unlocked(matrix, *all_locks(matrix)[name]) if state != "locked" else ""]
-            for name, state in states.items() if stack in ("", all_locks(matrix)[name][0])]
+    rows = [
+        [name, state, why_unlocked(matrix, *all_locks(matrix)[name]) if state != "locked" else ""]
+        for name, state in states.items()
+        if stack in ("", all_locks(matrix)[name][0])
+    ]
     report.table(rows, ["lock", "state", ""])
     report.next_command("./inv render", "Dockerfiles follow the locks")
     if stack and failed:
@@ -252,7 +253,9 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None
         return
     stale = differences({f"{GENERATED}/{j.variant.id}/Dockerfile": j.dockerfile for j in jobs}, CHECKOUT.generated())
     if wrong := [line for line in stale if not line.startswith("left over")]:
-        raise CheckFailed("the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render")
+        raise CheckFailed(
+            "the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render"
+        )
     from images import build as building
     from images.engine import connect
     from images.site import read_site
@@ -267,7 +270,8 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None
     cards = " --gpus all" if first.variant.cuda else ""
     report.next_command(
         f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 -v /path/to/model:/models:ro {first.tags[0]}",
-        "an OpenAI-compatible server on port 8000" + (f"; {engine.hint()}" if engine.embedded else ""),
+        "an OpenAI-compatible server on port 8000"
+        + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
     )
 
 
@@ -311,18 +315,19 @@ def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, 
 
 def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
     """`invoke engine`: without a flag, its status."""
-    from images import embedded_engine
+    from images import embedded
 
     report = Report()
     if start:
-        report.line(f"the embedded engine answers at {embedded_engine.start(say=report.line)}")
+        report.line(f"the embedded engine answers at {embedded.start(say=report.line)}")
     if prune:
-        embedded_engine.prune(everything=everything, say=report.line)
+        embedded.prune(everything=everything, say=report.line)
     if stop:
-        report.line("stopped" if embedded_engine.stop(say=report.line) else "it was not running")
+        report.line("stopped" if embedded.stop(say=report.line) else "it was not running")
         return
-    for line in embedded_engine.status().lines():
-        report.line(line)
+    state = embedded.status()
+    report.line(f"{'running' if state.running else 'not running'}: {state.endpoint}")
+    report.line(f"data: {human_bytes(state.data_bytes)} of at most {human_bytes(state.limit_bytes)}")
 
 
 def bench(names: Sequence[str]) -> None:
@@ -335,28 +340,14 @@ def bench(names: Sequence[str]) -> None:
 
 
 def lint() -> None:
-    """`invoke lint`: every check is run, then the failed ones are named."""
-    report, failed = Report(), []
-    tool = str(Path(sys.executable).parent)
-    dockerfiles = sorted(str(p) for p in (CHECKOUT.root / GENERATED).glob("*/Dockerfile"))
-    checks = {
-        "ruff check": [f"{tool}/ruff", "check"],
-        "ruff format": [f"{tool}/ruff", "format", "--check"],
-        "mypy --strict": [f"{tool}/mypy"],
-        "hadolint": [f"{tool}/hadolint", "--config", ".hadolint.yaml", *dockerfiles],
-        "zizmor": [f"{tool}/zizmor", "--offline", "--quiet", ".github/workflows"],
-    }
-    for name, argv in checks.items():
-        done = process.run(argv, cwd=CHECKOUT.root, check=False)
-        report.line(f"{'ok    ' if done.code == 0 else 'FAILED'} {name}")
-        if done.code:
-            failed.append(name)
-            sys.stderr.write(done.out + done.err)
-    if not dockerfiles:
+    """`invoke lint`."""
+    from images import lint as linting
+
+    report = Report()
+    if not any((CHECKOUT.root / GENERATED).glob("*/Dockerfile")):
         raise CheckFailed("there are no rendered Dockerfiles to lint", do="./inv render")
+    linting.lint(CHECKOUT.root, report)
     _build_check(report)
-    if failed:
-        raise CheckFailed(f"lint failed: {', '.join(failed)}")
 
 
 def _build_check(report: Report) -> None:
@@ -382,4 +373,3 @@ def test(*, engine: bool, unit: bool) -> None:
     )
     if code:
         raise CheckFailed(f"pytest exited with {code}")
-

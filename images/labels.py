@@ -60,11 +60,12 @@ def labels(
     revision: str,
     created: str,
 ) -> dict[str, str]:
-    """All labels of a finished image. ``created`` is RFC 3339 UTC; ``revision`` a git commit, "-dirty" appended if so."""
+    """All labels of a finished image. ``created`` is RFC 3339 UTC; ``revision`` a git commit, maybe with "-dirty"."""
     cuda = reading.cuda or "none"
+    server = f"{variant.engine} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}"
     out = {
         "org.opencontainers.image.title": f"Qwen2.5-VL for {_cards(variant)}",
-        "org.opencontainers.image.description": f"{variant.engine} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}",
+        "org.opencontainers.image.description": server,
         "org.opencontainers.image.version": f"{variant.id}-{__version__}",
         "org.opencontainers.image.revision": revision,
         "org.opencontainers.image.created": created,

@@ -57,7 +57,11 @@ class LockInputs:
 
     def lines(self) -> tuple[str, ...]:
         """The canonical text that is hashed and shown in the lock's header."""
-        rows = [("name", (self.name,)), ("python", (self.python,)), ("platform", (PLATFORM,))]
+        rows: list[tuple[str, tuple[str, ...]]] = [
+            ("name", (self.name,)),
+            ("python", (self.python,)),
+            ("platform", (PLATFORM,)),
+        ]
         rows += [("require", self.requirements), ("override", self.overrides), ("exclude", self.excludes)]
         rows += [("kernel", self.kernels), ("build", BUILD_TOOLS if self.build else ())]
         return tuple(f"{label}: {value}" for label, values in rows for value in sorted(values))
@@ -299,6 +303,8 @@ class _Resolver:
                 where="matrix.yaml, the stack's pins",
             )
         return UsageError(
-            f"{self.inputs.name}: the pins contradict each other", cause=cause, do="change one of them",
+            f"{self.inputs.name}: the pins contradict each other",
+            cause=cause,
+            do="change one of them",
             where="matrix.yaml, the stack's pins",
         )

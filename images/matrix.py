@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Literal, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -167,6 +168,12 @@ class When(_Part):
     flash_attn: RangeText | None = None
     transformers: RangeText | None = None
     numpy: RangeText | None = None
+
+    @cached_property
+    def version_ranges(self) -> tuple[tuple[str, str], ...]:
+        """Of CUDA and the packages: those that are named, and their range."""
+        named = ((name, getattr(self, name)) for name in (*PACKAGES, "cuda"))
+        return tuple((name, wanted) for name, wanted in named if wanted is not None)
 
 
 class Instead(_Part):

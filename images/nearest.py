@@ -16,8 +16,7 @@ def nearest(text: str, among: Iterable[str]) -> str:
         return ""
     if _NUMBERS.fullmatch(text) and all(_NUMBERS.fullmatch(candidate) for candidate in candidates):
         return min(candidates, key=lambda candidate: (abs(_value(candidate) - _value(text)), _value(candidate)))
-    close = difflib.get_close_matches(text, candidates, n=1, cutoff=0.0)
-    return close[0] if close else candidates[0]
+    return max(candidates, key=lambda candidate: difflib.SequenceMatcher(None, text, candidate).ratio())
 
 
 def _value(text: str) -> float:

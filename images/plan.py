@@ -85,26 +85,26 @@ def select(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Varia
 
 def explain(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Excluded, ...]:
     """Every excluded point that the selectors speak of, in the matrix's order."""
-    lists = [_covering_list(matrix, archs) for archs in wanted.archs]
+    judge = Judge(matrix)
+    listed, foreign = [], []
+    for asked in wanted.archs:
+        # An arch of no image of its own (6.1, 8.7) is not among the points: judge it as if it were.
+        covering = _covering_list(matrix, asked)
+        if any(arch.capability not in matrix.archs for arch in asked) or covering not in _known(variants):
+            foreign += _judged(matrix, judge, asked, wanted)
+        else:
+            listed.append(covering)
 
     def matches(excluded: Excluded) -> bool:
         point = excluded.point
         return (
-            (not lists or point.archs in lists)
+            (not wanted.archs or point.archs in listed)
             and wanted.cuda in (None, matrix.stacks[point.stack].cuda)
             and wanted.attention in (None, point.attention)
             and (not wanted.only or any(fnmatchcase(excluded.id, glob) for glob in wanted.only))
         )
 
-    found = [excluded for excluded in variants.excluded if matches(excluded)]
-    judge = Judge(matrix)
-    for asked in wanted.archs:
-        # An arch of no image of its own (6.1, 8.7) is not among the points: judge it as if it were.
-        if any(arch.capability not in matrix.archs for arch in asked) or _covering_list(matrix, asked) not in _known(
-            variants
-        ):
-            found += _judged(matrix, judge, asked, wanted)
-    return tuple(found)
+    return (*(excluded for excluded in variants.excluded if matches(excluded)), *foreign)
 
 
 def _known(variants: Variants) -> set[ArchList]:
@@ -128,12 +128,10 @@ def _best(matrix: Matrix, among: list[Variant], archs: ArchList) -> list[Variant
     """The one of variants for the same arch list that the recommendations put first; the lowest arch decides."""
     choice = matrix.recommended.archs.get(archs[0].capability)
 
-    def rank(variant: Variant) -> tuple[bool, bool, bool]:
-        return (
-            choice is None or variant.stack != choice.stack,
-            choice is None or variant.attention != choice.attention,
-            variant.attention != matrix.recommended.stacks[variant.stack],
-        )
+    def rank(variant: Variant) -> tuple[bool, bool]:
+        if choice is not None and variant.stack == choice.stack:
+            return (False, variant.attention != choice.attention)
+        return (True, variant.attention != matrix.recommended.stacks[variant.stack])
 
     return [min(among, key=rank)] if among else []
 

@@ -91,7 +91,10 @@ def compile_template(text: str) -> jinja2.Template:
     """The template with the filters it may use; an unknown variable is an error."""
     # Dockerfiles are not HTML: values are checked by the filters below instead of being escaped for HTML.
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False  # noqa: S701
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701
     )
     filters: dict[str, Any] = {"arg": word, "quoted": quoted, "exec_json": exec_json}
     environment.filters.update(filters)
@@ -105,7 +108,9 @@ def render(matrix: Matrix, variants: Variants, template_text: str, locks: Mappin
     """
     template = compile_template(template_text)
     files = {
-        f"{GENERATED}/{variant.id}/Dockerfile": render_dockerfile(template, matrix, variant, locks.get(variant.lock, False))
+        f"{GENERATED}/{variant.id}/Dockerfile": render_dockerfile(
+            template, matrix, variant, locks.get(variant.lock, False)
+        )
         for variant in variants.valid.values()
     }
     files[BAKE_FILE] = bake_file(matrix, tuple(variants.valid.values()))

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from images.arch import Arch, covers, parse_arch
+from images.arch import KNOWN, Arch, covers, parse_arch
 from images.errors import UsageError
 from images.matrix import PACKAGES, Attention, Engine, Matrix, Note, PackageName, Pin, Rule, Setting, When
 from images.matrix_file import read_matrix
@@ -35,17 +35,22 @@ def _in_range(version: str, wanted: str) -> bool:
 
 @dataclass(frozen=True)
 class _Residue(Generic[T]):
-    """What is left to ask of a point once its stack and engine are known to match."""
+    """What is left to ask of a point once its stack and engine are known to match; None means any."""
 
     of: T
     attentions: frozenset[str] | None
-    arch_ranges: tuple[str, ...] | None
+    arch_numbers: frozenset[int] | None
 
     def holds(self, attention: Attention, archs: Archs) -> bool:
         if self.attentions is not None and attention not in self.attentions:
             return False
-        ranges = self.arch_ranges
-        return ranges is None or any(_in_range(arch.capability, wanted) for arch in archs for wanted in ranges)
+        return self.arch_numbers is None or any(arch.major * 10 + arch.minor in self.arch_numbers for arch in archs)
+
+
+@lru_cache(maxsize=1024)
+def _arch_numbers(ranges: tuple[str, ...]) -> frozenset[int]:
+    known = map(parse_arch, KNOWN)
+    return frozenset(arch.number for arch in known if any(_in_range(arch.capability, wanted) for wanted in ranges))
 
 
 def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, str]:
@@ -57,11 +62,7 @@ def _stack_part_holds(when: When, stack: str, engine: Engine, versions: Mapping[
     """Whether the keys of ``when`` that speak of stack, engine and pins match."""
     if when.stack not in (None, stack) or when.engine not in (None, engine):
         return False
-    for package in (*PACKAGES, "cuda"):
-        wanted = getattr(when, package)
-        if wanted is not None and (package not in versions or not _in_range(versions[package], wanted)):
-            return False
-    return True
+    return all(package in versions and _in_range(versions[package], wanted) for package, wanted in when.version_ranges)
 
 
 def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -93,9 +94,13 @@ class Judge:
         found = []
         for one in among:
             if _stack_part_holds(one.when, *key, versions):
-                attentions = _as_tuple(one.when.attention)
+                attentions, ranges = _as_tuple(one.when.attention), _as_tuple(one.when.arch)
                 found.append(
-                    _Residue(one, None if attentions is None else frozenset(attentions), _as_tuple(one.when.arch))
+                    _Residue(
+                        one,
+                        None if attentions is None else frozenset(attentions),
+                        None if ranges is None else _arch_numbers(ranges),
+                    )
                 )
         return tuple(found)
 

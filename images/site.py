@@ -22,17 +22,19 @@ class SiteSettings:
     """Paths of files on this machine, each None where the host's own configuration is used.
 
     ``ca``: PEM bundle of certificate authorities. ``uv``: a uv.toml with private indexes. ``apt``: an apt sources file
-    for the base's release. ``bases``: "auto" (a registry by digest where resolved, else packages) or "packages".
+    for the base's release.
+    ``pip``: a pip.conf for the installer itself. ``bases``: "auto" (a registry by digest, else packages) or "packages".
     """
 
     ca: Path | None = None
     uv: Path | None = None
     apt: Path | None = None
+    pip: Path | None = None
     bases: str = "auto"
 
 
 def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
-    """Settings of CARDSTOCK_CA, CARDSTOCK_UV, CARDSTOCK_APT and CARDSTOCK_BASES, else of site.yaml.
+    """Settings of CARDSTOCK_CA, CARDSTOCK_UV, CARDSTOCK_APT, CARDSTOCK_PIP and CARDSTOCK_BASES, else of site.yaml.
 
     Raises UsageError for unknown keys and files that are not there.
     """
@@ -45,9 +47,7 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
             raise UsageError(f"{FILE} is not a mapping", do=f"keys: {', '.join(known)}", where=FILE)
         for key, value in data.items():
             if key not in known:
-                raise UsageError(
-                    f"{FILE}: unknown key {key!r}", do=f"nearest: {nearest(str(key), known)}", where=FILE
-                )
+                raise UsageError(f"{FILE}: unknown key {key!r}", do=f"nearest: {nearest(str(key), known)}", where=FILE)
             said[key] = str(value)
     for key in known:
         if value := environ.get(f"CARDSTOCK_{key.upper()}"):
@@ -59,4 +59,4 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     for key, file in files.items():
         if not file.is_file():
             raise UsageError(f"{key}: no file {file}", do=f"correct CARDSTOCK_{key.upper()} or {FILE}", where=FILE)
-    return SiteSettings(files.get("ca"), files.get("uv"), files.get("apt"), bases)
+    return SiteSettings(files.get("ca"), files.get("uv"), files.get("apt"), files.get("pip"), bases)

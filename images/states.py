@@ -13,12 +13,12 @@ from images.matrix import Engine, Matrix
 def lock_inputs(matrix: Matrix, stack: str, engine: Engine) -> LockInputs:
     """What the lock of a stack's engine asks for."""
     pins = matrix.stacks[stack].engines[engine].pins
-    urls = {
+    urls: dict[str, str] = {
         package: matrix.assets[pin.origin.removeprefix("asset:")]
         for package, pin in pins.items()
         if pin.origin.startswith("asset:")
     }
-    versions = {package: pin.version for package, pin in pins.items()}
+    versions: dict[str, str] = {package: pin.version for package, pin in pins.items()}
     return lock.inputs_for(f"{stack}-{engine}", engine, versions, python=matrix.python, urls=urls)
 
 
