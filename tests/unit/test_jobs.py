@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+from images.build import check_compilers, check_disk, interesting, last_error
+from images.checkout import Checkout
+from images.errors import CardstockError, RegistryFailure
+from images.jobs import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, done_state, make_job
+from images.labels import EVIDENCE, INPUT, PROVEN, Reading, labels, read_reading
+from images.render import compile_template
+from tests.unit.matrices import ROOT, matrix, variants
+
+SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
+SDPA = "cu124-transformers4.51.3-sdpa-sm75"
+
+
+def job(identifier: str = SM75, root: Path = ROOT) -> Job:
+    checkout = Checkout(root)
+    return make_job(checkout, matrix(), compile_template(checkout.template()), variants().valid[identifier], "locked")
+
+
+class Disk:
+    """An engine of which only the free space is asked."""
+
+    endpoint = "unix:///e.sock"
+
+    def __init__(self, free: int | None) -> None:
+        self._free = free
+
+    def free_bytes(self) -> int | None:
+        return self._free
+
+
+def test_a_job_names_its_image_by_variant_and_by_input() -> None:
+    made = job()
+    assert made.tags == (f"cardstock/qwen2.5-vl:{SM75}", f"cardstock/qwen2.5-vl:{SM75}-{made.input_hash[:12]}")
+    assert made.staging.startswith("cardstock/staging:")
+    assert "xformers 0.0.29.post2 from source" in describe(made)
+
+
+def test_any_input_file_changes_the_hash_of_those_who_use_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "dockerfiles", tmp_path / "dockerfiles", ignore=shutil.ignore_patterns("rendered"))
+    before, other = job(root=tmp_path).input_hash, job(SDPA, tmp_path).input_hash
+    assert before == job().input_hash
+    lock = tmp_path / "dockerfiles/locks/cu124-vllm.txt"
+    lock.write_text(lock.read_text() + "# changed\n")
+    assert job(root=tmp_path).input_hash != before
+    assert job(SDPA, tmp_path).input_hash == other
+    (tmp_path / "dockerfiles/rootfs/opt/cardstock/new.py").write_text("x = 1\n")
+    assert job(SDPA, tmp_path).input_hash != other
+
+
+def test_what_an_image_is_to_its_job() -> None:
+    made = job()
+    right = {INPUT: made.input_hash, EVIDENCE: "stack: passed", PROVEN: "yes"}
+    assert done_state(made, None) == "absent"
+    assert done_state(made, {INPUT: "other"}) == "outdated"
+    assert done_state(made, {**right, PROVEN: "no"}) == "unproven"
+    assert done_state(made, right) == "proven"
+
+
+def test_a_disk_too_small_is_told_before_anything_starts() -> None:
+    need = FIRST_IMAGE["vllm"] + FIRST_IMAGE["transformers"]
+    assert disk_needed([job(), job(SDPA)]) == need
+    assert disk_needed([job(), job("cu124-vllm0.8.5.post1-xformers-sm70")]) == FIRST_IMAGE["vllm"] + FURTHER_IMAGE
+    with pytest.raises(CardstockError, match="disk is too small") as caught:
+        check_disk(Disk(5_000_000_000), [job()])  # type: ignore[arg-type]
+    assert "24.0 GB needed, 5.00 GB free" in caught.value.what
+    assert "--prune" in caught.value.do
+    check_disk(Disk(need), [job()])  # type: ignore[arg-type]
+    check_disk(Disk(None), [job()])  # type: ignore[arg-type]
+
+
+def test_kernels_without_a_compiler_at_hand_are_refused_early() -> None:
+    with pytest.raises(RegistryFailure, match=r"no compiler for CUDA 12\.1") as caught:
+        check_compilers(matrix(), [job("cu121-vllm0.7.3-xformers-sm75")])
+    assert caught.value.where.startswith("matrix.yaml:")
+    check_compilers(matrix(), [job(), job("cu121-transformers4.51.3-sdpa-sm75")])
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("#12 [venv 3/5] RUN --mount=x [install]", "[venv 3/5] RUN --mount=x [install]"),
+        ("#1 [internal] load build definition", None),
+        ("#15 61.2 [5/34] c++ -MMD x.o", "compiled 5 of 34 objects"),
+        ("#15 61.2 [6/34] c++ -MMD x.o", None),
+        ("#12 DONE 3.2s", None),
+        ("", None),
+    ],
+)
+def test_progress_is_the_part_people_need(line: str, told: str | None) -> None:
+    assert interesting(line) == told
+
+
+def test_a_broken_build_says_why() -> None:
+    tail = "#9 1.0 fine\n#9 2.0 error: nvcc died\n#9 3.0 more\nERROR: failed to solve: exit code: 1"
+    assert last_error(tail).splitlines() == ["#9 2.0 error: nvcc died", "ERROR: failed to solve: exit code: 1"]
+    assert last_error("a\nb") == "a\nb"
+
+
+def test_labels_tell_what_the_image_told() -> None:
+    output = 'a warning\n{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_archs": "7.5"}\n'
+    reading = read_reading(output)
+    assert reading == Reading({"torch": "2.6.0"}, "12.4", "3.11.2", "7.5")
+    told = labels(
+        variants().valid[SM75],
+        reading,
+        "f" * 64,
+        evidence="stack: passed",
+        proven=True,
+        locked=True,
+        revision="abc",
+        created="2026-01-01T00:00:00Z",
+    )
+    assert told["dev.cardstock.pins"] == "torch==2.6.0"
+    assert told["dev.cardstock.archs"] == told["dev.cardstock.kernel-archs"] == "7.5"
+    assert told["dev.cardstock.min-driver"] == "525.60.13"
+    assert told["dev.cardstock.cuda"] == "12.4"
+    assert told[PROVEN] == "yes"
+    needed = {"title", "description", "version", "revision", "created", "licenses"}
+    assert {f"org.opencontainers.image.{name}" for name in needed} <= set(told)
+
+
+def test_the_reader_needs_no_import_of_torch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from images.labels import READ_IMAGE
+
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('torch must not be imported')\n")
+    (package / "version.py").write_text("cuda = '12.4'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    script = tmp_path / "read.py"
+    script.write_text(READ_IMAGE)
+    runpy.run_path(str(script))
+    assert json.loads(capsys.readouterr().out)["cuda"] == "12.4"
