@@ -1,0 +1,82 @@
+"""Prove an image: run the smoke levels on it with pytest and testcontainers, and return the record."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from images import process
+from images.errors import CardstockError
+from images.report import Report
+from images.smoke.expectation import Expectation
+from images.smoke.record import Record
+
+ROOT = Path(__file__).parents[2]
+LEVELS = Path(__file__).parent / "levels"
+FILES = {2: "test_2_stack.py", 3: "test_3_canary.py", 4: "test_4_server.py"}
+# pytest: 0 is all passed, 1 is some failed; both leave a record. Anything else is no verdict on the image.
+VERDICTS = (0, 1)
+# Start of a server with real weights on a slow disk, three times over.
+LIMIT = 5400.0
+HEAD = ("platform ", "rootdir:", "configfile:", "plugins:", "collecting ", "cachedir:", "hypothesis profile", "=====")
+
+
+def prove(
+    image: str,
+    expectation: Expectation,
+    *,
+    engine_env: Mapping[str, str],
+    model: str | None = None,
+    gpus: str | None = None,
+    levels: Iterable[int] = (2, 3, 4),
+    report: Report | Callable[[str], None] | None = None,
+    checkpoint: Path | None = None,
+    health_limit: float = 900.0,
+) -> Record:
+    """The record of ``image``, also when a level failed (see ``Record.ok``).
+
+    ``engine_env`` is added to the environment (DOCKER_HOST and the like); ``model`` is a folder or a hub's id;
+    ``gpus`` is "all" or None; ``health_limit`` is in seconds. Containers and volumes of the run are gone afterwards,
+    also after a crash. Raises CardstockError when the levels could not be run: that says nothing about the image.
+    """
+    run = uuid.uuid4().hex[:12]
+    say = report.line if isinstance(report, Report) else report or (lambda _: None)
+    # testcontainers would fetch a reaper image from a registry; here everything is removed by its label instead.
+    env = {**engine_env, "TESTCONTAINERS_RYUK_DISABLED": "true", "PYTHONDONTWRITEBYTECODE": "1"}
+    with tempfile.TemporaryDirectory(prefix="cardstock-smoke-") as folder:
+        told, record = Path(folder, "expectation.json"), Path(folder, "record.json")
+        told.write_text(expectation.to_json())
+        argv = _arguments(image, told, record, run, sorted(levels), health_limit)
+        for name, value in (("--model", model), ("--gpus", gpus), ("--checkpoint", checkpoint)):
+            argv += [name, str(value)] if value is not None else []
+        try:
+            code = process.stream(argv, lambda line: _say(say, line), cwd=ROOT, env=env, check=False, timeout=LIMIT)
+            if code not in VERDICTS or not record.is_file():
+                raise process.ProcessFailed(argv, code, "it ended without a record")
+        except process.ProcessFailed as error:
+            raise CardstockError(
+                f"the smoke levels could not be run on {image}",
+                cause=error.tail,
+                do="see that the engine answers and the image is there, then run it again",
+                where=str(LEVELS.relative_to(ROOT)),
+            ) from error
+        finally:
+            clean = [sys.executable, "-m", "images.smoke.containers", run]
+            process.run(clean, cwd=ROOT, env=env, check=False, timeout=120)
+        return Record.from_json(record.read_text(), image)
+
+
+def _arguments(image: str, told: Path, record: Path, run: str, levels: list[int], health_limit: float) -> list[str]:
+    files = [str(LEVELS / FILES[level]) for level in levels]
+    argv = [sys.executable, "-m", "pytest", "-c", str(LEVELS / "pytest.ini"), "--rootdir", str(LEVELS), "-v", *files]
+    argv += ["--image", image, "--expectation", str(told), "--record", str(record), "--run", run]
+    return [*argv, "--health-limit", str(health_limit)]
+
+
+def _say(say: Callable[[str], None], line: str) -> None:
+    """Progress: one line a test, and what a failed one told; not pytest's own head and rulers."""
+    if line.strip() and not line.startswith(HEAD):
+        say(line)
