@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from images import process
 from images.errors import CardstockError, RegistryFailure
@@ -56,7 +55,7 @@ def choose_mirror(codename: str, targets: str) -> Mirror | None:
     rows = [line.split("\t") for line in targets.splitlines() if line.count("\t") == 3]
     # apt writes a field it does not know yet (no lists fetched) as the placeholder itself.
     rows = [[f if not f.startswith("$(") else "" for f in row] for row in rows]
-    rows = [row for row in rows if row[1] == "main" and urlsplit(row[2]).scheme in _WEB and row[3] in ("Debian", "")]
+    rows = [row for row in rows if row[1] == "main" and row[2].partition(":")[0] in _WEB and row[3] in ("Debian", "")]
 
     def first(suite: str) -> str | None:
         found = [row for row in rows if row[0] == suite]
