@@ -128,12 +128,12 @@ def question(canary: Any, encode: Any, cases: list[Case]) -> dict[str, Any]:
 
 
 def _tools() -> tuple[Any, Any]:
-    """The modules that run inside images: canary and awq."""
+    """The modules that run inside images: canary and awq_loader."""
     sys.path.insert(0, str(ROOTFS))
-    import awq  # type: ignore[import-not-found,unused-ignore]
+    import awq_loader  # type: ignore[import-not-found,unused-ignore]
     import canary  # type: ignore[import-not-found,unused-ignore]
 
-    return canary, awq
+    return canary, awq_loader
 
 
 def _load(folder: Path, **how: Any) -> tuple[Any, Any]:

@@ -176,7 +176,7 @@ def run(folder: Path, golden: dict[str, Any], attentions: list[str], device: str
 def check_model(folder: Path, golden: dict[str, Any], attention: str, dequantised: bool, device: str) -> list[Check]:
     """Logits of every case, greedy answers, and their health, for one attention and one way to hold the weights."""
     import torch
-    from awq import load_model  # type: ignore[import-not-found,unused-ignore]
+    from awq_loader import load_model  # type: ignore[import-not-found,unused-ignore]
 
     label = f"{attention}, {'unpacked once' if dequantised else 'unpacked at use'}"
     model = load_model(folder, dtype=torch.float32, attention=attention, devices=[device], dequantised=dequantised)
