@@ -11,7 +11,7 @@ from pathlib import Path
 
 from images import bake, process
 from images.bake import registry_reference
-from images.bases import apt_sources, base_context, ca_bundle
+from images.bases import apt_sources, base_context, ca_bundle, local_reference
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine
 from images.errors import CardstockError, CheckFailed, RegistryFailure
@@ -83,6 +83,11 @@ def build(
     for job in to_do:
         out.append(_finish(checkout, job, engine, report, smoke=smoke, gpus=gpus, model=model))
     return out
+
+
+def local_base() -> str:
+    """The name of the base that is bootstrapped where no registry serves it."""
+    return local_reference("bookworm")
 
 
 def _state(engine: Engine, job: Job) -> str:
@@ -158,7 +163,7 @@ def _secrets(folder: Path, site: SiteSettings) -> tuple[tuple[str, str], ...]:
 def _run_logged(checkout: Checkout, argv: Sequence[str], env: Mapping[str, str], log: Path, report: Report) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     shown: set[str] = set()
-    with log.open("w", encoding="utf-8") as out:
+    with log.open("w", encoding="utf-8", buffering=1) as out:
 
         def on_line(line: str) -> None:
             out.write(line + "\n")

@@ -1,0 +1,210 @@
+"""Building with a real engine, on small images: what is tagged when, and what a second or a broken run does."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess  # noqa: TID251 - what is tested here is a process that dies
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images import build as building
+from images.build import build
+from images.checkout import Checkout
+from images.engine import Engine, connect
+from images.errors import CheckFailed
+from images.jobs import Job, make_job
+from images.labels import EVIDENCE, INPUT, PROVEN, VARIANT
+from images.render import compile_template, render
+from images.report import Report
+from images.site import SiteSettings
+from tests.unit.matrices import ROOT, text, variants
+
+SM75 = "cu124-transformers4.51.3-sdpa-sm75"
+
+# A stand-in for the real template: a "Python" that answers as the reader of labels expects, and a slow second step.
+TEMPLATE = """FROM base AS runtime
+RUN mkdir -p /opt/venv/bin
+RUN echo "first step {salt}" > /first
+RUN sleep {seconds}; {command}
+COPY --chmod=755 rootfs/python /opt/venv/bin/python
+USER 10001:10001
+"""
+PYTHON = """#!/bin/sh
+echo '{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_archs": null}'
+"""
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that they did."""
+    parents = {int(stat.parent.name): int(stat.read_text().rpartition(")")[2].split()[1]) for stat in _stats()}
+    found = [child for child, parent in parents.items() if parent == pid]
+    return [*found, *(below for child in found for below in descendants(child))]
+
+
+def _stats() -> list[Path]:
+    return [Path(folder, "stat") for folder in Path("/proc").glob("[0-9]*") if Path(folder, "stat").exists()]
+
+
+class Yard:
+    """A small checkout of its own, and builds in it."""
+
+    def __init__(self, root: Path, engine: Engine, *, seconds: int = 0, command: str = "true") -> None:
+        self.root, self.engine = root, engine
+        self.seconds, self.salt = seconds, root.name
+        (root / "dockerfiles/rootfs").mkdir(parents=True)
+        (root / "dockerfiles/locks").mkdir()
+        (root / "dockerfiles/rootfs/python").write_text(PYTHON)
+        # Another repository name: the real images of this machine stay as they are.
+        (root / "matrix.yaml").write_text(text().replace("image: cardstock/qwen2.5-vl", f"image: test/{root.name}"))
+        self.write_template(command)
+        self.err = io.StringIO()
+
+    def write_template(self, command: str) -> None:
+        path = self.root / "dockerfiles/templates/Dockerfile.j2"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(TEMPLATE.format(salt=self.salt, seconds=self.seconds, command=command))
+        checkout = Checkout(self.root)
+        checkout.write_generated(render(checkout.matrix(), variants(), checkout.template(), {}))
+
+    @property
+    def job(self) -> Job:
+        checkout = Checkout(self.root)
+        template = compile_template(checkout.template())
+        return make_job(checkout, checkout.matrix(), template, variants().valid[SM75], "locked")
+
+    def build(self, *, smoke: bool = False) -> list[building.Built]:
+        self.err = io.StringIO()
+        report = Report(io.StringIO(), self.err)
+        checkout = Checkout(self.root)
+        return build(checkout, checkout.matrix(), [self.job], self.engine, SiteSettings(), report, smoke=smoke)
+
+    def log(self) -> str:
+        return (self.root / building.LOGS / f"{SM75}.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return connect()
+
+
+@pytest.fixture
+def yard(tmp_path: Path, engine: Engine, request: pytest.FixtureRequest) -> Iterator[Yard]:
+    settings = getattr(request, "param", {})
+    root = tmp_path / f"yard{os.getpid()}-{abs(hash(request.node.name)) % 10**8}"
+    made = Yard(root, engine, **settings)
+    yield made
+    for name in (*made.job.tags, made.job.staging):
+        engine.untag(name, force=True)
+
+
+def test_an_image_is_labelled_by_what_it_tells_and_not_built_again(yard: Yard) -> None:
+    assert [one.what for one in yard.build()] == ["built"]
+    facts = yard.engine.inspect(yard.job.tags[0])
+    assert facts is not None
+    assert set(yard.job.tags) <= set(facts.tags)
+    assert facts.labels[VARIANT] == SM75
+    assert facts.labels[INPUT] == yard.job.input_hash
+    assert facts.labels["dev.cardstock.cuda"] == "12.4"
+    assert facts.labels["dev.cardstock.pins"] == "torch==2.6.0"
+    assert facts.labels[PROVEN] == "no"
+    assert "--no-smoke" in facts.labels[EVIDENCE]
+    assert facts.labels["org.opencontainers.image.created"] != ""
+    assert yard.engine.inspect(yard.job.staging) is None  # its working name is gone
+    assert [one.what for one in yard.build()] == ["up to date"]
+    assert "up to date" in yard.err.getvalue()
+    assert "start" not in yard.err.getvalue()  # no step was begun
+
+
+def test_labels_add_no_layer(yard: Yard) -> None:
+    yard.build()
+    facts = yard.engine.inspect(yard.job.tags[0])
+    assert facts is not None
+    base = yard.engine.inspect(building.local_base())
+    assert base is not None
+    assert len(facts.layers) == len(base.layers) + 4
+
+
+@pytest.mark.parametrize("yard", [{"command": "exit 3"}], indirect=True)
+def test_a_step_that_fails_leaves_no_name_and_says_which(yard: Yard) -> None:
+    with pytest.raises(CheckFailed, match="nothing was tagged") as caught:
+        yard.build()
+    assert "exit code: 3" in caught.value.cause
+    assert caught.value.where.startswith("build/logs/")
+    assert yard.engine.inspect(yard.job.tags[0]) is None
+    yard.write_template("true")
+    assert [one.what for one in yard.build()] == ["built"]
+
+
+@pytest.mark.parametrize("yard", [{"seconds": 20}], indirect=True)
+def test_a_build_killed_half_way_is_resumed(yard: Yard) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from tests.engine.test_build import Yard
+from images.engine import connect
+yard = Yard.__new__(Yard)
+yard.root, yard.engine = Path({str(yard.root)!r}), connect()
+yard.build()
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
+    log = yard.root / building.LOGS / f"{SM75}.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "sleep 20" in log.read_text()):
+        assert time.monotonic() < deadline, "the slow step never began"
+        assert child.poll() is None
+        time.sleep(0.2)
+    for pid in (child.pid, *descendants(child.pid)):
+        os.kill(pid, signal.SIGKILL)
+    child.wait()
+    assert yard.engine.inspect(yard.job.tags[0]) is None
+    assert yard.engine.inspect(yard.job.staging) is None
+    assert [one.what for one in yard.build()] == ["built"]
+    first = next(line.split()[0] for line in yard.log().splitlines() if "RUN echo" in line)
+    assert f"{first} CACHED" in yard.log()  # what was finished was not done again
+
+
+def test_an_image_that_fails_its_smoke_levels_gets_no_name(yard: Yard) -> None:
+    with pytest.raises(CheckFailed, match="built but not proven") as caught:
+        yard.build(smoke=True)
+    assert caught.value.exit_code == 1
+    assert yard.engine.inspect(yard.job.tags[0]) is None
+    assert yard.engine.inspect(yard.job.staging) is not None  # kept for a look
+    assert (yard.root / building.RECORDS / f"{SM75}.json").is_file()
+
+
+def test_the_secrets_of_a_site_reach_no_layer(yard: Yard, tmp_path: Path) -> None:
+    secret = tmp_path / "ca.pem"
+    secret.write_text("PRIVATE-CERTIFICATE-OF-A-SITE\n")
+    path = yard.root / "dockerfiles/templates/Dockerfile.j2"
+    template = path.read_text().replace(
+        "RUN mkdir", "RUN --mount=type=secret,id=ca grep -q PRIVATE /run/secrets/ca && mkdir"
+    )
+    path.write_text(template)
+    checkout = Checkout(yard.root)
+    checkout.write_generated(render(checkout.matrix(), variants(), checkout.template(), {}))
+    report = Report(io.StringIO(), io.StringIO())
+    build(checkout, checkout.matrix(), [yard.job], yard.engine, SiteSettings(ca=secret), report, smoke=False)
+    with yard.engine.export_tar(yard.job.tags[0]) as chunks:
+        assert b"PRIVATE-CERTIFICATE-OF-A-SITE" not in b"".join(chunks)
+
+
+def test_the_command_line_says_up_to_date_and_prints_the_image(yard: Yard) -> None:
+    yard.build()
+    script = "from images import commands, checkout; from pathlib import Path\n"
+    script += "commands.CHECKOUT = checkout.Checkout(Path('.'))\n"
+    script += (
+        f"commands.run(lambda: commands.build(commands.Words(only=[{SM75!r}]), dry_run=False, smoke=False, gpus=None))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=yard.root, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == yard.job.tags[0]
+    assert "up to date" in done.stderr
+    assert "next: docker run" in done.stderr
