@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from images import debian, process
+from images import debian, mounts, process
 from images.embedded_home import Say
 from images.errors import CardstockError, RegistryFailure
 
@@ -56,16 +56,8 @@ def work_folder(home: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for mounted in mounts_below(folder, Path("/proc/self/mounts").read_text(encoding="utf-8")):
-            process.run(["umount", "--lazy", mounted], check=False, timeout=60)
+        mounts.unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def mounts_below(folder: Path, mounts: str) -> tuple[str, ...]:
-    """Mount points below ``folder`` in /proc/self/mounts, deepest first."""
-    points = (line.split()[1] for line in mounts.splitlines() if len(line.split()) > 1)
-    plain = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point) for point in points)
-    return tuple(sorted((p for p in plain if Path(p).is_relative_to(folder)), key=len, reverse=True))
 
 
 def debootstrap_argv(program: Path | str, release: str, root: Path, mirror: str) -> tuple[str, ...]:

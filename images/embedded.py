@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from images import debian, embedded_home, netbridge, process
+from images import debian, embedded_home, mounts, netbridge, process
 from images.embedded_home import Layout, Say, cli_env, default_layout
 from images.embedded_space import LIMIT_BYTES, Pruned, data_bytes, keep_under_limit, prune
 from images.errors import CardstockError, EngineUnreachable
@@ -245,6 +245,7 @@ def stop(layout: Layout | None = None, *, say: Say = lambda _: None) -> bool:
             _end(pid, STOP_SECONDS)
         layout.pidfile.unlink(missing_ok=True)
         layout.socket.unlink(missing_ok=True)
+        mounts.unmount_below(layout.root)  # a killed engine leaves its data directory mounted on itself
         netbridge.remove_bridge(layout.bridge)
     return bool(pids)
 

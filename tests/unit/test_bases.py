@@ -183,15 +183,6 @@ def test_debootstrap_checks_signatures_and_takes_words_as_words() -> None:
     assert argv[-3:] == ("bookworm", "/x y", "http://m")
 
 
-def test_only_mounts_below_the_folder_are_found_deepest_first() -> None:
-    mounts = (
-        "proc /proc proc rw 0 0\nproc /tmp/w/root/proc proc rw 0 0\nx /tmp/w/root/proc/deep tmpfs rw 0 0\n"
-        "y /tmp/work2 ext4 rw 0 0\nz /tmp/w/a\\040b tmpfs rw 0 0\n\n"
-    )
-    found = bootstrap.mounts_below(Path("/tmp/w"), mounts)
-    assert found == ("/tmp/w/root/proc/deep", "/tmp/w/root/proc", "/tmp/w/a b")
-
-
 def test_apts_proxies_go_to_wget(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "http_proxy='http://proxy.example:3128'\n"
     monkeypatch.setattr(process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, said, ""))

@@ -1,0 +1,76 @@
+"""For tests with a real engine: the one that answers here, and a second, embedded one to start, stop and break."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images import bases, debian, embedded, process
+from images.embedded_home import Layout
+from images.engine import Engine, connect
+
+HOST_IMAGE = "cardstock/test-host:engine"
+PROGRAMS = ("sh", "cat", "id", "sleep")
+
+
+def host_tar(programs: tuple[str, ...] = PROGRAMS) -> bytes:
+    """A tiny root file system of this host's own programs and their libraries: no registry, no download."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        files: dict[str, Path] = {}
+        for name in programs:
+            found = shutil.which(name, path="/usr/bin:/bin")
+            assert found, f"this host has no {name}"
+            files[f"bin/{name}"] = Path(found)
+            for library in re.findall(r"(/\S+) \(0x", process.run(["ldd", found], check=False).out):
+                files[library.lstrip("/")] = Path(library)
+        for name, path in files.items():
+            tar.add(path.resolve(), name)
+        entry = tarfile.TarInfo("tmp")
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(entry)
+    return packed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The engine that Cardstock would use here, started if need be and left running."""
+    return connect(say=print)
+
+
+@pytest.fixture(scope="session")
+def host_image(engine: Engine) -> Iterator[str]:
+    """An image of a few programs of this host, on the engine that answers here."""
+    engine.import_tar(io.BytesIO(host_tar()), HOST_IMAGE, ['ENV WHO="host image"', "LABEL dev.cardstock.test=host"])
+    yield HOST_IMAGE
+    engine.untag(HOST_IMAGE, force=True)
+
+
+@pytest.fixture(scope="session")
+def base(engine: Engine) -> str:
+    """The local reference of the base for bookworm."""
+    return bases.base_context("bookworm", engine, say=print).removeprefix(bases.CONTEXT_SCHEME)
+
+
+def needs_root_on_debian() -> None:
+    """Skip, with the reason, where no embedded engine can be."""
+    if os.geteuid() != 0 or debian.host_codename() is None:
+        pytest.skip("an embedded engine needs root on Debian: not run here")
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Layout]:
+    """A fresh state directory for an embedded engine of its own; its path is short, as sockets want it."""
+    needs_root_on_debian()
+    layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
+    yield layout
+    embedded.stop(layout)
+    shutil.rmtree(layout.home)
