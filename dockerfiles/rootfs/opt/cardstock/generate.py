@@ -53,7 +53,8 @@ def open_picture(data: bytes) -> Any:
     from PIL import ImageOps
 
     try:
-        picture: Any = Pillow.open(io.BytesIO(data), formats=FORMATS)
+        Pillow.init()  # registers the formats; a Pillow may be built without some
+        picture: Any = Pillow.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Pillow.OPEN])
         width, height = picture.size
         if width * height > MAX_SOURCE_PIXELS:
             raise ApiError(400, f"the picture has {width} x {height} pixels", param="messages", code="image_too_large")
@@ -128,7 +129,7 @@ class Transformers:
         max_pixels: int | None = None,
         dequantised: bool = False,
     ) -> None:
-        from transformers import AutoImageProcessor, AutoTokenizer
+        from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
         config = json.loads((folder / "config.json").read_text())
         places = list(devices) or ["cuda:0" if torch.cuda.is_available() else "cpu"]
@@ -145,6 +146,10 @@ class Transformers:
         self.vision_tokens = {name: int(config[name]) for name in ("image_token_id", "video_token_id")}
         self.merge = int(config["vision_config"].get("spatial_merge_size", 2)) ** 2
         self.defaults, self.ends = _generation(folder, self.tokenizer)
+        # transformers fills what a request leaves unset (sampling, penalties) from the model's own: leave none there.
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=self.tokenizer.bos_token_id, eos_token_id=sorted(self.ends), pad_token_id=min(self.ends)
+        )
         self.wants_types = "mm_token_type_ids" in inspect.signature(self.model.forward).parameters
         self.healthy = True
 
@@ -195,12 +200,7 @@ class Transformers:
             raise
 
     def _generate(self, prompt: Prompt, sampling: Sampling, limit: int, emit: Callable[[Token], bool]) -> None:
-        from transformers import GenerationConfig
-
         sampler = _Sampler(sampling, self.device)
-        settings = GenerationConfig(
-            do_sample=False, max_new_tokens=limit, eos_token_id=sorted(self.ends), pad_token_id=min(self.ends)
-        )
 
         def stopping(ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
             return torch.full((ids.shape[0],), emit(sampler.token), dtype=torch.bool, device=ids.device)
@@ -208,7 +208,8 @@ class Transformers:
         with torch.inference_mode():
             self.model.generate(
                 **{name: value.to(self.device) for name, value in prompt.inputs.items()},
-                generation_config=settings,
+                max_new_tokens=limit,
+                do_sample=False,
                 logits_processor=[sampler],
                 stopping_criteria=[stopping],
             )
