@@ -14,8 +14,8 @@ from images import debian, process
 from images.errors import EngineUnreachable
 
 GB = 1000**3
-# Build cache that the engine keeps by itself; the rest of the limit is for images.
-CACHE_BYTES = 20 * GB
+# Build cache that the engine keeps by itself (what images share with it is not counted): one CUDA stack takes 15-20 GB.
+CACHE_BYTES = 32 * GB
 # Sockets of the engine lie below the state directory, and a socket's path has at most 107 bytes.
 _HOME_MAX = 60
 # Debian releases whose own docker.io is too old (no BuildKit bake): take these packages from the next one.

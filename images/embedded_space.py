@@ -44,14 +44,13 @@ def gentle_steps() -> tuple[tuple[str, ...], ...]:
     )
 
 
-def firm_steps(excess: int) -> tuple[tuple[str, ...], ...]:
-    """What more goes when ``excess`` bytes must: build cache first by that much, then all of it. Tags stay."""
-    keep = max(0, CACHE_BYTES - excess)
-    return (
-        ("buildx", "prune", "--force", "--all", "--keep-storage", str(keep)),
-        ("image", "prune", "--force"),
-        ("buildx", "prune", "--force", "--all"),
-    )
+def firm_steps() -> tuple[tuple[str, ...], ...]:
+    """What more goes, step by step, until the engine fits: cache by the quarter, young untagged images; no tag."""
+    shares = [
+        ("buildx", "prune", "--force", "--all", "--keep-storage", str(CACHE_BYTES * quarters // 4))
+        for quarters in (3, 2, 1)
+    ]
+    return (*shares, ("image", "prune", "--force"), ("buildx", "prune", "--force", "--all"))
 
 
 def every_step() -> tuple[tuple[str, ...], ...]:
@@ -82,7 +81,7 @@ def prune(
 
     for step in every_step() if everything else gentle_steps():
         after = take(step)
-    for step in firm_steps(after - limit):
+    for step in firm_steps():
         if after <= limit:
             break
         after = take(step)
