@@ -24,6 +24,7 @@ from images.site import SiteSettings
 from images.smoke.expectation import expect
 from images.smoke.prove import prove
 from images.smoke.record import Record
+from images.states import lock_indexes
 
 LOGS = "build/logs"
 RECORDS = "build/records"
@@ -131,7 +132,7 @@ def _bake(
         registry = registry_reference(matrix.bases["bookworm"]) if site.bases == "auto" else None
         contexts = [("base", base_context("bookworm", engine, registry=registry, say=report.line))]
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
-        secrets = _secrets(Path(folder), site)
+        secrets = _secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
         override.write_text(
             bake.override_file({job.variant.id: job.staging for job in jobs}, bake.Site(tuple(contexts), secrets)),
@@ -149,10 +150,19 @@ def _bake(
         report.line(f"built {job.variant.id}: {human_bytes(facts.size)} unpacked")
 
 
-def _secrets(folder: Path, site: SiteSettings) -> tuple[tuple[str, str], ...]:
+def unlocked_indexes(matrix: Matrix, jobs: Sequence[Job]) -> tuple[str, ...]:
+    """Package indexes that jobs without a lock need beside the default one."""
+    keys = [(job.variant.stack, job.variant.engine) for job in jobs if job.state != "locked"]
+    return tuple(dict.fromkeys(index for key in keys for index in lock_indexes(matrix, *key)))
+
+
+def _secrets(folder: Path, site: SiteSettings, indexes: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Build secrets of this site: id -> file. They exist while a RUN step does, and in no layer."""
     sources = {"apt": apt_sources(own=site.apt), "apt-toolkit": apt_sources(TOOLKIT_SUITE, "non-free")}
     found: dict[str, Path | None] = {"ca": ca_bundle(site.ca), "uv": site.uv, "pip": site.pip}
+    if indexes:
+        own = site.uv.read_text(encoding="utf-8") if site.uv else ""
+        sources["uv"] = own + "".join(f'\n[[index]]\nurl = "{index}"\n' for index in indexes)
     for name, text in sources.items():
         if text:
             found[name] = folder / name

@@ -13,6 +13,7 @@ import jinja2
 from images.bake import bake_file
 from images.errors import UsageError
 from images.matrix import Matrix, json_schema
+from images.states import lock_inputs
 from images.variants import Variant, Variants
 
 GENERATED = "dockerfiles/rendered"
@@ -78,7 +79,13 @@ def template_variables(matrix: Matrix, variant: Variant, locked: bool) -> Simple
         default_args=list(variant.args),
         lock=variant.lock,
         locked=locked,
+        requirements=requirements(matrix, variant),
     )
+
+
+def requirements(matrix: Matrix, variant: Variant) -> list[str]:
+    """What an image of an unlocked stack installs: what its lock would be asked for."""
+    return [line.replace(" @ ", "@") for line in lock_inputs(matrix, variant.stack, variant.engine).requirements]
 
 
 def render_dockerfile(template: jinja2.Template, matrix: Matrix, variant: Variant, locked: bool) -> str:
