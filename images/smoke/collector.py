@@ -18,6 +18,7 @@ class _Tally:
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    broken: bool = False
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -45,6 +46,7 @@ class Collector:
         tally.seconds += seconds
         if outcome == "failed":
             tally.failed.setdefault(name, _text(error))
+            tally.broken = tally.broken or phase == "setup"
         elif outcome == "skipped":
             tally.skipped[name] = _text(error)
         elif phase == "call":
@@ -53,6 +55,10 @@ class Collector:
     def failed_below(self, level: int) -> int | None:
         """The lowest failed level below ``level``."""
         return min((number for number, tally in self._tallies.items() if number < level and tally.failed), default=None)
+
+    def broken(self, level: int) -> bool:
+        """Whether what the level's tests stand on (a container, a server) could not be set up."""
+        return self._tally(level).broken
 
     def facts(self, level: int) -> dict[str, Any]:
         """The level's facts, to be added to."""
@@ -78,7 +84,7 @@ class Collector:
         status: Status = "failed" if tally.failed else "passed" if tally.passed else "not run"
         reason = ""
         if status == "failed":
-            reason = "; ".join(f"{name}: {_first(text)}" for name, text in tally.failed.items())
+            reason = "; ".join(f"{short(name)}: {_first(text)}" for name, text in tally.failed.items())
         elif status == "not run":
             reason = "; ".join(_unique(tally.skipped.values()))
         facts = {**tally.facts, "checks": len(tally.passed)}
@@ -102,6 +108,12 @@ def _text(error: BaseException | None) -> str:
 
 def _first(text: str) -> str:
     return text.strip().splitlines()[0] if text.strip() else text
+
+
+def short(name: str) -> str:
+    """A test's name as people read it: "imports" for test_stack[imports], "models" for test_models."""
+    parameter = re.search(r"\[(.+)\]$", name)
+    return parameter[1] if parameter else name.removeprefix("test_")
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

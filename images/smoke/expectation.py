@@ -64,7 +64,7 @@ class Expectation:
                 kernel = BuiltKernel(kernel["package"], kernel["version"], tuple(kernel["archs"]))
             data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose")}
             return Expectation(kernel=kernel, **data)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 "this is not an expectation",
                 cause=f"{type(error).__name__}: {error}",

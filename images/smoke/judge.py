@@ -27,7 +27,7 @@ class Said:
     finish: str = ""
 
 
-def degenerate(output: Sequence[int] | Sequence[str] | str, logprobs: Sequence[float] = ()) -> str | None:
+def degenerate(output: Sequence[int | str] | str, logprobs: Sequence[float] = ()) -> str | None:
     """Why ``output`` (text, or tokens) is what a broken model says; None when it is not.
 
     "!" is id 0 of Qwen's vocabulary: a vision tower that overflows in float16 gives NaN, whose argmax is 0.
@@ -89,15 +89,16 @@ def disagreement(
 ) -> str | None:
     """Why ``said`` is not the golden answer; None when it agrees.
 
-    ``tokens`` and ``texts`` are the golden answer's, with its end token, which a server may leave out; ``logprobs``
-    theirs. A token counts as the same by id, or by text where the server tells no ids; logprobs may differ by
-    ``tolerance`` (absolute).
+    ``tokens`` and ``texts`` are the golden answer's, with its end token, which a server may leave out or tell as "";
+    ``logprobs`` theirs. A token counts as the same by id, or by text where the server tells no ids; logprobs may
+    differ by ``tolerance`` (absolute).
     """
     golden: list[tuple[int, str]] = list(zip(tokens, texts, strict=True))
     wanted = golden if len(said.tokens) >= len(golden) else golden[:-1]
-    same = len(said.tokens) == len(wanted) and all(
-        token in pair for token, pair in zip(said.tokens, wanted, strict=True)
-    )
+    own = said.tokens
+    if own and len(own) == len(golden) and own[-1] == "":
+        own = (*own[:-1], texts[-1])
+    same = len(own) == len(wanted) and all(token in pair for token, pair in zip(own, wanted, strict=True))
     if not same:
         return f"said {list(said.tokens)} ({said.text!r}), golden {golden}"
     if said.finish != "stop":

@@ -43,15 +43,24 @@ def _stored(data: bytes) -> bytes:
     return bytes(out + struct.pack(">I", zlib.adler32(data)))
 
 
-def png(colour: str, width: int = 140, height: int = 112) -> bytes:
-    """The picture as a PNG file (uncompressed inside, about ``3 * width * height`` bytes)."""
+def encode(raw: bytes, width: int, height: int) -> bytes:
+    """RGB bytes, rows from the top, as a PNG file (uncompressed inside, about ``3 * width * height`` bytes)."""
     row = 3 * width
-    raw = pixels(colour, width, height)
     lines = b"".join(b"\0" + raw[at : at + row] for at in range(0, len(raw), row))
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", _stored(lines)) + _chunk(b"IEND", b"")
 
 
+def png(colour: str, width: int = 140, height: int = 112) -> bytes:
+    """The picture as a PNG file."""
+    return encode(pixels(colour, width, height), width, height)
+
+
+def as_data_url(file: bytes) -> str:
+    """A PNG file as a ``data:`` URL, as an OpenAI ``image_url`` part takes it."""
+    return "data:image/png;base64," + base64.b64encode(file).decode()
+
+
 def data_url(colour: str, width: int = 140, height: int = 112) -> str:
-    """The picture as a ``data:`` URL, as an OpenAI ``image_url`` part takes it."""
-    return "data:image/png;base64," + base64.b64encode(png(colour, width, height)).decode()
+    """The picture as a ``data:`` URL."""
+    return as_data_url(png(colour, width, height))

@@ -5,6 +5,7 @@ Each check takes a `Findings` and returns its complaints, one fact each; none me
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -274,6 +275,9 @@ def check_settings(found: Findings) -> list[str]:
         "NVIDIA_REQUIRE_CUDA": want.require_cuda,
     }
     out = [_differs(name, found.config.env.get(name), value) for name, value in wanted.items()]
+    told_args = found.config.env.get("CARDSTOCK_DEFAULT_ARGS", "[]")
+    if told_args != json.dumps(want.default_args):
+        out.append(f"CARDSTOCK_DEFAULT_ARGS is {told_args}, expected {json.dumps(want.default_args)}")
     labels = {
         "variant": want.variant_id,
         "stack": want.stack,

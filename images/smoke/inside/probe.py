@@ -62,17 +62,17 @@ def conflicts(installed: dict[str, str]) -> list[dict[str, str]]:
     return out
 
 
-def walk() -> Iterator[tuple[Path, list[str]]]:
-    """Folders of the root file system with their files; virtual file systems and what is mounted for us left out."""
-    for folder, folders, files in os.walk("/"):
+def walk(root: str) -> Iterator[tuple[Path, list[str]]]:
+    """Folders below ``root`` with their files; virtual file systems and what is mounted for us left out."""
+    for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if str(Path(folder, name)) not in SKIPPED]
         yield Path(folder), files
 
 
-def search() -> tuple[list[str], list[str]]:
-    """Compilers (executable files by name), and caches of installers, on the whole file system."""
+def search(root: str = "/") -> tuple[list[str], list[str]]:
+    """Compilers (executable files by name), and caches of installers, below ``root``."""
     compilers, caches = [], []
-    for folder, files in walk():
+    for folder, files in walk(root):
         if folder.name in ("pip", "uv") and folder.parent.name in (".cache", "cache") and files:
             caches.append(str(folder))
         for name in files:

@@ -58,10 +58,13 @@ def pytest_runtest_makereport(
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A level is not tried when one below it has failed."""
-    failed = item.config.stash[COLLECTOR].failed_below(level_of(item.path.name))
+    """Nothing is tried on what is known to be broken: a level below, or this level's own container."""
+    collector, level = item.config.stash[COLLECTOR], level_of(item.path.name)
+    failed = collector.failed_below(level)
     if failed:
         pytest.skip(f"level {failed} ({NAMES[failed]}) failed")
+    if collector.broken(level):
+        pytest.skip("not tried: see the failure above")
 
 
 @pytest.fixture(scope="session")

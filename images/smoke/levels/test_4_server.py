@@ -1,0 +1,240 @@
+"""Level 4, server: the container serves the quantised model over the OpenAI API, as its users will start it.
+
+The answers are held against golden tokens and logprobs, which transformers made in float32 from the same weights:
+another engine, another precision. The order of the tests matters: the last one ends the server.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
+
+from images.errors import CardstockError, CheckFailed
+from images.smoke import serving
+from images.smoke.client import Client, chat_request
+from images.smoke.containers import PROOF, RUN_LABEL, Workshop, is_local
+from images.smoke.expectation import Expectation
+from images.smoke.health import Health, unhealthy_text
+from images.smoke.judge import degenerate, disagreement, greatest_distance, judge_answer
+from images.smoke.picture import as_data_url
+from images.smoke.question import Question, questions
+
+GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
+STOP_LIMIT = 30
+# 0, or ended by the SIGTERM that was sent; 137 would be SIGKILL after the limit.
+CLEAN_ENDS = (0, 143)
+HUB_VOLUME = "cardstock-hub"
+
+
+class Healthy(WaitStrategy):
+    """Wait until the image's own health check says so. Raises CheckFailed with state, log tail and likely cause."""
+
+    def wait_until_ready(self, container: WaitStrategyTarget) -> None:
+        """Poll the engine; a container that ended is not waited for."""
+        wrapped, start = container.get_wrapped_container(), time.monotonic()
+        while True:
+            wrapped.reload()
+            health, waited = Health.of(wrapped.attrs), time.monotonic() - start
+            if health.verdict:
+                return
+            if health.verdict is False or waited > self._startup_timeout:
+                what, cause, do = unhealthy_text(health, wrapped.logs().decode(errors="replace"), waited)
+                raise CheckFailed(what, cause=cause, do=do)
+            time.sleep(1)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A healthy server: its container, a client, seconds from start to healthy."""
+
+    container: DockerContainer
+    client: Client
+    name: str
+    seconds: float
+
+
+@contextmanager
+def serving_container(made: DockerContainer, port: int, name: str, limit: float) -> Iterator[Server]:
+    """Start it and wait. Every failure is told as a test's failure, with the log."""
+    start = time.monotonic()
+    made.waiting_for(Healthy().with_startup_timeout(int(limit)))
+    try:
+        try:
+            made.start()
+        except CardstockError as error:
+            pytest.fail(str(error), pytrace=False)
+        ports = made.get_wrapped_container().attrs["NetworkSettings"]["Ports"]
+        client = Client(int(ports[f"{port}/tcp"][0]["HostPort"]))
+        yield Server(made, client, name, round(time.monotonic() - start, 1))
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def servable(expectation: Expectation, with_gpus: bool) -> None:
+    """Skips what cannot be tried on this machine."""
+    if reason := serving.why_not(expectation, with_gpus):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def server(
+    servable: None,
+    workshop: Workshop,
+    volume: str,
+    expectation: Expectation,
+    card: str | None,
+    pytestconfig: pytest.Config,
+) -> Iterator[Server]:
+    """The image, started by its own entry point with the tiny model."""
+    port = next(iter(workshop.config.ports), 8000)
+    made = workshop.container(
+        serving.start_arguments(f"{PROOF}/tiny", serving.TINY),
+        volumes={volume: (PROOF, "ro")},
+        env={"HF_HUB_OFFLINE": "1"},
+        network=True,
+        port=port,
+        gpus=card is not None,
+    )
+    limit: float = pytestconfig.getoption("--health-limit")
+    with serving_container(made, port, serving.TINY, limit) as started:
+        yield started
+
+
+def test_healthy(server: Server, card: str | None, facts: dict[str, Any]) -> None:
+    """It got healthy by its own check, and /health says so."""
+    facts["device"] = card or "cpu"
+    facts["seconds to healthy"] = server.seconds
+    answer = server.client.get("/health")
+    if answer.status != 200:
+        pytest.fail(f"/health answered {answer.status}: {answer.body[:200]}", pytrace=False)
+
+
+def test_user(server: Server) -> None:
+    """The server's own process does not run as root."""
+    told = server.container.exec(["python", "-c", "import os; print(os.stat('/proc/1').st_uid)"])
+    if told.exit_code or told.output.decode().strip() in ("", "0"):
+        pytest.fail(f"process 1 belongs to uid {told.output.decode().strip()!r}", pytrace=False)
+
+
+def test_models(server: Server) -> None:
+    """GET /v1/models names what is served."""
+    names = [model["id"] for model in server.client.get("/v1/models").json()["data"]]
+    if serving.TINY not in names:
+        pytest.fail(f"/v1/models lists {names}, expected {serving.TINY}", pytrace=False)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name: str, server: Server, expectation: Expectation, facts: dict[str, Any]) -> None:
+    """Greedy tokens as golden, logprobs near them, nothing degenerate."""
+    golden = GOLDEN[name]
+    if golden.pictures > serving.most_pictures(expectation):
+        pytest.skip(f"this server takes {serving.most_pictures(expectation)} picture a request")
+    request = chat_request(server.name, golden.messages, max_tokens=len(golden.tokens) + 4, token_ids=True)
+    said = server.client.chat(request)
+    facts.setdefault("independent run", "golden tokens: transformers, float32, CPU (images/smoke/golden/golden.json)")
+    facts.setdefault("tolerance", serving.TOLERANCE)
+    facts.setdefault("logprob distance", {})[name] = round(greatest_distance(said, golden.logprobs), 4)
+    broken = degenerate(said.text, said.logprobs)
+    wrong = disagreement(said, golden.tokens, golden.texts, golden.logprobs, serving.TOLERANCE)
+    if said.text != golden.text:
+        wrong = wrong or f"said {said.text!r}, golden {golden.text!r}"
+    if broken or wrong:
+        pytest.fail("; ".join(filter(None, (broken, wrong))), pytrace=False)
+
+
+def test_stream(server: Server) -> None:
+    """Streamed, the answer is the same."""
+    golden = GOLDEN["picture-red"]
+    said = server.client.stream(chat_request(server.name, golden.messages, max_tokens=8))
+    if said.text != golden.text or said.finish != "stop":
+        pytest.fail(f"streamed {said.text!r} ({said.finish}), golden {golden.text!r}", pytrace=False)
+
+
+def test_bad_picture(server: Server) -> None:
+    """A picture that is none is the client's fault (400), and the server goes on."""
+    messages = serving.question_messages("What is this?", serving.NOT_A_PICTURE)
+    answer = server.client.call("POST", "/v1/chat/completions", chat_request(server.name, messages, max_tokens=4))
+    if answer.status != 400:
+        pytest.fail(f"a bad picture got {answer.status}, expected 400: {answer.body[:300]}", pytrace=False)
+    golden = GOLDEN["picture-blue"]
+    said = server.client.chat(chat_request(server.name, golden.messages, max_tokens=8))
+    if said.text != golden.text:
+        pytest.fail(f"after a bad picture it said {said.text!r}, golden {golden.text!r}", pytrace=False)
+
+
+def test_metrics(server: Server, expectation: Expectation) -> None:
+    """vLLM tells its metrics."""
+    if expectation.engine != "vllm":
+        pytest.skip("only vLLM has /metrics")
+    answer = server.client.get("/metrics")
+    if answer.status != 200 or "vllm:" not in answer.body:
+        pytest.fail(f"/metrics answered {answer.status}: {answer.body[:200]}", pytrace=False)
+
+
+def test_stop(server: Server, facts: dict[str, Any]) -> None:
+    """SIGTERM ends it within the limit, cleanly."""
+    wrapped, start = server.container.get_wrapped_container(), time.monotonic()
+    wrapped.stop(timeout=STOP_LIMIT)
+    facts["seconds to stop"] = round(time.monotonic() - start, 1)
+    wrapped.reload()
+    code = Health.of(wrapped.attrs).exit_code
+    if code not in CLEAN_ENDS:
+        how = f"it had to be killed after {STOP_LIMIT} s" if code == 137 else f"it ended with {code}"
+        end = wrapped.logs(tail=20).decode(errors="replace")
+        pytest.fail(f"no clean end on SIGTERM: {how}\n{end}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def real_server(
+    servable: None, workshop: Workshop, expectation: Expectation, card: str | None, pytestconfig: pytest.Config
+) -> Iterator[Server]:
+    """The image with the model of --model: a local folder mounted, or a hub's id fetched into a volume that stays."""
+    model: str | None = pytestconfig.getoption("--model")
+    if model is None:
+        pytest.skip("no --model was given")
+    port, folder = next(iter(workshop.config.ports), 8000), Path(model)
+    env, volumes = {}, {}
+    if folder.is_dir():
+        env["HF_HUB_OFFLINE"] = "1"
+        local = is_local(os.environ)
+        source = str(folder.resolve()) if local else workshop.proof_volume({"model": folder})
+        place = f"{PROOF}/model"
+        volumes[source] = (place if local else PROOF, "ro")
+    else:
+        place = model
+        workshop.client.volumes.create(HUB_VOLUME, labels={"dev.cardstock.keep": RUN_LABEL})
+        volumes[HUB_VOLUME] = (workshop.config.env.get("XDG_CACHE_HOME", "/cache"), "rw")
+    made = workshop.container(
+        serving.start_arguments(place, "model"),
+        volumes=volumes,
+        env=env,
+        network=True,
+        port=port,
+        gpus=card is not None,
+    )
+    limit: float = pytestconfig.getoption("--health-limit")
+    with serving_container(made, port, "model", limit) as started:
+        yield started
+
+
+@pytest.mark.parametrize("question", questions(), ids=lambda question: question.name)
+def test_model(question: Question, real_server: Server, pytestconfig: pytest.Config, facts: dict[str, Any]) -> None:
+    """A real model answers a question about a picture; "!!!!" and its like are failures."""
+    messages = serving.question_messages(question.text, as_data_url(question.picture))
+    said = real_server.client.chat(chat_request(real_server.name, messages, max_tokens=32))
+    facts["model"] = pytestconfig.getoption("--model")
+    facts.setdefault("answers", {})[question.name] = said.text[:200]
+    broken = degenerate(said.tokens, said.logprobs) if said.tokens else None
+    wrong = broken or judge_answer(said.text, question.answers)
+    if wrong:
+        pytest.fail(f"{question.text} {wrong}", pytrace=False)
