@@ -91,6 +91,8 @@ def test_an_unlocked_stack_renders_without_its_lock() -> None:
 def test_no_generated_file_holds_an_index_or_a_path_of_a_machine() -> None:
     for path, text in Checkout(ROOT).generated().items():
         if path.startswith(GENERATED):
+            for asset in matrix().assets.values():  # public release files that unlocked stacks install
+                text = text.replace(asset, "")
             assert "http" not in text, path
             assert "/home/" not in text.replace("/home/cardstock", ""), path
 
