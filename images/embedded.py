@@ -7,12 +7,9 @@ the socket. The host's package database, its docker group and an engine it may h
 from __future__ import annotations
 
 import fcntl
-import http.client
-import json
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +19,7 @@ from pathlib import Path
 from images import debian, embedded_home, mounts, netbridge, process
 from images.embedded_home import Layout, Say, cli_env, default_layout
 from images.embedded_space import LIMIT_BYTES, Pruned, data_bytes, keep_under_limit, prune
+from images.engine_ping import engine_version
 from images.errors import CardstockError, EngineUnreachable
 
 __all__ = [
@@ -31,6 +29,7 @@ __all__ = [
     "Pruned",
     "cli_env",
     "default_layout",
+    "engine_version",
     "keep_under_limit",
     "prune",
     "start",
@@ -56,30 +55,6 @@ class EngineStatus:
     free_bytes: int
     home: Path
     log: Path
-
-
-class _UnixHTTP(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def engine_version(path: Path, timeout: float = 5.0) -> str | None:
-    """The version of the engine that answers on this socket; None where none does."""
-    connection = _UnixHTTP(path, timeout)
-    try:
-        connection.request("GET", "/version")
-        answer = connection.getresponse()
-        return str(json.loads(answer.read())["Version"]) if answer.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
-        return None
-    finally:
-        connection.close()
 
 
 @contextmanager

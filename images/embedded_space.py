@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from images import process
 from images.embedded_home import CACHE_BYTES, GB, Layout, Say, cli_env, default_layout
+from images.engine_ping import engine_version
+from images.errors import EngineUnreachable
 
 LIMIT_BYTES = 45 * GB
 # An untagged image this young may belong to a build whose proof is still running.
@@ -68,9 +70,15 @@ def prune(
 ) -> Pruned:
     """Trim the engine, which must run: gently, then until it is under ``limit`` bytes; tagged images stay.
 
-    ``everything`` takes tagged images too. Raises ProcessFailed when the engine refuses a step.
+    ``everything`` takes tagged images too. Raises EngineUnreachable when it does not run, ProcessFailed when it refuses a step.
     """
     layout = layout or default_layout()
+    if engine_version(layout.socket) is None:
+        raise EngineUnreachable(
+            "the embedded engine does not run, so it cannot be pruned",
+            do="invoke engine --start",
+            where=layout.endpoint,
+        )
     before = after = data_bytes(layout)
     done: list[str] = []
 

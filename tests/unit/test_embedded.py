@@ -309,6 +309,7 @@ class FakeDocker:
         self.steps: list[str] = []
         self.sizes = [size * GB for size in sizes]
         monkeypatch.setattr(process, "run", self.run)
+        monkeypatch.setattr(embedded_space, "engine_version", lambda _: "26.1.5")
         monkeypatch.setattr(embedded_space, "data_bytes", lambda _: self.sizes[min(len(self.steps), len(sizes) - 1)])
 
     def run(self, argv: list[str], *, env: dict[str, str], **_: object) -> None:
@@ -324,6 +325,11 @@ def test_under_the_limit_nothing_is_pruned(monkeypatch: pytest.MonkeyPatch, layo
     fake = FakeDocker(monkeypatch, 44)
     assert embedded.keep_under_limit(layout) is None
     assert fake.steps == []
+
+
+def test_an_engine_that_does_not_run_is_not_pruned(layout: Layout) -> None:
+    with pytest.raises(EngineUnreachable, match="invoke engine --start"):
+        embedded.prune(layout)
 
 
 def test_pruning_stops_as_soon_as_it_fits(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
