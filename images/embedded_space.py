@@ -70,7 +70,8 @@ def prune(
 ) -> Pruned:
     """Trim the engine, which must run: gently, then until it is under ``limit`` bytes; tagged images stay.
 
-    ``everything`` takes tagged images too. Raises EngineUnreachable when it does not run, ProcessFailed when it refuses a step.
+    ``everything`` takes tagged images too. Raises EngineUnreachable when it does not run, ProcessFailed when it
+    refuses a step.
     """
     layout = layout or default_layout()
     if engine_version(layout.socket) is None:
