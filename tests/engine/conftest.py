@@ -8,6 +8,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from images import bases, debian, embedded, process
 from images.embedded_home import Layout
 from images.engine import Engine, connect
 
-HOST_IMAGE = "cardstock/test-host:engine"
 PROGRAMS = ("sh", "cat", "id", "sleep")
 
 
@@ -49,9 +49,11 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def host_image(engine: Engine) -> Iterator[str]:
     """An image of a few programs of this host, on the engine that answers here."""
-    engine.import_tar(io.BytesIO(host_tar()), HOST_IMAGE, ['ENV WHO="host image"', "LABEL dev.cardstock.test=host"])
-    yield HOST_IMAGE
-    engine.untag(HOST_IMAGE, force=True)
+    session = uuid.uuid4().hex[:12]  # two test runs may share an engine
+    name = f"cardstock/test-host:{session}"
+    engine.import_tar(io.BytesIO(host_tar()), name, ['ENV WHO="host image"', f"LABEL dev.cardstock.test={session}"])
+    yield name
+    engine.untag(name, force=True)
 
 
 @pytest.fixture(scope="session")

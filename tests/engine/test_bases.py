@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_build_installs_packages_through_secrets_that_leave_no_trace(
     engine: Engine, base: str, tmp_path: Path
 ) -> None:
     """Over the engine's own network: names resolve, mirrors answer, signatures hold."""
-    name = "cardstock/test-host:apt"
+    name = f"cardstock/test-host:apt-{uuid.uuid4().hex[:12]}"
     (tmp_path / "sources").write_text(bases.apt_sources())
     apt = "apt-get -o Dir::Etc::SourceList=/run/secrets/apt -o APT::Sandbox::User=root"
     (tmp_path / "Dockerfile").write_text(

@@ -13,15 +13,18 @@ import pytest
 from images.engine import ContainerFailed, Engine, Mount
 from images.errors import CardstockError
 
+BROKEN = "cardstock/test-host:broken"
+
 
 def test_an_import_says_what_was_given(engine: Engine, host_image: str) -> None:
     facts = engine.inspect(host_image)
     assert facts is not None
     assert facts.env["WHO"] == "host image"
-    assert facts.labels == {"dev.cardstock.test": "host"}
+    session = host_image.partition(":")[2]
+    assert facts.labels == {"dev.cardstock.test": session}
     assert len(facts.layers) == 1
     assert facts.size > 100_000
-    assert [image.id for image in engine.images("dev.cardstock.test=host")] == [facts.id]
+    assert [image.id for image in engine.images(f"dev.cardstock.test={session}")] == [facts.id]
     assert engine.images("dev.cardstock.test=other") == ()
 
 
@@ -41,8 +44,8 @@ def test_names_come_and_go(engine: Engine, host_image: str) -> None:
 
 def test_a_broken_tar_is_refused(engine: Engine) -> None:
     with pytest.raises(CardstockError, match="could not be imported"):
-        engine.import_tar(io.BytesIO(b"no tar at all" * 100), "cardstock/test-host:broken")
-    assert engine.inspect("cardstock/test-host:broken") is None
+        engine.import_tar(io.BytesIO(b"no tar at all" * 100), BROKEN)
+    assert engine.inspect(BROKEN) is None
 
 
 def test_the_root_file_system_comes_out_as_a_tar(engine: Engine, host_image: str) -> None:
