@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--model", help="a real model: a folder, or an id of a hub")
     group.addoption("--gpus", help='"all": give the containers the host\'s cards')
     group.addoption("--health-limit", type=float, default=900.0, help="seconds a server may take to get healthy")
+    group.addoption("--stop-limit", type=float, default=30.0, help="seconds a server may take to end on SIGTERM")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,7 +29,6 @@ from images.smoke.picture import as_data_url
 from images.smoke.question import Question, questions
 
 GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
-STOP_LIMIT = 30
 # 0, or ended by the SIGTERM that was sent; 137 would be SIGKILL after the limit.
 CLEAN_ENDS = (0, 143)
 HUB_VOLUME = "cardstock-hub"
@@ -181,15 +180,16 @@ def test_metrics(server: Server, expectation: Expectation) -> None:
         pytest.fail(f"/metrics answered {answer.status}: {answer.body[:200]}", pytrace=False)
 
 
-def test_stop(server: Server, facts: dict[str, Any]) -> None:
+def test_stop(server: Server, facts: dict[str, Any], pytestconfig: pytest.Config) -> None:
     """SIGTERM ends it within the limit, cleanly."""
     wrapped, start = server.container.get_wrapped_container(), time.monotonic()
-    wrapped.stop(timeout=STOP_LIMIT)
+    limit = int(pytestconfig.getoption("--stop-limit"))
+    wrapped.stop(timeout=limit)
     facts["seconds to stop"] = round(time.monotonic() - start, 1)
     wrapped.reload()
     code = Health.of(wrapped.attrs).exit_code
     if code not in CLEAN_ENDS:
-        how = f"it had to be killed after {STOP_LIMIT} s" if code == 137 else f"it ended with {code}"
+        how = f"it had to be killed after {limit} s" if code == 137 else f"it ended with {code}"
         end = wrapped.logs(tail=20).decode(errors="replace")
         pytest.fail(f"no clean end on SIGTERM: {how}\n{end}", pytrace=False)
 
