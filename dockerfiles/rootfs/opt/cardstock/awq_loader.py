@@ -173,7 +173,8 @@ def placement(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[st
     def place(name: str) -> torch.device:
         parts = name.split(".")
         if not _is_vision(name) and "layers" in parts:
-            return devices[int(parts[parts.index("layers") + 1]) // run]
+            index = int(parts[parts.index("layers") + 1]) // run
+            return devices[min(index, len(devices) - 1)]  # a layer too many is told of later, by name
         if name.startswith("lm_head") or name.split(".")[-2:-1] == ["norm"]:
             return devices[-1]
         return devices[0]
