@@ -178,6 +178,8 @@ def check_model(folder: Path, golden: dict[str, Any], attention: str, dequantise
     import torch
     from awq_loader import load_model  # type: ignore[import-not-found,unused-ignore]
 
+    torch.backends.cuda.matmul.allow_tf32 = False  # on a card, convolutions round to 10 bits unless told not to
+    torch.backends.cudnn.allow_tf32 = False
     label = f"{attention}, {'unpacked once' if dequantised else 'unpacked at use'}"
     model = load_model(folder, dtype=torch.float32, attention=attention, devices=[device], dequantised=dequantised)
     checks, said = [], []
