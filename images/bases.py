@@ -52,7 +52,7 @@ def base_context(
         reference = registry.removeprefix(CONTEXT_SCHEME)
         if "@sha256:" not in reference:
             raise Unsafe(f"base image without a digest: {reference}", do="pin it as name@sha256:… in matrix.yaml")
-        if engine.inspect(reference) is not None or engine.reachable(reference):
+        if engine.inspect(reference) is not None or engine.registry_digest(reference):
             return CONTEXT_SCHEME + reference
         say(f"{reference} cannot be reached: taking Debian {release} from packages instead")
     reference = local_reference(release)

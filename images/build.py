@@ -17,7 +17,7 @@ from images.engine import Engine
 from images.errors import CardstockError, CheckFailed, RegistryFailure
 from images.jobs import Job, describe, disk_needed, done_state
 from images.labels import READ_IMAGE, labels, read_reading
-from images.matrix import Matrix
+from images.matrix import Base, Matrix
 from images.render import BAKE_FILE
 from images.report import Report, human_bytes
 from images.site import SiteSettings
@@ -76,7 +76,6 @@ def build(
         return out
     missing = [job for job in to_do if engine.inspect(job.staging) is None]
     if missing:
-        check_compilers(matrix, missing)
         check_disk(engine, missing)
         for job in missing:
             report.line(f"to build: {describe(job)}")
@@ -108,34 +107,57 @@ def check_disk(engine: Engine, jobs: Sequence[Job]) -> None:
         )
 
 
-def check_compilers(matrix: Matrix, jobs: Sequence[Job]) -> None:
-    """Raise RegistryFailure for a job whose kernels need a compiler image that is not resolved to a digest."""
+def resolve(image: Base, engine: Engine, site: SiteSettings, report: Report) -> str | None:
+    """An image by digest: as pinned, else as the registry of the user's own engine has it today; None out of reach.
+
+    The embedded engine is for machines without a registry: it is not asked.
+    """
+    if site.bases == "packages":
+        return None
+    if image.digest is None and not engine.embedded and (digest := engine.registry_digest(image.image)):
+        report.line(f"{image.image} is {digest} today; matrix.yaml does not pin it, so this image is for local use")
+        image = Base(image=image.image, digest=digest)
+    return registry_reference(image)
+
+
+def named_contexts(
+    matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
+) -> tuple[tuple[str, str], ...]:
+    """What the Dockerfiles' ``FROM base`` and ``FROM devel`` are on this machine.
+
+    Raises RegistryFailure for a job whose kernels need a compiler image that cannot be had.
+    """
+    contexts: dict[str, str] = {}
     for job in jobs:
         cuda = job.variant.cuda
         if job.variant.kernel is None or cuda is None or matrix.toolkits[cuda].nvcc != "devel-image":
             continue
         devel = matrix.devel_images[cuda]
-        if devel.digest is None:
+        reference = resolve(devel, engine, site, report)
+        if reference is None:
             raise RegistryFailure(
                 f"{job.variant.id} cannot be built here: no compiler for CUDA {cuda}",
-                cause=f"nvcc {cuda} comes in {devel.image}, whose digest is not resolved",
-                do=f"write its digest into matrix.yaml, or take sdpa: ./inv explain --cuda {cuda}",
+                cause=f"nvcc {cuda} comes in {devel.image}, which has no digest in matrix.yaml and no registry here",
+                do=f"use an engine that reaches a registry, or take sdpa: ./inv plan --cuda {cuda} --attention sdpa",
                 where=matrix.where("devel_images", cuda, "digest"),
             )
+        contexts["devel"] = f"docker-image://{reference}"
+    with report.step("base image"):
+        base = resolve(matrix.bases["bookworm"], engine, site, report)
+        contexts["base"] = base_context("bookworm", engine, registry=base, say=report.line)
+    return tuple(contexts.items())
 
 
 def _bake(
     checkout: Checkout, matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
 ) -> None:
     """One `docker buildx bake` for all of them: BuildKit shares and parallelises."""
-    with report.step("base image"):
-        registry = registry_reference(matrix.bases["bookworm"]) if site.bases == "auto" else None
-        contexts = [("base", base_context("bookworm", engine, registry=registry, say=report.line))]
+    contexts = named_contexts(matrix, jobs, engine, site, report)
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
         secrets = _secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
         override.write_text(
-            bake.override_file({job.variant.id: job.staging for job in jobs}, bake.Site(tuple(contexts), secrets)),
+            bake.override_file({job.variant.id: job.staging for job in jobs}, bake.Site(contexts, secrets)),
             encoding="utf-8",
         )
         argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]

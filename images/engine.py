@@ -175,13 +175,12 @@ class Engine:
                 return False
         return True
 
-    def reachable(self, reference: str) -> bool:
-        """Whether the engine can get ``reference`` (with a digest) from its registry."""
+    def registry_digest(self, reference: str) -> str | None:
+        """The digest ("sha256:…") that the registry has for ``reference``; None where the engine cannot get it."""
         try:
-            self._client.images.get_registry_data(reference)
+            return str(self._client.images.get_registry_data(reference).id)
         except (docker.errors.DockerException, requests.exceptions.RequestException):
-            return False
-        return True
+            return None
 
     def import_tar(self, source: Path | IO[bytes], reference: str, changes: Sequence[str] = ()) -> ImageFacts:
         """Make a one-layer image of an uncompressed tar of a root file system.

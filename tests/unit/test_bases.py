@@ -31,8 +31,8 @@ class FakeEngine:
     def inspect(self, reference: str) -> object | None:
         return SimpleNamespace(size=73_000_000) if reference in self.held else None
 
-    def reachable(self, reference: str) -> bool:
-        return self.registry
+    def registry_digest(self, reference: str) -> str | None:
+        return "sha256:" + "a" * 64 if self.registry else None
 
     def import_tar(self, source: Path, reference: str, changes: tuple[str, ...]) -> object:
         assert source.read_bytes() == b"tar"

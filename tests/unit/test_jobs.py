@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import io
 import json
 import runpy
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from images.build import check_compilers, check_disk, interesting, last_error
+from images.build import check_disk, interesting, last_error, named_contexts, resolve
 from images.checkout import Checkout
+from images.engine import Engine
 from images.errors import CardstockError, RegistryFailure
 from images.jobs import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, done_state, make_job
 from images.labels import EVIDENCE, INPUT, PROVEN, Reading, labels, read_reading
+from images.matrix import Base
 from images.render import compile_template
+from images.report import Report
+from images.site import SiteSettings
 from tests.unit.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -25,12 +31,15 @@ def job(identifier: str = SM75, root: Path = ROOT) -> Job:
 
 
 class Disk:
-    """An engine of which only the free space is asked."""
+    """An engine of which only the free space and a registry's digest are asked."""
 
     endpoint = "unix:///e.sock"
 
-    def __init__(self, free: int | None) -> None:
-        self._free = free
+    def __init__(self, free: int | None, *, digest: str | None = None, embedded: bool = False) -> None:
+        self._free, self._digest, self.embedded = free, digest, embedded
+
+    def registry_digest(self, reference: str) -> str | None:
+        return self._digest
 
     def free_bytes(self) -> int | None:
         return self._free
@@ -77,10 +86,22 @@ def test_a_disk_too_small_is_told_before_anything_starts() -> None:
 
 
 def test_kernels_without_a_compiler_at_hand_are_refused_early() -> None:
+    report = Report(io.StringIO(), io.StringIO())
+    engine = cast(Engine, Disk(None))
     with pytest.raises(RegistryFailure, match=r"no compiler for CUDA 12\.1") as caught:
-        check_compilers(matrix(), [job("cu121-vllm0.7.3-xformers-sm75")])
+        named_contexts(matrix(), [job("cu121-vllm0.7.3-xformers-sm75")], engine, SiteSettings(), report)
     assert caught.value.where.startswith("matrix.yaml:")
-    check_compilers(matrix(), [job(), job("cu121-transformers4.51.3-sdpa-sm75")])
+
+
+def test_a_tag_is_resolved_to_a_digest_by_the_users_own_engine_only() -> None:
+    report, site = Report(io.StringIO(), io.StringIO()), SiteSettings()
+    tag = Base(image="debian:bookworm-slim", digest=None)
+    own, embedded = Disk(None, digest="sha256:" + "b" * 64), Disk(None, digest="sha256:" + "b" * 64, embedded=True)
+    assert resolve(tag, cast(Engine, own), site, report) == "debian@sha256:" + "b" * 64
+    assert resolve(tag, cast(Engine, embedded), site, report) is None
+    assert resolve(tag, cast(Engine, own), SiteSettings(bases="packages"), report) is None
+    pinned = Base(image="debian:bookworm-slim", digest="sha256:" + "c" * 64)
+    assert resolve(pinned, cast(Engine, embedded), site, report) == "debian@sha256:" + "c" * 64
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_timeout_ends_its_children_too(how: str, tmp_path: Path) -> None:
     """As docker does with buildx: the child of the child holds the pipe open."""
     script = f"sleep 60 & echo $! >{tmp_path}/pid; wait"
     began = time.monotonic()
-    with pytest.raises(ProcessFailed, match="no end after 0.5 s") as caught:
+    with pytest.raises(ProcessFailed, match=r"no end after 0\.5 s") as caught:
         if how == "run":
             process.run(["sh", "-c", script], timeout=0.5)
         else:
