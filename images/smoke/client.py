@@ -76,7 +76,7 @@ def chat_request(
     """A greedy request that asks for logprobs; ``token_ids``: vLLM's extension that tells tokens by id."""
     request: dict[str, Any] = {
         "model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0,
-        "logprobs": True, "top_logprobs": 1,
+        "logprobs": True, "top_logprobs": 5,
     }  # fmt: skip
     return {**request, "return_tokens_as_token_ids": True} if token_ids else request
 
@@ -90,11 +90,16 @@ def read_completion(body: Mapping[str, Any]) -> Said:
             text=choice["message"]["content"] or "",
             tokens=tuple(_token(row["token"]) for row in rows),
             logprobs=tuple(float(row["logprob"]) for row in rows),
+            top=tuple(_top(row.get("top_logprobs") or ()) for row in rows),
             finish=choice.get("finish_reason") or "",
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         cause = f"{error!r} in {str(body)[:400]}"
         raise CheckFailed("the completion is not of the OpenAI form", cause=cause) from error
+
+
+def _top(rows: Sequence[Mapping[str, Any]]) -> dict[int | str, float]:
+    return {_token(row["token"]): float(row["logprob"]) for row in rows}
 
 
 def _token(text: str) -> int | str:

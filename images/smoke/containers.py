@@ -130,6 +130,8 @@ class Workshop:
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             shm_size="1g",
+            # Where another program runs instead of the server, the server's health is no question.
+            healthcheck=None if entrypoint is None else {"test": ["NONE"]},
             device_requests=[GPU_REQUEST] if gpus else None,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,16 @@ SHARE = 0.8
 
 @dataclass(frozen=True)
 class Said:
-    """An answer: its text, its tokens (ids, or texts where a server tells no ids), their logprobs, and why it ended."""
+    """An answer: its text, its tokens (ids, or texts where a server tells no ids), their logprobs, and why it ended.
+
+    ``top`` holds for each place the most likely tokens with their logprobs, as many as were asked for.
+    """
 
     text: str
     tokens: tuple[int | str, ...] = ()
     logprobs: tuple[float, ...] = ()
     finish: str = ""
+    top: tuple[Mapping[int | str, float], ...] = ()
 
 
 def degenerate(output: Sequence[int | str] | str, logprobs: Sequence[float] = ()) -> str | None:
@@ -76,12 +80,12 @@ def _period(parts: Sequence[str]) -> list[str] | None:
     return None
 
 
-def chosen_logprobs(logits: npt.NDArray[np.floating], tokens: Sequence[int]) -> list[float]:
-    """Natural-log probabilities of ``tokens`` under ``logits`` [tokens, vocabulary]."""
+def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Natural-log probabilities of every token, for ``logits`` [tokens, vocabulary]."""
     wide = logits.astype(np.float64)
-    top = wide.max(axis=1, keepdims=True)
-    normaliser = top[:, 0] + np.log(np.exp(wide - top).sum(axis=1))
-    return [float(wide[at, token] - normaliser[at]) for at, token in enumerate(tokens)]
+    wide = wide - wide.max(axis=1, keepdims=True)
+    shifted: npt.NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return shifted
 
 
 def disagreement(
@@ -113,9 +117,20 @@ def disagreement(
     return f"logprobs further than {tolerance} from golden: {'; '.join(far)}" if far else None
 
 
-def greatest_distance(said: Said, logprobs: Sequence[float]) -> float:
-    """The greatest distance of a said logprob from its golden one; 0.0 for none."""
-    return max((abs(own - right) for own, right in zip(said.logprobs, logprobs, strict=False)), default=0.0)
+def greatest_distance(said: Said, table: npt.NDArray[np.float64], ids: Mapping[str, int]) -> float:
+    """The greatest distance of any told logprob (chosen or runner-up) from its golden one.
+
+    ``table`` holds golden logprobs [tokens, vocabulary]; ``ids`` maps texts of tokens to ids, for servers that tell
+    texts. The runners-up matter: the chosen token leads so far that its own logprob is near 0 in any case. Texts that
+    are no known token (pieces of a character) are left out; inf for a server that told no runners-up.
+    """
+    far = [
+        abs(logprob - float(row[token if isinstance(token, int) else ids[token]]))
+        for told, row in zip(said.top, table, strict=False)
+        for token, logprob in told.items()
+        if isinstance(token, int) or token in ids
+    ]
+    return max(far, default=float("inf"))
 
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:

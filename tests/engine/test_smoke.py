@@ -14,9 +14,10 @@ import sys
 import sysconfig
 import tarfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,9 @@ from images.errors import CardstockError
 from images.smoke import prove as proving
 from images.smoke import serving
 from images.smoke.expectation import Expectation
+from images.smoke.picture import as_data_url
 from images.smoke.prove import prove
+from images.smoke.question import questions
 from images.smoke.record import Record
 
 HERE = Path(__file__).parent / "standin"
@@ -56,17 +59,15 @@ MODULES = {
 
 def answers() -> str:
     """Golden conversations and their answers, as the stand-in's server wants them."""
-    golden = serving.read_golden(serving.GOLDEN.read_text())
-    return json.dumps(
-        {
-            json.dumps(list(one.messages), sort_keys=True): {
-                "tokens": one.tokens,
-                "logprobs": one.logprobs,
-                "text": one.text,
-            }
-            for one in golden
-        }
-    )
+    told: list[tuple[Sequence[Mapping[str, Any]], dict[str, Any]]] = [
+        (one.messages, {"tokens": one.tokens, "logprobs": one.logprobs, "text": one.text})
+        for one in serving.read_golden(serving.GOLDEN.read_text())
+    ]
+    for question in questions():
+        messages = serving.question_messages(question.text, as_data_url(question.picture))
+        text = f"It is {question.answers[0]}."
+        told.append((messages, {"tokens": [3, 4, 5], "logprobs": [-0.1, -0.2, -0.3], "text": text}))
+    return json.dumps({json.dumps(list(messages), sort_keys=True): answer for messages, answer in told})
 
 
 def python_files() -> dict[str, Path]:
@@ -142,7 +143,7 @@ def make(engine: Engine, python_tar: bytes) -> Iterator[Make]:
                 tar.addfile(entry, io.BytesIO(content))
         packed.seek(0)
         reference = f"{REPOSITORY}:{uuid.uuid4().hex[:8]}"
-        own = [*CHANGES, *([f"USER {user}"] if user else []), *([f"ENV FAULT={fault}"] if fault else [])]
+        own = [*CHANGES, *([f"USER {user}"] if user else []), *([f'ENV FAULT="{fault}"'] if fault else [])]
         engine.import_tar(packed, reference, [*own, *changes])
         made.append(reference)
         return reference
@@ -290,6 +291,26 @@ def test_a_server_that_dies_is_not_waited_for(engine: Engine, make: Make, run: s
 
 def test_a_server_deaf_to_sigterm_fails(engine: Engine, make: Make, run: str) -> None:
     assert "it had to be killed after" in failure(proven(engine, make("deaf"), 4, stop_limit=2), 4)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A folder as a real model's."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "config.json").write_text("{}")
+    return str(tmp_path)
+
+
+def test_a_real_model_is_asked_questions(engine: Engine, make: Make, run: str, model: str) -> None:
+    record = prove(make(), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model)
+    assert record.ok, record.to_json()
+    assert record.levels[3].facts["answers"] == {"circle": "It is red.", "number": "It is 42."}
+    assert record.levels[3].facts["model"] == model
+
+
+def test_a_real_model_that_says_bangs_fails(engine: Engine, make: Make, run: str, model: str) -> None:
+    told = failure(prove(make("bangs only here"), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model), 4)
+    assert 'What is the colour of the circle? Answer with one word. only "!"' in told
 
 
 def test_without_a_card_a_cuda_server_is_said_to_be_not_run(engine: Engine, make: Make, run: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from images.errors import CheckFailed
 from images.smoke import serving
 from images.smoke.client import chat_request, read_completion, read_stream
-from images.smoke.judge import Said, chosen_logprobs, degenerate, disagreement, greatest_distance, judge_answer
+from images.smoke.judge import Said, degenerate, disagreement, greatest_distance, judge_answer, log_softmax
 from images.smoke.picture import SIGNATURE
 from images.smoke.question import circle, number, questions
 
@@ -79,7 +79,6 @@ def judged(answer: Said, tolerance: float = 0.1) -> str | None:
 
 def test_the_golden_answer_agrees_with_itself() -> None:
     assert judged(said()) is None
-    assert greatest_distance(said(), RED.logprobs) == 0.0
 
 
 def test_tokens_may_be_told_as_text_and_the_end_may_be_left_out() -> None:
@@ -109,9 +108,19 @@ def test_a_different_answer_does_not(changes: dict[str, object], reason: str) ->
 
 def test_logprobs_are_those_of_a_softmax() -> None:
     logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, 0.0]], dtype=np.float32)
-    first, second = chosen_logprobs(logits, [2, 0])
-    assert first == pytest.approx(3 - math.log(math.e + math.e**2 + math.e**3))
-    assert second == pytest.approx(0.0)
+    table = log_softmax(logits)
+    assert table[0, 2] == pytest.approx(3 - math.log(math.e + math.e**2 + math.e**3))
+    assert table[1, 0] == pytest.approx(0.0)
+    assert np.exp(table).sum(axis=1) == pytest.approx([1.0, 1.0])
+
+
+def test_runners_up_are_compared_by_id_or_text() -> None:
+    table = np.array([[-0.1, -5.0, -9.0]])
+    ids = {"red": 0, "blue": 1}
+    assert greatest_distance(said(top=({0: -0.1, 1: -5.2},)), table, ids) == pytest.approx(0.2)
+    assert greatest_distance(said(top=({"red": -0.1, "blue": -4.0, "\ufffd": -7.0},)), table, ids) == pytest.approx(1.0)
+    assert greatest_distance(said(top=({2: math.nan},)), table, ids) != pytest.approx(0.0)
+    assert greatest_distance(said(), table, ids) == math.inf
 
 
 @pytest.mark.parametrize("text", ["red", "Red.", "It is RED", "The circle is red, on white."])
@@ -147,13 +156,17 @@ def test_questions_have_pictures() -> None:
 
 
 def completion(**changes: object) -> dict[str, object]:
-    rows = [{"token": "token_id:282", "logprob": -0.1}, {"token": "token_id:354", "logprob": -0.2}]
+    top = [{"token": "token_id:5", "logprob": -3}]
+    rows = [
+        {"token": "token_id:282", "logprob": -0.1, "top_logprobs": top},
+        {"token": "token_id:354", "logprob": -0.2},
+    ]
     choice = {"message": {"content": "red"}, "finish_reason": "stop", "logprobs": {"content": rows}, **changes}
     return {"choices": [choice]}
 
 
 def test_a_completion_is_read() -> None:
-    assert read_completion(completion()) == Said("red", (282, 354), (-0.1, -0.2), "stop")
+    assert read_completion(completion()) == Said("red", (282, 354), (-0.1, -0.2), "stop", ({5: -3.0}, {}))
     assert read_completion(completion(logprobs=None)) == Said("red", finish="stop")
 
 

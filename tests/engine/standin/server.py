@@ -27,15 +27,16 @@ def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     golden = ANSWERS.get(key(request["messages"]))
     if golden is None:
         return None
-    if FAULT == "bangs":
+    if FAULT == "bangs" or (FAULT == "bangs only here" and golden["tokens"] == [3, 4, 5]):
         golden = {"tokens": [0] * 4, "logprobs": [-1.0] * 4, "text": "!!!!"}
     shift = 0.5 if FAULT == "logprobs" else 0.0
     pairs = zip(golden["tokens"], golden["logprobs"], strict=True)
     rows = [{"token": f"token_id:{token}", "logprob": logprob - shift} for token, logprob in pairs]
+    rows = [{**row, "top_logprobs": [row]} for row in rows]
     return {
         "index": 0,
         "message": {"role": "assistant", "content": golden["text"]},
-        "finish_reason": "length" if FAULT == "bangs" else "stop",
+        "finish_reason": "length" if golden["text"] == "!!!!" else "stop",
         "logprobs": {"content": rows},
     }
 
@@ -85,6 +86,9 @@ if __name__ == "__main__":
     if FAULT == "dies":
         print("ModuleNotFoundError: No module named 'uvloop'", file=sys.stderr)
         sys.exit(1)
+    model = sys.argv[sys.argv.index("--model") + 1]
+    if model.startswith("/") and not Path(model, "config.json").is_file():
+        sys.exit(f"{model} holds no config.json")
     if FAULT == "hangs":
         print("loading weights, shard 1 of 3", flush=True)
         time.sleep(600)
