@@ -13,10 +13,24 @@ from packaging.version import Version
 
 from images.arch import KNOWN, Arch, covers, parse_arch
 from images.errors import UsageError
-from images.matrix import PACKAGES, Attention, Engine, Matrix, Note, PackageName, Pin, Rule, Setting, When
+from images.matrix import (
+    PACKAGES,
+    Attention,
+    DeviceCode,
+    Engine,
+    Matrix,
+    Note,
+    PackageName,
+    Pin,
+    Rule,
+    Setting,
+    Toolkit,
+    When,
+)
 from images.matrix_file import read_matrix
 
 Archs = tuple[Arch, ...]
+ALL_ARCHS = tuple(parse_arch(text) for text in KNOWN)
 
 
 class _Conditional(Protocol):
@@ -49,8 +63,7 @@ class _Residue(Generic[T]):
 
 @lru_cache(maxsize=1024)
 def _arch_numbers(ranges: tuple[str, ...]) -> frozenset[int]:
-    known = map(parse_arch, KNOWN)
-    return frozenset(arch.number for arch in known if any(_in_range(arch.capability, wanted) for wanted in ranges))
+    return frozenset(arch.number for arch in ALL_ARCHS if any(_in_range(arch.capability, wanted) for wanted in ranges))
 
 
 def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, str]:
@@ -75,19 +88,20 @@ class Judge:
     """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
 
     def __init__(self, matrix: Matrix) -> None:
-        self._matrix = matrix
         self._rules: dict[tuple[str, Engine], tuple[_Residue[Rule], ...]] = {}
         self._settings: dict[tuple[str, Engine], tuple[_Residue[Setting], ...]] = {}
         self._notes: dict[tuple[str, Engine], tuple[_Residue[Note], ...]] = {}
-        self._code: dict[tuple[str, Engine], Archs] = {}
         for stack_name, stack in matrix.stacks.items():
             for engine, engine_set in stack.engines.items():
                 key = (stack_name, engine)
                 versions = _versions(engine_set.pins, stack.cuda)
-                self._rules[key] = self._residues(matrix.exclude, key, versions)
+                rules = [*self._residues(matrix.exclude, key, versions)]
+                if stack.cuda is not None:
+                    rules.append(_toolkit_range(stack.cuda, matrix.toolkits[stack.cuda]))
+                    rules.append(_device_code(stack_name, engine, engine_set.archs))
+                self._rules[key] = tuple(rules)
                 self._settings[key] = self._residues(matrix.settings, key, versions)
                 self._notes[key] = self._residues(matrix.notes, key, versions)
-                self._code[key] = tuple(parse_arch(text) for text in engine_set.archs.are)
 
     @staticmethod
     def _residues(among: Iterable[T], key: tuple[str, Engine], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
@@ -106,8 +120,7 @@ class Judge:
 
     def rules_against(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
         """Every rule that says this point cannot be; empty when it can."""
-        written = [r.of for r in self._rules[stack, engine] if r.holds(attention, archs)]
-        return (*written, *self._toolkit_range(stack, archs), *self._device_code(stack, engine, archs))
+        return tuple(r.of for r in self._rules[stack, engine] if r.holds(attention, archs))
 
     def settings(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
         """The settings this point carries, in the file's order."""
@@ -117,26 +130,23 @@ class Judge:
         """What a user of this point should know."""
         return tuple(r.of for r in self._notes[stack, engine] if r.holds(attention, archs))
 
-    def _toolkit_range(self, stack: str, archs: Archs) -> tuple[Rule, ...]:
-        cuda = self._matrix.stacks[stack].cuda
-        if cuda is None:
-            return ()
-        toolkit = self._matrix.toolkits[cuda]
-        low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
-        if all(low <= (arch.major, arch.minor) <= high for arch in archs):
-            return ()
-        reason = f"CUDA {cuda} compiles for {toolkit.sass[0]} to {toolkit.sass[1]} only"
-        return (Rule(id="toolkit-range", when=When(), reason=reason, source=toolkit.source, mark=toolkit.mark),)
 
-    def _device_code(self, stack: str, engine: Engine, archs: Archs) -> tuple[Rule, ...]:
-        code = self._code[stack, engine]
-        missing = [arch for arch in archs if not covers(code, arch)]
-        if not missing:
-            return ()
-        said = self._matrix.stacks[stack].engines[engine].archs
-        lacking = ", ".join(map(str, missing))
-        reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}: none runs on {lacking}"
-        return (Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark),)
+def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:
+    """The rule that a toolkit compiles for its own range only."""
+    low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
+    outside = frozenset(arch.number for arch in ALL_ARCHS if not low <= (arch.major, arch.minor) <= high)
+    reason = f"CUDA {cuda} compiles for {toolkit.sass[0]} to {toolkit.sass[1]} only"
+    rule = Rule(id="toolkit-range", when=When(), reason=reason, source=toolkit.source, mark=toolkit.mark)
+    return _Residue(rule, None, outside)
+
+
+def _device_code(stack: str, engine: Engine, said: DeviceCode) -> _Residue[Rule]:
+    """The rule that libraries run on the cards whose code they hold."""
+    code = [parse_arch(text) for text in said.are]
+    uncovered = frozenset(arch.number for arch in ALL_ARCHS if not covers(code, arch))
+    reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}, and none of it runs on this card"
+    rule = Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark)
+    return _Residue(rule, None, uncovered)
 
 
 def load_matrix(path: Path) -> Matrix:

@@ -203,26 +203,17 @@ class _Nearest:
     """Finds the variant nearest to a refused point: the arch list never changes, for the card cannot."""
 
     def __init__(self, matrix: Matrix, valid: dict[str, Variant]) -> None:
-        self._order = [choice.stack for choice in matrix.recommended.archs.values()]
         self._preferred = {arch: choice.stack for arch, choice in matrix.recommended.archs.items()}
-        self._at = {(v.archs, v.stack, v.attention): v.id for v in valid.values()}
-        self._by_archs: dict[tuple[Arch, ...], list[Variant]] = {}
-        for variant in valid.values():
-            self._by_archs.setdefault(variant.archs, []).append(variant)
+        # Of several, the first in the matrix's order.
+        self._at: dict[tuple[object, ...], str] = {}
+        for v in valid.values():
+            for key in ((v.archs, v.stack, v.attention), (v.archs, v.stack), (v.archs, v.attention), (v.archs,)):
+                self._at.setdefault(key, v.id)
 
     def find(self, point: Point, rules: tuple[Rule, ...]) -> str:
-        for rule in rules:
-            if rule.instead:
-                stack = rule.instead.stack or point.stack
-                attention = rule.instead.attention or point.attention
-                if found := self._at.get((point.archs, stack, attention)):
-                    return found
-        same_archs = self._by_archs.get(point.archs, [])
-        if not same_archs:
-            return ""
-        preferred = self._preferred.get(str(point.archs[0]), "") if point.archs else ""
-
-        def distance(variant: Variant) -> tuple[bool, bool, bool]:
-            return (variant.stack != point.stack, variant.attention != point.attention, variant.stack != preferred)
-
-        return min(same_archs, key=distance).id
+        archs, stack, attention = point.archs, point.stack, point.attention
+        preferred = self._preferred.get(str(archs[0]), "") if archs else ""
+        hints = [rule.instead for rule in rules if rule.instead]
+        wishes: list[tuple[object, ...]] = [(archs, h.stack or stack, h.attention or attention) for h in hints]
+        wishes += [(archs, stack), (archs, preferred, attention), (archs, attention), (archs, preferred), (archs,)]
+        return next((self._at[wish] for wish in wishes if wish in self._at), "")
