@@ -91,9 +91,8 @@ def test_a_packed_linear_is_the_unpacked_one(dtype: str) -> None:
     rng = np.random.default_rng(1)
     q, z = rng.integers(0, 16, (256, 64)), rng.integers(0, 16, (2, 64))
     scales = rng.uniform(0.01, 0.02, (2, 64)).astype(np.float16)
-    linear = awq_loader.AwqLinear(256, 64, bias=False)
-    linear.qweight, linear.qzeros = (torch.from_numpy(checkpoint.pack(values)) for values in (q, z))
-    linear.scales = torch.from_numpy(scales)
+    words = (torch.from_numpy(checkpoint.pack(values)) for values in (q, z))
+    linear = awq_loader.AwqLinear(*words, torch.from_numpy(scales))
     weight = (q - np.repeat(z, 128, axis=0)) * np.repeat(scales, 128, axis=0).astype(np.float64)
     x = torch.from_numpy(rng.normal(size=(3, 256))).to(getattr(torch, dtype))
     out = linear(x).double().numpy()
@@ -216,6 +215,18 @@ def test_layers_are_shared_in_order(folder: Path) -> None:
     assert place(prefix("model.layers.1.mlp.up_proj.qweight")) == "b"
     assert place(prefix("visual.blocks.1.norm1.weight")) == place(prefix("model.embed_tokens.weight")) == "a"
     assert place("lm_head.weight") == place(prefix("model.norm.weight")) == "b"
+
+
+def test_a_layer_is_placed_as_one_and_nothing_is_left_out(folder: Path) -> None:
+    """A layer cut into its linears would get its rotary tables on the first card only."""
+    model = load(folder)
+    where = awq_loader.device_map(model, awq_loader.placement(model, ["a", "b"]))
+    prefix = awq_loader.renamer(model)
+    assert where[prefix("model.layers.0.x").removesuffix(".x")] == "a"
+    assert where[prefix("model.layers.1.x").removesuffix(".x")] == "b"
+    assert not any("self_attn.q_proj" in name for name in where)
+    for name, _ in model.named_parameters():
+        assert any(name.startswith(f"{key}.") for key in where), name
 
 
 def test_making_modules_elsewhere_is_as_before() -> None:

@@ -26,45 +26,62 @@ class LoadError(Exception):
     """The folder does not hold what the model needs; the message names the tensors or the setting."""
 
 
-def unpack(words: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Packed int32 [rows, words] to 4-bit values [rows, words * 8] in ``dtype``; eight small temporaries, no large."""
+def unpack(words: torch.Tensor) -> torch.Tensor:
+    """Packed int32 [rows, words] to 4-bit values, int8 [rows, words * 8]."""
     rows, columns = words.shape
-    out = torch.empty((rows, columns, 8), dtype=dtype, device=words.device)
+    out = torch.empty((rows, columns, 8), dtype=torch.int8, device=words.device)
     for nibble, column in enumerate(ORDER):
         out[:, :, column] = (words >> (4 * nibble)) & 15
     return out.view(rows, columns * 8)
 
 
+def _scaled(values: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """int8 values [groups, group, out] times ``scales`` [groups, out], as [in, out]; worked in the scales' precision
+    or better, so that only the last step rounds."""
+    working = torch.float32 if dtype == torch.float32 else scales.dtype
+    return (values * scales.to(working).unsqueeze(1)).view(-1, scales.shape[1]).to(dtype)
+
+
 def dequantise(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Weights [in, out] in ``dtype``: (q - zero) * scale, worked in the scales' own precision or better.
+    """Weights [in, out] in ``dtype``: (q - zero) * scale.
 
     ``qweight`` int32 [in, out / 8], ``qzeros`` int32 [groups, out / 8], ``scales`` [groups, out].
     """
-    working = torch.float32 if dtype == torch.float32 else scales.dtype
     groups, columns = scales.shape
-    weight = unpack(qweight, working).view(groups, -1, columns)
-    weight.sub_(unpack(qzeros, working).unsqueeze(1)).mul_(scales.to(working).unsqueeze(1))
-    return weight.view(-1, columns).to(dtype)
+    return _scaled(unpack(qweight).view(groups, -1, columns) - unpack(qzeros).unsqueeze(1), scales, dtype)
 
 
 class AwqLinear(nn.Module):  # type: ignore[misc,unused-ignore]
-    """A linear whose weights stay 4-bit in memory; each forward unpacks them, so it costs time instead of memory."""
+    """A linear whose weights stay 4-bit in memory; each forward unpacks them, so it costs time instead of memory.
 
-    qweight: torch.Tensor
-    qzeros: torch.Tensor
+    The nibbles are kept in an order of their own: byte j of a row holds columns j and j + out / 2, so that unpacking
+    reads and writes runs of memory. AWQ's own order would scatter single weights.
+    """
+
+    packed: torch.Tensor
+    zeros: torch.Tensor
     scales: torch.Tensor
 
-    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+    def __init__(self, qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor) -> None:
         super().__init__()
-        self.in_features, self.out_features = inputs, outputs
-        for name in QUANTISED:
-            self.register_buffer(name, torch.empty(0, device="meta"))
-        empty = nn.Parameter(torch.empty(outputs, device="meta"), requires_grad=False)
-        self.register_parameter("bias", empty if bias else None)
+        self.in_features, self.out_features = qweight.shape[0], scales.shape[1]
+        low, high = unpack(qweight).view(torch.uint8).chunk(2, dim=1)
+        self.register_buffer("packed", low | (high << 4))
+        self.register_buffer("zeros", unpack(qzeros))
+        self.register_buffer("scales", scales)
+        self.register_parameter("bias", None)
+
+    def weight_in(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weights [in, out] in ``dtype``."""
+        groups, columns = self.scales.shape
+        values = torch.empty((groups, self.in_features // groups, columns), dtype=torch.int8, device=self.packed.device)
+        halves = (self.packed & 15, self.packed >> 4)
+        for half, out, zero in zip(halves, values.chunk(2, dim=2), self.zeros.chunk(2, dim=1), strict=True):
+            torch.sub(half.view(torch.int8).view(out.shape), zero.unsqueeze(1), out=out)
+        return _scaled(values, self.scales, dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = dequantise(self.qweight, self.qzeros, self.scales, x.dtype)
-        return nn.functional.linear(x, weight.t(), self.bias)
+        return nn.functional.linear(x, self.weight_in(x.dtype).t(), self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -226,10 +243,8 @@ class _Filler:
         if (parts["qweight"].shape[0], parts["scales"].shape[1]) != (inputs, outputs):
             raise LoadError(f"{raw} is for {tuple(parts['qweight'].shape)}, the model wants {inputs} x {outputs}")
         old = self.model.get_submodule(path)
-        linear = AwqLinear(inputs, outputs, bias=False)
+        linear = AwqLinear(**parts)
         linear.bias = old.bias  # filled already, or still to come under the same name
-        for name, tensor in parts.items():
-            setattr(linear, name, tensor)
         parent, _, leaf = path.rpartition(".")
         setattr(self.model.get_submodule(parent), leaf, linear)
 
@@ -248,6 +263,17 @@ def _tie(model: nn.Module, filler: _Filler) -> None:
     filler.wanted.pop("lm_head.weight", None)
 
 
+def device_map(model: nn.Module, place: Callable[[str], torch.device]) -> dict[str, torch.device]:
+    """Device of each decoder layer, as a whole (its inputs travel together), and of each leaf outside of them."""
+    layers = [name.removesuffix(".input_layernorm") for name, _ in model.named_modules() if "input_layernorm" in name]
+    leaves = [
+        name
+        for name, module in model.named_modules()
+        if name and not any(module.children()) and not name.startswith(tuple(f"{layer}." for layer in layers))
+    ]
+    return {name: place(f"{name}.weight") for name in [*layers, *leaves]}
+
+
 def _spread(model: nn.Module, devices: Sequence[torch.device], place: Callable[[str], torch.device]) -> None:
     """Put the made buffers where their module's tensors went; over several devices, let accelerate carry inputs."""
     if len(devices) == 1:
@@ -255,8 +281,7 @@ def _spread(model: nn.Module, devices: Sequence[torch.device], place: Callable[[
         return
     from accelerate import dispatch_model
 
-    names = [name for name, module in model.named_modules() if name and not any(module.children())]
-    dispatch_model(model, {name: place(f"{name}.weight") for name in names}, main_device=devices[0])
+    dispatch_model(model, device_map(model, place), main_device=devices[0])
 
 
 def load_model(
