@@ -1,0 +1,94 @@
+"""The stages of the rendered Dockerfiles: who starts from whom, and what may reach a runtime image."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+RENDERED = REPOSITORY / "dockerfiles" / "rendered"
+SCRIPTS = REPOSITORY / "dockerfiles" / "build"
+VARIANTS = sorted(path.parent.name for path in RENDERED.glob("*/Dockerfile"))
+
+
+@cache
+def stages(variant: str) -> dict[str, tuple[str, list[str]]]:
+    """Stage -> what it starts from, and its instructions (continued lines joined, comments dropped)."""
+    text = (RENDERED / variant / "Dockerfile").read_text(encoding="utf-8")
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    found: dict[str, tuple[str, list[str]]] = {}
+    for line in (" ".join(line.split()) for line in text.splitlines() if line.strip()):
+        if match := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
+            found[match[2]] = (match[1], [])
+            current = found[match[2]][1]
+        else:
+            current.append(line)
+    return found
+
+
+def packages(instruction: str) -> list[str]:
+    """What an apt-install line installs."""
+    return (
+        list(json.loads(instruction[instruction.index('["') :])[1:])
+        if '"/run/build/apt-install"' in instruction
+        else []
+    )
+
+
+def test_there_are_rendered_dockerfiles() -> None:
+    assert len(VARIANTS) > 100
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_history_is_right_because_the_runtime_line_comes_last_among_siblings(variant: str) -> None:
+    found = stages(variant)
+    assert [name for name, (parent, _) in found.items() if parent == "os"][-1] == "nvidia"
+    assert [name for name, (parent, _) in found.items() if parent == "nvidia"][-1] == "runtime"
+    assert list(found)[-1] == "runtime"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_compiler_reaches_only_the_images_that_declare_one(variant: str) -> None:
+    _, lines = stages(variant)["runtime"]
+    installed = [name for line in lines for name in packages(line)]
+    jit = "-vllm" in variant and not variant.startswith("cpu-")
+    assert installed == (["gcc", "libc6-dev", "libpython3.11-dev"] if jit else [])
+    (environment,) = [line for line in lines if line.startswith("ENV ")]
+    assert f'CARDSTOCK_JIT="{"triton" if jit else "none"}"' in environment
+    (seal,) = [line for line in lines if "/run/build/seal" in line]
+    assert seal.endswith(f'"{"yes" if jit else "no"}"]')
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_secrets_and_build_scripts_are_mounted_never_copied(variant: str) -> None:
+    for _, lines in stages(variant).values():
+        for line in lines:
+            assert not line.startswith(("ADD ", "ARG "))
+            if line.startswith("COPY "):
+                assert re.match(r"COPY (rootfs/ /|--from=slim /opt/venv /opt/venv|--from=kernels /out/ /)$", line)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_runtime_gets_the_environment_from_slim_and_runs_as_a_number(variant: str) -> None:
+    _, lines = stages(variant)["runtime"]
+    assert lines.index("COPY --from=slim /opt/venv /opt/venv") < lines.index("COPY rootfs/ /")
+    assert "USER 10001:10001" in lines
+    assert any(line.startswith('ENTRYPOINT ["/usr/bin/tini"') for line in lines)
+    assert lines[-1] == "CMD []"
+
+
+def test_every_script_that_a_stage_runs_exists_and_can_be_run() -> None:
+    text = "".join((RENDERED / variant / "Dockerfile").read_text(encoding="utf-8") for variant in VARIANTS)
+    used = set(re.findall(r"source=build/([a-z-]+)", text))
+    assert used == {path.name for path in SCRIPTS.iterdir()}
+    assert all(path.stat().st_mode & 0o111 for path in SCRIPTS.iterdir())
+
+
+def test_a_kernel_is_installed_from_the_stage_that_compiled_it_and_not_from_the_index() -> None:
+    _, lines = stages("cu124-vllm0.8.5.post1-xformers-sm75")["attention"]
+    assert "from=kernels,source=/out,target=/run/build/wheels" in lines[0]
+    assert "xformers.txt" not in lines[0]
