@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from images import bootstrap, debian, embedded_home
-from images.embedded_home import Layout, Say
+from images import bootstrap, debian
+from images.embedded import home
+from images.embedded.home import Layout, Say
 from images.engine import Engine
 from images.errors import EngineUnreachable, Unsafe
 
@@ -57,7 +58,7 @@ def base_context(
         say(f"{reference} cannot be reached: taking Debian {release} from packages instead")
     reference = local_reference(release)
     if refresh or engine.inspect(reference) is None:
-        _bootstrap(release, reference, engine, layout or embedded_home.default_layout(), say)
+        _bootstrap(release, reference, engine, layout or home.default_layout(), say)
     return CONTEXT_SCHEME + reference
 
 

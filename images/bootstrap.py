@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from images import debian, mounts, process
-from images.embedded_home import Say
+from images import debian, process
+from images.embedded import mounts
+from images.embedded.home import Say
 from images.errors import CardstockError, RegistryFailure
 
 # Times in the image: nothing is newer than this second (2025-01-01), whenever it is built.

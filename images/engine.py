@@ -22,9 +22,9 @@ import docker.errors
 import docker.types
 import requests.exceptions
 
-from images import embedded as embedded_engine
-from images import embedded_home, process
-from images.embedded_home import Layout, Say
+from images import embedded, process
+from images.embedded import home
+from images.embedded.home import Layout, Say
 from images.engine_values import ContainerFailed, ImageFacts, Mount, Ran, facts_of, parse_buildx, split_reference
 from images.errors import CardstockError, EngineUnreachable
 
@@ -101,19 +101,19 @@ class Engine:
     def keep_under_limit(self, say: Say = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
         if self.embedded:
-            embedded_engine.keep_under_limit(self._layout, say=say)
+            embedded.keep_under_limit(self._layout, say=say)
 
     # The docker CLI and buildx
 
     @cached_property
     def _cli(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """Environment and buildx version of a docker CLI that can build with this engine."""
-        own = {**embedded_home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
+        own = {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
         version = self._probe_buildx(self._environment)
         if version is not None:
             return dict(self._environment), version
         with suppress(CardstockError):
-            embedded_engine.provide_cli(self._layout)
+            embedded.provide_cli(self._layout)
             version = self._probe_buildx(own)
         if version is None:
             raise EngineUnreachable(
@@ -317,7 +317,7 @@ def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lamb
 
     Raises EngineUnreachable (with the reason and what to do) where there is none and ``start`` is off or fails.
     """
-    layout = layout or embedded_home.default_layout()
+    layout = layout or home.default_layout()
     wanted = os.environ.get("DOCKER_HOST")
     if wanted and wanted != layout.endpoint:
         return _connect_wanted(wanted, layout)
@@ -326,14 +326,14 @@ def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lamb
         if engine is not None:
             return engine
     if start:
-        embedded_engine.start(layout, say=say)
-    elif embedded_engine.engine_version(layout.socket) is None:
+        embedded.start(layout, say=say)
+    elif embedded.engine_version(layout.socket) is None:
         raise EngineUnreachable(
             "no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST", where=layout.endpoint
         )
     with translated("the embedded engine could not be reached", str(layout.log)):
         client = docker.DockerClient(layout.endpoint, timeout=API_SECONDS)
-    environment = embedded_home.cli_env(layout)
+    environment = home.cli_env(layout)
     return Engine(client, layout.endpoint, layout=layout, embedded=True, environment=environment)
 
 

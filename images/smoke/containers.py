@@ -24,7 +24,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
 from images.errors import CheckFailed
-from images.smoke.stack import Config
+from images.smoke.findings import Config
 
 RUN_LABEL = "dev.cardstock.run"
 PROOF = "/proof"

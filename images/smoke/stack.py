@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
-from images.smoke.expectation import Expectation
+from images.smoke.findings import Findings
+from images.smoke.traces import check_leftovers, check_traces
 
 # What a declared JIT toolchain may bring: the programs of Debian's gcc (no C++), for Triton's launchers.
 TOOLCHAINS: Mapping[str, frozenset[str]] = {
@@ -22,81 +20,7 @@ TOOLCHAINS: Mapping[str, frozenset[str]] = {
 }
 _VERSION_SUFFIX = re.compile(r"-\d+(\.\d+)*$")
 _TARGET_PREFIX = re.compile(r"^[a-z0-9_]+-(?:pc-)?linux-gnu-")
-_URL = re.compile(r"https?://[^\s\"'<>]+")
-_LOGIN_URL = re.compile(r"[a-z][a-z+]*://[^\s/:@]*:[^\s/@]+@")
-_SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|ACCESS_KEY|API_KEY)$", re.IGNORECASE)
-_BUILDER_NAME = re.compile(
-    r"(PIP|UV)_\w*(INDEX|URL|CERT|PROXY|TRUSTED)\w*|(HTTPS?|ALL|FTP)_PROXY|"
-    r"SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE",
-    re.IGNORECASE,
-)
-_PUBLIC_LABELS = tuple(f"org.opencontainers.image.{name}" for name in ("url", "source", "documentation"))
 _CUTLASS = "memory_efficient_attention.cutlassF-pt"
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the engine says of an image: user, environment, labels, entry point, health check, history (commands)."""
-
-    user: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    entrypoint: Sequence[str] = ()
-    healthcheck: Sequence[str] = ()
-    history: Sequence[str] = ()
-    volumes: Sequence[str] = ()
-    ports: Sequence[int] = ()
-
-    @staticmethod
-    def of(attributes: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Config:
-        """From the engine's answers to an image inspect and an image history."""
-        config = attributes.get("Config") or {}
-        test = list((config.get("Healthcheck") or {}).get("Test") or ())
-        return Config(
-            user=config.get("User") or "",
-            env=dict(pair.partition("=")[::2] for pair in config.get("Env") or ()),
-            labels=dict(config.get("Labels") or {}),
-            entrypoint=tuple(config.get("Entrypoint") or ()),
-            healthcheck=_health_words(test),
-            history=tuple(str(step.get("CreatedBy") or "") for step in history),
-            volumes=tuple(config.get("Volumes") or ()),
-            ports=tuple(int(port.partition("/")[0]) for port in config.get("ExposedPorts") or ()),
-        )
-
-
-def _health_words(test: Sequence[str]) -> tuple[str, ...]:
-    if not test or test[0] == "NONE":
-        return ()
-    return tuple(shlex.split(test[1])) if test[0] == "CMD-SHELL" else tuple(test[1:])
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that level 2 judges.
-
-    ``probe`` is the output of inside/probe.py; ``torch`` holds ``version`` and ``cuda`` as torch tells them;
-    ``xformers_info`` the lines of ``python -m xformers.info`` as a mapping; ``imports`` module to "" or the end of
-    its traceback; ``private_cas`` SHA-256 of certificates that only this host trusts.
-    """
-
-    expectation: Expectation
-    config: Config
-    probe: Mapping[str, Any]
-    torch: Mapping[str, Any] = field(default_factory=dict)
-    xformers_info: Mapping[str, str] = field(default_factory=dict)
-    imports: Mapping[str, str] = field(default_factory=dict)
-    private_cas: frozenset[str] = frozenset()
-
-
-def modules(expectation: Expectation) -> tuple[str, ...]:
-    """What must be importable: the engine and what its server stands on."""
-    if expectation.engine == "transformers":
-        found = ["transformers", "fastapi", "uvicorn", "PIL", "safetensors", "accelerate"]
-    else:
-        found = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
-    if expectation.kernel:
-        found.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
-    return tuple(found)
 
 
 def same_version(wanted: str, found: str) -> bool:
@@ -195,40 +119,6 @@ def plain_program(path: str) -> str:
     return _VERSION_SUFFIX.sub("", _TARGET_PREFIX.sub("", PurePosixPath(path).name))
 
 
-def check_leftovers(found: Findings) -> list[str]:
-    """Nothing of the build: caches, package lists, sources, mounted secrets, the builder's own certificates."""
-    out = [f"left by the build: {path}" for path in found.probe["caches"]]
-    out += [f"a secret is mounted or left: {path}" for path in found.probe["secrets"]]
-    for row in found.probe["configurations"]:
-        out.append(f"{row['path']} names an index, proxy or login: {_hidden(row['line'])}")
-    private = sorted(found.private_cas.intersection(found.probe["certificates"]))
-    return out + [f"trusts a certificate that only the building host has: sha256 {digest}" for digest in private]
-
-
-def check_traces(found: Findings) -> list[str]:
-    """No index URL, login or secret in the environment, the labels or the history."""
-    out = []
-    for name, value in found.config.env.items():
-        if _SECRET_NAME.search(name) and value:
-            out.append(f"environment variable {name} looks like a secret")
-        elif _BUILDER_NAME.fullmatch(name):
-            out.append(f"environment variable {name} tells about the builder: {_hidden(value)}")
-        elif _URL.search(value):
-            out.append(f"environment variable {name} holds a URL: {_hidden(value)}")
-    for name, value in found.config.labels.items():
-        if _LOGIN_URL.search(value) or (_URL.search(value) and name not in _PUBLIC_LABELS):
-            out.append(f"label {name} holds a URL: {_hidden(value)}")
-    for command in found.config.history:
-        if not command.startswith("LABEL ") and (url := _URL.search(command)):
-            out.append(f"the history holds a URL: {_hidden(url[0])}")
-    return out
-
-
-def _hidden(text: str) -> str:
-    """Without logins: a complaint goes to logs."""
-    return _LOGIN_URL.sub("…://…@", text)[:160]
-
-
 def check_requirements(found: Findings) -> list[str]:
     """As pip check: every requirement met, save those that the lock overrides."""
     return [
@@ -236,16 +126,6 @@ def check_requirements(found: Findings) -> list[str]:
         for row in found.probe["conflicts"]
         if row["package"] not in found.expectation.loose
     ]
-
-
-def command_paths(config: Config) -> list[str]:
-    """Programs and files that entry point and health check name: their first words, and all absolute paths."""
-    out: dict[str, None] = {}
-    for words in (config.entrypoint, config.healthcheck):
-        for at, text in enumerate(words):
-            if at == 0 or text.startswith("/"):
-                out[text] = None
-    return list(out)
 
 
 def check_entry(found: Findings) -> list[str]:

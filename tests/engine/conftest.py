@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from images import bases, debian, embedded, process
-from images.embedded_home import Layout
+from images.embedded.home import Layout
 from images.engine import Engine, connect
 
 PROGRAMS = ("sh", "cat", "id", "sleep")

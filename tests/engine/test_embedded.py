@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from images import embedded, embedded_home, netbridge, process
-from images.embedded_home import Layout
+from images import embedded, process
+from images.embedded import bridge, home
+from images.embedded.home import Layout
 from images.engine import Engine, connect
 from images.errors import EngineUnreachable
 from tests.engine.conftest import host_tar, needs_root_on_debian
@@ -61,7 +62,7 @@ def test_a_fresh_start_twice_at_once_makes_one_engine_and_leaves_the_host_alone(
     assert status.running
     assert int(status.version.split(".")[0]) >= 26
     assert status.data_bytes < status.limit_bytes
-    assert embedded_home.installed(second)
+    assert home.installed(second)
     mine = [word for word in Path("/proc").glob("[0-9]*/cmdline") if str(second.config).encode() in read_quietly(word)]
     assert len(mine) == 1
 
@@ -74,7 +75,7 @@ def read_quietly(path: Path) -> bytes:
 
 
 def test_its_bridge_overlaps_no_other_route(second: Layout) -> None:
-    routes = netbridge.parse_routes(netbridge.ROUTES.read_text())
+    routes = bridge.parse_routes(bridge.ROUTES.read_text())
     own = [network for device, network in routes if device == second.bridge]
     assert len(own) == 1
     others = [network for device, network in routes if device != second.bridge and network.prefixlen]
@@ -94,7 +95,7 @@ def test_a_restart_keeps_images(second: Layout, monkeypatch: pytest.MonkeyPatch)
     kept = reach(second, monkeypatch).import_tar(io.BytesIO(host_tar()), IMAGE)
     assert embedded.stop(second) is True
     assert not embedded.status(second).running
-    assert netbridge.bridge_address(second.bridge) is None
+    assert bridge.bridge_address(second.bridge) is None
     assert str(second.root).encode() not in b"".join(map(read_quietly, Path("/proc").glob("[0-9]*/cmdline")))
     assert embedded.stop(second) is False
     start(second)

@@ -12,7 +12,7 @@ import pytest
 
 from images import bases, bootstrap, debian, process
 from images.debian import Mirror
-from images.embedded_home import Layout
+from images.embedded.home import Layout
 from images.engine import Engine
 from images.errors import EngineUnreachable, RegistryFailure, Unsafe
 

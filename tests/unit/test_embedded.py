@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from images import embedded, embedded_home, embedded_space, process
+from images import embedded, process
 from images.debian import Mirror
-from images.embedded_home import GB, Layout
+from images.embedded import home
+from images.embedded import space as embedded_space
+from images.embedded.home import GB, Layout
 from images.errors import EngineUnreachable
 
 MIRROR = Mirror("bookworm", "http://mirror.example/debian")
@@ -51,7 +53,7 @@ def test_two_homes_have_two_bridges_with_names_the_kernel_takes(layout: Layout) 
 
 
 def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
-    config = json.loads(embedded_home.render_config(layout, mtu=1400, firewall=True))
+    config = json.loads(home.render_config(layout, mtu=1400, firewall=True))
     for key in ("data-root", "exec-root", "pidfile"):
         assert Path(config[key]).is_relative_to(layout.home)
     assert config["hosts"] == [layout.endpoint]
@@ -61,7 +63,7 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
     assert config["mtu"] == 1400
     keep = int(config["builder"]["gc"]["defaultKeepStorage"].removesuffix("GB")) * GB
     assert 0 < keep < embedded.LIMIT_BYTES <= 45 * GB
-    assert json.loads(embedded_home.render_config(layout, mtu=1500, firewall=False))["iptables"] is False
+    assert json.loads(home.render_config(layout, mtu=1500, firewall=False))["iptables"] is False
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_host_that_cannot_carry_an_engine_is_told_what_to_do(
 ) -> None:
     facts: dict[str, object] = {"uid": 0, "codename": "bookworm", "mirror": MIRROR, **change}
     with pytest.raises(EngineUnreachable, match=cause) as caught:
-        embedded_home.require_host(layout, **facts)  # type: ignore[arg-type]
+        home.require_host(layout, **facts)  # type: ignore[arg-type]
     assert caught.value.exit_code == 5
     for way_out in ("start your Docker engine", "DOCKER_HOST", "docker group", "sudo"):
         assert way_out in caught.value.do
@@ -87,11 +89,11 @@ def test_a_host_that_cannot_carry_an_engine_is_told_what_to_do(
 def test_a_home_too_deep_for_sockets_is_told() -> None:
     deep = Layout(Path("/" + "d" * 61))
     with pytest.raises(EngineUnreachable, match="CARDSTOCK_HOME"):
-        embedded_home.require_host(deep, uid=0, codename="bookworm", mirror=MIRROR)
+        home.require_host(deep, uid=0, codename="bookworm", mirror=MIRROR)
 
 
 def test_a_host_that_can_gives_its_mirror(layout: Layout) -> None:
-    assert embedded_home.require_host(layout, uid=0, codename="bookworm", mirror=MIRROR) is MIRROR
+    assert home.require_host(layout, uid=0, codename="bookworm", mirror=MIRROR) is MIRROR
 
 
 class FakePackages:
@@ -133,8 +135,8 @@ def test_install_takes_the_engine_from_the_next_release_and_runc_from_the_hosts(
 ) -> None:
     fake = FakePackages(monkeypatch)
     said: list[str] = []
-    embedded_home.install(layout, MIRROR, said.append)
-    assert embedded_home.installed(layout)
+    home.install(layout, MIRROR, said.append)
+    assert home.installed(layout)
     sources = fake.sources()
     assert sources["docker.io"] == sources["docker-buildx"] == sources["containerd"] == "engine"
     assert sources["runc"] == sources["iptables"] == "host"
@@ -142,7 +144,7 @@ def test_install_takes_the_engine_from_the_next_release_and_runc_from_the_hosts(
     assert {path.name for path in layout.root.iterdir()} == {"prefix"}, "downloads and lists are gone"
     assert len(said) == 1
     before = len(fake.calls)
-    embedded_home.install(layout, MIRROR, said.append)
+    home.install(layout, MIRROR, said.append)
     assert len(fake.calls) == before, "a second time does nothing"
 
 
@@ -150,10 +152,10 @@ def test_an_install_that_broke_off_is_done_anew(monkeypatch: pytest.MonkeyPatch,
     fake = FakePackages(monkeypatch)
     fake.break_at = 7
     with pytest.raises(KeyboardInterrupt):
-        embedded_home.install(layout, MIRROR, print)
-    assert not embedded_home.installed(layout)
-    embedded_home.install(layout, MIRROR, print)
-    assert embedded_home.installed(layout)
+        home.install(layout, MIRROR, print)
+    assert not home.installed(layout)
+    home.install(layout, MIRROR, print)
+    assert home.installed(layout)
     assert (layout.prefix / "docker.io").exists()
 
 
@@ -161,16 +163,16 @@ def test_an_install_that_broke_off_is_done_anew(monkeypatch: pytest.MonkeyPatch,
 def test_a_stamp_that_says_something_else_is_not_installed(layout: Layout, stamp: str) -> None:
     layout.prefix.mkdir(parents=True)
     layout.stamp.write_text(stamp)
-    assert not embedded_home.installed(layout)
+    assert not home.installed(layout)
 
 
 def test_cli_config_links_buildx_and_the_users_logins(layout: Layout, tmp_path: Path) -> None:
     user = tmp_path / "config.json"
-    embedded_home.write_cli_config(layout, user)
+    home.write_cli_config(layout, user)
     assert not (layout.cli_config / "config.json").exists()
     user.write_text('{"auths": {"registry.example": {"auth": "c2VjcmV0"}}}')
-    embedded_home.write_cli_config(layout, user)
-    embedded_home.write_cli_config(layout, user)
+    home.write_cli_config(layout, user)
+    home.write_cli_config(layout, user)
     assert (layout.cli_config / "config.json").readlink() == user, "a link: the secret is not written twice"
     plugin = layout.cli_config / "cli-plugins" / "docker-buildx"
     assert plugin.readlink().is_relative_to(layout.prefix)
@@ -193,7 +195,7 @@ def test_iptables_runs_with_its_own_libraries_and_passes_words_on(tmp_path: Path
     tool.write_text('#!/bin/sh\necho "$LD_LIBRARY_PATH"\nprintf "[%s]" "$@"\n')
     tool.chmod(0o755)
     script = tmp_path / "iptables"
-    script.write_text(embedded_home.iptables_script(prefix, "nft", "iptables"))
+    script.write_text(home.iptables_script(prefix, "nft", "iptables"))
     script.chmod(0o755)
     libraries, words = process.run([str(script), "-t", "nat", "a b", "$(x)"]).out.splitlines()
     assert libraries.startswith(f"{prefix}/usr/lib/")
@@ -363,5 +365,5 @@ def test_everything_takes_tagged_images_too(monkeypatch: pytest.MonkeyPatch, lay
 def test_build_cache_goes_by_the_quarter() -> None:
     kept = [int(step[-1]) for step in embedded_space.firm_steps() if "--keep-storage" in step]
     assert kept == sorted(kept, reverse=True)
-    assert 0 < kept[-1] < kept[0] < embedded_home.CACHE_BYTES
+    assert 0 < kept[-1] < kept[0] < home.CACHE_BYTES
     assert "--keep-storage" not in embedded_space.firm_steps()[-1]

@@ -12,8 +12,9 @@ import docker.errors  # noqa: TID251 - the errors that a fake engine raises
 import pytest
 import requests.exceptions
 
-from images import embedded, embedded_home, engine, process
-from images.embedded_home import Layout
+from images import embedded, engine, process
+from images.embedded import home
+from images.embedded.home import Layout
 from images.engine import Engine
 from images.engine_values import Mount, facts_of, parse_buildx, split_reference
 from images.errors import CardstockError, EngineUnreachable
@@ -249,7 +250,7 @@ def test_an_engine_without_buildx_gets_the_packages(monkeypatch: pytest.MonkeyPa
     environment = made(FakeClient(), tmp_path, "unix:///var/run/docker.sock").cli_env()
     assert provided == [layout]
     assert environment["DOCKER_HOST"] == "unix:///var/run/docker.sock"
-    assert environment["DOCKER_CONFIG"] == embedded_home.cli_env(layout)["DOCKER_CONFIG"]
+    assert environment["DOCKER_CONFIG"] == home.cli_env(layout)["DOCKER_CONFIG"]
 
 
 def test_no_buildx_to_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

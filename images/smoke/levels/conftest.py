@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from images.errors import CardstockError
 from images.smoke import checkpoint
 from images.smoke.collector import Collector, level_of
 from images.smoke.containers import Workshop
@@ -53,6 +54,8 @@ def pytest_runtest_makereport(
     """Hand every outcome to the collector."""
     report = yield
     error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, CardstockError):
+        report.longrepr = str(error)  # says all that is to be said; its traceback would bury it
     level = level_of(item.path.name)
     item.config.stash[COLLECTOR].add(level, item.name, report.outcome, error, call.duration, call.when)
     return report

@@ -10,7 +10,8 @@ import pytest
 from images.errors import CheckFailed
 from images.smoke.containers import PROOF, Box, Workshop
 from images.smoke.expectation import Expectation
-from images.smoke.stack import CHECKS, Findings, command_paths, modules
+from images.smoke.findings import Findings, command_paths, modules
+from images.smoke.stack import CHECKS
 
 TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda}))"
 

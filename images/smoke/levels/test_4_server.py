@@ -9,24 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from testcontainers.core.container import DockerContainer
-from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 
-from images.errors import CardstockError, CheckFailed
 from images.smoke import serving
-from images.smoke.client import Client, chat_request
+from images.smoke.client import chat_request
 from images.smoke.containers import PROOF, RUN_LABEL, Workshop, is_local
 from images.smoke.expectation import Expectation
-from images.smoke.health import Health, unhealthy_text
+from images.smoke.health import Health
 from images.smoke.judge import degenerate, disagreement, greatest_distance, judge_answer
 from images.smoke.picture import as_data_url
 from images.smoke.question import Question, questions
+from images.smoke.running import Server, running
 
 GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
 # 0, or ended by the SIGTERM that was sent; 137 would be SIGKILL after the limit.
@@ -34,50 +30,6 @@ CLEAN_ENDS = (0, 143)
 HUB_VOLUME = "cardstock-hub"
 # How this machine reaches a hub is passed on to the container that fetches from it.
 HUB_SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
-
-
-class Healthy(WaitStrategy):
-    """Wait until the image's own health check says so. Raises CheckFailed with state, log tail and likely cause."""
-
-    def wait_until_ready(self, container: WaitStrategyTarget) -> None:
-        """Poll the engine; a container that ended is not waited for."""
-        wrapped, start = container.get_wrapped_container(), time.monotonic()
-        while True:
-            wrapped.reload()
-            health, waited = Health.of(wrapped.attrs), time.monotonic() - start
-            if health.verdict:
-                return
-            if health.verdict is False or waited > self._startup_timeout:
-                what, cause, do = unhealthy_text(health, wrapped.logs().decode(errors="replace"), waited)
-                raise CheckFailed(what, cause=cause, do=do)
-            time.sleep(1)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A healthy server: its container, a client, seconds from start to healthy."""
-
-    container: DockerContainer
-    client: Client
-    name: str
-    seconds: float
-
-
-@contextmanager
-def serving_container(made: DockerContainer, port: int, name: str, limit: float) -> Iterator[Server]:
-    """Start it and wait. Every failure is told as a test's failure, with the log."""
-    start = time.monotonic()
-    made.waiting_for(Healthy().with_startup_timeout(int(limit)))
-    try:
-        try:
-            made.start()
-        except CardstockError as error:
-            pytest.fail(str(error), pytrace=False)
-        ports = made.get_wrapped_container().attrs["NetworkSettings"]["Ports"]
-        client = Client(int(ports[f"{port}/tcp"][0]["HostPort"]))
-        yield Server(made, client, name, round(time.monotonic() - start, 1))
-    finally:
-        made.stop()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +59,7 @@ def server(
         gpus=card is not None,
     )
     limit: float = pytestconfig.getoption("--health-limit")
-    with serving_container(made, port, serving.TINY, limit) as started:
+    with running(made, port, serving.TINY, limit) as started:
         yield started
 
 
@@ -230,7 +182,7 @@ def real_server(
         gpus=card is not None,
     )
     limit: float = pytestconfig.getoption("--health-limit")
-    with serving_container(made, port, "model", limit) as started:
+    with running(made, port, "model", limit) as started:
         yield started
 
 
