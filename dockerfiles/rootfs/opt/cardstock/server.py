@@ -416,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     log.info("%s on %s, %s, %s attention, %d tokens, loaded in %.1f s", args.model, engine.device, engine.dtype,
              args.attention, engine.max_model_len, time.monotonic() - start)  # fmt: skip
-    uvicorn.run(create_app(engine, what), host=args.host, port=port, log_level="warning", timeout_graceful_shutdown=10)
+    uvicorn.run(create_app(engine, what), host=args.host, port=port, log_level="warning", timeout_graceful_shutdown=5)
     return 0
 
 
