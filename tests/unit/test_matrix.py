@@ -119,6 +119,7 @@ def test_an_empty_file_and_a_list_are_refused() -> None:
             "qwen25vl-needs-transformers",
             "4.49.0",
         ),
+        ('transformers: {version: "5.19.0"', 'transformers: {version: "5.5.3"', "transformers-still-pictures", "5.5.4"),
         ('numpy: {version: "1.26.4"', 'numpy: {version: "2.0.0"', "vllm-numpy2", "numpy 1.26.4"),
         ('xformers: {version: "0.0.28.post3"', 'xformers: {version: "0.0.29"', "vllm-0.7-xformers", "0.0.28.post3"),
     ],

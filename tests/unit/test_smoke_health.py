@@ -13,10 +13,10 @@ from images.errors import CardstockError
 from images.process import Finished
 from images.smoke.containers import is_local, pack, tmpfs_options, writable
 from images.smoke.expectation import Expectation
+from images.smoke.findings import Config
 from images.smoke.health import Health, likely_cause, unhealthy_text
 from images.smoke.prove import prove
 from images.smoke.record import Level, Record
-from images.smoke.stack import Config
 
 EXPECTED = Expectation("v", "cpu", "vllm", "sdpa", (), None, {}, None)
 

@@ -14,8 +14,9 @@ import pytest
 from images.matrix_file import read_matrix
 from images.smoke import serving
 from images.smoke.expectation import expect
+from images.smoke.findings import Config, Findings, command_paths, modules
 from images.smoke.inside import probe
-from images.smoke.stack import CHECKS, Config, Findings, command_paths, modules, plain_program, same_version
+from images.smoke.stack import CHECKS, plain_program, same_version
 from images.variants import make_variants
 
 VARIANTS = make_variants(read_matrix(Path(__file__).parents[2] / "matrix.yaml")).valid
