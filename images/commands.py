@@ -206,18 +206,19 @@ def lock(stack: str, check: bool) -> None:
     if stack and stack not in matrix.stacks:
         raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {nearest(stack, matrix.stacks)}")
     report, failed = Report(), []
+    uv = str(Path(sys.executable).parent / "uv")
     if not check:
         helpers = [locking.tools_inputs(matrix.python)]
         helpers += [i for cuda in matrix.toolkits if (i := locking.toolkit_inputs(cuda, matrix.python))]
         for inputs in helpers:
             if not stack and locking.state(CHECKOUT.locks, inputs) != "locked":
-                locking.write(locking.resolve(inputs), CHECKOUT.locks, inputs.name)
+                locking.write(locking.resolve(inputs, uv=uv), CHECKOUT.locks, inputs.name)
         for name, key in all_locks(matrix).items():
             if stack not in ("", key[0]):
                 continue
             try:
                 with report.step(f"lock {name}"):
-                    resolved = locking.resolve(lock_inputs(matrix, *key), indexes=lock_indexes(matrix, *key))
+                    resolved = locking.resolve(lock_inputs(matrix, *key), indexes=lock_indexes(matrix, *key), uv=uv)
                     locking.write(resolved, CHECKOUT.locks, name)
             except RegistryFailure as error:
                 failed.append(name)
