@@ -52,8 +52,11 @@ class Golden:
 
 
 def why_not(expectation: Expectation, gpus: bool) -> str | None:
-    """Why the server of this image cannot be tried here; None when it can."""
-    if expectation.cuda is not None and not gpus:
+    """Why the server of this image cannot be tried here; None when it can.
+
+    A CUDA build of vLLM starts on a card only; the transformers server computes on the CPU where there is none.
+    """
+    if expectation.cuda is not None and expectation.engine == "vllm" and not gpus:
         return NO_CARD
     if expectation.engine == "vllm" and expectation.archs == ("7.0",):
         return "vLLM has no AWQ kernels for 7.0"
