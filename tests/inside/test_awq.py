@@ -1,9 +1,6 @@
-"""The AWQ loader. Needs torch and transformers, which the development environment leaves out on purpose:
+"""The AWQ loader, with torch and transformers: run inside a built image by tests/engine/test_inside.py.
 
-    PYTHON_WITH_TORCH -m pytest tests/unit/test_awq.py
-
-Elsewhere this file is not collected as passing but reported as skipped; what it tests is tested in every image too,
-by the canary, which loads the same checkpoint with the same code.
+By hand: PYTHON_WITH_TORCH -m pytest --noconftest tests/inside
 """
 
 from __future__ import annotations
@@ -16,15 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch: Any = pytest.importorskip("torch", reason="torch is not in the development environment")
-pytest.importorskip("transformers", reason="transformers is not in the development environment")
-
-from images.smoke import checkpoint, golden  # noqa: E402
+from images.smoke import checkpoint, golden
 
 sys.path.insert(0, str(golden.ROOTFS))
-import awq_loader  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
-import canary  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
+import awq_loader  # type: ignore[import-not-found,unused-ignore]
+import canary  # type: ignore[import-not-found,unused-ignore]
 
 GOLDEN: dict[str, Any] = json.loads((golden.FOLDER / "golden.json").read_text())
 Save = Callable[..., Path]

@@ -1,0 +1,45 @@
+"""Tests that need torch, which the development environment leaves out: they run inside the image for the CPU."""
+
+from __future__ import annotations
+
+import re
+import site
+from pathlib import Path
+
+import pytest
+
+from images.build import PYTHON_IN_IMAGE
+from images.engine import Mount, connect
+from tests.unit.matrices import ROOT, matrix, variants
+
+# The image's own packages come first; pytest and what it needs come from the development environment behind them.
+SCRIPT = """
+import sys
+sys.path.append("/development")
+sys.path.insert(0, "/repository")
+import pytest
+sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider", "-q", "/repository/tests/inside"]))
+"""
+
+
+def test_the_loader_inside_the_image_for_the_cpu() -> None:
+    engine = connect()
+    identifier = next(v.id for v in variants().valid.values() if v.cuda is None)
+    image = f"{matrix().image}:{identifier}"
+    if engine.inspect(image) is None:
+        pytest.skip(f"{image} is not built: ./inv build --only 'cpu*'")
+    ran = engine.run(
+        image,
+        ["-B", "-c", SCRIPT],
+        entrypoint=[PYTHON_IN_IMAGE],
+        mounts=[
+            Mount(str(ROOT), "/repository"),
+            Mount(next(path for path in site.getsitepackages() if Path(path, "pytest").is_dir()), "/development"),
+        ],
+        env={"HOME": "/tmp"},
+        timeout=300,
+    )
+    passed = re.search(r"(\d+) passed", ran.out)
+    assert passed, ran.out
+    assert int(passed[1]) >= 20
+    assert "skipped" not in ran.out
