@@ -9,7 +9,7 @@ import yaml
 
 from images.bench import Row, bench, medians
 from images.checkout import Checkout
-from images.commands import excluded_json, variant_json
+from images.listing import excluded_json, variant_json
 from images.matrix import Matrix
 from images.matrix_file import parse_matrix
 from images.plan import Selectors, explain, select

@@ -9,27 +9,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from images import bake, process
-from images.bake import registry_reference
-from images.bases import apt_sources, base_context, ca_bundle, local_reference
+from images import bake, process, supplies
+from images.bases import local_reference
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine
-from images.errors import CardstockError, CheckFailed, RegistryFailure
+from images.errors import CardstockError, CheckFailed
 from images.jobs import Job, describe, disk_needed, done_state
 from images.labels import READ_IMAGE, labels, read_reading
-from images.matrix import Base, Matrix
+from images.matrix import Matrix
 from images.render import BAKE_FILE
 from images.report import Report, human_bytes
 from images.site import SiteSettings
 from images.smoke.expectation import expect
 from images.smoke.prove import prove
 from images.smoke.record import Record
-from images.states import lock_indexes
 
 LOGS = "build/logs"
 RECORDS = "build/records"
-# The Debian suite whose non-free part packages a CUDA compiler (12.4).
-TOOLKIT_SUITE = "trixie"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
 # BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", "#15 61.2 [3/34] c++ …".
@@ -39,7 +35,7 @@ _OBJECT = re.compile(r"#\d+ [\d.]+ \[(?P<at>\d+)/(?P<of>\d+)\] ")
 
 @dataclass(frozen=True)
 class Built:
-    """What became of a job: "up to date", "built" or "labelled" (only its proof was missing), and its smoke record."""
+    """What became of a job, "up to date" or "built", and the record of its proof."""
 
     job: Job
     what: str
@@ -63,26 +59,24 @@ def build(
     Raises CheckFailed when a build breaks or a smoke level fails (nothing is tagged then), CardstockError when the
     disk is too small.
     """
-    out: list[Built] = []
     to_do = []
     for job in jobs:
         state = _state(engine, job)
         if state == "proven" or (state == "unproven" and not smoke):
             report.line(f"up to date: {job.tags[0]} (input {job.input_hash[:12]}, {state})")
-            out.append(Built(job, "up to date", None))
         else:
             to_do.append(job)
-    if not to_do:
-        return out
-    missing = [job for job in to_do if engine.inspect(job.staging) is None]
-    if missing:
+    if missing := [job for job in to_do if engine.inspect(job.staging) is None]:
         check_disk(engine, missing)
         for job in missing:
             report.line(f"to build: {describe(job)}")
         _bake(checkout, matrix, missing, engine, site, report)
-    for job in to_do:
-        out.append(_finish(checkout, job, engine, report, smoke=smoke, gpus=gpus, model=model))
-    return out
+    return [
+        _finish(checkout, job, engine, report, smoke=smoke, gpus=gpus, model=model)
+        if job in to_do
+        else Built(job, "up to date", None)
+        for job in jobs
+    ]
 
 
 def local_base() -> str:
@@ -107,54 +101,13 @@ def check_disk(engine: Engine, jobs: Sequence[Job]) -> None:
         )
 
 
-def resolve(image: Base, engine: Engine, site: SiteSettings, report: Report) -> str | None:
-    """An image by digest: as pinned, else as the registry of the user's own engine has it today; None out of reach.
-
-    The embedded engine is for machines without a registry: it is not asked.
-    """
-    if site.bases == "packages":
-        return None
-    if image.digest is None and not engine.embedded and (digest := engine.registry_digest(image.image)):
-        report.line(f"{image.image} is {digest} today; matrix.yaml does not pin it, so this image is for local use")
-        image = Base(image=image.image, digest=digest)
-    return registry_reference(image)
-
-
-def named_contexts(
-    matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
-) -> tuple[tuple[str, str], ...]:
-    """What the Dockerfiles' ``FROM base`` and ``FROM devel`` are on this machine.
-
-    Raises RegistryFailure for a job whose kernels need a compiler image that cannot be had.
-    """
-    contexts: dict[str, str] = {}
-    for job in jobs:
-        cuda = job.variant.cuda
-        if job.variant.kernel is None or cuda is None or matrix.toolkits[cuda].nvcc != "devel-image":
-            continue
-        devel = matrix.devel_images[cuda]
-        reference = resolve(devel, engine, site, report)
-        if reference is None:
-            raise RegistryFailure(
-                f"{job.variant.id} cannot be built here: no compiler for CUDA {cuda}",
-                cause=f"nvcc {cuda} comes in {devel.image}, which has no digest in matrix.yaml and no registry here",
-                do=f"use an engine that reaches a registry, or take sdpa: ./inv plan --cuda {cuda} --attention sdpa",
-                where=matrix.where("devel_images", cuda, "digest"),
-            )
-        contexts["devel"] = f"docker-image://{reference}"
-    with report.step("base image"):
-        base = resolve(matrix.bases["bookworm"], engine, site, report)
-        contexts["base"] = base_context("bookworm", engine, registry=base, say=report.line)
-    return tuple(contexts.items())
-
-
 def _bake(
     checkout: Checkout, matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
 ) -> None:
     """One `docker buildx bake` for all of them: BuildKit shares and parallelises."""
-    contexts = named_contexts(matrix, jobs, engine, site, report)
+    contexts = supplies.named_contexts(matrix, jobs, engine, site, report)
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
-        secrets = _secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
+        secrets = supplies.secrets(Path(folder), site, supplies.unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
         override.write_text(
             bake.override_file({job.variant.id: job.staging for job in jobs}, bake.Site(contexts, secrets)),
@@ -170,26 +123,6 @@ def _bake(
         if facts is None:
             raise CheckFailed(f"the build of {job.variant.id} ended well but left no image", where=str(log))
         report.line(f"built {job.variant.id}: {human_bytes(facts.size)} unpacked")
-
-
-def unlocked_indexes(matrix: Matrix, jobs: Sequence[Job]) -> tuple[str, ...]:
-    """Package indexes that jobs without a lock need beside the default one."""
-    keys = [(job.variant.stack, job.variant.engine) for job in jobs if job.state != "locked"]
-    return tuple(dict.fromkeys(index for key in keys for index in lock_indexes(matrix, *key)))
-
-
-def _secrets(folder: Path, site: SiteSettings, indexes: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Build secrets of this site: id -> file. They exist while a RUN step does, and in no layer."""
-    sources = {"apt": apt_sources(own=site.apt), "apt-toolkit": apt_sources(TOOLKIT_SUITE, "non-free")}
-    found: dict[str, Path | None] = {"ca": ca_bundle(site.ca), "uv": site.uv, "pip": site.pip}
-    if indexes:
-        own = site.uv.read_text(encoding="utf-8") if site.uv else ""
-        sources["uv"] = own + "".join(f'\n[[index]]\nurl = "{index}"\n' for index in indexes)
-    for name, text in sources.items():
-        if text:
-            found[name] = folder / name
-            (folder / name).write_text(text, encoding="utf-8")
-    return tuple((name, str(path)) for name, path in found.items() if path)
 
 
 def _run_logged(checkout: Checkout, argv: Sequence[str], env: Mapping[str, str], log: Path, report: Report) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images import listing, process
 from images import plan as planning
-from images import process
 from images.checkout import Checkout, write_atomically
 from images.errors import CheckFailed, EngineUnreachable, NothingSelected, RegistryFailure, UsageError
 from images.nearest import nearest
@@ -19,7 +19,7 @@ from images.render import GENERATED, compile_template, differences
 from images.render import render as render_files
 from images.report import Report, human_bytes, print_error
 from images.states import all_locks, lock_indexes, lock_inputs, lock_states, why_unlocked
-from images.variants import Excluded, Variant, make_variants
+from images.variants import Variant, make_variants
 
 CHECKOUT = Checkout(Path(__file__).resolve().parent.parent)
 
@@ -69,7 +69,7 @@ def plan(words: Words, json: bool) -> None:
     states = lock_states(matrix, CHECKOUT.locks)
     built = _built_states(matrix, chosen, states)
     if json:
-        _print_json([variant_json(matrix.image, v, states[v.lock], built.get(v.id)) for v in chosen])
+        _print_json([listing.variant_json(matrix.image, v, states[v.lock], built.get(v.id)) for v in chosen])
         return
     report = Report()
     rows = [[v.id, v.engine, v.cuda or "-", v.min_driver or "-", states[v.lock], built.get(v.id, "?")] for v in chosen]
@@ -82,25 +82,6 @@ def plan(words: Words, json: bool) -> None:
     report.line(f"{len(chosen)} of {len(variants.valid)} variants; left out: {len(variants.excluded)} (./inv explain)")
     if len(chosen) == 1:
         report.next_command(f"./inv build --only '{chosen[0].id}'")
-
-
-def variant_json(image: str, variant: Variant, state: str, built: str | None) -> dict[str, Any]:
-    """A variant for scripts and CI."""
-    return {
-        "id": variant.id,
-        "tags": [f"{image}:{variant.id}"],
-        "stack": variant.stack,
-        "cuda": variant.cuda,
-        "archs": [str(arch) for arch in variant.archs],
-        "attention": variant.attention,
-        "engine": variant.engine,
-        "pins": {p: {"version": pin.version, "from": pin.origin, "mark": pin.mark} for p, pin in variant.pins},
-        "kernel": variant.kernel.package if variant.kernel else None,
-        "min_driver": variant.min_driver,
-        "notes": [note.id for note in variant.notes],
-        "state": state,
-        "image": built,
-    }
 
 
 def _running_engine() -> Any:
@@ -137,43 +118,15 @@ def explain(words: Words, json: bool) -> None:
     matrix, variants, wanted = _selected(words)
     found = planning.explain(matrix, variants, wanted)
     if json:
-        _print_json([excluded_json(one) for one in found])
+        _print_json([listing.excluded_json(one) for one in found])
         return
     report = Report()
     if not found:
         report.line("nothing is left out by these selectors")
         report.next_command("./inv plan", "the same selectors show what there is")
         return
-    by_rule: dict[str, list[Excluded]] = {}
-    for one in found:
-        by_rule.setdefault(one.rules[0].id, []).append(one)
-    for members in by_rule.values():
-        rule = members[0].rules[0]
-        print(f"{rule.id}\n  why: {rule.reason}\n  source: [{rule.mark}] {rule.source}")
-        for one in members:
-            others = f" (also: {', '.join(r.id for r in one.rules[1:])})" if len(one.rules) > 1 else ""
-            instead = f" -> {one.nearest}" if one.nearest else " -> nothing fits this card"
-            print(f"    {one.id}{instead}{others}")
+    print("\n".join(listing.excluded_lines(found)))
     report.line(f"{len(found)} combinations left out; '->' is the nearest one that can be")
-
-
-def excluded_json(excluded: Excluded) -> dict[str, Any]:
-    """An excluded point for scripts."""
-    point = excluded.point
-    first = excluded.rules[0]
-    return {
-        "id": excluded.id,
-        "stack": point.stack,
-        "engine": point.engine,
-        "attention": point.attention,
-        "archs": [str(arch) for arch in point.archs],
-        "rule": first.id,
-        "reason": first.reason,
-        "source": first.source,
-        "mark": first.mark,
-        "nearest": excluded.nearest or None,
-        "rules": [rule.id for rule in excluded.rules],
-    }
 
 
 def render(check: bool) -> None:

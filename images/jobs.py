@@ -16,10 +16,11 @@ from images.matrix import Matrix
 from images.render import render_dockerfile
 from images.variants import Variant
 
-# What a build needs free on the engine's disk, in bytes: measured on the first image of a lock (its layers, the build
-# cache and package cache that go with them), and on a further image of the same lock.
-FIRST_IMAGE = {"vllm": 24_000_000_000, "transformers": 14_000_000_000}
-FURTHER_IMAGE = 3_000_000_000
+# What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
+# NVIDIA's layer, the environment, its copy in the runtime image, and the kernels' own environment; then on one more.
+FIRST_IMAGE = {"vllm": 18_000_000_000, "transformers": 10_000_000_000}
+FIRST_CPU_IMAGE = 10_000_000_000
+FURTHER_IMAGE = 6_000_000_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def disk_needed(jobs: Iterable[Job]) -> int:
     seen: set[str] = set()
     total = 0
     for job in jobs:
-        total += FURTHER_IMAGE if job.variant.lock in seen else FIRST_IMAGE[job.variant.engine]
+        first = FIRST_IMAGE[job.variant.engine] if job.variant.cuda else FIRST_CPU_IMAGE
+        total += FURTHER_IMAGE if job.variant.lock in seen else first
         seen.add(job.variant.lock)
     return total
 

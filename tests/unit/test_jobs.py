@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from images.build import check_disk, interesting, last_error, named_contexts, resolve
+from images.build import check_disk, interesting, last_error
 from images.checkout import Checkout
 from images.engine import Engine
 from images.errors import CardstockError, RegistryFailure
@@ -19,6 +19,7 @@ from images.matrix import Base
 from images.render import compile_template
 from images.report import Report
 from images.site import SiteSettings
+from images.supplies import named_contexts, resolve
 from tests.unit.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -79,7 +80,7 @@ def test_a_disk_too_small_is_told_before_anything_starts() -> None:
     assert disk_needed([job(), job("cu124-vllm0.8.5.post1-xformers-sm70")]) == FIRST_IMAGE["vllm"] + FURTHER_IMAGE
     with pytest.raises(CardstockError, match="disk is too small") as caught:
         check_disk(Disk(5_000_000_000), [job()])  # type: ignore[arg-type]
-    assert "24.0 GB needed, 5.00 GB free" in caught.value.what
+    assert "18.0 GB needed, 5.00 GB free" in caught.value.what
     assert "--prune" in caught.value.do
     check_disk(Disk(need), [job()])  # type: ignore[arg-type]
     check_disk(Disk(None), [job()])  # type: ignore[arg-type]
