@@ -30,8 +30,10 @@ case "$*" in
         sleep 0.2
         rm -rf .venv && mkdir -p .venv/bin
         cp "$0" .venv/bin/python
-        printf '#!/bin/sh\\necho "invoke in $PWD:" "$@"\\n' >.venv/bin/invoke
-        chmod +x .venv/bin/invoke ;;
+        ;;
+    "-m images.program"*)
+        shift 2
+        echo "invoke in $PWD:" "$@" ;;
     "-m pip install"*) exit "${PIP_FAILS:-0}" ;;
 esac
 """
