@@ -28,9 +28,9 @@ LOGS = "build/logs"
 RECORDS = "build/records"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
-# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", "#15 61.2 [3/34] c++ …".
+# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", and what kernel-build says of itself.
 _STAGE = re.compile(r"#\d+ \[(?P<stage>[^\]]+)\] (?P<what>.+)")
-_OBJECT = re.compile(r"#\d+ [\d.]+ \[(?P<at>\d+)/(?P<of>\d+)\] ")
+_KERNEL = re.compile(r"#\d+ [\d.]+ kernel-build: (?P<said>.+)")
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def _run_logged(checkout: Checkout, argv: Sequence[str], env: Mapping[str, str],
 
 def interesting(line: str) -> str | None:
     """The line of BuildKit's progress as people should see it, None for most."""
-    if match := _OBJECT.match(line):
-        return f"compiled {match['at']} of {match['of']} objects" if int(match["at"]) % 5 == 0 else None
+    if match := _KERNEL.match(line):
+        return f"kernel: {match['said']}"
     match = _STAGE.match(line)
     if match is None or match["stage"].startswith("internal"):
         return None

@@ -110,8 +110,8 @@ def test_a_tag_is_resolved_to_a_digest_by_the_users_own_engine_only() -> None:
     [
         ("#12 [venv 3/5] RUN --mount=x [install]", "[venv 3/5] RUN --mount=x [install]"),
         ("#1 [internal] load build definition", None),
-        ("#15 61.2 [5/34] c++ -MMD x.o", "compiled 5 of 34 objects"),
-        ("#15 61.2 [6/34] c++ -MMD x.o", None),
+        ("#17 117.0 kernel-build: xformers  [13/33] after 115 s", "kernel: xformers  [13/33] after 115 s"),
+        ("#17 117.0 env TORCH_CUDA_ARCH_LIST=7.5", None),
         ("#12 DONE 3.2s", None),
         ("", None),
     ],
