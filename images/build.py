@@ -28,7 +28,7 @@ LOGS = "build/logs"
 RECORDS = "build/records"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
-# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", and what kernel-build says of itself.
+# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", and what kernel-build says.
 _STAGE = re.compile(r"#\d+ \[(?P<stage>[^\]]+)\] (?P<what>.+)")
 _KERNEL = re.compile(r"#\d+ [\d.]+ kernel-build: (?P<said>.+)")
 
