@@ -165,5 +165,7 @@ def start_daemon(argv: Sequence[str], log: Path, *, env: Mapping[str, str] | Non
             stderr=subprocess.STDOUT,
             start_new_session=True,
             close_fds=True,
+            # The folder this was typed in may be removed while the daemon lives, and what it starts would break.
+            cwd="/",
         )
     return child.pid

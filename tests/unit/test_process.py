@@ -152,6 +152,7 @@ def test_a_daemon_has_its_own_session_and_appends_to_its_log(tmp_path: Path) -> 
     try:
         assert wait_until(lambda: log.read_text() == "before\nout\nerr\n")
         assert os.getsid(pid) == pid
+        assert Path(f"/proc/{pid}/cwd").resolve() == Path("/")  # not a checkout that may go
     finally:
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
