@@ -108,6 +108,14 @@ def smoke(
     commands.run(lambda: commands.smoke(words, image or None, model or None, gpus or None, json), debug)
 
 
+@task(iterable=LISTS, help=SELECT)
+def served(
+    c: Any, arch: Any, only: Any, cuda: str = "", attention: str = "", all: bool = False, debug: bool = False
+) -> None:
+    """Record which libraries the server of built images loads; the audit's gate asks these lists."""
+    commands.run(lambda: commands.served(commands.Words(arch, cuda, attention, only, all)), debug)
+
+
 @task(help={"start": "", "stop": "", "status": "", "prune": "down to its limit", "everything": "with --prune: all"})
 def engine(
     c: Any,

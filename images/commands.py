@@ -268,6 +268,27 @@ def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, 
         raise CheckFailed(f"smoke failed: {', '.join(bad)}", where="build/records")
 
 
+def served(words: Words) -> None:
+    """`invoke served`."""
+    from images import served as recording
+    from images.build import PYTHON_IN_IMAGE
+    from images.engine import connect
+
+    matrix, variants, wanted = _selected(words)
+    report = Report()
+    docker = connect(say=report.line)
+    for variant in planning.select(matrix, variants, wanted):
+        image = f"{matrix.image}:{variant.id}"
+        if docker.inspect(image) is None:
+            raise NothingSelected(f"{image} is not built", do=f"./inv build --only '{variant.id}'")
+        with report.step(f"libraries that {variant.served} loads") as step:
+            libraries = recording.record(docker, image, PYTHON_IN_IMAGE, variant.modules)
+            path = CHECKOUT.root / recording.FOLDER / f"{variant.served}.txt"
+            write_atomically(path, recording.render(libraries, variant.id))
+            step.note(f"{len(libraries)} libraries")
+    report.next_command("git diff images/smoke/served", "commit what changed")
+
+
 def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
     """`invoke engine`: without a flag, its status."""
     from images import embedded

@@ -73,6 +73,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9.]+)*$")]
 ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._/:-]+$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
 
 
@@ -215,6 +216,24 @@ class Note(_Part):
     mark: Mark
 
 
+class Serving(_Part):
+    """Modules that the server of some points imports."""
+
+    when: When
+    modules: list[ModuleName]
+
+
+class Gap(_Part):
+    """A library (glob below site-packages) that lacks code for some cards, and why that does no harm."""
+
+    id: Name
+    when: When
+    library: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
+    reason: str
+    source: str
+    mark: Mark
+
+
 class Matrix(_Part):
     """The whole of matrix.yaml."""
 
@@ -234,6 +253,8 @@ class Matrix(_Part):
     exclude: list[Rule]
     settings: list[Setting]
     notes: list[Note]
+    serving: list[Serving]
+    gaps: list[Gap]
 
     _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
     _path: str = PrivateAttr(default="matrix.yaml")

@@ -18,11 +18,13 @@ from images.matrix import (
     Attention,
     DeviceCode,
     Engine,
+    Gap,
     Matrix,
     Note,
     PackageName,
     Pin,
     Rule,
+    Serving,
     Setting,
     Toolkit,
     When,
@@ -91,6 +93,8 @@ class Judge:
         self._rules: dict[tuple[str, Engine], tuple[_Residue[Rule], ...]] = {}
         self._settings: dict[tuple[str, Engine], tuple[_Residue[Setting], ...]] = {}
         self._notes: dict[tuple[str, Engine], tuple[_Residue[Note], ...]] = {}
+        self._serving: dict[tuple[str, Engine], tuple[_Residue[Serving], ...]] = {}
+        self._gaps: dict[tuple[str, Engine], tuple[_Residue[Gap], ...]] = {}
         for stack_name, stack in matrix.stacks.items():
             for engine, engine_set in stack.engines.items():
                 key = (stack_name, engine)
@@ -102,6 +106,8 @@ class Judge:
                 self._rules[key] = tuple(rules)
                 self._settings[key] = self._residues(matrix.settings, key, versions)
                 self._notes[key] = self._residues(matrix.notes, key, versions)
+                self._serving[key] = self._residues(matrix.serving, key, versions)
+                self._gaps[key] = self._residues(matrix.gaps, key, versions)
 
     @staticmethod
     def _residues(among: Iterable[T], key: tuple[str, Engine], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
@@ -129,6 +135,15 @@ class Judge:
     def notes(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Note, ...]:
         """What a user of this point should know."""
         return tuple(r.of for r in self._notes[stack, engine] if r.holds(attention, archs))
+
+    def modules(self, stack: str, engine: Engine, attention: Attention) -> tuple[str, ...]:
+        """Modules that the server of these points imports."""
+        found = (r.of for r in self._serving[stack, engine] if r.holds(attention, ()))
+        return tuple(dict.fromkeys(module for serving in found for module in serving.modules))
+
+    def gaps(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Gap, ...]:
+        """Known gaps that do no harm on this point."""
+        return tuple(r.of for r in self._gaps[stack, engine] if r.holds(attention, archs))
 
 
 def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:

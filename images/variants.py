@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from images.arch import Arch, join_sm, parse_arch
-from images.matrix import Attention, Engine, Matrix, Note, PackageName, Pin, Rule, Stack
+from images.matrix import Attention, Engine, Gap, Matrix, Note, PackageName, Pin, Rule, Stack
 from images.rules import Judge
 
 
@@ -51,6 +51,13 @@ class Variant:
     env: tuple[tuple[str, str], ...]
     args: tuple[str, ...]
     notes: tuple[Note, ...] = field(repr=False)
+    gaps: tuple[Gap, ...] = field(default=(), repr=False)
+    modules: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def served(self) -> str:
+        """Name of the list of libraries its server loads, shared by all archs of a stack's attention."""
+        return f"{self.lock}-{self.attention}"
 
     @property
     def lock(self) -> str:
@@ -156,6 +163,8 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         env=tuple(sorted(env.items())),
         args=tuple(args),
         notes=judge.notes(point.stack, point.engine, point.attention, point.archs),
+        gaps=judge.gaps(point.stack, point.engine, point.attention, point.archs),
+        modules=judge.modules(point.stack, point.engine, point.attention),
     )
 
 
