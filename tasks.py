@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from invoke.tasks import task
 
 from images import commands
@@ -21,43 +19,25 @@ JSON = {"json": "machine-readable, on stdout alone"}
 
 
 @task(iterable=LISTS, help=SELECT | JSON)
-def plan(
-    c: Any,
-    arch: Any,
-    only: Any,
-    cuda: str = "",
-    attention: str = "",
-    all: bool = False,
-    json: bool = False,
-    debug: bool = False,
-) -> None:
+def plan(c, arch, only, cuda="", attention="", all=False, json=False, debug=False):
     """What would be built, and in what state it is."""
     commands.run(lambda: commands.plan(commands.Words(arch, cuda, attention, only, all), json), debug)
 
 
 @task(iterable=LISTS, help=SELECT | JSON)
-def explain(
-    c: Any,
-    arch: Any,
-    only: Any,
-    cuda: str = "",
-    attention: str = "",
-    all: bool = False,
-    json: bool = False,
-    debug: bool = False,
-) -> None:
+def explain(c, arch, only, cuda="", attention="", all=False, json=False, debug=False):
     """Every combination left out: the rule, its reason and source, the nearest one that can be."""
     commands.run(lambda: commands.explain(commands.Words(arch, cuda, attention, only, all), json), debug)
 
 
 @task(help={"check": "write nothing, fail on a difference"})
-def render(c: Any, check: bool = False, debug: bool = False) -> None:
+def render(c, check=False, debug=False):
     """Dockerfiles, docker-bake.json and the schema, from matrix.yaml."""
     commands.run(lambda: commands.render(check), debug)
 
 
 @task(help={"stack": "one stack only, such as cu124", "check": "write nothing, show the states"})
-def lock(c: Any, stack: str = "", check: bool = False, debug: bool = False) -> None:
+def lock(c, stack="", check=False, debug=False):
     """Exact versions and hashes for the stacks whose indexes can be reached."""
     commands.run(lambda: commands.lock(stack, check), debug)
 
@@ -67,18 +47,7 @@ def lock(c: Any, stack: str = "", check: bool = False, debug: bool = False) -> N
     help=SELECT
     | {"dry-run": "print the bake plan, touch nothing", "no-smoke": "do not prove", "gpus": "prove on cards: all"},
 )
-def build(
-    c: Any,
-    arch: Any,
-    only: Any,
-    cuda: str = "",
-    attention: str = "",
-    all: bool = False,
-    dry_run: bool = False,
-    no_smoke: bool = False,
-    gpus: str = "",
-    debug: bool = False,
-) -> None:
+def build(c, arch, only, cuda="", attention="", all=False, dry_run=False, no_smoke=False, gpus="", debug=False):
     """Build, prove and tag images; what is up to date is left alone."""
     words = commands.Words(arch, cuda, attention, only, all)
     commands.run(lambda: commands.build(words, dry_run=dry_run, smoke=not no_smoke, gpus=gpus or None), debug)
@@ -90,59 +59,37 @@ def build(
     | JSON
     | {"image": "this image instead of the selected ones", "model": "also ask a real checkpoint", "gpus": "all"},
 )
-def smoke(
-    c: Any,
-    arch: Any,
-    only: Any,
-    cuda: str = "",
-    attention: str = "",
-    all: bool = False,
-    image: str = "",
-    model: str = "",
-    gpus: str = "",
-    json: bool = False,
-    debug: bool = False,
-) -> None:
+def smoke(c, arch, only, cuda="", attention="", all=False, image="", model="", gpus="", json=False, debug=False):
     """Prove images: stack, canary, server."""
     words = commands.Words(arch, cuda, attention, only, all)
     commands.run(lambda: commands.smoke(words, image or None, model or None, gpus or None, json), debug)
 
 
 @task(iterable=LISTS, help=SELECT)
-def served(
-    c: Any, arch: Any, only: Any, cuda: str = "", attention: str = "", all: bool = False, debug: bool = False
-) -> None:
+def served(c, arch, only, cuda="", attention="", all=False, debug=False):
     """Record which libraries the server of built images loads; the audit's gate asks these lists."""
     commands.run(lambda: commands.served(commands.Words(arch, cuda, attention, only, all)), debug)
 
 
 @task(help={"start": "", "stop": "", "status": "", "prune": "down to its limit", "everything": "with --prune: all"})
-def engine(
-    c: Any,
-    start: bool = False,
-    stop: bool = False,
-    status: bool = False,
-    prune: bool = False,
-    everything: bool = False,
-    debug: bool = False,
-) -> None:
+def engine(c, start=False, stop=False, status=False, prune=False, everything=False, debug=False):
     """The embedded Docker engine of a machine that has none."""
     commands.run(lambda: commands.engine(start=start, stop=stop, prune=prune, everything=everything), debug)
 
 
 @task(help={"name": "one measurement; all of them without it"})
-def bench(c: Any, name: str = "", debug: bool = False) -> None:
+def bench(c, name="", debug=False):
     """The measurements; all of them, or the named ones."""
     commands.run(lambda: commands.bench([name] if name else []), debug)
 
 
 @task
-def lint(c: Any, debug: bool = False) -> None:
+def lint(c, debug=False):
     """ruff, mypy --strict, hadolint on every Dockerfile, zizmor on the workflows."""
     commands.run(commands.lint, debug)
 
 
 @task(help={"engine": "only the tests that need a Docker engine", "unit": "only those that need nothing"})
-def test(c: Any, engine: bool = False, unit: bool = False, debug: bool = False) -> None:
+def test(c, engine=False, unit=False, debug=False):
     """The tests: all that this machine can run, or one kind."""
     commands.run(lambda: commands.test(engine=engine, unit=unit), debug)
