@@ -1,0 +1,137 @@
+"""Containers and entries of device code, and which entries the driver would take for a card."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from images.device_code.layout import Data, Section, SlimRefused
+
+CONTAINER = struct.Struct("<IHHQ")
+CONTAINER_MAGIC = 0xBA55ED50
+_ENTRY = struct.Struct("<HHIQ")
+_ENTRY_HEADERS = range(64, 4097, 8)
+_CHUNK = 4096
+PTX, SASS, SASS_OTHER = 1, 2, 0x10
+
+# From this major on a number may stand for code of one card alone (9.0a, 10.0a), which the header does not tell.
+_SUFFIXED = 9
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry with its header: ``offset`` in the file, ``size`` in bytes, ``arch`` as 75 for sm_75."""
+
+    kind: int
+    arch: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container: ``offset`` of its header in the file, ``size`` with the header in bytes."""
+
+    offset: int
+    size: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, order=True)
+class Wanted:
+    """A card's capability as one number (75), and whether PTX is to stay for later cards."""
+
+    number: int
+    ptx: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number // 10}.{self.number % 10}{'+PTX' if self.ptx else ''}"
+
+
+def parse_wanted(text: str) -> Wanted:
+    """Read "7.5", "12.0" or "8.0+PTX"; a suffix (9.0a) changes nothing here. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,2})\.(\d)[af]?(\+ptx)?", text.strip().lower())
+    if match is None or match[1].startswith("0"):
+        raise ValueError(f"{text!r} is not a compute capability such as 7.5")
+    return Wanted(int(match[1]) * 10 + int(match[2]), match[3] is not None)
+
+
+def read_containers(data: Data, section: Section) -> list[Container]:
+    """All containers of ``section``. Raises SlimRefused for a byte that is neither theirs nor zero padding."""
+    found = []
+    at, end = section.offset, section.end
+    while (at := _skip_zeros(data, at, end)) < end:
+        if at % 8 or end - at < CONTAINER.size:
+            raise SlimRefused("a container is cut short or not aligned to 8", at)
+        magic, version, header, payload = CONTAINER.unpack_from(data, at)
+        if (magic, version, header) != (CONTAINER_MAGIC, 1, CONTAINER.size):
+            raise SlimRefused("not a container of device code that is known", at)
+        size = CONTAINER.size + payload
+        if payload % 8 or size > end - at:
+            raise SlimRefused("a container runs past its section", at)
+        found.append(Container(at, size, tuple(_entries(data, at + CONTAINER.size, at + size))))
+        at += size
+    return found
+
+
+def _skip_zeros(data: Data, at: int, end: int) -> int:
+    while at < end:
+        chunk = data[at : min(at + _CHUNK, end)]
+        rest = chunk.lstrip(b"\0")
+        if rest:
+            return (at + len(chunk) - len(rest)) & ~7
+        at += len(chunk)
+    return end
+
+
+def _entries(data: Data, at: int, end: int) -> Iterable[Entry]:
+    while at < end:
+        if end - at < _ENTRY_HEADERS[0]:
+            raise SlimRefused("an entry is cut short", at)
+        kind, _, header, payload = _ENTRY.unpack_from(data, at)
+        (arch,) = struct.unpack_from("<I", data, at + 28)
+        if kind not in (PTX, SASS, SASS_OTHER):
+            raise SlimRefused(f"an entry of the unknown kind {kind:#x}", at)
+        if header not in _ENTRY_HEADERS or payload % 8 or header + payload > end - at:
+            raise SlimRefused("an entry of an unknown shape", at)
+        if not 10 <= arch < 1000:
+            raise SlimRefused(f"an entry for the unknown arch {arch}", at)
+        yield Entry(kind, arch, at, header + payload)
+        at += header + payload
+
+
+def pick(entries: Iterable[Entry], wanted: Iterable[Wanted]) -> tuple[Entry, ...]:
+    """The entries that the driver may take for any of the cards, in their order. An arch number stays as a whole."""
+    entries = tuple(entries)
+    sass = {entry.arch for entry in entries if entry.kind != PTX}
+    ptx = {entry.arch for entry in entries if entry.kind == PTX}
+    numbers: set[tuple[bool, int]] = set()
+    for card in wanted:
+        numbers |= _picked(card, sass, ptx)
+    return tuple(entry for entry in entries if (entry.kind == PTX, entry.arch) in numbers)
+
+
+def keep(entries: Sequence[Entry], picked: Sequence[Entry], *, hollow: bool = False) -> tuple[Entry, ...]:
+    """What stays of a container: ``picked``, or where that is none its smallest entry (nothing, if ``hollow``).
+
+    With an entry left the driver still says "no kernel image" of it, as of the untouched one.
+    """
+    if picked or not entries or hollow:
+        return tuple(picked)
+    return (min(entries, key=lambda entry: (entry.size, entry.offset)),)
+
+
+def _picked(card: Wanted, sass: set[int], ptx: set[int]) -> set[tuple[bool, int]]:
+    """(is PTX, arch number) of what ``card`` may be given."""
+    lower = {number for number in sass if number // 10 == card.number // 10 and number <= card.number}
+    older = [number for number in ptx if number <= card.number]
+    fallback = {(True, max(older))} if older else set()
+    if not lower:
+        return fallback
+    best = max(lower)
+    picked = {(False, best)}
+    if best != card.number and best // 10 >= _SUFFIXED:
+        picked = {(False, number) for number in lower} | fallback
+    return picked | (fallback if card.ptx else set())

@@ -1,0 +1,258 @@
+"""What becomes of one library's bytes: which ranges stay, which pages go back, which words change."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from images.device_code.choose import CONTAINER, CONTAINER_MAGIC, Container, Entry, Wanted, keep, pick, read_containers
+from images.device_code.layout import (
+    PAGE,
+    PT_GNU_PROPERTY,
+    PT_LOAD,
+    PT_NOTE,
+    SHF_ALLOC,
+    SHF_COMPRESSED,
+    Data,
+    Layout,
+    Section,
+    Segment,
+    SlimRefused,
+    device_sections,
+    read_layout,
+)
+from images.device_code.relocations import check_wrappers, pointers, symbols
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of the new file: ``size`` bytes of the old one from ``source``, or ``literal``, or zeros if neither."""
+
+    size: int
+    source: int | None = None
+    literal: bytes = b""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Whole pages of the old file, ``start`` to ``end``, that the new one lacks."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes given back."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The new file: ``pieces`` in order, then ``patches`` (offset in the new file, bytes). No pieces: unchanged.
+
+    ``before`` and ``after`` are the entries of all containers; ``emptied`` counts the containers that hold nothing
+    for any wanted card.
+    """
+
+    before: tuple[Entry, ...] = ()
+    after: tuple[Entry, ...] = ()
+    emptied: int = 0
+    pieces: tuple[Piece, ...] = ()
+    patches: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The new file's, in bytes."""
+        return sum(piece.size for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """One section of device code: its new bytes, where they end in old offsets, and old -> new addresses."""
+
+    index: int
+    section: Section
+    pieces: tuple[Piece, ...]
+    end: int
+    moved: dict[int, int]
+
+
+def make_plan(data: Data, wanted: Sequence[Wanted], *, hollow: bool = False) -> Plan:
+    """What slimming ``data`` for the cards ``wanted`` does; ``hollow`` as in `keep`. Reads headers only.
+
+    Raises SlimRefused.
+    """
+    layout = read_layout(data)
+    packed, before, after, emptied = [], [], [], 0
+    for index, section in device_sections(layout):
+        containers = read_containers(data, section)
+        picked = [pick(container.entries, wanted) for container in containers]
+        kept = [
+            keep(container.entries, some, hollow=hollow) for container, some in zip(containers, picked, strict=True)
+        ]
+        before += [entry for container in containers for entry in container.entries]
+        after += [entry for entries in kept for entry in entries]
+        emptied += sum(bool(container.entries) and not some for container, some in zip(containers, picked, strict=True))
+        if any(len(container.entries) != len(entries) for container, entries in zip(containers, kept, strict=True)):
+            packed.append(_pack(index, section, containers, kept))
+    if not packed:
+        return Plan(tuple(before), tuple(before), emptied)
+    _check_sections(layout, packed)
+    words = _words(data, layout, packed)
+    gaps, segments = _cut(layout, packed)
+    patches = [(_moved(gaps, at), struct.pack("<Q", value)) for at, value in words]
+    patches += _headers(data, layout, packed, gaps, segments)
+    return Plan(tuple(before), tuple(after), emptied, tuple(_pieces(layout, packed, gaps)), tuple(patches))
+
+
+def _pack(index: int, section: Section, containers: Sequence[Container], kept: Sequence[tuple[Entry, ...]]) -> _Packed:
+    """Containers back to back from the section's start. Their sizes are multiples of 8, and so stay aligned to 8."""
+    if (section.addr - section.offset) % PAGE or section.addr % 8:
+        raise SlimRefused("the section of device code is not aligned", section.offset)
+    at, pieces, moved = section.offset, [], {}
+    for container, entries in zip(containers, kept, strict=True):
+        payload = sum(entry.size for entry in entries)
+        moved[section.addr + container.offset - section.offset] = section.addr + at - section.offset
+        pieces.append(Piece(CONTAINER.size, None, CONTAINER.pack(CONTAINER_MAGIC, 1, CONTAINER.size, payload)))
+        pieces += [Piece(entry.size, entry.offset) for entry in entries]
+        at += CONTAINER.size + payload
+    return _Packed(index, section, tuple(pieces), at, moved)
+
+
+def _check_sections(layout: Layout, packed: Sequence[_Packed]) -> None:
+    """Nothing else may lie in a section of device code, and every such section must be a plain one."""
+    for one in packed:
+        section = one.section
+        if not section.flags & SHF_ALLOC or section.flags & SHF_COMPRESSED:
+            raise SlimRefused("device code that no program loads", section.offset)
+        for index, other in enumerate(layout.sections[1:], 1):
+            if index != one.index and other.offset < section.end and section.offset < other.end:
+                raise SlimRefused(f"section {other.name} lies in the device code", section.offset)
+        for start, size in (
+            (0, 64),
+            (layout.phoff, 56 * len(layout.segments)),
+            (layout.shoff, 64 * len(layout.sections)),
+        ):
+            if start < section.end and section.offset < start + size:
+                raise SlimRefused("a header table lies in the device code", section.offset)
+
+
+def _words(data: Data, layout: Layout, packed: Sequence[_Packed]) -> list[tuple[int, int]]:
+    """(offset in the old file, new value) of every word that leads to a container."""
+    words: list[tuple[int, int]] = []
+    slots: set[int] = set()
+    for index, section in device_sections(layout):
+        found, filled = pointers(data, layout, section)
+        slots |= filled
+        for one in packed:
+            if one.index != index:
+                continue
+            for pointer in found:
+                if pointer.target not in one.moved:
+                    raise SlimRefused("a relocation leads into the middle of a container", pointer.offset)
+                words.append((pointer.offset, one.moved[pointer.target]))
+            if set(one.moved) - {pointer.target for pointer in found}:
+                raise SlimRefused("a container that no relocation leads to", section.offset)
+            words += symbols(data, layout, index, one.moved)
+    check_wrappers(data, layout, slots)
+    for at, _ in words:
+        if any(one.section.offset - 8 < at < one.section.end for one in packed):
+            raise SlimRefused("a pointer lies in the device code", at)
+    return words
+
+
+def _cut(layout: Layout, packed: Sequence[_Packed]) -> tuple[list[Gap], list[Segment]]:
+    """The pages that go back, and the program headers of the old offsets around them."""
+    gaps: list[Gap] = []
+    segments = list(layout.segments)
+    for one in sorted(packed, key=lambda one: one.end - one.section.end):
+        start, end = -(-one.end // PAGE) * PAGE, one.section.end // PAGE * PAGE
+        if end <= start:
+            continue
+        split = _split(segments, one.section, Gap(start, end))
+        if split is None:
+            if not gaps:
+                raise SlimRefused("no program header is spare for the second part of a segment", layout.phoff)
+            continue  # a second, smaller section of device code: zeros take its place
+        segments = split
+        gaps.append(Gap(start, end))
+    aligned = max((section.align for section in layout.sections if section.flags & SHF_ALLOC), default=0)
+    if gaps and aligned > PAGE:
+        raise SlimRefused(f"a section wants to be aligned to {aligned:#x}", layout.shoff)
+    if gaps:
+        segments = [replace(one, align=PAGE) if one.kind == PT_LOAD else one for one in segments]
+    return sorted(gaps, key=lambda gap: gap.start), segments
+
+
+def _split(segments: Sequence[Segment], section: Section, gap: Gap) -> list[Segment] | None:
+    """The headers with the PT_LOAD around ``gap`` in two; None if no header can be spared for the second."""
+    owners = [s for s in segments if s.kind == PT_LOAD and s.offset <= section.offset and section.end <= s.end]
+    if len(owners) != 1 or owners[0].vaddr + section.offset - owners[0].offset != section.addr:
+        raise SlimRefused("the device code is not in one loaded segment", section.offset)
+    (owner,) = owners
+    for other in segments:
+        if other is not owner and other.filesz and other.offset < gap.end and gap.start < other.end:
+            raise SlimRefused("another segment reaches into the device code", section.offset)
+    head = gap.start - owner.offset
+    first = replace(owner, filesz=head, memsz=head)
+    result = list(segments)
+    at = result.index(owner)
+    tail = gap.end - owner.offset
+    if section.end == owner.end and owner.memsz == owner.filesz:
+        result[at] = first
+        return result
+    second = replace(
+        owner,
+        offset=gap.end,
+        vaddr=owner.vaddr + tail,
+        paddr=owner.paddr + tail,
+        filesz=owner.filesz - tail,
+        memsz=owner.memsz - tail,
+    )
+    spare = _spare(segments)
+    if spare is None:
+        return None
+    result[at : at + 1] = [first, second]
+    del result[spare + (spare > at)]
+    return result
+
+
+def _spare(segments: Sequence[Segment]) -> int | None:
+    """A header that no loader misses: GNU_PROPERTY where a PT_NOTE says the same, else a PT_NOTE, else the former."""
+    notes = [index for index, segment in enumerate(segments) if segment.kind == PT_NOTE]
+    properties = [index for index, segment in enumerate(segments) if segment.kind == PT_GNU_PROPERTY]
+    said = {(segments[index].offset, segments[index].filesz) for index in notes}
+    twice = [index for index in properties if (segments[index].offset, segments[index].filesz) in said]
+    return next(iter([*twice, *reversed(notes), *properties]), None)
+
+
+def _moved(gaps: Iterable[Gap], offset: int) -> int:
+    """Where a byte of the old file stands in the new one; a byte of a gap stands where that was."""
+    return offset - sum(min(offset, gap.end) - gap.start for gap in gaps if offset > gap.start)
+
+
+def _headers(
+    data: Data, layout: Layout, packed: Sequence[_Packed], gaps: Sequence[Gap], segments: Sequence[Segment]
+) -> Iterable[tuple[int, bytes]]:
+    phoff, shoff = _moved(gaps, layout.phoff), _moved(gaps, layout.shoff)
+    yield 32, struct.pack("<QQ", phoff, shoff)
+    yield phoff, b"".join(replace(one, offset=_moved(gaps, one.offset)).pack() for one in segments)
+    ends = {one.index: one.end for one in packed}
+    table = []
+    for index, section in enumerate(layout.sections):
+        size = ends[index] - section.offset if index in ends else section.size
+        offset = section.offset if section.kind == 0 else _moved(gaps, section.offset)
+        table.append(replace(section, offset=offset, size=size).pack())
+    yield shoff, b"".join(table)
+
+
+def _pieces(layout: Layout, packed: Sequence[_Packed], gaps: Sequence[Gap]) -> Iterable[Piece]:
+    at = 0
+    for one in sorted(packed, key=lambda one: one.section.offset):
+        yield Piece(one.section.offset - at, at)
+        yield from one.pieces
+        cut = sum(gap.size for gap in gaps if one.section.offset <= gap.start and gap.end <= one.section.end)
+        yield Piece(one.section.end - one.end - cut)
+        at = one.section.end
+    yield Piece(layout.size - at, at)
