@@ -1,0 +1,1 @@
+"""Device code in shared libraries: read, audited, slimmed. Standard library only: it also runs in a builder stage."""
