@@ -1,0 +1,141 @@
+"""Tiny 64-bit shared libraries with device code, written byte by byte: no compiler and no card."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PTX, SASS = 1, 2
+A, F = 0x100000, 0x200000
+LZ4, ZSTD = 0x2000, 0x8000
+WRAPPER = struct.Struct("<IIQQ")
+BASE = 0x1000  # addresses are this much above file offsets in the writable segment, as in real libraries
+
+
+@dataclass(frozen=True)
+class Code:
+    """One entry to write: ``arch`` 75, kind, payload of ``size`` bytes (a multiple of 8), filled with ``fill``."""
+
+    arch: int
+    kind: int = SASS
+    flags: int = 0
+    size: int = 64
+    header: int = 72
+    version: tuple[int, int] = (7, 1)
+    fill: int = 0xAB
+
+    def pack(self) -> bytes:
+        major, minor = self.version
+        head = struct.pack("<HHIQ", self.kind, 0x101, self.header, self.size)
+        head += struct.pack("<IIHHIIIQQQ", 0, 0, minor, major, self.arch, 0, 0, 0x11 | self.flags, 0, 0)
+        return head.ljust(self.header, b"\0") + bytes([self.fill]) * self.size
+
+
+def container(*codes: Code) -> bytes:
+    """A container of these entries."""
+    payload = b"".join(code.pack() for code in codes)
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(payload)) + payload
+
+
+def sm(*archs: int) -> bytes:
+    """A container of plain SASS for each number."""
+    return container(*(Code(arch) for arch in archs))
+
+
+def fatbin_section(containers: Sequence[bytes], gap: int = 8) -> tuple[bytes, list[int]]:
+    """The section's bytes, with ``gap`` zero bytes between containers, and the offset of each container in it."""
+    body, places = b"", []
+    for one in containers:
+        body += b"\0" * (-len(body) % 8)
+        places.append(len(body))
+        body += one + b"\0" * gap
+    return body, places
+
+
+def library(
+    containers: Sequence[bytes] = (),
+    *,
+    relr: bool = False,
+    section: str = ".nv_fatbin",
+    body: bytes | None = None,
+    pad: int = 0,
+    tail: bytes = b"host code",
+) -> bytes:
+    """A shared library as a linker lays it out: headers, relocations, device code in a read-only PT_LOAD; then a
+    writable PT_LOAD with the wrappers, each filled by a relative relocation (RELA, or RELR with ``relr``).
+
+    Without containers it has no section of device code. ``body`` replaces the section's bytes; ``pad`` puts that many
+    bytes before the section; ``tail`` stands behind the device code in the first segment.
+    """
+    device, places = fatbin_section(containers)
+    device = device if body is None else body
+    has_code = bool(containers) or body is not None
+    count = len(places)
+    relocs_at = 64 + 56 * 4
+    relocs_size = 8 * count if relr else 24 * count
+    code_at = -(-(relocs_at + relocs_size + pad) // 16) * 16
+    tail_at = code_at + len(device)
+    first_end = tail_at + len(tail)
+    data_at = -(-first_end // 0x1000) * 0x1000
+    wrappers = b""
+    relocs = b""
+    for index, place in enumerate(places):
+        target, slot = code_at + place, data_at + BASE + WRAPPER.size * index + 8
+        wrappers += WRAPPER.pack(0x466243B1, 1, target if relr else 0, 0)
+        relocs += struct.pack("<Q", slot) if relr else struct.pack("<QQQ", slot, 8, target)
+    tags = [(36, relocs_at), (35, relocs_size), (37, 8)] if relr else [(7, relocs_at), (8, relocs_size), (9, 24)]
+    dynamic = b"".join(struct.pack("<QQ", *tag) for tag in [*tags, (0, 0)])
+    dynamic_at = data_at + len(wrappers)
+    data_end = dynamic_at + len(dynamic)
+    headers = [
+        (1, 5, 0, 0, first_end, 0x1000),
+        (1, 6, data_at, data_at + BASE, data_end - data_at, 0x1000),
+        (2, 6, dynamic_at, dynamic_at + BASE, len(dynamic), 8),
+        (4, 4, tail_at, tail_at, min(len(tail), 8), 4),
+    ]
+    program = b"".join(struct.pack("<IIQQQQQQ", k, f, o, v, v, n, n, a) for k, f, o, v, n, a in headers)
+    sections: list[tuple[str, int, int, int, int, int, int]] = [("", 0, 0, 0, 0, 0, 0)]
+    if has_code:
+        sections.append(
+            (".relr.dyn" if relr else ".rela.dyn", 19 if relr else 4, 2, relocs_at, relocs_at, len(relocs), 8)
+        )
+        sections.append((section, 1, 2, code_at, code_at, len(device), 8))
+    sections.append((".rodata", 1, 2, tail_at, tail_at, len(tail), 1))
+    if count:
+        sections.append((".nvFatBinSegment", 1, 3, data_at + BASE, data_at, len(wrappers), 8))
+    sections.append((".dynamic", 6, 3, dynamic_at + BASE, dynamic_at, len(dynamic), 8))
+    return _finish(program, relocs, relocs_at, code_at, device, tail, data_at, wrappers + dynamic, sections)
+
+
+def _finish(
+    program: bytes,
+    relocs: bytes,
+    relocs_at: int,
+    code_at: int,
+    device: bytes,
+    tail: bytes,
+    data_at: int,
+    data: bytes,
+    sections: list[tuple[str, int, int, int, int, int, int]],
+) -> bytes:
+    out = bytearray(64) + program
+    out = out.ljust(relocs_at, b"\0") + relocs
+    out = out.ljust(code_at, b"\0") + device + tail
+    out = out.ljust(data_at, b"\0") + data
+    names = b""
+    names_at = len(out)
+    rows = []
+    for name, kind, flags, address, offset, size, align in [*sections, (".shstrtab", 3, 0, 0, names_at, 0, 1)]:
+        rows.append([len(names), kind, flags, address, offset, size, 0, 0, align, 0])
+        names += name.encode() + b"\0"
+    rows[-1][5] = len(names)
+    out += names
+    out = out.ljust(-(-len(out) // 8) * 8, b"\0")
+    shoff = len(out)
+    out += b"".join(struct.pack("<IIQQQQIIQQ", *row) for row in rows)
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    out[:64] = struct.pack(
+        "<16sHHIQQQIHHHHHH", ident, 3, 62, 1, 0, 64, shoff, 0, 64, 56, 4, 64, len(rows), len(rows) - 1
+    )
+    return bytes(out)
