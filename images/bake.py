@@ -11,6 +11,7 @@ from images.matrix import Base, Matrix
 from images.variants import Variant
 
 CONTEXT = "dockerfiles"
+DEVICE_CODE = "images/device_code"
 STAGING = "cardstock/staging"
 
 
@@ -28,7 +29,7 @@ def registry_reference(base: Base) -> str | None:
 
 def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
     """One target, without anything that belongs to a machine."""
-    contexts: dict[str, str] = {}
+    contexts: dict[str, str] = {"device-code": DEVICE_CODE}
     for name, base in _bases_of(matrix, variant).items():
         if reference := registry_reference(base):
             contexts[name] = f"docker-image://{reference}"

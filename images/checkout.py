@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.bake import CONTEXT
+from images.bake import CONTEXT, DEVICE_CODE
 from images.matrix import Matrix
 from images.render import BAKE_FILE, GENERATED, SCHEMA_FILE
 from images.rules import load_matrix
@@ -60,8 +60,9 @@ class Checkout:
         context = self.root / CONTEXT
         folders = [p for name in ("rootfs", "build") for p in (context / name).rglob("*") if p.is_file()]
         locks = [p for p in self.locks.glob("*") if p.name.startswith((f"{lock}.", "tools.", "toolkit-"))]
-        paths = sorted(p for p in (*folders, *locks) if "__pycache__" not in p.parts)
-        return {str(p.relative_to(context)): p.read_bytes() for p in paths}
+        slimming = (self.root / DEVICE_CODE).rglob("*.py")
+        paths = sorted(p for p in (*folders, *locks, *slimming) if "__pycache__" not in p.parts)
+        return {str(p.relative_to(self.root)): p.read_bytes() for p in paths}
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -224,10 +224,14 @@ class Serving(_Part):
 
 
 class Gap(_Part):
-    """A library (glob below site-packages) that lacks code for some cards, and why that does no harm."""
+    """A library (glob below site-packages) that lacks code for some cards, and why that does no harm.
+
+    With ``drop`` it is left out of the images of those cards.
+    """
 
     id: Name
     when: When
+    drop: bool = False
     library: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
     reason: str
     source: str

@@ -80,6 +80,7 @@ def template_variables(matrix: Matrix, variant: Variant, locked: bool) -> Simple
         lock=variant.lock,
         locked=locked,
         requirements=requirements(matrix, variant),
+        unused=[gap.library for gap in variant.gaps if gap.drop],
     )
 
 

@@ -198,9 +198,9 @@ def slim_folder(folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: boo
     """
     owned = owners(folder.resolve())
     libraries, left, refused = [], [], []
-    for path in _libraries(folder):
+    for path in elf_files(folder):
         owner = owned.get(path.resolve())
-        if _is_nvidia(path, owner) and not nvidia_libraries:
+        if is_nvidia(path, owner) and not nvidia_libraries:
             left.append(Left(str(path), "NVIDIA's own: may be passed on unmodified only"))
             continue
         try:
@@ -216,7 +216,7 @@ def slim_folder(folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: boo
     return FolderReport(tuple(str(card) for card in wanted), tuple(libraries), tuple(left), tuple(refused))
 
 
-def _libraries(folder: Path) -> Iterator[Path]:
+def elf_files(folder: Path) -> Iterator[Path]:
     """Regular ELF files below ``folder``, in order; links lead to a file that is met on its own."""
     for root, names, files in os.walk(folder):
         names.sort()
@@ -229,7 +229,7 @@ def _libraries(folder: Path) -> Iterator[Path]:
                     yield path
 
 
-def _is_nvidia(path: Path, owner: Owner | None) -> bool:
+def is_nvidia(path: Path, owner: Owner | None) -> bool:
     """By its folder, its wheel, or its name: any of them is enough."""
     parts = path.resolve().parts
     within = any(pair[0] in ("site-packages", "dist-packages") and pair[1] == "nvidia" for pair in pairwise(parts))

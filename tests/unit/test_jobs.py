@@ -55,6 +55,7 @@ def test_a_job_names_its_image_by_variant_and_by_input() -> None:
 
 def test_any_input_file_changes_the_hash_of_those_who_use_it(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "dockerfiles", tmp_path / "dockerfiles", ignore=shutil.ignore_patterns("rendered"))
+    shutil.copytree(ROOT / "images/device_code", tmp_path / "images/device_code")
     before, other = job(root=tmp_path).input_hash, job(SDPA, tmp_path).input_hash
     assert before == job().input_hash
     lock = tmp_path / "dockerfiles/locks/cu124-vllm.txt"
