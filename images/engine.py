@@ -207,7 +207,17 @@ class Engine:
             with translated(f"{reference} could not be exported"):
                 yield iter(cast("Iterator[bytes]", container.export()))
         finally:
-            container.remove(force=True)
+            with suppress(docker.errors.NotFound):
+                container.remove(force=True)
+
+    @contextmanager
+    def export_container(self, name: str) -> Iterator[Iterator[bytes] | None]:
+        """The file system of a container, running or not, as chunks of a tar; None where there is none of this name."""
+        with translated(f"the container {name} could not be exported"):
+            try:
+                yield iter(cast("Iterator[bytes]", self._client.containers.get(name).export()))
+            except docker.errors.NotFound:
+                yield None
 
     # Containers
 
