@@ -65,6 +65,22 @@ def smoke(c, arch, only, cuda="", attention="", all=False, image="", model="", g
     commands.run(lambda: commands.smoke(words, image or None, model or None, gpus or None, json), debug)
 
 
+@task(positional=["target"], iterable=["arch"], help=JSON | {"arch": "a card that all of it must run on; repeat"})
+def audit(c, target, arch, json=False, debug=False):
+    """Which cards an image, container, wheel, folder or library really runs on; nothing of it is run."""
+    commands.run(lambda: commands.audit(target, arch, json), debug)
+
+
+@task(
+    positional=["folder"],
+    iterable=["arch"],
+    help=JSON | {"arch": "a card whose code stays; repeat", "nvidia-libraries": "also NVIDIA's: for your machine only"},
+)
+def slim(c, folder, arch, json=False, nvidia_libraries=False, debug=False):
+    """Leave in a folder's libraries only the device code that the named cards run."""
+    commands.run(lambda: commands.slim(folder, arch, json, nvidia_libraries), debug)
+
+
 @task(iterable=LISTS, help=SELECT)
 def served(c, arch, only, cuda="", attention="", all=False, debug=False):
     """Record which libraries the server of built images loads; the audit's gate asks these lists."""

@@ -15,7 +15,7 @@ from images.checkout import Checkout, write_atomically
 from images.engine import Engine
 from images.errors import CardstockError, CheckFailed
 from images.jobs import Job, describe, disk_needed, done_state
-from images.labels import READ_IMAGE, labels, read_reading
+from images.labels import READ_IMAGE, VARIANT, labels, read_reading
 from images.matrix import Matrix
 from images.render import BAKE_FILE
 from images.report import Report, human_bytes
@@ -198,7 +198,19 @@ def _finish(
             env=engine.cli_env(),
         )
     engine.untag(job.staging)
+    if engine.embedded:
+        _drop_replaced(job, engine, report)
     return Built(job, "built", record)
+
+
+def _drop_replaced(job: Job, engine: Engine, report: Report) -> None:
+    """On the embedded engine, which has a limit: names of this variant that stand for other inputs."""
+    prefix = f"{job.tags[0]}-"
+    for facts in engine.images(f"{VARIANT}={job.variant.id}"):
+        for tag in facts.tags:
+            if tag.startswith(prefix) and tag not in job.tags:
+                engine.untag(tag)
+                report.line(f"replaced: {tag}")
 
 
 def _labels(checkout: Checkout, job: Job, engine: Engine, record: Record | None) -> dict[str, str]:
@@ -209,6 +221,7 @@ def _labels(checkout: Checkout, job: Job, engine: Engine, record: Record | None)
         job.input_hash,
         evidence=record.evidence() if record else "not proven: built with --no-smoke",
         proven=record is not None,
+        audited=record.audited if record else (),
         locked=job.state == "locked",
         revision=revision(checkout.root),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

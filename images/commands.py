@@ -268,6 +268,25 @@ def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, 
         raise CheckFailed(f"smoke failed: {', '.join(bad)}", where="build/records")
 
 
+def audit(target: str, archs: Sequence[str], json: bool) -> None:
+    """`invoke audit`."""
+    from images.audit_target import audit_command
+
+    audit_command(target, archs, json)
+
+
+def slim(folder: str, archs: Sequence[str], json: bool, nvidia_libraries: bool) -> None:
+    """`invoke slim`."""
+    from images.device_code.slim import slim_command
+
+    try:
+        refused = slim_command(folder, archs, as_json=json, nvidia_libraries=nvidia_libraries)
+    except ValueError as error:
+        raise UsageError(str(error), do="./inv slim FOLDER --arch 7.5") from error
+    if refused:
+        raise CheckFailed("some libraries were refused and left as they were", cause="their layout is not known")
+
+
 def served(words: Words) -> None:
     """`invoke served`."""
     from images import served as recording

@@ -56,11 +56,16 @@ def labels(
     *,
     evidence: str,
     proven: bool,
+    audited: tuple[str, ...],
     locked: bool,
     revision: str,
     created: str,
 ) -> dict[str, str]:
-    """All labels of a finished image. ``created`` is RFC 3339 UTC; ``revision`` a git commit, maybe with "-dirty"."""
+    """All labels of a finished image.
+
+    ``audited`` are the archs that level 1 found covered; ``created`` is RFC 3339 UTC; ``revision`` a git commit, maybe
+    with "-dirty".
+    """
     cuda = reading.cuda or "none"
     server = f"{variant.engine} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}"
     out = {
@@ -84,6 +89,8 @@ def labels(
         EVIDENCE: evidence,
         PROVEN: "yes" if proven else "no",
     }
+    if audited:
+        out["dev.cardstock.audited-archs"] = " ".join(audited)
     if reading.kernel_archs:
         out["dev.cardstock.kernel-archs"] = reading.kernel_archs.replace(";", " ")
     return out

@@ -35,7 +35,7 @@ class Audited:
     @property
     def archs(self) -> dict[str, int]:
         """Each architecture, such as "7.5", "9.0a" or "PTX 8.0", and the number of its entries."""
-        return labels(self.library.entries)
+        return labels(tuple(entry for container in self.library.loadable for entry in container.entries))
 
     def verdict(self, card: Capability) -> Verdict:
         """What ``card`` runs of it. A damaged library covers nothing."""
@@ -100,7 +100,7 @@ def table(found: Audit, cards: Sequence[Capability]) -> tuple[list[str], list[li
     for one in found.libraries:
         verdicts = [cell(found.verdicts(card)[one.name]) for card in cards]
         holds = one.problem or " ".join(arch.replace("PTX ", "PTX:") for arch in one.archs)
-        rows.append([one.name, str(len(one.library.containers)), holds, *verdicts])
+        rows.append([one.name, str(len(one.library.loadable)), holds, *verdicts])
     return ["library", "containers", "holds", *map(name_of, cards)], rows
 
 
@@ -121,8 +121,8 @@ def to_json(found: Audit, cards: Sequence[Capability]) -> dict[str, object]:
         row: dict[str, object] = {
             "name": one.name,
             "bytes": one.library.size,
-            "containers": len(one.library.containers),
-            "entries": len(one.library.entries),
+            "containers": len(one.library.loadable),
+            "entries": sum(one.archs.values()),
             "archs": one.archs,
             "verdicts": {name_of(card): _verdict_json(found.verdicts(card)[one.name]) for card in cards},
         }

@@ -110,6 +110,12 @@ class Library:
         return tuple(container for section in self.sections for container in section.containers)
 
     @cached_property
+    def loadable(self) -> tuple[Container, ...]:
+        """What the driver is given: not the leftovers of relocatable code, where linked code stands beside them."""
+        linked = [section for section in self.sections if section.name == SECTIONS[0] and section.containers]
+        return tuple(container for section in linked or self.sections for container in section.containers)
+
+    @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """Of all containers, in file order."""
         return tuple(entry for container in self.containers for entry in container.entries)

@@ -206,7 +206,7 @@ def _split(segments: Sequence[Segment], section: Section, gap: Gap) -> list[Segm
         owner,
         offset=gap.end,
         vaddr=owner.vaddr + tail,
-        paddr=owner.paddr + tail,
+        paddr=(owner.paddr + tail) % (1 << 64),  # nobody reads it: it need not make sense
         filesz=owner.filesz - tail,
         memsz=owner.memsz - tail,
     )

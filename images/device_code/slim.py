@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from images.device_code.choose import PTX, Entry, Wanted, parse_wanted
+from images.device_code.elf import FatbinError, find_sections, is_elf
 from images.device_code.layout import DEVICE_SECTIONS, Data, SlimRefused
 from images.device_code.record import Owner, owners, update_record
 from images.device_code.rewrite import Piece, Plan, make_plan
@@ -130,7 +131,7 @@ def _plan(data: Data, wanted: Sequence[Wanted], hollow: bool) -> Plan | None:
     try:
         plan = make_plan(data, wanted, hollow=hollow)
     except SlimRefused:
-        if all(data.find(name.encode()) < 0 for name in DEVICE_SECTIONS):
+        if not _may_hold_code(data):
             return None
         raise
     return plan if plan.before else None

@@ -137,7 +137,7 @@ def judge(library: Library, card: Capability) -> Verdict:
     """The verdict for one card."""
     lacking, ways = [], set()
     ptx: tuple[int, int] | None = None
-    containers = library.containers
+    containers = library.loadable
     for container in containers:
         entry = pick(container, card)
         if entry is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from images.errors import CardstockError
-from images.smoke.record import NAMES, Level, Record, Status, audit_level
+from images.smoke.record import NAMES, Level, Record, Status
 
 NOT_ASKED = "not asked for"
 
@@ -73,7 +73,7 @@ class Collector:
         """The record of all levels; those without a test are said to be not run. Raises ValueError without a base."""
         if self.base is None:
             raise ValueError("no image was examined")
-        levels = [audit_level(), *(self.level(number) for number in NAMES if number > 1)]
+        levels = [self.level(number) for number in NAMES]
         return replace(self.base, levels=tuple(levels))
 
     def level(self, number: int) -> Level:

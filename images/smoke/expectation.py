@@ -33,7 +33,8 @@ class Expectation:
 
     ``pins`` maps installed package names to versions; ``archs`` holds capabilities such as "7.5", empty for the CPU;
     ``cuda`` is major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
-    packages whose requirements by others are knowingly not met (the lock's overrides and exclusions).
+    packages whose requirements by others are knowingly not met (the lock's overrides and exclusions); ``served`` is
+    the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why.
     """
 
     variant_id: str
@@ -49,6 +50,8 @@ class Expectation:
     default_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     loose: tuple[str, ...] = ()
+    served: str = ""
+    gaps: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
@@ -63,6 +66,7 @@ class Expectation:
             if kernel:
                 kernel = BuiltKernel(kernel["package"], kernel["version"], tuple(kernel["archs"]))
             data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose")}
+            data["gaps"] = tuple((glob, reason) for glob, reason in data["gaps"])
             return Expectation(kernel=kernel, **data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
@@ -101,6 +105,8 @@ def expect(variant: Variant) -> Expectation:
         default_args=variant.args,
         env=dict(variant.env),
         loose=_loose(variant),
+        served=variant.served,
+        gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
     )
 
 

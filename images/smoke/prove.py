@@ -17,7 +17,7 @@ from images.smoke.record import Record
 
 ROOT = Path(__file__).parents[2]
 LEVELS = Path(__file__).parent / "levels"
-FILES = {2: "test_2_stack.py", 3: "test_3_canary.py", 4: "test_4_server.py"}
+FILES = {1: "test_1_audit.py", 2: "test_2_stack.py", 3: "test_3_canary.py", 4: "test_4_server.py"}
 # pytest: 0 is all passed, 1 is some failed; both leave a record. Anything else is no verdict on the image.
 VERDICTS = (0, 1)
 # Start of a server with real weights on a slow disk, three times over.
@@ -40,7 +40,7 @@ def prove(
     engine_env: Mapping[str, str],
     model: str | None = None,
     gpus: str | None = None,
-    levels: Iterable[int] = (2, 3, 4),
+    levels: Iterable[int] = (1, 2, 3, 4),
     report: Report | Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     health_limit: float = 900.0,

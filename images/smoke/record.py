@@ -14,7 +14,6 @@ from images.errors import UsageError
 
 Status = Literal["passed", "failed", "not run"]
 NAMES = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
-NO_AUDIT = "the device-code audit is not part of this version"
 _REASON_LENGTH = 120
 
 
@@ -57,6 +56,11 @@ class Record:
         """The highest level passed, 0 for none."""
         return max((level.number for level in self.levels if level.status == "passed"), default=0)
 
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """The archs that level 1 found covered."""
+        return tuple(next((level.facts.get("audited archs", ()) for level in self.levels if level.number == 1), ()))
+
     def evidence(self) -> str:
         """One line for a label, such as "audit: not run: …; stack: passed; canary: passed (cpu); server: passed"."""
         return "; ".join(_phrase(level) for level in self.levels)
@@ -80,11 +84,6 @@ class Record:
                 do="remove it, or run the smoke test again",
                 where=where,
             ) from error
-
-
-def audit_level() -> Level:
-    """Level 1, said to be not run."""
-    return Level(1, NAMES[1], "not run", NO_AUDIT)
 
 
 def _phrase(level: Level) -> str:

@@ -121,6 +121,18 @@ def test_an_image_is_labelled_by_what_it_tells_and_not_built_again(yard: Yard) -
     assert "start" not in yard.err.getvalue()  # no step was begun
 
 
+def test_a_changed_input_replaces_the_image_on_an_engine_with_a_limit(yard: Yard) -> None:
+    yard.build()
+    first = yard.job.tags
+    (yard.root / "dockerfiles/rootfs/python").write_text(PYTHON + "# changed\n")
+    yard.build()
+    assert yard.job.tags[0] == first[0]
+    assert yard.job.tags[1] != first[1]
+    assert yard.engine.inspect(yard.job.tags[1]) is not None
+    assert (yard.engine.inspect(first[1]) is None) == yard.engine.embedded
+    yard.engine.untag(first[1], force=True)
+
+
 def test_labels_add_no_layer(yard: Yard) -> None:
     yard.build()
     facts = yard.engine.inspect(yard.job.tags[0])

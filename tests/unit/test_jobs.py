@@ -137,6 +137,7 @@ def test_labels_tell_what_the_image_told() -> None:
         "f" * 64,
         evidence="stack: passed",
         proven=True,
+        audited=("7.5",),
         locked=True,
         revision="abc",
         created="2026-01-01T00:00:00Z",
@@ -145,6 +146,7 @@ def test_labels_tell_what_the_image_told() -> None:
     assert told["dev.cardstock.archs"] == told["dev.cardstock.kernel-archs"] == "7.5"
     assert told["dev.cardstock.min-driver"] == "525.60.13"
     assert told["dev.cardstock.cuda"] == "12.4"
+    assert told["dev.cardstock.audited-archs"] == "7.5"
     assert told[PROVEN] == "yes"
     needed = {"title", "description", "version", "revision", "created", "licenses"}
     assert {f"org.opencontainers.image.{name}" for name in needed} <= set(told)

@@ -109,6 +109,12 @@ def test_what_holds_no_device_code_is_not_touched(tmp_path: Path, content: bytes
     assert (path.read_bytes(), path.stat().st_ino) == (content, inode)
 
 
+def test_a_program_that_only_names_the_section_holds_no_device_code(tmp_path: Path) -> None:
+    program = bytearray(library(tail=b"reads .nv_fatbin of other files"))
+    struct.pack_into("<H", program, 16, 2)  # ET_EXEC, as cuobjdump is
+    assert slim_library(write(tmp_path, bytes(program)), wanted("7.5")) is None
+
+
 def test_mode_and_time_stay(tmp_path: Path) -> None:
     path = write(tmp_path, library([BIG]))
     path.chmod(0o640)
@@ -203,7 +209,7 @@ def test_a_full_disk_leaves_the_file_alone(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(slim.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         slim_library(path, wanted("7.5"))
     assert path.read_bytes() == content
