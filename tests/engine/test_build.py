@@ -59,6 +59,7 @@ class Yard:
         self.seconds, self.salt = seconds, root.name
         (root / "dockerfiles/rootfs").mkdir(parents=True)
         (root / "dockerfiles/locks").mkdir()
+        (root / "images/device_code").mkdir(parents=True)
         (root / "dockerfiles/rootfs/python").write_text(PYTHON)
         # Another repository name: the real images of this machine stay as they are.
         (root / "matrix.yaml").write_text(text().replace("image: cardstock/qwen2.5-vl", f"image: test/{root.name}"))
