@@ -137,6 +137,16 @@ def _plan(data: Data, wanted: Sequence[Wanted], hollow: bool) -> Plan | None:
     return plan if plan.before else None
 
 
+def _may_hold_code(data: Data) -> bool:
+    """By its section headers, of whatever machine they are; where those make no sense, by the sections' names."""
+    try:
+        if is_elf(data):
+            return bool(find_sections(data, DEVICE_SECTIONS))
+    except FatbinError:
+        pass
+    return any(data.find(name.encode()) >= 0 for name in DEVICE_SECTIONS)
+
+
 def _replace(
     path: Path, source: int, status: os.stat_result, plan: Plan, wanted: Sequence[Wanted], hollow: bool
 ) -> None:
