@@ -201,7 +201,9 @@ def _names(entries: Iterable[Entry]) -> tuple[str, ...]:
     return tuple(f"{'compute' if ptx else 'sm'}_{arch}" for ptx, arch in sorted(found))
 
 
-def slim_folder(folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: bool = False) -> FolderReport:
+def slim_folder(
+    folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: bool = False, hollow: bool = False
+) -> FolderReport:
     """Slim every library below ``folder`` and write its new hash and size into its wheel's RECORD.
 
     NVIDIA's own libraries are left alone unless ``nvidia_libraries`` (see NVIDIA_LICENCE). A refused library is left
@@ -215,7 +217,7 @@ def slim_folder(folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: boo
             left.append(Left(str(path), "NVIDIA's own: may be passed on unmodified only"))
             continue
         try:
-            report = slim_library(path, wanted)
+            report = slim_library(path, wanted, hollow=hollow)
         except SlimRefused as error:
             refused.append(Left(str(path), error.reason, error.offset))
             continue
@@ -248,7 +250,14 @@ def is_nvidia(path: Path, owner: Owner | None) -> bool:
     return within or owns or any(fnmatch(path.name, pattern) for pattern in _NVIDIA_FILES)
 
 
-def slim_command(folder: str, archs: Sequence[str], *, as_json: bool = False, nvidia_libraries: bool = False) -> int:
+def slim_command(
+    folder: str,
+    archs: Sequence[str],
+    *,
+    as_json: bool = False,
+    nvidia_libraries: bool = False,
+    hollow: bool = False,
+) -> int:
     """`invoke slim FOLDER --arch 7.5`: print what was done, return the exit code. Raises ValueError on bad words."""
     root = Path(folder)
     if not root.is_dir():
@@ -258,7 +267,7 @@ def slim_command(folder: str, archs: Sequence[str], *, as_json: bool = False, nv
         raise ValueError("no card is named: give --arch, such as --arch 7.5")
     if nvidia_libraries:
         print(NVIDIA_LICENCE, file=sys.stderr)
-    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries)
+    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow)
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
     else:
@@ -289,9 +298,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", action="append", required=True, help="a card's capability, such as 7.5; repeat")
     parser.add_argument("--json", action="store_true", help="the report as JSON, on stdout alone")
     parser.add_argument("--nvidia-libraries", action="store_true", help=f"slim these too. {NVIDIA_LICENCE}")
+    parser.add_argument(
+        "--hollow",
+        action="store_true",
+        help="leave nothing in a container that holds no code for these cards (seen to load and to fail as before with "
+        "driver 580 on an H100; other drivers were not tried)",
+    )
     words = parser.parse_args(arguments)
+    asked = {"as_json": words.json, "nvidia_libraries": words.nvidia_libraries, "hollow": words.hollow}
     try:
-        return slim_command(words.folder, words.arch, as_json=words.json, nvidia_libraries=words.nvidia_libraries)
+        return slim_command(words.folder, words.arch, **asked)
     except ValueError as error:
         parser.error(str(error))
 
