@@ -5,6 +5,9 @@
 Each execution writes a few damaged words into the headers, tables or device code headers of a seed, and slims that
 file for one or two cards. What counts as a failure: any exception but SlimRefused, a run above a second, a file that
 differs after a refusal, something left beside it, or a slimmed file that slimming would change again.
+
+Done: --runs 600000 --seed 1 (234,548 slimmed, 311,309 refused, 54,143 without device code), and --runs 60000 --seed 2
+with torchaudio 2.6.0's libtorchaudio.so and cupy 14.2.0's _bit_generator as seeds: no failure.
 """
 
 from __future__ import annotations
