@@ -327,11 +327,17 @@ def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
 
 def bench(names: Sequence[str]) -> None:
     """`invoke bench`."""
-    from images import bench_plan
-    from images.bench import run_benches
+    from images import bench_audit, bench_plan, bench_slim
+    from images.bench import BENCHES, run_benches
 
     bench_plan.register(CHECKOUT)
-    run_benches(list(names), Report(), CHECKOUT.root / "build" / "bench")
+    bench_audit.register()
+    bench_slim.register(CHECKOUT)
+    report, chosen = Report(), list(names)
+    if not chosen and bench_audit.VARIABLE not in os.environ:
+        chosen = sorted(set(BENCHES) - {"audit", "slim"})
+        report.line(f"not run: audit, slim (they measure the libraries below ${bench_audit.VARIABLE})")
+    run_benches(chosen, report, CHECKOUT.root / "build" / "bench")
 
 
 def lint() -> None:
