@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from images.arch import Arch, join_sm, parse_arch
+from images.kernels.kernel import FLASH_ATTN, XFORMERS, Kernel, make_kernel
 from images.matrix import Attention, Engine, Gap, Matrix, Note, PackageName, Pin, Rule, Stack
 from images.rules import Judge
 
@@ -18,15 +19,6 @@ class Point:
     engine: Engine
     attention: Attention
     archs: tuple[Arch, ...]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """Attention kernels built from source for the variant: package, version, build environment."""
-
-    package: str
-    version: str
-    env: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         engine=point.engine,
         python=matrix.python,
         pins=tuple(pins.items()),
-        kernel=_kernel(pins, point),
+        kernel=_kernel(matrix, stack, point),
         min_driver=driver,
         require_cuda=require,
         env=tuple(sorted(env.items())),
@@ -182,30 +174,25 @@ def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str 
     return toolkit.floor, f"cuda>={toolkit.floor_cuda}"
 
 
-def _kernel(pins: dict[PackageName, Pin], point: Point) -> Kernel | None:
+def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
     """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
-    if point.engine != "vllm":
+    pins = stack.engines[point.engine].pins
+    package, pin = {
+        "xformers": (XFORMERS, pins.get("xformers")),
+        "flash-attn": (FLASH_ATTN, pins.get("flash_attn")),
+        "sdpa": ("", None),
+    }[point.attention]
+    if point.engine != "vllm" or stack.cuda is None or pin is None:
         return None
-    if point.attention == "xformers" and (pin := pins.get("xformers")):
-        archs = ";".join(arch.capability for arch in point.archs)
-        env = {
-            "TORCH_CUDA_ARCH_LIST": archs,
-            "FORCE_CUDA": "1",
-            "XFORMERS_BUILD_TYPE": "Release",
-            # FlashAttention 2 has no code below 8.0 and vLLM brings its own above.
-            "XFORMERS_DISABLE_FLASH_ATTN": "1",
-        }
-        return Kernel("xformers", pin.version, tuple(env.items()))
-    if point.attention == "flash-attn" and (pin := pins.get("flash_attn")):
-        # The build understands 80, 90, 100 and 120 only; 8.6 and 8.9 cards run the 8.0 code.
-        numbers = sorted({arch.major * 10 for arch in point.archs})
-        env = {
-            "FLASH_ATTN_CUDA_ARCHS": ";".join(map(str, numbers)),
-            "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
-            "NVCC_THREADS": "1",
-        }
-        return Kernel("flash-attn", pin.version, tuple(env.items()))
-    return None
+    return make_kernel(
+        package,
+        pin.version,
+        torch=pins["torch"].version,
+        cuda=stack.cuda,
+        python=matrix.python,
+        lock=f"{point.stack}-{point.engine}",
+        cards=point.archs,
+    )
 
 
 class _Nearest:

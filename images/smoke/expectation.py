@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from images import lock
 from images.errors import UsageError
-from images.variants import Kernel, Variant
+from images.kernels.kernel import Kernel
+from images.variants import Variant
 
 EngineName = Literal["vllm", "transformers"]
 ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")
