@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from images.kernels.kernel import Kernel
 from images.matrix import Base, Matrix
 from images.variants import Variant
 
 CONTEXT = "dockerfiles"
 DEVICE_CODE = "images/device_code"
+KERNEL_BUILD = "images/kernels/inside"
 STAGING = "cardstock/staging"
 
 
@@ -28,11 +30,10 @@ def registry_reference(base: Base) -> str | None:
 
 
 def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
-    """One target, without anything that belongs to a machine."""
-    contexts: dict[str, str] = {"device-code": DEVICE_CODE}
-    for name, base in _bases_of(matrix, variant).items():
-        if reference := registry_reference(base):
-            contexts[name] = f"docker-image://{reference}"
+    """One target, without anything that belongs to a machine; its kernel is another target's output."""
+    contexts = {"device-code": DEVICE_CODE} | _references({"base": matrix.bases["bookworm"]})
+    if variant.kernel:
+        contexts["kernels"] = f"target:{variant.kernel.target}"
     return {
         "context": CONTEXT,
         "dockerfile": f"rendered/{variant.id}/Dockerfile",
@@ -42,24 +43,36 @@ def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
     }
 
 
-def _bases_of(matrix: Matrix, variant: Variant) -> dict[str, Base]:
+def kernel_target(matrix: Matrix, kernel: Kernel) -> dict[str, Any]:
+    """The target of one kernel wheel; by itself it leaves nothing but its cache."""
     bases = {"base": matrix.bases["bookworm"]}
-    if variant.kernel and variant.cuda and matrix.toolkits[variant.cuda].nvcc == "devel-image":
-        bases["devel"] = matrix.devel_images[variant.cuda]
-    return bases
+    if matrix.toolkits[kernel.cuda].nvcc == "devel-image":
+        bases["devel"] = matrix.devel_images[kernel.cuda]
+    return {
+        "context": CONTEXT,
+        "dockerfile": f"rendered/kernels/{kernel.id}/Dockerfile",
+        "contexts": {"device-code": DEVICE_CODE, "kernel-build": KERNEL_BUILD} | _references(bases),
+        "platforms": ["linux/amd64"],
+        "target": "wheels",
+        "output": ["type=cacheonly"],
+    }
 
 
-def bake_file(matrix: Matrix, variants: Sequence[Variant]) -> str:
-    """The committed docker-bake.json: every variant a target, a group for each stack and for all."""
+def _references(bases: Mapping[str, Base]) -> dict[str, str]:
+    """Named contexts of the images whose digest is known."""
+    known = {name: registry_reference(base) for name, base in bases.items()}
+    return {name: f"docker-image://{reference}" for name, reference in known.items() if reference}
+
+
+def bake_file(matrix: Matrix, variants: Sequence[Variant], kernels: Sequence[Kernel]) -> str:
+    """The committed docker-bake.json: variants and kernel wheels as targets; groups of a stack, all, the kernels."""
     groups: dict[str, list[str]] = {"default": [target_name(v.id) for v in variants]}
     for variant in variants:
         groups.setdefault(variant.stack, []).append(target_name(variant.id))
-    return _json(
-        {
-            "group": {name: {"targets": targets} for name, targets in groups.items()},
-            "target": {target_name(v.id): bake_target(matrix, v) for v in variants},
-        }
-    )
+    groups["kernels"] = [kernel.target for kernel in kernels]
+    targets = {target_name(v.id): bake_target(matrix, v) for v in variants}
+    targets |= {kernel.target: kernel_target(matrix, kernel) for kernel in kernels}
+    return _json({"group": {name: {"targets": names} for name, names in groups.items()}, "target": targets})
 
 
 def bake_plan(matrix: Matrix, variants: Mapping[Variant, Sequence[str]]) -> dict[str, Any]:
@@ -75,21 +88,38 @@ class Site:
     secrets: tuple[tuple[str, str], ...]
 
 
-def override_file(variants: Mapping[str, str], site: Site) -> str:
-    """The second bake file, never committed: ``variants`` maps id to the staging reference it is built as."""
+def override_file(
+    variants: Mapping[str, str], site: Site, *, wheels: Mapping[str, str] | None = None, kernels: Sequence[Kernel] = ()
+) -> str:
+    """The second bake file, never committed: ``variants`` maps id to the staging reference it is built as.
+
+    ``wheels`` maps a variant's id to the folder with its kernel's wheel, so that nothing is compiled; ``kernels`` are
+    compiled along, as parts of the variants that need them.
+    """
     secrets = [f"id={name},src={path}" for name, path in site.secrets]
-    return _json(
-        {
-            "target": {
-                target_name(variant_id): {
-                    "contexts": dict(site.contexts),
-                    "secret": secrets,
-                    "tags": [reference],
-                    "output": ["type=docker"],
-                }
-                for variant_id, reference in variants.items()
-            }
+    machine: dict[str, Any] = {"contexts": dict(site.contexts), "secret": secrets}
+    folders = {variant_id: {"kernels": folder} for variant_id, folder in (wheels or {}).items()}
+    targets: dict[str, Any] = {
+        target_name(variant_id): {
+            **machine,
+            "contexts": dict(site.contexts) | folders.get(variant_id, {}),
+            "tags": [reference],
+            "output": ["type=docker"],
         }
+        for variant_id, reference in variants.items()
+    }
+    return _json({"target": targets | {kernel.target: machine for kernel in kernels}})
+
+
+def kernel_override_file(kernels: Mapping[Kernel, str], site: Site, args: Mapping[str, str]) -> str:
+    """The second bake file of kernel wheels by themselves: ``kernels`` maps each to the folder its files go to.
+
+    ``args`` are build arguments: CARDSTOCK_KERNEL_JOBS, CARDSTOCK_KERNEL_CACHE (dockerfiles/templates/kernel.j2).
+    """
+    secrets = [f"id={name},src={path}" for name, path in site.secrets]
+    machine: dict[str, Any] = {"contexts": dict(site.contexts), "secret": secrets, "args": dict(args)}
+    return _json(
+        {"target": {k.target: machine | {"output": [f"type=local,dest={folder}"]} for k, folder in kernels.items()}}
     )
 
 

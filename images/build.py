@@ -109,10 +109,9 @@ def _bake(
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
         secrets = supplies.secrets(Path(folder), site, supplies.unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
-        override.write_text(
-            bake.override_file({job.variant.id: job.staging for job in jobs}, bake.Site(contexts, secrets)),
-            encoding="utf-8",
-        )
+        kernels = tuple(dict.fromkeys(job.variant.kernel for job in jobs if job.variant.kernel))
+        images = {job.variant.id: job.staging for job in jobs}
+        override.write_text(bake.override_file(images, bake.Site(contexts, secrets), kernels=kernels), encoding="utf-8")
         argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
         argv += [bake.target_name(job.variant.id) for job in jobs]
         log = checkout.root / LOGS / f"{jobs[0].variant.id}.log"

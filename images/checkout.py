@@ -11,11 +11,13 @@ from pathlib import Path
 
 from images.bake import CONTEXT, DEVICE_CODE
 from images.matrix import Matrix
-from images.render import BAKE_FILE, GENERATED, SCHEMA_FILE
+from images.render import BAKE_FILE, GENERATED, KERNELS, SCHEMA_FILE
 from images.rules import load_matrix
 
-TEMPLATE = "dockerfiles/templates/Dockerfile.j2"
+TEMPLATES = "dockerfiles/templates"
 LOCKS = "dockerfiles/locks"
+# Build scripts that no image runs, only the compiling of its kernel.
+KERNEL_SCRIPTS = ("toolkit-packages",)
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Checkout:
         """matrix.yaml, checked. Raises UsageError."""
         return load_matrix(self.root / "matrix.yaml")
 
-    def template(self) -> str:
-        """The Dockerfile template's text."""
-        return (self.root / TEMPLATE).read_text(encoding="utf-8")
+    def templates(self) -> dict[str, str]:
+        """The Dockerfile templates' texts by file name."""
+        return {path.name: path.read_text(encoding="utf-8") for path in (self.root / TEMPLATES).glob("*.j2")}
 
     @property
     def locks(self) -> Path:
@@ -39,7 +41,8 @@ class Checkout:
 
     def generated(self) -> dict[str, str]:
         """The generated files as they are on disk: path from the root -> text."""
-        paths = [*(self.root / GENERATED).glob("*/Dockerfile"), self.root / BAKE_FILE, self.root / SCHEMA_FILE]
+        dockerfiles = [path for place in (GENERATED, KERNELS) for path in (self.root / place).glob("*/Dockerfile")]
+        paths = [*dockerfiles, self.root / BAKE_FILE, self.root / SCHEMA_FILE]
         return {str(p.relative_to(self.root)): p.read_text(encoding="utf-8") for p in paths if p.is_file()}
 
     def write_generated(self, files: Mapping[str, str]) -> list[str]:
@@ -56,10 +59,11 @@ class Checkout:
         return sorted(touched)
 
     def input_files(self, lock: str) -> dict[str, bytes]:
-        """What an image is made of beside its Dockerfile: files copied in, build scripts, its lock's files."""
+        """What an image is made of beside its Dockerfile and its kernel: files copied in, scripts, its lock's files."""
         context = self.root / CONTEXT
         folders = [p for name in ("rootfs", "build") for p in (context / name).rglob("*") if p.is_file()]
-        locks = [p for p in self.locks.glob("*") if p.name.startswith((f"{lock}.", "tools.", "toolkit-"))]
+        folders = [p for p in folders if p.name not in KERNEL_SCRIPTS]
+        locks = [p for p in self.locks.glob("*") if p.name.startswith((f"{lock}.", "tools."))]
         slimming = (self.root / DEVICE_CODE).rglob("*.py")
         paths = sorted(p for p in (*folders, *locks, *slimming) if "__pycache__" not in p.parts)
         return {str(p.relative_to(self.root)): p.read_bytes() for p in paths}

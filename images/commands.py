@@ -15,7 +15,7 @@ from images import plan as planning
 from images.checkout import Checkout, write_atomically
 from images.errors import CheckFailed, EngineUnreachable, NothingSelected, RegistryFailure, UsageError
 from images.nearest import nearest
-from images.render import GENERATED, compile_template, differences
+from images.render import GENERATED, compile_templates, differences
 from images.render import render as render_files
 from images.report import Report, human_bytes, print_error
 from images.states import all_locks, lock_indexes, lock_inputs, lock_states, why_unlocked
@@ -102,7 +102,7 @@ def _built_states(matrix: Any, chosen: Iterable[Variant], states: Any) -> dict[s
     if engine is None:
         return {}
     by_tag = {tag: facts.labels for facts in engine.images() for tag in facts.tags}
-    template = compile_template(CHECKOUT.template())
+    template = compile_templates(CHECKOUT.templates())
     out = {}
     for variant in chosen:
         labels = by_tag.get(f"{matrix.image}:{variant.id}")
@@ -134,7 +134,7 @@ def render(check: bool) -> None:
     matrix = CHECKOUT.matrix()
     states = lock_states(matrix, CHECKOUT.locks)
     locked = {name: state == "locked" for name, state in states.items()}
-    files = render_files(matrix, make_variants(matrix), CHECKOUT.template(), locked)
+    files = render_files(matrix, make_variants(matrix), CHECKOUT.templates(), locked)
     report = Report()
     if check:
         wrong = differences(files, CHECKOUT.generated())
@@ -195,7 +195,7 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None
     matrix, variants, wanted = _selected(words)
     chosen = planning.select(matrix, variants, wanted)
     states = lock_states(matrix, CHECKOUT.locks)
-    template = compile_template(CHECKOUT.template())
+    template = compile_templates(CHECKOUT.templates())
     jobs = [make_job(CHECKOUT, matrix, template, variant, states[variant.lock]) for variant in chosen]
     report = Report()
     if dry_run:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import jinja2
-
 from images.arch import join_sm
 from images.bake import STAGING, bake_target
 from images.checkout import Checkout, input_hash
 from images.labels import EVIDENCE, INPUT, PROVEN
 from images.lock import State
 from images.matrix import Matrix
-from images.render import render_dockerfile
+from images.render import Templates, render_dockerfile
 from images.variants import Variant
 
 # What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
@@ -35,11 +33,12 @@ class Job:
     tags: tuple[str, ...]
 
 
-def make_job(checkout: Checkout, matrix: Matrix, template: jinja2.Template, variant: Variant, state: State) -> Job:
+def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: Variant, state: State) -> Job:
     """The job of a variant; reads the checkout's files."""
-    dockerfile = render_dockerfile(template, matrix, variant, state == "locked")
+    dockerfile = render_dockerfile(templates, matrix, variant, state == "locked")
     parts = checkout.input_files(variant.lock)
     parts["Dockerfile"] = dockerfile.encode()
+    parts["kernel"] = repr(variant.kernel).encode()
     parts["target"] = repr(sorted(bake_target(matrix, variant).items())).encode()
     digest = input_hash(parts)
     return Job(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,14 @@ import jinja2
 
 from images.bake import bake_file
 from images.errors import UsageError
+from images.kernels.kernel import Kernel, same_name
+from images.lock_inputs import BUILD_TOOLS, SETUPTOOLS
 from images.matrix import Matrix, json_schema
 from images.states import lock_inputs
 from images.variants import Variant, Variants
 
 GENERATED = "dockerfiles/rendered"
+KERNELS = f"{GENERATED}/kernels"
 BAKE_FILE = "dockerfiles/docker-bake.json"
 SCHEMA_FILE = "images/matrix.schema.json"
 
@@ -53,14 +57,21 @@ def exec_json(values: object) -> str:
     return json.dumps(values)
 
 
-def template_variables(matrix: Matrix, variant: Variant, locked: bool) -> SimpleNamespace:
+@dataclass(frozen=True)
+class Templates:
+    """The templates, ready to be filled in: one for variants, one for kernel wheels, and what both include."""
+
+    environment: jinja2.Environment
+
+    def dockerfile(self, name: str, **values: SimpleNamespace) -> str:
+        """A template's text with its values."""
+        text = self.environment.get_template(name).render(**values)
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def template_variables(variant: Variant) -> SimpleNamespace:
     """What the template sees of a variant: plain strings, lists and dicts only."""
-    kernel = None
-    if variant.kernel:
-        kernel = SimpleNamespace(
-            package=variant.kernel.package, version=variant.kernel.version, env=dict(variant.kernel.env)
-        )
-    toolkit = matrix.toolkits[variant.cuda].nvcc if variant.cuda else None
+    kernel = variant.kernel
     return SimpleNamespace(
         id=variant.id,
         stack=variant.stack,
@@ -70,17 +81,28 @@ def template_variables(matrix: Matrix, variant: Variant, locked: bool) -> Simple
         engine=variant.engine,
         python=variant.python,
         pins={package: pin.version for package, pin in variant.pins},
-        kernel=kernel,
-        toolkit=variant.cuda if kernel else None,
-        nvcc=toolkit,
+        kernel=SimpleNamespace(package=kernel.package, version=kernel.version) if kernel else None,
         min_driver=variant.min_driver,
         require_cuda=variant.require_cuda,
         env=dict(variant.env),
         default_args=list(variant.args),
-        lock=variant.lock,
-        locked=locked,
-        requirements=requirements(matrix, variant),
         unused=[gap.library for gap in variant.gaps if gap.drop],
+    )
+
+
+def kernel_variables(matrix: Matrix, kernel: Kernel) -> SimpleNamespace:
+    """What the template sees of a kernel wheel."""
+    return SimpleNamespace(
+        id=kernel.id,
+        package=kernel.package,
+        version=kernel.version,
+        torch=kernel.torch,
+        cuda=kernel.cuda,
+        python=kernel.python,
+        archs=list(kernel.capabilities),
+        env=dict(kernel.env),
+        nvcc=matrix.toolkits[kernel.cuda].nvcc,
+        build_tools=[*BUILD_TOOLS, SETUPTOOLS],
     )
 
 
@@ -89,39 +111,56 @@ def requirements(matrix: Matrix, variant: Variant) -> list[str]:
     return [line.replace(" @ ", "@") for line in lock_inputs(matrix, variant.stack, variant.engine).requirements]
 
 
-def render_dockerfile(template: jinja2.Template, matrix: Matrix, variant: Variant, locked: bool) -> str:
+def render_dockerfile(templates: Templates, matrix: Matrix, variant: Variant, locked: bool) -> str:
     """The Dockerfile of one variant."""
-    text: str = template.render(variant=template_variables(matrix, variant, locked))
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+    shown = template_variables(variant)
+    shown.requirements = requirements(matrix, variant)
+    stack = SimpleNamespace(python=variant.python, cuda=variant.cuda, lock=variant.lock, locked=locked)
+    return templates.dockerfile("Dockerfile.j2", variant=shown, stack=stack)
 
 
-def compile_template(text: str) -> jinja2.Template:
-    """The template with the filters it may use; an unknown variable is an error."""
+def render_kernel(templates: Templates, matrix: Matrix, kernel: Kernel, locked: bool) -> str:
+    """The Dockerfile of one kernel wheel."""
+    stack = SimpleNamespace(python=kernel.python, cuda=kernel.cuda, lock=kernel.lock, locked=locked)
+    return templates.dockerfile("kernel.j2", kernel=kernel_variables(matrix, kernel), stack=stack)
+
+
+def compile_templates(texts: Mapping[str, str]) -> Templates:
+    """Templates by file name, with the filters they may use; an unknown variable is an error."""
     # Dockerfiles are not HTML: values are checked by the filters below instead of being escaped for HTML.
     environment = jinja2.Environment(
+        loader=jinja2.DictLoader(texts),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         autoescape=False,  # noqa: S701
     )
     filters: dict[str, Any] = {"arg": word, "quoted": quoted, "exec_json": exec_json}
     environment.filters.update(filters)
-    return environment.from_string(text)
+    return Templates(environment)
 
 
-def render(matrix: Matrix, variants: Variants, template_text: str, locks: Mapping[str, bool]) -> dict[str, str]:
+def render(
+    matrix: Matrix, variants: Variants, template_texts: Mapping[str, str], locks: Mapping[str, bool]
+) -> dict[str, str]:
     """Every generated file: path from the repository's root -> text.
 
-    ``locks`` says of each lock name whether it is locked.
+    ``locks`` says of each lock name whether it is locked. Raises UsageError when two kernels would share a name.
     """
-    template = compile_template(template_text)
+    templates = compile_templates(template_texts)
+    if twice := same_name(variants.kernels):
+        raise UsageError(f"two different kernels are called {', '.join(twice)}", do="give their stacks different pins")
     files = {
         f"{GENERATED}/{variant.id}/Dockerfile": render_dockerfile(
-            template, matrix, variant, locks.get(variant.lock, False)
+            templates, matrix, variant, locks.get(variant.lock, False)
         )
         for variant in variants.valid.values()
     }
-    files[BAKE_FILE] = bake_file(matrix, tuple(variants.valid.values()))
+    for kernel in variants.kernels:
+        text = render_kernel(templates, matrix, kernel, locks.get(kernel.lock, False))
+        files[f"{KERNELS}/{kernel.id}/Dockerfile"] = text
+    files[BAKE_FILE] = bake_file(matrix, tuple(variants.valid.values()), variants.kernels)
     files[SCHEMA_FILE] = json_schema()
     return files
 

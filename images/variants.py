@@ -78,6 +78,11 @@ class Variants:
     valid: dict[str, Variant]
     excluded: tuple[Excluded, ...]
 
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel wheel that some variant needs, once, in the matrix's order."""
+        return tuple(dict.fromkeys(v.kernel for v in self.valid.values() if v.kernel))
+
 
 def engine_of(stack: Stack, attention: Attention) -> Engine:
     """sdpa means the transformers server, except on the CPU: vLLM has no sdpa decoder on CUDA."""

@@ -20,7 +20,7 @@ from images.engine import Engine, connect
 from images.errors import CheckFailed
 from images.jobs import Job, make_job
 from images.labels import EVIDENCE, INPUT, PROVEN, VARIANT
-from images.render import compile_template, render
+from images.render import compile_templates, render
 from images.report import Report
 from images.site import SiteSettings
 from tests.unit.matrices import ROOT, text, variants
@@ -70,13 +70,14 @@ class Yard:
         path = self.root / "dockerfiles/templates/Dockerfile.j2"
         path.parent.mkdir(exist_ok=True)
         path.write_text(TEMPLATE.format(salt=self.salt, seconds=self.seconds, command=command))
+        path.with_name("kernel.j2").write_text("FROM scratch AS wheels\n")
         checkout = Checkout(self.root)
-        checkout.write_generated(render(checkout.matrix(), variants(), checkout.template(), {}))
+        checkout.write_generated(render(checkout.matrix(), variants(), checkout.templates(), {}))
 
     @property
     def job(self) -> Job:
         checkout = Checkout(self.root)
-        template = compile_template(checkout.template())
+        template = compile_templates(checkout.templates())
         return make_job(checkout, checkout.matrix(), template, variants().valid[SM75], "locked")
 
     def build(self, *, smoke: bool = False) -> list[building.Built]:
@@ -201,7 +202,7 @@ def test_the_secrets_of_a_site_reach_no_layer(yard: Yard, tmp_path: Path) -> Non
     )
     path.write_text(template)
     checkout = Checkout(yard.root)
-    checkout.write_generated(render(checkout.matrix(), variants(), checkout.template(), {}))
+    checkout.write_generated(render(checkout.matrix(), variants(), checkout.templates(), {}))
     report = Report(io.StringIO(), io.StringIO())
     build(checkout, checkout.matrix(), [yard.job], yard.engine, SiteSettings(ca=secret), report, smoke=False)
     with yard.engine.export_tar(yard.job.tags[0]) as chunks:

@@ -16,7 +16,7 @@ from images.errors import CardstockError, RegistryFailure
 from images.jobs import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, done_state, make_job
 from images.labels import EVIDENCE, INPUT, PROVEN, Reading, labels, read_reading
 from images.matrix import Base
-from images.render import compile_template
+from images.render import compile_templates
 from images.report import Report
 from images.site import SiteSettings
 from images.supplies import named_contexts, resolve
@@ -28,7 +28,7 @@ SDPA = "cu124-transformers4.51.3-sdpa-sm75"
 
 def job(identifier: str = SM75, root: Path = ROOT) -> Job:
     checkout = Checkout(root)
-    return make_job(checkout, matrix(), compile_template(checkout.template()), variants().valid[identifier], "locked")
+    return make_job(checkout, matrix(), compile_templates(checkout.templates()), variants().valid[identifier], "locked")
 
 
 class Disk:

@@ -1,32 +1,63 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pytest
 
-from images.bake import Site, bake_file, bake_plan, finish_file, override_file, registry_reference, target_name
+from images.bake import (
+    Site,
+    bake_file,
+    bake_plan,
+    finish_file,
+    kernel_override_file,
+    override_file,
+    registry_reference,
+    target_name,
+)
 from images.checkout import Checkout, input_hash, write_atomically
 from images.errors import UsageError
 from images.matrix import Base
-from images.render import GENERATED, compile_template, differences, quoted, render, render_dockerfile, word
+from images.render import (
+    GENERATED,
+    compile_templates,
+    differences,
+    quoted,
+    render,
+    render_dockerfile,
+    render_kernel,
+    word,
+)
 from images.states import lock_states
 from tests.unit.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
+SM75_KERNEL = "xformers0.0.29.post2-torch2.6.0-cu124-sm75"
+STAGES = ("base AS os", "os AS tools", "os AS nvidia")
 
 
 def rendered(identifier: str, locked: bool = True) -> str:
-    template = compile_template(Checkout(ROOT).template())
-    return render_dockerfile(template, matrix(), variants().valid[identifier], locked)
+    templates = compile_templates(Checkout(ROOT).templates())
+    return render_dockerfile(templates, matrix(), variants().valid[identifier], locked)
+
+
+def rendered_kernel(identifier: str, locked: bool = True) -> str:
+    (kernel,) = [k for k in variants().kernels if k.id == identifier]
+    return render_kernel(compile_templates(Checkout(ROOT).templates()), matrix(), kernel, locked)
+
+
+def baked() -> Any:
+    return json.loads(bake_file(matrix(), tuple(variants().valid.values()), variants().kernels))
 
 
 def test_the_committed_files_are_what_the_matrix_says() -> None:
     checkout = Checkout(ROOT)
     locks = {name: state == "locked" for name, state in lock_states(matrix(), checkout.locks).items()}
-    files = render(matrix(), variants(), checkout.template(), locks)
+    files = render(matrix(), variants(), checkout.templates(), locks)
     assert differences(files, checkout.generated()) == []
-    assert len(files) == len(variants().valid) + 2
+    assert len(files) == len(variants().valid) + len(variants().kernels) + 2
 
 
 def test_differences_are_told_apart() -> None:
@@ -48,7 +79,7 @@ def test_a_quoted_value_cannot_leave_its_quotes(value: str) -> None:
 
 def test_an_unknown_template_variable_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        compile_template("{{ variant.nonsense }}").render(variant=object())
+        compile_templates({"x": "{{ variant.nonsense }}"}).dockerfile("x", variant=SimpleNamespace())
 
 
 def test_a_cuda_image_asks_for_its_driver_and_cards() -> None:
@@ -56,7 +87,6 @@ def test_a_cuda_image_asks_for_its_driver_and_cards() -> None:
     assert 'NVIDIA_REQUIRE_CUDA="cuda>=12.0"' in text
     assert 'NVIDIA_VISIBLE_DEVICES="all"' in text
     assert 'NVIDIA_DRIVER_CAPABILITIES="compute,utility"' in text
-    assert '"TORCH_CUDA_ARCH_LIST=7.5"' in text
     assert "USER 10001:10001" in text
 
 
@@ -64,19 +94,32 @@ def test_the_cpu_image_asks_for_no_card() -> None:
     assert "NVIDIA_" not in rendered("cpu-vllm0.32.0-sdpa")
 
 
-def test_the_kernel_stage_is_the_same_text_for_all_variants_that_share_its_key() -> None:
-    def stage(identifier: str) -> str:
-        text = rendered(identifier)
-        return text[text.index("AS kernels") : text.index("AS wheels")]
+def test_a_kernel_is_rendered_once_for_all_variants_that_share_it() -> None:
+    sm80 = [v for v in variants().valid.values() if v.stack == "cu124" and v.attention == "flash-attn"]
+    assert len({v.kernel for v in sm80}) < len(sm80)
+    text = rendered_kernel(SM75_KERNEL)
+    assert '"TORCH_CUDA_ARCH_LIST=7.5"' in text
+    assert "vllm" not in text.replace("cu124-vllm", "")
+    assert text != rendered_kernel("xformers0.0.29.post2-torch2.6.0-cu124-sm70_75")
 
-    assert stage(SM75) != stage("cu124-vllm0.8.5.post1-xformers-sm70_75")
-    assert "cu124-vllm0.8.5.post1-xformers-sm75" not in stage(SM75)
+
+def test_a_variant_takes_its_kernel_and_compiles_nothing() -> None:
+    text = rendered(SM75)
+    assert "from=kernels,target=/run/build/wheels" in text
+    assert not [word for word in ("nvcc", "toolkit", "TORCH_CUDA_ARCH_LIST", "sccache") if word in text]
+
+
+def test_kernels_and_variants_share_the_layers_below_them() -> None:
+    def stage(text: str) -> list[str]:
+        return [text[text.index(f"FROM {start}") :].split("\n\n")[0] for start in STAGES]
+
+    assert stage(rendered_kernel(SM75_KERNEL)) == stage(rendered(SM75))
 
 
 def test_the_nvidia_layer_is_the_same_text_for_every_card_of_a_lock() -> None:
     def stage(identifier: str) -> str:
         text = rendered(identifier)
-        return text[text.index("AS nvidia") : text.index("AS venv")]
+        return text[text.index("AS nvidia") :].split("\n\n")[0]
 
     assert stage(SM75) == stage("cu124-vllm0.8.5.post1-flash-attn-sm80")
 
@@ -98,11 +141,19 @@ def test_no_generated_file_holds_an_index_or_a_path_of_a_machine() -> None:
 
 
 def test_bake_targets_have_names_that_bake_allows() -> None:
-    data = json.loads(bake_file(matrix(), tuple(variants().valid.values())))
-    assert target_name(SM75) in data["target"]
+    data = baked()
     assert not [name for name in data["target"] if "." in name]
-    assert set(data["group"]["default"]["targets"]) == set(data["target"])
+    groups = data["group"]
+    assert set(data["target"]) == {*groups["default"]["targets"], *groups["kernels"]["targets"]}
     assert data["target"][target_name(SM75)]["dockerfile"] == f"rendered/{SM75}/Dockerfile"
+
+
+def test_a_variants_kernel_is_another_target() -> None:
+    target = f"kernel-{SM75_KERNEL.replace('.', '-')}"
+    assert baked()["target"][target_name(SM75)]["contexts"]["kernels"] == f"target:{target}"
+    assert baked()["target"][target]["dockerfile"] == f"rendered/kernels/{SM75_KERNEL}/Dockerfile"
+    assert baked()["target"][target]["output"] == ["type=cacheonly"]
+    assert "kernels" not in baked()["target"]["cpu-vllm0-32-0-sdpa"]["contexts"]
 
 
 def test_a_base_is_used_by_digest_or_not_at_all() -> None:
@@ -118,6 +169,24 @@ def test_what_a_machine_adds_stays_in_the_second_file() -> None:
     assert target["secret"] == ["id=ca,src=/ca.pem"]
     assert target["tags"] == ["cardstock/staging:abc"]
     assert target["contexts"] == {"base": "docker-image://cardstock/base:x"}
+
+
+def test_a_wheel_that_is_there_takes_the_place_of_the_kernels_target() -> None:
+    site = Site((("base", "docker-image://b"),), ())
+    data = json.loads(override_file({SM75: "r"}, site, wheels={SM75: "/store/abc"}))
+    assert data["target"][target_name(SM75)]["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
+
+
+def test_kernels_get_what_the_machine_adds_and_a_folder_to_go_to() -> None:
+    (kernel,) = [k for k in variants().kernels if k.id == SM75_KERNEL]
+    site = Site((("base", "docker-image://b"),), (("ca", "/ca.pem"),))
+    data = json.loads(kernel_override_file({kernel: "/store/new"}, site, {"CARDSTOCK_KERNEL_JOBS": "1"}))
+    assert data["target"][kernel.target] == {
+        "contexts": {"base": "docker-image://b"},
+        "secret": ["id=ca,src=/ca.pem"],
+        "args": {"CARDSTOCK_KERNEL_JOBS": "1"},
+        "output": ["type=local,dest=/store/new"],
+    }
 
 
 def test_labels_are_not_read_as_templates_by_bake() -> None:

@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 RENDERED = REPOSITORY / "dockerfiles" / "rendered"
 SCRIPTS = REPOSITORY / "dockerfiles" / "build"
 VARIANTS = sorted(path.parent.name for path in RENDERED.glob("*/Dockerfile"))
+KERNELS = sorted(f"kernels/{path.parent.name}" for path in RENDERED.glob("kernels/*/Dockerfile"))
 
 
 @cache
@@ -48,8 +49,21 @@ COPIES = (
 )
 
 
+# None is a secret: a count and a name.
+ARGUMENTS = ('ARG CARDSTOCK_KERNEL_JOBS=""', 'ARG CARDSTOCK_KERNEL_CACHE="cardstock-sccache"')
+
+
 def test_there_are_rendered_dockerfiles() -> None:
     assert len(VARIANTS) > 100
+    assert len(KERNELS) > 20
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_wheel_comes_alone_out_of_an_empty_stage(kernel: str) -> None:
+    found = stages(kernel)
+    assert list(found)[-1] == "wheels"
+    assert found["wheels"] == ("scratch", ["COPY --from=kernels /out/ /"])
+    assert found["kernels"][0] == "nvidia"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -72,11 +86,12 @@ def test_a_compiler_reaches_only_the_images_that_declare_one(variant: str) -> No
     assert seal.endswith(f'"{"yes" if jit else "no"}"]')
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS + KERNELS)
 def test_secrets_and_build_scripts_are_mounted_never_copied(variant: str) -> None:
     for _, lines in stages(variant).values():
         for line in lines:
-            assert not line.startswith(("ADD ", "ARG "))
+            assert not line.startswith("ADD ")
+            assert not line.startswith("ARG ") or (variant in KERNELS and line in ARGUMENTS)
             if line.startswith("COPY "):
                 assert line in COPIES
 
@@ -94,7 +109,7 @@ def test_the_runtime_gets_the_environment_from_slim_and_runs_as_a_number(variant
 
 
 def test_every_script_that_a_stage_runs_exists_and_can_be_run() -> None:
-    text = "".join((RENDERED / variant / "Dockerfile").read_text(encoding="utf-8") for variant in VARIANTS)
+    text = "".join((RENDERED / name / "Dockerfile").read_text(encoding="utf-8") for name in VARIANTS + KERNELS)
     used = set(re.findall(r"source=build/([a-z-]+)", text))
     assert used == {path.name for path in SCRIPTS.iterdir()}
     assert all(path.stat().st_mode & 0o111 for path in SCRIPTS.iterdir())
@@ -102,5 +117,5 @@ def test_every_script_that_a_stage_runs_exists_and_can_be_run() -> None:
 
 def test_a_kernel_is_installed_from_the_stage_that_compiled_it_and_not_from_the_index() -> None:
     _, lines = stages("cu124-vllm0.8.5.post1-xformers-sm75")["attention"]
-    assert "from=kernels,source=/out,target=/run/build/wheels" in lines[0]
+    assert "from=kernels,target=/run/build/wheels" in lines[0]
     assert "xformers.txt" not in lines[0]
