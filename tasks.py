@@ -65,10 +65,14 @@ def smoke(c, arch, only, cuda="", attention="", all=False, image="", model="", g
     commands.run(lambda: commands.smoke(words, image or None, model or None, gpus or None, json), debug)
 
 
-@task(positional=["target"], iterable=["arch"], help=JSON | {"arch": "a card that all of it must run on; repeat"})
-def audit(c, target, arch, json=False, debug=False):
+@task(
+    positional=["target"],
+    iterable=["arch"],
+    help=JSON | {"arch": "a card that all of it must run on; repeat", "record": "keep a wheel's audit for the README"},
+)
+def audit(c, target, arch, json=False, record=False, debug=False):
     """Which cards an image, container, wheel, folder or library really runs on; nothing of it is run."""
-    commands.run(lambda: commands.audit(target, arch, json), debug)
+    commands.run(lambda: commands.audit(target, arch, json, record), debug)
 
 
 @task(

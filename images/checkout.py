@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,18 @@ class Checkout:
                 (self.root / path).parent.rmdir()
             touched.append(path)
         return sorted(touched)
+
+    def texts(self, paths: Iterable[str]) -> dict[str, str]:
+        """Files as they are on disk: path from the root -> text."""
+        return {path: (self.root / path).read_text(encoding="utf-8") for path in paths}
+
+    def write_pages(self, pages: Mapping[str, str]) -> list[str]:
+        """Write those that changed; their paths."""
+        present = self.texts(pages)
+        touched = [path for path, text in pages.items() if present[path] != text]
+        for path in touched:
+            write_atomically(self.root / path, pages[path])
+        return touched
 
     def input_files(self, lock: str) -> dict[str, bytes]:
         """What an image is made of beside its Dockerfile and its kernel: files copied in, scripts, its lock's files."""

