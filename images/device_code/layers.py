@@ -4,6 +4,7 @@ Run in builder stages, standard library only:
 
     python -m images.device_code.layers shared SITE             leave in SITE only what every card has in common
     python -m images.device_code.layers drop SITE GLOB...       delete files and their rows in RECORD
+    python -m images.device_code.layers strip SITE              take out of libraries what no loader maps
     python -m images.device_code.layers difference NEW OLD OUT  copy to OUT what NEW has beyond OLD, or differently
 """
 
@@ -22,25 +23,34 @@ from pathlib import Path
 from images.device_code.layout import DEVICE_SECTIONS
 from images.device_code.record import owners, replace_whole
 from images.device_code.slim import elf_files, is_nvidia
+from images.device_code.strip import strip_folder
 
-# What no server runs, and why. Globs below site-packages.
+# What no server of Qwen2.5-VL runs, and why. Globs below site-packages, where "*" also crosses folders.
+_TESTS = "tests of the package"  # not numpy's: numpy.testing imports some of them, and scipy that
+_HEADERS = "for compiling against it: there is no compiler for that here"
+_PROFILER = "Triton's profiler, a program of its own: no server starts it"
 UNUSED = {
-    "torch/include/*": "headers for compiling extensions: there is no compiler for them here",
-    "torch/share/cmake/*": "for building against torch",
+    "torch/include/*": _HEADERS,
+    "torch/share/cmake/*": _HEADERS,
     "torch/test/*": "torch's own C++ tests",
     "torch/bin/protoc*": "for building torch",
     "triton/backends/nvidia/bin/cuobjdump": "for looking at kernels; compiling them takes ptxas alone",
     "triton/backends/nvidia/bin/nvdisasm": "for looking at kernels; compiling them takes ptxas alone",
+    "triton/_C/libproton.so": _PROFILER,
+    "triton/profiler/*": _PROFILER,
+    "triton/backends/nvidia/lib/cupti/*": f"{_PROFILER}; torch's profiler has CUPTI from NVIDIA's own wheel",
+    "triton/instrumentation/*": "compiler passes for Triton's own tests",
+    "ray/jars/*": "Ray's Java workers",
+    "ray/rllib/*": "Ray's reinforcement learning",
+    "ray/dashboard/client/*": "the dashboard's pages: its server needs ray[default], which no lock has",
+    "mistral_common/data/*": "vocabularies of Mistral's models",
+    "pycountry/locales/*": "names of countries in other languages",
     "*/lib/*.a": "static archives: for linking, not for running",
-    "scipy/*/tests/*": "tests of the package",
-    "pandas/tests/*": "tests of the package",
-    "pyarrow/tests/*": "tests of the package",
-    "pyarrow/include/*": "headers for compiling against it",
-    "numba/tests/*": "tests of the package",
-    "networkx/*/tests/*": "tests of the package",
-    "sympy/*/tests/*": "tests of the package",
-    "cupy/_core/include/*/tests/*": "tests of the package",
-    "ray/*/tests/*": "tests of the package",
+    "pyarrow/include/*": _HEADERS,
+    "*.js.map": "for debugging web pages",
+    "cupy/_core/include/*/tests/*": _TESTS,
+    **{f"{package}/tests/*": _TESTS for package in ("llvmlite", "mpmath", "numba", "pandas", "pyarrow", "setuptools")},
+    **{f"{package}/*/tests/*": _TESTS for package in ("networkx", "numba", "ray", "scipy", "sympy")},
 }
 
 
@@ -134,6 +144,9 @@ def main(words: Sequence[str]) -> int:
             print(f"layers: {len(gone)} files differ per card and are not shared")
         case ["drop", site, *globs]:
             print(f"layers: {drop(Path(site), [*UNUSED, *globs]) / 1e6:.1f} MB that nobody runs dropped")
+        case ["strip", site]:
+            count, freed = strip_folder(Path(site))
+            print(f"layers: {freed / 1e6:.1f} MB that no loader maps taken out of {count} libraries")
         case ["difference", new, old, out]:
             print(f"layers: {difference(Path(new), Path(old), Path(out)) / 1e6:.1f} MB differ per card")
         case _:

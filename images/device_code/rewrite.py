@@ -23,15 +23,7 @@ from images.device_code.layout import (
     read_layout,
 )
 from images.device_code.relocations import check_wrappers, pointers, symbols
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A run of the new file: ``size`` bytes of the old one from ``source``, or ``literal``, or zeros if neither."""
-
-    size: int
-    source: int | None = None
-    literal: bytes = b""
+from images.device_code.write import Piece
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ def make_plan(data: Data, wanted: Sequence[Wanted], *, hollow: bool = False) -> 
     _check_sections(layout, packed)
     words = _words(data, layout, packed)
     gaps, segments = _cut(layout, packed)
-    patches = [(_moved(gaps, at), struct.pack("<Q", value)) for at, value in words]
+    patches = [(shifted(gaps, at), struct.pack("<Q", value)) for at, value in words]
     patches += _headers(data, layout, packed, gaps, segments)
     return Plan(tuple(before), tuple(after), emptied, tuple(_pieces(layout, packed, gaps)), tuple(patches))
 
@@ -227,7 +219,7 @@ def _spare(segments: Sequence[Segment]) -> int | None:
     return next(iter([*twice, *reversed(notes), *properties]), None)
 
 
-def _moved(gaps: Iterable[Gap], offset: int) -> int:
+def shifted(gaps: Iterable[Gap], offset: int) -> int:
     """Where a byte of the old file stands in the new one; a byte of a gap stands where that was."""
     return offset - sum(min(offset, gap.end) - gap.start for gap in gaps if offset > gap.start)
 
@@ -235,14 +227,14 @@ def _moved(gaps: Iterable[Gap], offset: int) -> int:
 def _headers(
     data: Data, layout: Layout, packed: Sequence[_Packed], gaps: Sequence[Gap], segments: Sequence[Segment]
 ) -> Iterable[tuple[int, bytes]]:
-    phoff, shoff = _moved(gaps, layout.phoff), _moved(gaps, layout.shoff)
+    phoff, shoff = shifted(gaps, layout.phoff), shifted(gaps, layout.shoff)
     yield 32, struct.pack("<QQ", phoff, shoff)
-    yield phoff, b"".join(replace(one, offset=_moved(gaps, one.offset)).pack() for one in segments)
+    yield phoff, b"".join(replace(one, offset=shifted(gaps, one.offset)).pack() for one in segments)
     ends = {one.index: one.end for one in packed}
     table = []
     for index, section in enumerate(layout.sections):
         size = ends[index] - section.offset if index in ends else section.size
-        offset = section.offset if section.kind == 0 else _moved(gaps, section.offset)
+        offset = section.offset if section.kind == 0 else shifted(gaps, section.offset)
         table.append(replace(section, offset=offset, size=size).pack())
     yield shoff, b"".join(table)
 

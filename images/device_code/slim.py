@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 from images.device_code.choose import PTX, Entry, Wanted, parse_wanted
 from images.device_code.elf import FatbinError, find_sections, is_elf
 from images.device_code.layout import DEVICE_SECTIONS, Data, SlimRefused
 from images.device_code.record import Owner, owners, update_record
-from images.device_code.rewrite import Piece, Plan, make_plan
+from images.device_code.rewrite import Plan, make_plan
+from images.device_code.write import mapped, write_over
 
 __all__ = ["FolderReport", "Left", "LibraryReport", "SlimRefused", "slim_command", "slim_folder", "slim_library"]
 
@@ -34,7 +32,6 @@ NVIDIA_LICENCE = (
     "not be published. cuBLAS also wants every earlier minor of the same major."
 )
 _NVIDIA_FILES = ("libcu*", "libnv*", "libnccl*", "libnpp*")
-_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -110,20 +107,15 @@ def slim_library(path: Path, wanted: Sequence[Wanted], *, hollow: bool = False) 
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_size < 64 or file.read(4) != b"\x7fELF":
             return None
-        with _mapped(file.fileno()) as data:
+        with mapped(file.fileno()) as data:
             plan = _plan(data, wanted, hollow)
         if plan is None:
             return None
         if plan.pieces:
-            _replace(path, file.fileno(), status, plan, wanted, hollow)
+            prove = partial(_prove, plan=plan, wanted=wanted, hollow=hollow)
+            write_over(path, file.fileno(), plan.pieces, plan.patches, prove)
     after = plan.size if plan.pieces else status.st_size
     return LibraryReport(str(path), status.st_size, after, _names(plan.before), _names(plan.after), plan.emptied)
-
-
-@contextmanager
-def _mapped(descriptor: int) -> Iterator[mmap.mmap]:
-    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-        yield data
 
 
 def _plan(data: Data, wanted: Sequence[Wanted], hollow: bool) -> Plan | None:
@@ -147,49 +139,9 @@ def _may_hold_code(data: Data) -> bool:
     return any(data.find(name.encode()) >= 0 for name in DEVICE_SECTIONS)
 
 
-def _replace(
-    path: Path, source: int, status: os.stat_result, plan: Plan, wanted: Sequence[Wanted], hollow: bool
-) -> None:
-    """Write the new file beside the old one, look at it again as a stranger would, and put it in its place."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "w+b") as out:
-            for piece in plan.pieces:
-                _copy(source, piece, out.fileno())
-            for at, content in plan.patches:
-                os.pwrite(out.fileno(), content, at)
-            _prove(out.fileno(), plan, wanted, hollow)
-            os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode))
-            if os.geteuid() == 0:
-                os.fchown(out.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode))
-            os.utime(out.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(out.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _copy(source: int, piece: Piece, out: int) -> None:
-    """Write ``piece``, a few MB at a time."""
-    done = 0
-    while done < piece.size:
-        size = min(_CHUNK, piece.size - done)
-        if piece.source is not None:
-            content = os.pread(source, size, piece.source + done)
-        else:
-            content = piece.literal[done : done + size] or bytes(size)
-        if not content:
-            raise SlimRefused("the file became shorter while it was read", (piece.source or 0) + done)
-        done += os.write(out, content)
-
-
 def _prove(descriptor: int, plan: Plan, wanted: Sequence[Wanted], hollow: bool) -> None:
-    """The new file must be whole, hold exactly the entries that were to stay, and have nothing left to drop."""
-    if os.fstat(descriptor).st_size != plan.size:
-        raise SlimRefused("the new file is not as long as planned")
-    with _mapped(descriptor) as data:
+    """The new file must hold exactly the entries that were to stay, and have nothing left to drop."""
+    with mapped(descriptor) as data:
         again = make_plan(data, wanted, hollow=hollow)
     told = [[(entry.kind, entry.arch, entry.size) for entry in entries] for entries in (plan.after, again.before)]
     if again.pieces or told[0] != told[1]:
@@ -243,9 +195,13 @@ def elf_files(folder: Path) -> Iterator[Path]:
 
 
 def is_nvidia(path: Path, owner: Owner | None) -> bool:
-    """By its folder, its wheel, or its name: any of them is enough."""
+    """By a folder of that name in the environment, its wheel, or its name: any of them is enough.
+
+    Triton brings compilers and profilers of NVIDIA's below ``triton/backends/nvidia``.
+    """
     parts = path.resolve().parts
-    within = any(pair[0] in ("site-packages", "dist-packages") and pair[1] == "nvidia" for pair in pairwise(parts))
+    site = next((place for place, name in enumerate(parts) if name in ("site-packages", "dist-packages")), len(parts))
+    within = "nvidia" in parts[site:-1]
     owns = owner is not None and (owner.name == "nvidia" or owner.name.startswith("nvidia-"))
     return within or owns or any(fnmatch(path.name, pattern) for pattern in _NVIDIA_FILES)
 

@@ -139,3 +139,44 @@ def _finish(
         "<16sHHIQQQIHHHHHH", ident, 3, 62, 1, 0, 64, shoff, 0, 64, 56, 4, 64, len(rows), len(rows) - 1
     )
     return bytes(out)
+
+
+def debugged(content: bytes, size: int = 20000, *, patched: bytes = b"", tail: bytes = b"") -> bytes:
+    """The library with debug information, a table of symbols and its names: ``size`` bytes each that nothing loads.
+
+    ``patched`` is what a tool such as patchelf put behind them, in a PT_LOAD of its own (the PT_NOTE's header is
+    taken). ``tail`` stands behind everything, and no header tells of it.
+    """
+    fields = list(struct.unpack_from("<16sHHIQQQIHHHHHH", content))
+    shoff, count, names_index = fields[6], fields[12], fields[13]
+    rows = [list(struct.unpack_from("<IIQQQQIIQQ", content, shoff + 64 * index)) for index in range(count)]
+    old = content[rows[names_index][4] :][: rows[names_index][5]]
+    out = bytearray(content[: rows[names_index][4]])
+    names = bytearray(old)
+
+    def add(
+        name: str, kind: int, body: bytes, *, flags: int = 0, address: int = 0, link: int = 0, align: int = 8
+    ) -> None:
+        out.extend(b"\0" * (-len(out) % align))
+        rows.append([len(names), kind, flags, address, len(out), len(body), link, 0, align, 0])
+        names.extend(name.encode() + b"\0")
+        out.extend(body)
+
+    add(".comment", 1, b"made by hand\0", align=1)
+    add(".debug_info", 1, b"d" * size)
+    add(".symtab", 2, bytes(24) * (size // 24), link=len(rows) + 1)
+    add(".strtab", 3, b"\0" + b"s" * (size - 1))
+    if patched:
+        out.extend(b"\0" * (-len(out) % 0x1000))
+        address = len(out) + 0x100000
+        struct.pack_into(
+            "<IIQQQQQQ", out, 64 + 56 * 3, 1, 4, len(out), address, address, len(patched), len(patched), 4096
+        )
+        add(".patched", 1, patched, flags=2, address=address, align=1)
+    rows[names_index][4], rows[names_index][5] = len(out), len(names) + len(b".shstrtab")
+    out.extend(bytes(names).ljust(rows[names_index][5], b"\0"))
+    out.extend(b"\0" * (-len(out) % 8))
+    fields[6], fields[12] = len(out), len(rows)
+    out.extend(b"".join(struct.pack("<IIQQQQIIQQ", *row) for row in rows))
+    out[:64] = struct.pack("<16sHHIQQQIHHHHHH", *fields)
+    return bytes(out) + tail
