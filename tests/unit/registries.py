@@ -1,0 +1,157 @@
+"""A registry in memory, on loopback, that can be told to misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Shelf:
+    """What the registry holds, what it was asked ("GET /v2/…"), and what it is to do wrong next.
+
+    ``faults`` are used up one a request whose path holds ``on``: a status, "reset" (no answer), "cut" (half a body),
+    "short" (half a body, with a length that says so), or "lie" (other bytes of the same length). ``login`` is the
+    Authorization header that it wants.
+    """
+
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    faults: list[int | str] = field(default_factory=list)
+    on: str = ""
+    after: str | None = None
+    login: str | None = None
+    logins: list[str] = field(default_factory=list)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    shelf: Shelf
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _misbehaves(self, data: bytes) -> bool:
+        shelf = self.shelf
+        if not shelf.faults or shelf.on not in f"{self.command} {self.path}":
+            return False
+        fault = shelf.faults.pop(0)
+        if isinstance(fault, int):
+            self._answer(fault, b'{"errors": []}', {"Retry-After": shelf.after} if shelf.after else {})
+        elif fault == "reset":
+            self.close_connection = True
+            self.connection.close()
+        elif fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+        elif fault == "short":
+            self._answer(200, data[: len(data) // 2])
+        else:
+            self._answer(200, bytes(byte ^ 1 for byte in data))
+        return True
+
+    def _handle(self) -> None:
+        shelf = self.shelf
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        shelf.asked.append(f"{self.command} {self.path}")
+        shelf.logins.append(self.headers.get("Authorization", ""))
+        if shelf.login and self.headers.get("Authorization") != shelf.login:
+            self._answer(
+                401,
+                b'{"errors": [{"code": "UNAUTHORIZED", "message": "log in"}]}',
+                {"WWW-Authenticate": 'Basic realm="here"'},
+            )
+            return
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        if "/blobs/uploads/" in self.path:
+            self._upload(body)
+        elif "/blobs/" in self.path:
+            data = shelf.blobs.get(name)
+            if self._misbehaves(data or b""):
+                return
+            self._blob(data)
+        elif "/manifests/" in self.path:
+            if self.command == "PUT":
+                if self._misbehaves(b""):
+                    return
+                digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+                for reference in (name, digest):
+                    shelf.manifests[reference] = (self.headers["Content-Type"], body)
+                self._answer(201, headers={"Docker-Content-Digest": digest})
+                return
+            kind, data = shelf.manifests.get(name, ("", b""))
+            if self._misbehaves(data):
+                return
+            self._answer(200 if data else 404, data, {"Content-Type": kind})
+        elif "/tags/list" in self.path:
+            self._tags()
+        else:
+            self._answer(404)
+
+    def _blob(self, data: bytes | None) -> None:
+        if data is None:
+            self._answer(404)
+        elif found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            self._answer(206, data[int(found[1]) :])
+        else:
+            self._answer(200, data)
+
+    def _upload(self, body: bytes) -> None:
+        if self._misbehaves(b""):
+            return
+        if self.command == "POST":
+            self._answer(202, headers={"Location": f"{self.path}session?state=1"})
+            return
+        digest = re.search(r"digest=(sha256:[0-9a-f]+)", self.path)
+        assert digest
+        if digest[1] != f"sha256:{hashlib.sha256(body).hexdigest()}":
+            self._answer(400, b'{"errors": [{"code": "DIGEST_INVALID", "message": "not these bytes"}]}')
+            return
+        self.shelf.blobs[digest[1]] = body
+        self._answer(201)
+
+    def _tags(self) -> None:
+        names = sorted(tag for tag in self.shelf.manifests if ":" not in tag)
+        last = re.search(r"last=([^&]+)", self.path)
+        rest = [name for name in names if last is None or name > last[1]]
+        page = rest[:2]
+        listed = ", ".join(f'"{name}"' for name in page)
+        headers = {}
+        if len(rest) > len(page):
+            headers["Link"] = f'<{self.path.partition("?")[0]}?last={page[-1]}&n=2>; rel="next"'
+        self._answer(200, f'{{"tags": [{listed}]}}'.encode(), headers)
+
+    do_GET = do_HEAD = do_PUT = do_POST = _handle
+
+
+@contextmanager
+def registry() -> Iterator[tuple[str, Shelf]]:
+    """A running registry: its "127.0.0.1:PORT", and what it holds."""
+    shelf = Shelf()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"shelf": shelf}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", shelf
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
