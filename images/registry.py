@@ -91,7 +91,7 @@ def is_loopback(host: str) -> bool:
 
 
 def docker_logins(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The logins of docker's config.json: $DOCKER_CONFIG's, else ~/.docker's. Raises RegistryFailure if it is broken."""
+    """Logins of docker's config.json: $DOCKER_CONFIG's, else ~/.docker's. Raises RegistryFailure if it is broken."""
     folder = Path(environment.get("DOCKER_CONFIG") or Path.home() / ".docker")
     path = folder / "config.json"
     try:

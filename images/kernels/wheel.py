@@ -1,0 +1,64 @@
+"""Whether a wheel is what its record says: its digest, its name, and the device code really in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+from images.audit_target import audit_path
+from images.errors import CheckFailed, Unsafe
+from images.kernels.record import Record
+from images.lock_inputs import normal
+
+
+def sha256_of(path: Path) -> str:
+    """The hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, record: Record) -> None:
+    """Raise Unsafe where the file is not the bytes that the record names."""
+    size = path.stat().st_size if path.is_file() else -1
+    found = sha256_of(path) if size == record.size else ""
+    if found != record.sha256:
+        told = "is not there" if size < 0 else f"has {size} bytes, not {record.size}" if not found else "was changed"
+        raise Unsafe(
+            f"{path.name} is not the wheel that was built: it {told}",
+            cause=f"its record says sha256 {record.sha256}",
+            do="remove it; it is then fetched or built again",
+            where=str(path),
+        )
+
+
+def check_wheel(path: Path, record: Record) -> None:
+    """Raise CheckFailed where the wheel's name or device code is not what its record says.
+
+    The audit is done anew here: what a build (or a registry) says of its own work is not taken on trust.
+    """
+    name, version = _named(path)
+    if (normal(name), version.partition("+")[0]) != (normal(record.package), record.version):
+        raise CheckFailed(f"{path.name} is {name} {version}, not {record.package} {record.version}", where=str(path))
+    held = {one.name: sorted(one.archs) for one in audit_path(path).libraries}
+    wanted = {library: sorted(archs) for library, archs in record.audit.items()}
+    if not held or held != wanted or any(archs != sorted(record.archs) for archs in held.values()):
+        raise CheckFailed(
+            f"the device code in {path.name} is not for {' '.join(record.archs)} alone",
+            cause="; ".join(f"{library} holds {' '.join(archs)}" for library, archs in held.items()) or "it has none",
+            do="build it again; if it comes out the same, the build's arch list is not what it seems",
+            where=f"./inv audit {path}",
+        )
+
+
+def _named(path: Path) -> tuple[str, str]:
+    """Name and version in a wheel's METADATA. Raises CheckFailed for a file that is no wheel."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
+            headers = HeaderParser().parsestr(archive.read(inside[0]).decode() if inside else "")
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise CheckFailed(f"{path.name} is no wheel", cause=str(error), where=str(path)) from error
+    return str(headers.get("Name", "")), str(headers.get("Version", ""))

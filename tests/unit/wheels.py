@@ -1,0 +1,65 @@
+"""Finished kernel builds for tests: a wheel with a byte-made library, and the record that belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from images.arch import parse_arch
+from images.kernels.kernel import Kernel, make_kernel
+from images.kernels.key import Key, key_of
+from tests.unit import elves
+
+SOURCE = "ab" * 32
+
+
+def kernel(*archs: str, version: str = "0.0.29.post2", torch: str = "2.6.0") -> Kernel:
+    """An xformers kernel of the cu124 stack for these cards; 7.5 if none is named."""
+    cards = tuple(parse_arch(arch) for arch in archs or ("7.5",))
+    return make_kernel("xformers", version, torch=torch, cuda="12.4", python="3.11", lock="cu124-vllm", cards=cards)
+
+
+def key(*archs: str, source: str = SOURCE) -> Key:
+    """The key of `kernel`."""
+    return key_of(kernel(*archs), source)
+
+
+def build(folder: Path, *archs: str, numbers: tuple[int, ...] = (), fill: int = 1, **said: Any) -> Path:
+    """Write what a build of `kernel` leaves into ``folder``; ``numbers`` are other archs than asked, ``said`` lies."""
+    of = kernel(*archs)
+    folder.mkdir(parents=True, exist_ok=True)
+    codes = [elves.Code(number, fill=fill) for number in numbers or tuple(arch.number for arch in of.archs)]
+    wheel = folder / f"xformers-{of.version}-cp311-cp311-linux_x86_64.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("xformers/_C.so", elves.library([elves.container(*codes)]))
+        archive.writestr("xformers/__init__.py", "")
+        archive.writestr(f"xformers-{of.version}.dist-info/METADATA", f"Name: xformers\nVersion: {of.version}\n")
+    data = wheel.read_bytes()
+    record = {
+        "schema": 1,
+        "package": of.package,
+        "version": of.version,
+        "source_sha256": SOURCE,
+        "torch": "2.6.0+cu124",
+        "cuda": of.cuda,
+        "nvcc": "12.4.131",
+        "gcc": "12.2.0",
+        "python": "3.11.2",
+        "cxx11_abi": False,
+        "archs": list(of.capabilities),
+        "env": dict(of.env),
+        "jobs": 2,
+        "seconds": 415.0,
+        "peak_memory_bytes": 2_000_000_000,
+        "objects": 33,
+        "compiled": 33,
+        "wheel": wheel.name,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "audit": {"xformers/_C.so": list(of.capabilities)},
+    }
+    (folder / "kernel.json").write_text(json.dumps(record | said))
+    return folder
