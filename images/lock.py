@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from images.errors import CardstockError, RegistryFailure, UsageError
 from images.lock_files import Lock, State, file_name, parse, pinned, read, split, state, write
 from images.lock_inputs import (
     BUILD_TOOLS,
+    KERNEL_PACKAGES,
     PLATFORM,
     SETUPTOOLS,
     LockInputs,
@@ -65,7 +67,11 @@ def resolve(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "uv") 
             tools = ask([*torch, *BUILD_TOOLS, SETUPTOOLS], constraints=others)
             nvidia = parts.get("nvidia", {})
             parts["build"] = {package: block for package, block in tools.items() if package not in nvidia}
-    return Lock(inputs.digest(), parts, inputs.lines())
+        sources = {}
+        for package in KERNEL_PACKAGES:
+            if inputs.build and package in parts and (found := ask.source(pinned(parts[package]))):
+                sources[package] = found
+    return Lock(inputs.digest(), parts, inputs.lines(), sources)
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,18 @@ class _Resolver:
     uv: str
 
     def __call__(self, asked: Sequence[str], *flags: str, constraints: Sequence[str] = ()) -> dict[str, str]:
+        return parse(self._run(asked, ["--generate-hashes", *flags], constraints))
+
+    def source(self, asked: Sequence[str]) -> str | None:
+        """The sha256 of the one package's source distribution; None where the index has none."""
+        told = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
+        (package,) = tomllib.loads(told)["packages"]
+        found = package.get("sdist", {}).get("hashes", {}).get("sha256")
+        return str(found) if found else None
+
+    def _run(self, asked: Sequence[str], flags: Sequence[str], constraints: Sequence[str]) -> str:
         argv = [self.uv, "pip", "compile", "--quiet", "--python-version", self.inputs.python, *flags]
-        argv += ["--python-platform", PLATFORM, "--generate-hashes", "--no-header", "--no-annotate"]
+        argv += ["--python-platform", PLATFORM, "--no-header", "--no-annotate"]
         lists = {"overrides": self.inputs.overrides, "excludes": self.inputs.excludes, "constraints": constraints}
         for option, lines in lists.items():
             if lines:
@@ -91,7 +107,7 @@ class _Resolver:
         done = process.run([*argv, "-"], stdin="\n".join(asked) + "\n", check=False, timeout=900)
         if done.code:
             raise _failure(self.inputs.name, done.err)
-        return parse(done.out)
+        return done.out
 
 
 def _failure(name: str, text: str) -> CardstockError:

@@ -2,8 +2,9 @@
 
 One lock is a few files side by side: ``NAME.txt`` (everything else), ``NAME.nvidia.txt`` (NVIDIA's own wheels, the
 same for every card of a stack, so a layer of their own), ``NAME.xformers.txt`` or ``NAME.flash-attn.txt`` (attention
-kernels: compiled, or taken as they come) and ``NAME.build.txt`` (what compiling those needs). The header of
-``NAME.txt`` holds the hash of what was asked for and of its parts: a lock that no longer matches is stale.
+kernels: compiled, or taken as they come; a line says which of the hashes is the source) and ``NAME.build.txt`` (what
+compiling those needs). The header of ``NAME.txt`` holds the hash of what was asked for and of its parts: a lock that no
+longer matches is stale.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ State = Literal["locked", "stale", "unlocked"]
 _HEADER = "# Cardstock lock: made by `invoke lock`, not by hand."
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:==(\S+)| @ (\S+))")
 _INPUTS = re.compile(r"^# inputs: sha256:([0-9a-f]{64})$", re.MULTILINE)
+_SOURCE = re.compile(r"^# source: sha256:([0-9a-f]{64})$", re.MULTILINE)
 _PART = re.compile(r"^# part ([a-z-]+): sha256:([0-9a-f]{64})$", re.MULTILINE)
 _ASKED = re.compile(r"^# ((?:name|python|platform|require|override|exclude|kernel|build): .*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Lock:
-    """A resolved lock: ``parts`` maps part ("" is the main one) to requirement lines with hashes, by package."""
+    """A resolved lock: ``parts`` maps part ("" is the main one) to requirement lines with hashes, by package.
+
+    ``sources`` maps an attention package to the sha256 of its source distribution, one of its hashes.
+    """
 
     inputs_digest: str
     parts: dict[str, dict[str, str]] = field(repr=False)
     header: tuple[str, ...] = field(default=(), repr=False)
+    sources: dict[str, str] = field(default_factory=dict, repr=False)
 
     def versions(self) -> dict[str, str]:
         """Package to exact version (or address), over the parts that reach an image ("build" does not)."""
@@ -92,7 +98,8 @@ def render_files(lock: Lock, name: str) -> dict[str, str]:
     files: dict[str, str] = {}
     digests = []
     for part in sorted(part for part in lock.parts if part):
-        text = f"{_HEADER}\n{_body(lock.parts[part])}"
+        source = f"# source: sha256:{lock.sources[part]}\n" if part in lock.sources else ""
+        text = f"{_HEADER}\n{source}{_body(lock.parts[part])}"
         files[file_name(name, part)] = text
         digests.append(f"# part {part}: sha256:{hashlib.sha256(text.encode()).hexdigest()}")
     header = [_HEADER, *(f"# {line}" for line in lock.header), f"# inputs: sha256:{lock.inputs_digest}", *digests]
@@ -145,7 +152,14 @@ def read(folder: Path, name: str) -> Lock | None:
     text, parts = found
     inputs = _INPUTS.findall(text)[0]
     bodies = {"": parse(text), **{part: parse(body) for part, body in parts.items()}}
-    return Lock(inputs, bodies, tuple(_ASKED.findall(text)))
+    sources = {part: source for part, body in parts.items() if (source := source_of(body))}
+    return Lock(inputs, bodies, tuple(_ASKED.findall(text)), sources)
+
+
+def source_of(text: str) -> str | None:
+    """The sha256 of the source distribution that the text of a package's part names; None where it names none."""
+    found = _SOURCE.search(text)
+    return found[1] if found else None
 
 
 def state(folder: Path, inputs: LockInputs) -> State:

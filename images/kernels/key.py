@@ -11,8 +11,8 @@ from packaging.version import Version
 
 from images.kernels.kernel import Kernel
 from images.kernels.record import Record
+from images.lock_files import source_of
 
-_SOURCE = re.compile(r"^# source: sha256:([0-9a-f]{64})$", re.MULTILINE)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
@@ -51,8 +51,8 @@ def source_hash(lock_text: str) -> str | None:
 
     A package with one file on the index has no other; of several, the line "# source:" tells which one it is.
     """
-    if found := _SOURCE.search(lock_text):
-        return found[1]
+    if found := source_of(lock_text):
+        return found
     hashes = _HASH.findall(lock_text)
     return hashes[0] if len(hashes) == 1 else None
 

@@ -10,6 +10,7 @@ import pytest
 
 from images import lock, process
 from images.errors import RegistryFailure, UsageError
+from images.kernels.key import source_hash
 from images.lock_files import Lock, file_name, parse, render_files, split
 from images.lock_inputs import LockInputs, inputs_for
 
@@ -49,7 +50,10 @@ class FakeUv:
         self.lists.append(files)
         if self.error:
             return process.Finished(tuple(argv), 1, "", self.error)
-        if "--no-deps" in argv:
+        if "pylock.toml" in argv:
+            sdist = 'sdist = { hashes = { sha256 = "' + "c" * 64 + '" } }' if "flash" in stdin else ""
+            out = f'[[packages]]\nname = "x"\n{sdist}\n'
+        elif "--no-deps" in argv:
             out = said(["flash-attn"])
         elif "ninja" in stdin:
             out = said([*TORCH, "ninja", "setuptools"])
@@ -90,7 +94,8 @@ def test_what_kernels_are_built_with_is_held_to_the_versions_of_the_lock(uv: Fak
 def test_uv_is_asked_for_hashes_and_for_no_address_or_path_in_the_answer(uv: FakeUv) -> None:
     lock.resolve(INPUTS, indexes=("https://index.example/simple",))
     for argv, _ in uv.calls:
-        assert {"--generate-hashes", "--no-header", "--no-annotate"} < set(argv)
+        assert {"--no-header", "--no-annotate"} < set(argv)
+        assert ("--generate-hashes" in argv) != ("pylock.toml" in argv)  # that form always has hashes
         assert argv[argv.index("--index") + 1] == "https://index.example/simple"
         assert not any(option.startswith("--emit") for option in argv)
 
@@ -130,6 +135,23 @@ def test_a_written_lock_reads_back_the_same(uv: FakeUv, tmp_path: Path) -> None:
     assert lock.state(tmp_path, INPUTS) == "locked"
     assert resolved.versions()["torch"] == "2.6.0"
     assert "ninja" not in resolved.versions()
+
+
+def test_a_kernels_part_says_which_hash_is_its_source(uv: FakeUv, tmp_path: Path) -> None:
+    resolved = lock.resolve(INPUTS)
+    assert resolved.sources == {"flash-attn": "c" * 64}  # this index has no source of xformers
+    lock.write(resolved, tmp_path, INPUTS.name)
+    assert f"# source: sha256:{'c' * 64}\n" in (tmp_path / "cu1-vllm.flash-attn.txt").read_text()
+    assert "# source" not in (tmp_path / "cu1-vllm.xformers.txt").read_text()
+
+
+def test_the_committed_kernel_parts_name_one_of_their_hashes_as_the_source() -> None:
+    files = [*(REPOSITORY / "dockerfiles" / "locks").glob("*.xformers.txt")]
+    files += (REPOSITORY / "dockerfiles" / "locks").glob("*.flash-attn.txt")
+    assert files
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert f"--hash=sha256:{source_hash(text)}" in text, path.name
 
 
 def test_equal_parts_of_two_locks_are_equal_bytes_so_that_they_share_a_layer(uv: FakeUv) -> None:
