@@ -36,7 +36,7 @@ def render(c, check=False, debug=False):
     commands.run(lambda: commands.render(check), debug)
 
 
-@task(help={"stack": "one stack only, such as cu124", "check": "write nothing, show the states"})
+@task(help={"stack": "one stack only, such as cu124; or kernels", "check": "write nothing, show the states"})
 def lock(c, stack="", check=False, debug=False):
     """Exact versions and hashes for the stacks whose indexes can be reached."""
     commands.run(lambda: commands.lock(stack, check), debug)

@@ -20,7 +20,7 @@ from images.nearest import nearest
 from images.render import GENERATED, compile_templates, differences
 from images.render import render as render_files
 from images.report import Report, human_bytes, print_error
-from images.states import all_locks, lock_indexes, lock_inputs, lock_states, why_unlocked
+from images.states import KERNEL_GROUP, all_locks, asked_locks, lock_states, why_unlocked
 from images.variants import Variant, make_variants
 
 CHECKOUT = Checkout(Path(__file__).resolve().parent.parent)
@@ -159,8 +159,10 @@ def lock(stack: str, check: bool) -> None:
     from images import lock as locking
 
     matrix = CHECKOUT.matrix()
-    if stack and stack not in matrix.stacks:
-        raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {nearest(stack, matrix.stacks)}")
+    groups = [*matrix.stacks, KERNEL_GROUP]
+    if stack and stack not in groups:
+        raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {nearest(stack, groups)}")
+    chosen = {name: asked for name, asked in asked_locks(matrix).items() if stack in ("", asked.group)}
     report, failed = Report(), []
     uv = str(Path(sys.executable).parent / "uv")
     if not check:
@@ -169,22 +171,15 @@ def lock(stack: str, check: bool) -> None:
         for inputs in helpers:
             if not stack and locking.state(CHECKOUT.locks, inputs) != "locked":
                 locking.write(locking.resolve(inputs, uv=uv), CHECKOUT.locks, inputs.name)
-        for name, key in all_locks(matrix).items():
-            if stack not in ("", key[0]):
-                continue
+        for name, asked in chosen.items():
             try:
                 with report.step(f"lock {name}"):
-                    resolved = locking.resolve(lock_inputs(matrix, *key), indexes=lock_indexes(matrix, *key), uv=uv)
-                    locking.write(resolved, CHECKOUT.locks, name)
+                    locking.write(locking.resolve(asked.inputs, indexes=asked.indexes, uv=uv), CHECKOUT.locks, name)
             except RegistryFailure as error:
                 failed.append(name)
                 report.line(str(error))
     states = lock_states(matrix, CHECKOUT.locks)
-    rows = [
-        [name, state, why_unlocked(matrix, *all_locks(matrix)[name]) if state != "locked" else ""]
-        for name, state in states.items()
-        if stack in ("", all_locks(matrix)[name][0])
-    ]
+    rows = [[name, states[name], asked.why if states[name] != "locked" else ""] for name, asked in chosen.items()]
     report.table(rows, ["lock", "state", ""])
     report.next_command("./inv render", "Dockerfiles follow the locks")
     if stack and failed:
@@ -335,12 +330,13 @@ def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
 
 def bench(names: Sequence[str]) -> None:
     """`invoke bench`."""
-    from images import bench_audit, bench_plan, bench_slim
+    from images import bench_audit, bench_plan, bench_sizes, bench_slim
     from images.bench import BENCHES, run_benches
 
     bench_plan.register(CHECKOUT)
     bench_audit.register()
     bench_slim.register(CHECKOUT)
+    bench_sizes.register(CHECKOUT)
     report, chosen = Report(), list(names)
     if not chosen and bench_audit.VARIABLE not in os.environ:
         chosen = sorted(set(BENCHES) - {"audit", "slim"})

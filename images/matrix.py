@@ -238,6 +238,18 @@ class Gap(_Part):
     mark: Mark
 
 
+class KernelWish(_Part):
+    """A kernel wheel that no variant needs, built by `invoke kernels` all the same: for other people's environments."""
+
+    package: Literal["xformers", "flash-attn"]
+    version: VersionText
+    torch: VersionText
+    cuda: CudaText
+    archs: Annotated[list[ArchText], Field(min_length=1)]
+    mark: Mark
+    source: str
+
+
 class Matrix(_Part):
     """The whole of matrix.yaml."""
 
@@ -254,6 +266,7 @@ class Matrix(_Part):
     attention: list[Attention]
     recommended: Recommended
     stacks: Annotated[dict[Name, Stack], Field(min_length=1)]
+    kernels: list[KernelWish] = Field(default_factory=list)
     exclude: list[Rule]
     settings: list[Setting]
     notes: list[Note]

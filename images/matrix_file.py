@@ -172,6 +172,8 @@ def _check_references(matrix: Matrix) -> None:
         need(arch, matrix.archs, "arch", "recommended", "archs", arch)
     for stack_name in matrix.recommended.stacks:
         need(stack_name, matrix.stacks, "stack", "recommended", "stacks", stack_name)
+    for index, wish in enumerate(matrix.kernels):
+        need(wish.cuda, matrix.toolkits, "toolkit", "kernels", index, "cuda")
     seen: set[str] = set()
     for index, rule in enumerate(matrix.exclude):
         if rule.id in seen:

@@ -86,6 +86,15 @@ def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+def _residue_of(when: When) -> tuple[frozenset[str] | None, frozenset[int] | None]:
+    """The attentions and the arch numbers that ``when`` speaks of; None means any."""
+    attentions, ranges = _as_tuple(when.attention), _as_tuple(when.arch)
+    return (
+        None if attentions is None else frozenset(attentions),
+        None if ranges is None else _arch_numbers(ranges),
+    )
+
+
 class Judge:
     """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
 
@@ -114,14 +123,7 @@ class Judge:
         found = []
         for one in among:
             if _stack_part_holds(one.when, *key, versions):
-                attentions, ranges = _as_tuple(one.when.attention), _as_tuple(one.when.arch)
-                found.append(
-                    _Residue(
-                        one,
-                        None if attentions is None else frozenset(attentions),
-                        None if ranges is None else _arch_numbers(ranges),
-                    )
-                )
+                found.append(_Residue(one, *_residue_of(one.when)))
         return tuple(found)
 
     def rules_against(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
@@ -168,6 +170,7 @@ def load_matrix(path: Path) -> Matrix:
     """Read a matrix file and hold its pins against its rules. Raises UsageError."""
     matrix = read_matrix(path)
     check_pins(matrix)
+    check_kernels(matrix)
     return matrix
 
 
@@ -199,3 +202,27 @@ def _broken_pin(matrix: Matrix, rule: Rule, stack: str, engine: Engine, versions
         else "change one of the pins that the rule names",
         where=matrix.where(*place),
     )
+
+
+def check_kernels(matrix: Matrix) -> None:
+    """Raise UsageError for the first extra kernel wheel that a rule forbids, with its place and the reason."""
+    for index, wish in enumerate(matrix.kernels):
+        versions = {wish.package.replace("-", "_"): wish.version, "torch": wish.torch, "cuda": wish.cuda}
+        archs = tuple(parse_arch(arch) for arch in wish.archs)
+        rules = [
+            _Residue(rule, *_residue_of(rule.when))
+            for rule in matrix.exclude
+            if rule.when.stack is None
+            and rule.when.engine is None
+            and all(name in versions and _in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
+        ]
+        for residue in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
+            if residue.holds(wish.package, archs):
+                rule = residue.of
+                raise UsageError(
+                    f"{matrix._path}: kernels.{index}: {wish.package} {wish.version} for {' '.join(wish.archs)} "
+                    f"is excluded by the rule {rule.id}",
+                    cause=f"{rule.reason} [{rule.mark}: {rule.source}]",
+                    do=f"nearest valid pin: {rule.nearest_pin}" if rule.nearest_pin else "change its archs or its pins",
+                    where=matrix.where("kernels", index),
+                )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from images import lock
 from images.lock import LockInputs, State
 from images.matrix import Engine, Matrix
+from images.variants import extra_kernels
+
+# What `invoke lock --stack` calls the locks of the kernel wheels that belong to no stack.
+KERNEL_GROUP = "kernels"
 
 
 def lock_inputs(matrix: Matrix, stack: str, engine: Engine) -> LockInputs:
@@ -38,9 +43,32 @@ def all_locks(matrix: Matrix) -> dict[str, tuple[str, Engine]]:
     }
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a lock asks for and where; ``group`` is its stack; ``why`` says what it needs that may be out of reach."""
+
+    group: str
+    inputs: LockInputs
+    indexes: tuple[str, ...]
+    why: str
+
+
+def asked_locks(matrix: Matrix) -> dict[str, Asked]:
+    """Lock name -> what it asks for: of each stack's engines, and of the kernel wheels that the matrix adds."""
+    asked = {
+        name: Asked(key[0], lock_inputs(matrix, *key), lock_indexes(matrix, *key), why_unlocked(matrix, *key))
+        for name, key in all_locks(matrix).items()
+    }
+    for kernel in extra_kernels(matrix):
+        pins = {"torch": kernel.torch, kernel.package: kernel.version}
+        inputs = lock.inputs_for(kernel.lock, "vllm", pins, python=kernel.python)
+        asked[kernel.lock] = Asked(KERNEL_GROUP, inputs, (), "never resolved")
+    return asked
+
+
 def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, State]:
     """Lock name -> "locked", "stale" or "unlocked"."""
-    return {name: lock.state(folder, lock_inputs(matrix, *key)) for name, key in all_locks(matrix).items()}
+    return {name: lock.state(folder, asked.inputs) for name, asked in asked_locks(matrix).items()}
 
 
 def why_unlocked(matrix: Matrix, stack: str, engine: Engine) -> str:

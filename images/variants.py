@@ -73,15 +73,20 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Variants:
-    """All points of a matrix: those that can be, by id in the matrix's order, and those that cannot."""
+    """All points of a matrix: those that can be, by id in the matrix's order, and those that cannot.
+
+    ``extra`` are kernel wheels that the matrix names beside its variants.
+    """
 
     valid: dict[str, Variant]
     excluded: tuple[Excluded, ...]
+    extra: tuple[Kernel, ...] = ()
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """Every kernel wheel that some variant needs, once, in the matrix's order."""
-        return tuple(dict.fromkeys(v.kernel for v in self.valid.values() if v.kernel))
+        """Every kernel wheel, once, in the matrix's order: those that some variant needs, then the extra ones."""
+        needed = (v.kernel for v in self.valid.values() if v.kernel)
+        return tuple(dict.fromkeys((*needed, *self.extra)))
 
 
 def engine_of(stack: Stack, attention: Attention) -> Engine:
@@ -132,7 +137,23 @@ def make_variants(matrix: Matrix) -> Variants:
             valid[variant.id] = variant
     finder = _Nearest(matrix, valid)
     excluded = tuple(Excluded(p, point_id(matrix, p), rules, finder.find(p, rules)) for p, rules in refused)
-    return Variants(valid, excluded)
+    return Variants(valid, excluded, extra_kernels(matrix))
+
+
+def extra_kernels(matrix: Matrix) -> tuple[Kernel, ...]:
+    """The kernel wheels that the matrix names beside its variants; each has a lock of its own."""
+    return tuple(
+        make_kernel(
+            wish.package,
+            wish.version,
+            torch=wish.torch,
+            cuda=wish.cuda,
+            python=matrix.python,
+            lock=f"kernel-{wish.package}{wish.version}-torch{wish.torch}",
+            cards=tuple(parse_arch(arch) for arch in wish.archs),
+        )
+        for wish in matrix.kernels
+    )
 
 
 def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:

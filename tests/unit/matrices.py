@@ -7,7 +7,7 @@ from pathlib import Path
 
 from images.matrix import Matrix
 from images.matrix_file import parse_matrix
-from images.rules import check_pins
+from images.rules import check_kernels, check_pins
 from images.variants import Variants, make_variants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +36,7 @@ def edited(*changes: tuple[str, str]) -> Matrix:
         new = new.replace(old, instead, 1)
     result = parse_matrix(new)
     check_pins(result)
+    check_kernels(result)
     return result
 
 

@@ -130,3 +130,24 @@ def test_a_pin_that_breaks_a_rule(old: str, new: str, rule: str, nearest: str) -
     assert nearest in error.do
     assert error.cause
     assert error.where == f"matrix.yaml:{line_of(old)}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ('cuda: "13.0", archs: ["9.0"]', 'cuda: "13.0", archs: ["7.5", "9.0"]', "flash-attn-needs-ampere"),
+        ('cuda: "13.0", archs: ["9.0"]', 'cuda: "12.4", archs: ["10.0"]', "flash-attn-nvcc-blackwell"),
+        ('torch: "2.5.1", cuda: "12.4", archs: ["7.5"]', 'torch: "2.5.1", cuda: "12.6", archs: ["7.5"]', "torch-cu126"),
+        ('torch: "2.5.1", cuda: "12.4", archs: ["7.5"]', 'torch: "2.5.1", cuda: "12.4", archs: ["12.0"]', "xformers"),
+    ],
+)
+def test_an_extra_kernel_obeys_the_rules(old: str, new: str, rule: str) -> None:
+    with pytest.raises(UsageError, match=f"excluded by the rule {rule}") as caught:
+        edited((old, new))
+    assert caught.value.where.startswith("matrix.yaml:")
+    assert caught.value.cause
+
+
+def test_an_extra_kernels_toolkit_must_be_known() -> None:
+    with pytest.raises(UsageError, match=r"there is no toolkit '12\.5'"):
+        edited(('torch: "2.5.1", cuda: "12.4", archs: ["7.5"]', 'torch: "2.5.1", cuda: "12.5", archs: ["7.5"]'))
