@@ -211,6 +211,12 @@ class Engine:
                 container.remove(force=True)
 
     @contextmanager
+    def save(self, reference: str) -> Iterator[Iterator[bytes]]:
+        """An image as `docker save` writes it: chunks of a tar with each layer as a tar in it."""
+        with translated(f"{reference} could not be saved"):
+            yield iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+
+    @contextmanager
     def export_container(self, name: str) -> Iterator[Iterator[bytes] | None]:
         """The file system of a container, running or not, as chunks of a tar; None where there is none of this name."""
         with translated(f"the container {name} could not be exported"):

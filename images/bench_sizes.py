@@ -1,0 +1,158 @@
+"""`invoke bench sizes`: what each built image weighs packed, against the same pins untouched, and what a second costs.
+
+Untouched is what the same Dockerfile installs before anything is dropped: the layers of its stages `nvidia` and
+`venv`, and of the finished image those that hold no environment. A kernel built for exactly these cards is counted
+with the slimmed side only. NVIDIA's libraries are in a layer of their own, the same on both sides.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, takewhile
+from pathlib import Path
+
+from images import bake, process, supplies
+from images.bench import Row, bench
+from images.checkout import Checkout
+from images.engine import Engine
+from images.errors import NothingSelected
+from images.jobs import Job, make_job
+from images.layer_sizes import Packed, Sizes, total
+from images.matrix import Matrix
+from images.render import BAKE_FILE, compile_templates
+from images.report import Report
+from images.site import SiteSettings
+from images.states import lock_states
+from images.variants import Variant, make_variants
+
+CACHE = "build/bench/layers.json"
+STAGES = ("nvidia", "venv")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One image: ``own`` are its layers base first; ``nvidia`` and ``venv`` those of the stages of these names."""
+
+    variant: Variant
+    own: Mapping[str, Packed]
+    nvidia: Mapping[str, Packed]
+    venv: Mapping[str, Packed]
+
+    @property
+    def of_nvidia(self) -> Packed:
+        """NVIDIA's libraries: what the stage adds last."""
+        return list(self.nvidia.values())[-1]
+
+    @property
+    def after(self) -> Packed:
+        """The whole image."""
+        return total(self.own.values())
+
+    @property
+    def before(self) -> Packed:
+        """The same pins untouched: instead of the image's environment the one that was installed."""
+        return self.after - total(self.environment) + list(self.venv.values())[-1]
+
+    @property
+    def environment(self) -> Sequence[Packed]:
+        """The image's layers with its environment: behind NVIDIA's, and behind the compiler where Triton needs one."""
+        jit = self.variant.engine == "vllm" and self.variant.cuda is not None
+        first = len(self.nvidia) + jit
+        return list(self.own.values())[first : first + (2 if self.variant.archs else 1)]
+
+
+def beyond(second: Mapping[str, Packed], first: Mapping[str, Packed]) -> Packed:
+    """What a host that has ``first`` fetches for ``second``: from the first layer on that differs."""
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
+    return total(list(second.values())[shared:])
+
+
+def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
+    """Rows in MB: packed with slimming, the peer without; then the second card of each stack."""
+    for one in images:
+        parts = {
+            "all": (one.after, one.before),
+            "NVIDIA's libraries": (one.of_nvidia, one.of_nvidia),
+            "the rest": (one.after - one.of_nvidia, one.before - one.of_nvidia),
+        }
+        for form in ("zstd", "gzip", "tar"):
+            for what, sides in parts.items():
+                after, before = (getattr(side, form) / 1e6 for side in sides)
+                yield Row("sizes", f"{one.variant.id}: {what}, {form}; peer untouched", after, before, "MB")
+    for first, second in combinations(images, 2):
+        if (first.variant.lock, first.variant.attention) == (second.variant.lock, second.variant.attention):
+            added = beyond(second.own, first.own)
+            name = f"{second.variant.id} on a host with {first.variant.id}"
+            yield Row("sizes", f"{name}, zstd; peer the whole", added.zstd / 1e6, second.after.zstd / 1e6, "MB")
+            yield Row("sizes", f"{name}, gzip; peer the whole", added.gzip / 1e6, second.after.gzip / 1e6, "MB")
+
+
+def weigh(checkout: Checkout, engine: Engine, site: SiteSettings, report: Report) -> list[Weighed]:
+    """Every variant that the engine has under its name; stages that are no longer cached are installed again."""
+    matrix = checkout.matrix()
+    states = lock_states(matrix, checkout.locks)
+    template = compile_templates(checkout.templates())
+    sizes = Sizes(engine, checkout.root / CACHE)
+    found = []
+    for variant in make_variants(matrix).valid.values():
+        name = f"{matrix.image}:{variant.id}"
+        if engine.inspect(name) is None:
+            continue
+        with report.step(f"weigh {variant.id}"):
+            job = make_job(checkout, matrix, template, variant, states[variant.lock])
+            stages = {stage: _stage(checkout, matrix, job, stage, engine, site, sizes, report) for stage in STAGES}
+            own = sizes.of(name)
+            if list(own)[: len(stages["nvidia"])] != list(stages["nvidia"]):
+                report.line(f"not weighed: {name} was built from other inputs; ./inv build --only '{variant.id}'")
+                continue
+            found.append(Weighed(variant, own, **stages))
+    return found
+
+
+def _stage(
+    checkout: Checkout,
+    matrix: Matrix,
+    job: Job,
+    stage: str,
+    engine: Engine,
+    site: SiteSettings,
+    sizes: Sizes,
+    report: Report,
+) -> dict[str, Packed]:
+    """The layers of one stage of an image's Dockerfile, as the engine builds it (from its cache, if it is there)."""
+    reference = f"cardstock/bench:{stage}-{job.input_hash[:12]}"
+    contexts = supplies.named_contexts(matrix, [job], engine, site, report)
+    with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
+        # No stage that is weighed takes a kernel: an empty folder keeps it from being built.
+        empty = {job.variant.id: folder} if job.variant.kernel else {}
+        secrets = supplies.secrets(Path(folder), site, supplies.unlocked_indexes(matrix, [job]))
+        told = bake.override_file({job.variant.id: reference}, bake.Site(contexts, secrets), wheels=empty)
+        override = Path(folder, "override.json")
+        override.write_text(told, encoding="utf-8")
+        target = bake.target_name(job.variant.id)
+        argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
+        argv += ["--set", f"{target}.target={stage}", target]
+        process.run(argv, cwd=checkout.root, env=engine.cli_env())
+    try:
+        return sizes.of(reference)
+    finally:
+        engine.untag(reference)
+
+
+def register(checkout: Checkout) -> None:
+    """Make the bench known."""
+
+    @bench("sizes")
+    def rows() -> Iterable[Row]:
+        import os
+
+        from images.engine import connect
+        from images.site import read_site
+
+        report = Report()
+        images = weigh(checkout, connect(say=report.line), read_site(checkout.root, os.environ), report)
+        if not images:
+            raise NothingSelected("bench sizes weighs built images, and there are none", do="./inv build")
+        return list(rows_of(images))
