@@ -74,9 +74,7 @@ def select(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Varia
         archs = _stand_in(matrix, asked, wanted)
         matching = [v for v in pool if set(archs) <= set(v.archs)]
         if not wanted.all and not wanted.only:
-            # An image for just these cards, or the one that carries the fewest others.
-            fewest = min((len(v.archs) for v in matching), default=0)
-            matching = _best(matrix, [v for v in matching if len(v.archs) == fewest], archs)
+            matching = _best(matrix, matching, archs)
         if not matching:
             raise _no_image(matrix, variants, asked, archs, wanted)
         ids |= {v.id: v for v in matching}
@@ -125,13 +123,16 @@ def _recommended(matrix: Matrix, pool: list[Variant], wanted: Selectors) -> list
 
 
 def _best(matrix: Matrix, among: list[Variant], archs: ArchList) -> list[Variant]:
-    """The one of variants for the same arch list that the recommendations put first; the lowest arch decides."""
+    """The one of variants that cover these archs that the recommendations put first; the lowest arch decides.
+
+    Of several, the one for just these archs, or with the fewest others.
+    """
     choice = matrix.recommended.archs.get(archs[0].capability)
 
-    def rank(variant: Variant) -> tuple[bool, bool]:
+    def rank(variant: Variant) -> tuple[bool, bool, int]:
         if choice is not None and variant.stack == choice.stack:
-            return (False, variant.attention != choice.attention)
-        return (True, variant.attention != matrix.recommended.stacks[variant.stack])
+            return (False, variant.attention != choice.attention, len(variant.archs))
+        return (True, variant.attention != matrix.recommended.stacks[variant.stack], len(variant.archs))
 
     return [min(among, key=rank)] if among else []
 
@@ -189,8 +190,13 @@ def _no_image(matrix: Matrix, variants: Variants, asked: ArchList, archs: ArchLi
 
 
 def _refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImageFits:
-    """The rule that excludes most of the points speaks, at the recommended stack's point; the others are counted."""
-    counts = Counter(rule.id for e in excluded for rule in e.rules)
+    """The rule that excludes most of the points speaks, at the recommended stack's point; the others are counted.
+
+    One written in matrix.yaml says more than one that follows from a stack's list of archs.
+    """
+    written = {rule.id for rule in matrix.exclude}
+    counts = Counter(rule.id for e in excluded for rule in e.rules if rule.id in written)
+    counts = counts or Counter(rule.id for e in excluded for rule in e.rules)
     governing = counts.most_common(1)[0][0]
     choice = matrix.recommended.archs.get(asked[0].capability)
 

@@ -28,7 +28,10 @@ def test_each_arch_named_gives_its_own_image() -> None:
     [
         ("7.5 7.0", "cu124-vllm0.8.5.post1-xformers-sm70_75"),
         ("8.0,8.6,8.9", "cu128-vllm0.11.0-flash-attn-sm80_86_89"),
-        ("7.5 9.0", "cu128-vllm0.11.0-xformers-sm75_80_86_89_90"),  # no list of just these: the smallest that has both
+        (
+            "7.5 9.0",
+            "cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90",
+        ),  # no list of just these: the smallest that has both
         ("12.1", "cu128-vllm0.11.0-flash-attn-sm120"),  # runs 12.0 code
         ("10.3", "cu128-vllm0.11.0-flash-attn-sm100"),
     ],
