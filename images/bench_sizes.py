@@ -7,28 +7,18 @@ with the slimmed side only. NVIDIA's libraries are in a layer of their own, the 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
-from pathlib import Path
 
-from images import bake, process, supplies
 from images.bench import Row, bench
+from images.bench_stages import UNTOUCHED, Workbench, workbench
 from images.checkout import Checkout
-from images.engine import Engine
 from images.errors import NothingSelected
-from images.jobs import Job, make_job
 from images.layer_sizes import Packed, Sizes, total
-from images.matrix import Matrix
-from images.render import BAKE_FILE, compile_templates
-from images.report import Report
-from images.site import SiteSettings
-from images.states import lock_states
-from images.variants import Variant, make_variants
+from images.variants import Variant
 
 CACHE = "build/bench/layers.json"
-STAGES = ("nvidia", "venv")
 
 
 @dataclass(frozen=True)
@@ -89,56 +79,22 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
             yield Row("sizes", f"{name}, gzip; peer the whole", added.gzip / 1e6, second.after.gzip / 1e6, "MB")
 
 
-def weigh(checkout: Checkout, engine: Engine, site: SiteSettings, report: Report) -> list[Weighed]:
+def weigh(bench: Workbench) -> list[Weighed]:
     """Every variant that the engine has under its name; stages that are no longer cached are installed again."""
-    matrix = checkout.matrix()
-    states = lock_states(matrix, checkout.locks)
-    template = compile_templates(checkout.templates())
-    sizes = Sizes(engine, checkout.root / CACHE)
+    sizes = Sizes(bench.engine, bench.checkout.root / CACHE)
     found = []
-    for variant in make_variants(matrix).valid.values():
-        name = f"{matrix.image}:{variant.id}"
-        if engine.inspect(name) is None:
-            continue
-        with report.step(f"weigh {variant.id}"):
-            job = make_job(checkout, matrix, template, variant, states[variant.lock])
-            stages = {stage: _stage(checkout, matrix, job, stage, engine, site, sizes, report) for stage in STAGES}
-            own = sizes.of(name)
+    for variant in bench.built():
+        with bench.report.step(f"weigh {variant.id}"):
+            stages = {}
+            for stage in UNTOUCHED:
+                with bench.stage(variant, stage) as reference:
+                    stages[stage] = sizes.of(reference)
+            own = sizes.of(bench.name(variant))
             if list(own)[: len(stages["nvidia"])] != list(stages["nvidia"]):
-                report.line(f"not weighed: {name} was built from other inputs; ./inv build --only '{variant.id}'")
+                bench.report.line(f"not weighed: built from other inputs; ./inv build --only '{variant.id}'")
                 continue
             found.append(Weighed(variant, own, **stages))
     return found
-
-
-def _stage(
-    checkout: Checkout,
-    matrix: Matrix,
-    job: Job,
-    stage: str,
-    engine: Engine,
-    site: SiteSettings,
-    sizes: Sizes,
-    report: Report,
-) -> dict[str, Packed]:
-    """The layers of one stage of an image's Dockerfile, as the engine builds it (from its cache, if it is there)."""
-    reference = f"cardstock/bench:{stage}-{job.input_hash[:12]}"
-    contexts = supplies.named_contexts(matrix, [job], engine, site, report)
-    with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
-        # No stage that is weighed takes a kernel: an empty folder keeps it from being built.
-        empty = {job.variant.id: folder} if job.variant.kernel else {}
-        secrets = supplies.secrets(Path(folder), site, supplies.unlocked_indexes(matrix, [job]))
-        told = bake.override_file({job.variant.id: reference}, bake.Site(contexts, secrets), wheels=empty)
-        override = Path(folder, "override.json")
-        override.write_text(told, encoding="utf-8")
-        target = bake.target_name(job.variant.id)
-        argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
-        argv += ["--set", f"{target}.target={stage}", target]
-        process.run(argv, cwd=checkout.root, env=engine.cli_env())
-    try:
-        return sizes.of(reference)
-    finally:
-        engine.untag(reference)
 
 
 def register(checkout: Checkout) -> None:
@@ -146,13 +102,7 @@ def register(checkout: Checkout) -> None:
 
     @bench("sizes")
     def rows() -> Iterable[Row]:
-        import os
-
-        from images.engine import connect
-        from images.site import read_site
-
-        report = Report()
-        images = weigh(checkout, connect(say=report.line), read_site(checkout.root, os.environ), report)
+        images = weigh(workbench(checkout))
         if not images:
             raise NothingSelected("bench sizes weighs built images, and there are none", do="./inv build")
         return list(rows_of(images))

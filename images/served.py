@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from images.device_code.slim import is_nvidia_name
 from images.engine import Engine
 from images.errors import CheckFailed
 
@@ -35,8 +36,11 @@ def record(engine: Engine, image: str, python: str, modules: Sequence[str]) -> t
 
 
 def owned_by_nvidia(path: str) -> bool:
-    """Whether a path below site-packages belongs to one of NVIDIA's own wheels."""
-    return path.startswith(("nvidia/", "cusparselt/", "nvidia_"))
+    """Whether a path below site-packages is of one of NVIDIA's own wheels, or NVIDIA's by its name.
+
+    torch 2.4.1 brings ``torch/lib/libcusparseLt-f80c68d1.so.0``, torchvision ``torchvision.libs/libcudart….so.12``.
+    """
+    return path.startswith(("nvidia/", "cusparselt/", "nvidia_")) or is_nvidia_name(PurePosixPath(path).name)
 
 
 def render(libraries: Sequence[str], image: str) -> str:

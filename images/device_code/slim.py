@@ -203,7 +203,12 @@ def is_nvidia(path: Path, owner: Owner | None) -> bool:
     site = next((place for place, name in enumerate(parts) if name in ("site-packages", "dist-packages")), len(parts))
     within = "nvidia" in parts[site:-1]
     owns = owner is not None and (owner.name == "nvidia" or owner.name.startswith("nvidia-"))
-    return within or owns or any(fnmatch(path.name, pattern) for pattern in _NVIDIA_FILES)
+    return within or owns or is_nvidia_name(path.name)
+
+
+def is_nvidia_name(name: str) -> bool:
+    """Whether a file's name is that of a library of NVIDIA's, as other wheels bring them along too."""
+    return any(fnmatch(name, pattern) for pattern in _NVIDIA_FILES)
 
 
 def slim_command(

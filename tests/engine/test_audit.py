@@ -14,7 +14,8 @@ import pytest
 
 from images import process
 from images.audit_target import Chunks, audit_container, audit_image, audit_target
-from images.bench_audit import VARIABLE, cuobjdump
+from images.bench_audit import cuobjdump
+from images.bench_stages import VARIABLE
 from images.device_code.elf import MAGIC
 from images.device_code.fatbin import PTX, SASS, Library, read
 from images.device_code.sources import may_hold_code, read_folder

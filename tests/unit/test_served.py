@@ -22,13 +22,16 @@ class Container:
         return Ran(0, f"a warning\n{json.dumps(self.told)}\n")
 
 
+NVIDIAS = ("nvidia/cublas/lib/libcublas.so.12", "cusparselt/lib/libcusparseLt.so.0", "a.libs/libnvjpeg.02b6d700.so.12")
+
+
 def record(container: Container) -> tuple[str, ...]:
     return served.record(cast(Engine, container), "i:t", "python", ["torch"])
 
 
 def test_what_is_mapped_and_what_only_misses_the_driver_is_loaded() -> None:
     container = Container(
-        mapped=["torch/lib/libtorch_cuda.so", "nvidia/cublas/lib/libcublas.so.12", "cusparselt/lib/libcusparseLt.so.0"],
+        mapped=["torch/lib/libtorch_cuda.so", "torch/lib/libcusparseLt-f80c68d1.so.0", *NVIDIAS],
         asked=["vllm/_C.abi3.so"],
         failed={"vllm.worker": "ImportError: libcuda.so.1: cannot open shared object file"},
     )

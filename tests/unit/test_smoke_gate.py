@@ -19,11 +19,12 @@ TORCH = library("torch/lib/libtorch_cuda.so", (75,), (75,))
 MIXED = library("vllm/_C.abi3.so", (75,), (80,))
 FLASH = library("vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so", (80,), (80,))
 NVIDIA = library("nvidia/cufft/lib/libcufft.so.11", (52,))
+BUNDLED = library("torch/lib/libcusparseLt-f80c68d1.so.0", (80,))
 GAPS = (("vllm/_*C*.so", "newer kernels"),)
 
 
 def test_code_for_every_card_passes_and_nvidias_own_are_not_asked() -> None:
-    result = ask(Audit("i", (TORCH, NVIDIA)), ["7.5"], None, ())
+    result = ask(Audit("i", (TORCH, NVIDIA, BUNDLED)), ["7.5"], None, ())
     assert (result.failures, result.archs) == ((), ("7.5",))
 
 
