@@ -9,6 +9,14 @@ from images.arch import Arch, join_sm, parse_arch
 XFORMERS = "xformers"
 FLASH_ATTN = "flash-attn"
 
+# Thrust and CUB, which torch's headers include, put the whole arch list into the names of their inline namespaces. Then
+# one more arch changes what every other arch is compiled from, and no compiler cache can help. The names keep apart
+# libraries that call CUB's algorithms; neither package does (no "cub/" or "thrust/" in their sources).
+APPENDED = (
+    "-DTHRUST_DISABLE_ABI_NAMESPACE -DTHRUST_IGNORE_ABI_NAMESPACE_ERROR "
+    "-DCUB_DISABLE_NAMESPACE_MAGIC -DCUB_IGNORE_NAMESPACE_MAGIC_ERROR"
+)
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -74,6 +82,7 @@ def _xformers_env(cards: tuple[Arch, ...]) -> dict[str, str]:
         "XFORMERS_BUILD_TYPE": "Release",
         # FlashAttention 2 has no code below 8.0 and vLLM brings its own above.
         "XFORMERS_DISABLE_FLASH_ATTN": "1",
+        "NVCC_APPEND_FLAGS": APPENDED,
     }
 
 
@@ -82,6 +91,7 @@ def _flash_attn_env(archs: tuple[Arch, ...]) -> dict[str, str]:
         "FLASH_ATTN_CUDA_ARCHS": ";".join(str(arch.number) for arch in archs),
         "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
         "NVCC_THREADS": "1",
+        "NVCC_APPEND_FLAGS": APPENDED,
     }
 
 

@@ -1,0 +1,88 @@
+"""The source distribution: fetched or given, checked by hash, unpacked where it always is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from images.kernels.inside.failure import REFUSED, Failure
+
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def locked_hashes(lock: Path | None) -> frozenset[str]:
+    """The sha256 digests that a lock allows; none without a lock."""
+    if lock is None or not lock.is_file():
+        return frozenset()
+    return frozenset(_HASH.findall(lock.read_text(encoding="utf-8")))
+
+
+def digest(path: Path) -> str:
+    """A file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def obtain(
+    package: str, version: str, *, given: Path | None, lock: Path | None, keep: Path, env: Mapping[str, str]
+) -> Path:
+    """The package's source distribution: the one given, one kept in the folder ``keep``, or fetched with pip into it.
+
+    Raises Failure when it cannot be had, or is not one that the lock allows.
+    """
+    allowed = locked_hashes(lock)
+    keep.mkdir(parents=True, exist_ok=True)
+    stem = f"{re.sub(r'[-_.]+', '_', package)}-{version}"
+    if given is None:
+        kept = [
+            path
+            for path in sorted(keep.glob("*.tar.gz"))
+            if path.name.replace("-", "_") == f"{stem}.tar.gz".replace("-", "_")
+        ]
+        given = next((path for path in kept if allowed and digest(path) in allowed), None) or fetch(
+            package, version, lock, keep, env
+        )
+    if allowed and digest(given) not in allowed:
+        raise Failure(f"{given.name} has sha256 {digest(given)}, which the lock does not allow", REFUSED)
+    return given
+
+
+def fetch(package: str, version: str, lock: Path | None, folder: Path, env: Mapping[str, str]) -> Path:
+    """Download with pip: it knows the site's index, proxy and CA. Raises Failure."""
+    wanted = ["--require-hashes", "-r", str(lock)] if locked_hashes(lock) else [f"{package}=={version}"]
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
+    argv += ["--disable-pip-version-check", "--no-binary", package, "--dest", str(folder), *wanted]
+    done = subprocess.run(argv, capture_output=True, text=True, env=dict(env), check=False)
+    found = sorted(folder.glob(f"*{version}.tar.gz"), key=lambda path: path.stat().st_mtime)
+    if done.returncode or not found:
+        raise Failure(f"{package} {version} cannot be fetched: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return found[-1]
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """The archive's top folder, as ``folder``/source; left alone if it is this archive's already, with what was built.
+
+    Always the same place, for paths are part of what a compiler cache compares. Raises Failure for a broken archive.
+    """
+    mark = folder / "unpacked"
+    source = folder / "source"
+    if source.is_dir() and mark.is_file() and mark.read_text(encoding="ascii") == digest(archive):
+        return source
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder / "new", filter="data")
+        (top,) = (folder / "new").iterdir()
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise Failure(f"{archive.name} cannot be unpacked: {error}") from error
+    top.rename(source)
+    (folder / "new").rmdir()
+    mark.write_text(digest(archive), encoding="ascii")
+    return source
