@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,27 +9,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from images import bake, process, supplies
+from images.bake_run import LOGS, run_bake
 from images.bases import local_reference
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine
 from images.errors import CardstockError, CheckFailed
 from images.jobs import Job, describe, disk_needed, done_state
+from images.kernels.compiler import Compiler
+from images.kernels.kernel import Kernel
+from images.kernels.make import provide
+from images.kernels.needs import needs_of
+from images.kernels.store import Stored, default_store
 from images.labels import READ_IMAGE, VARIANT, labels, read_reading
 from images.matrix import Matrix
+from images.registry import Repository
 from images.render import BAKE_FILE
 from images.report import Report, human_bytes
 from images.site import SiteSettings
 from images.smoke.expectation import expect
 from images.smoke.prove import prove
 from images.smoke.record import Record
+from images.states import lock_states
 
-LOGS = "build/logs"
 RECORDS = "build/records"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
-
-# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", and what kernel-build says.
-_STAGE = re.compile(r"#\d+ \[(?P<stage>[^\]]+)\] (?P<what>.+)")
-_KERNEL = re.compile(r"#\d+ [\d.]+ kernel-build: (?P<said>.+)")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ def build(
     smoke: bool = True,
     gpus: str | None = None,
     model: str | None = None,
+    repository: Repository | None = None,
 ) -> list[Built]:
     """Build what is not there, prove it, then label and tag it.
 
+    Kernel wheels come from this machine's store, else from ``repository``, else they are compiled into the store.
     Raises CheckFailed when a build breaks or a smoke level fails (nothing is tagged then), CardstockError when the
-    disk is too small.
+    disk or the memory is too small, RegistryFailure and Unsafe for a repository that cannot be used.
     """
     to_do = []
     for job in jobs:
@@ -70,7 +74,12 @@ def build(
         check_disk(engine, missing)
         for job in missing:
             report.line(f"to build: {describe(job)}")
-        _bake(checkout, matrix, missing, engine, site, report)
+        needs = needs_of(
+            (k for j in missing if (k := j.variant.kernel)), checkout.locks, lock_states(matrix, checkout.locks)
+        )
+        compiler = Compiler(checkout, matrix, lambda: engine, site, report)
+        wheels = provide(needs, default_store(), compiler, repository, report.line)
+        _bake(checkout, matrix, missing, engine, site, report, wheels)
     return [
         _finish(checkout, job, engine, report, smoke=smoke, gpus=gpus, model=model)
         if job in to_do
@@ -102,65 +111,37 @@ def check_disk(engine: Engine, jobs: Sequence[Job]) -> None:
 
 
 def _bake(
-    checkout: Checkout, matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
+    checkout: Checkout,
+    matrix: Matrix,
+    jobs: Sequence[Job],
+    engine: Engine,
+    site: SiteSettings,
+    report: Report,
+    wheels: Mapping[Kernel, Stored],
 ) -> None:
-    """One `docker buildx bake` for all of them: BuildKit shares and parallelises."""
-    contexts = supplies.named_contexts(matrix, jobs, engine, site, report)
+    """One `docker buildx bake` for all of them: BuildKit shares and parallelises.
+
+    Kernels come from ``wheels``; those that have none there (their stack is not locked) are compiled along.
+    """
+    kernels = tuple(dict.fromkeys(job.variant.kernel for job in jobs if job.variant.kernel))
+    along = tuple(kernel for kernel in kernels if kernel not in wheels)
+    folders = {j.variant.id: str(wheels[k].folder) for j in jobs if (k := j.variant.kernel) and k in wheels}
+    contexts = supplies.named_contexts(matrix, along, engine, site, report)
+    log = checkout.root / LOGS / f"{jobs[0].variant.id}.log"
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
         secrets = supplies.secrets(Path(folder), site, supplies.unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
-        kernels = tuple(dict.fromkeys(job.variant.kernel for job in jobs if job.variant.kernel))
         images = {job.variant.id: job.staging for job in jobs}
-        override.write_text(bake.override_file(images, bake.Site(contexts, secrets), kernels=kernels), encoding="utf-8")
-        argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
-        argv += [bake.target_name(job.variant.id) for job in jobs]
-        log = checkout.root / LOGS / f"{jobs[0].variant.id}.log"
+        text = bake.override_file(images, bake.Site(contexts, secrets), wheels=folders, kernels=along)
+        override.write_text(text, encoding="utf-8")
+        targets = [bake.target_name(job.variant.id) for job in jobs]
         with report.step(f"build {len(jobs)} image(s)"):
-            _run_logged(checkout, argv, engine.cli_env(), log, report)
+            run_bake(checkout.root, [BAKE_FILE, override], targets, engine.cli_env(), log, report)
     for job in jobs:
         facts = engine.inspect(job.staging)
         if facts is None:
             raise CheckFailed(f"the build of {job.variant.id} ended well but left no image", where=str(log))
         report.line(f"built {job.variant.id}: {human_bytes(facts.size)} unpacked")
-
-
-def _run_logged(checkout: Checkout, argv: Sequence[str], env: Mapping[str, str], log: Path, report: Report) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    shown: set[str] = set()
-    with log.open("w", encoding="utf-8", buffering=1) as out:
-
-        def on_line(line: str) -> None:
-            out.write(line + "\n")
-            if (text := interesting(line)) and text not in shown:
-                shown.add(text)
-                report.line(text)
-
-        try:
-            process.stream(argv, on_line, cwd=checkout.root, env=env)
-        except process.ProcessFailed as error:
-            raise CheckFailed(
-                "the build broke; nothing was tagged",
-                cause=last_error(error.tail),
-                do="mend the cause and run the same again: finished steps are kept",
-                where=f"{log.relative_to(checkout.root)} (all of its output)",
-            ) from error
-
-
-def interesting(line: str) -> str | None:
-    """The line of BuildKit's progress as people should see it, None for most."""
-    if match := _KERNEL.match(line):
-        return f"kernel: {match['said']}"
-    match = _STAGE.match(line)
-    if match is None or match["stage"].startswith("internal"):
-        return None
-    return f"[{match['stage']}] {match['what'][:100]}"
-
-
-def last_error(tail: str) -> str:
-    """The part of a broken build's last lines that says why."""
-    lines = [line for line in tail.splitlines() if line.strip()]
-    said = [line for line in lines if re.search(r"error|failed|no space|killed", line, re.IGNORECASE)]
-    return "\n".join((said or lines)[-12:])
 
 
 def _finish(

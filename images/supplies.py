@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from images.bake import registry_reference
@@ -10,6 +10,7 @@ from images.bases import apt_sources, base_context, ca_bundle
 from images.engine import Engine
 from images.errors import RegistryFailure
 from images.jobs import Job
+from images.kernels.kernel import Kernel
 from images.matrix import Base, Matrix
 from images.report import Report
 from images.site import SiteSettings
@@ -33,31 +34,39 @@ def resolve(image: Base, engine: Engine, site: SiteSettings, report: Report) -> 
 
 
 def named_contexts(
-    matrix: Matrix, jobs: Sequence[Job], engine: Engine, site: SiteSettings, report: Report
+    matrix: Matrix, kernels: Iterable[Kernel], engine: Engine, site: SiteSettings, report: Report
 ) -> tuple[tuple[str, str], ...]:
-    """What the Dockerfiles' ``FROM base`` and ``FROM devel`` are on this machine.
+    """What the Dockerfiles' ``FROM base`` is on this machine, and ``FROM devel`` if these kernels are compiled along.
 
-    Raises RegistryFailure for a job whose kernels need a compiler image that cannot be had.
+    Raises RegistryFailure for a kernel whose compiler image cannot be had.
     """
-    contexts: dict[str, str] = {}
-    for job in jobs:
-        cuda = job.variant.cuda
-        if job.variant.kernel is None or cuda is None or matrix.toolkits[cuda].nvcc != "devel-image":
-            continue
-        devel = matrix.devel_images[cuda]
-        reference = resolve(devel, engine, site, report)
-        if reference is None:
-            raise RegistryFailure(
-                f"{job.variant.id} cannot be built here: no compiler for CUDA {cuda}",
-                cause=f"nvcc {cuda} comes in {devel.image}, which has no digest in matrix.yaml and no registry here",
-                do=f"use an engine that reaches a registry, or take sdpa: ./inv plan --cuda {cuda} --attention sdpa",
-                where=matrix.where("devel_images", cuda, "digest"),
-            )
-        contexts["devel"] = f"docker-image://{reference}"
+    contexts = dict(compiler_image(matrix, kernels, engine, site, report))
     with report.step("base image"):
         base = resolve(matrix.bases["bookworm"], engine, site, report)
         contexts["base"] = base_context("bookworm", engine, registry=base, say=report.line)
     return tuple(contexts.items())
+
+
+def compiler_image(
+    matrix: Matrix, kernels: Iterable[Kernel], engine: Engine, site: SiteSettings, report: Report
+) -> dict[str, str]:
+    """The context ``devel`` where some of these kernels want one. Raises RegistryFailure where it cannot be had."""
+    contexts = {}
+    for kernel in kernels:
+        if matrix.toolkits[kernel.cuda].nvcc != "devel-image":
+            continue
+        devel = matrix.devel_images[kernel.cuda]
+        reference = resolve(devel, engine, site, report)
+        if reference is None:
+            raise RegistryFailure(
+                f"{kernel.id} cannot be compiled here: no compiler for CUDA {kernel.cuda}",
+                cause=f"nvcc {kernel.cuda} comes in {devel.image}: no digest in matrix.yaml, no registry here",
+                do="take the finished wheel from a registry (--wheels REPO), use an engine that reaches one, or take "
+                f"sdpa: ./inv plan --cuda {kernel.cuda} --attention sdpa",
+                where=matrix.where("devel_images", kernel.cuda, "digest"),
+            )
+        contexts["devel"] = f"docker-image://{reference}"
+    return contexts
 
 
 def unlocked_indexes(matrix: Matrix, jobs: Sequence[Job]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import pytest
 from images import bases, debian, embedded, process
 from images.embedded.home import Layout
 from images.engine import Engine, connect
+from tests.engine.real_registry import RealRegistry
 
 PROGRAMS = ("sh", "cat", "id", "sleep")
 
@@ -76,3 +77,12 @@ def second() -> Iterator[Layout]:
     yield layout
     embedded.stop(layout)
     shutil.rmtree(layout.home)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[RealRegistry]:
+    """A real, empty registry on loopback."""
+    made = RealRegistry(tmp_path / "registry")
+    made.start()
+    yield made
+    made.stop()

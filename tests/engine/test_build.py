@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from images import build as building
+from images.bake_run import LOGS
 from images.build import build
 from images.checkout import Checkout
 from images.engine import Engine, connect
@@ -87,7 +88,7 @@ class Yard:
         return build(checkout, checkout.matrix(), [self.job], self.engine, SiteSettings(), report, smoke=smoke)
 
     def log(self) -> str:
-        return (self.root / building.LOGS / f"{SM75}.log").read_text()
+        return (self.root / LOGS / f"{SM75}.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ yard.root, yard.engine = Path({str(yard.root)!r}), connect()
 yard.build()
 """
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
-    log = yard.root / building.LOGS / f"{SM75}.log"
+    log = yard.root / LOGS / f"{SM75}.log"
     deadline = time.monotonic() + 120
     while not (log.exists() and "sleep 20" in log.read_text()):
         assert time.monotonic() < deadline, "the slow step never began"

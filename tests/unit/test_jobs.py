@@ -9,7 +9,8 @@ from typing import cast
 
 import pytest
 
-from images.build import check_disk, interesting, last_error
+from images.bake_run import interesting, last_error
+from images.build import check_disk
 from images.checkout import Checkout
 from images.engine import Engine
 from images.errors import CardstockError, RegistryFailure
@@ -90,8 +91,10 @@ def test_a_disk_too_small_is_told_before_anything_starts() -> None:
 def test_kernels_without_a_compiler_at_hand_are_refused_early() -> None:
     report = Report(io.StringIO(), io.StringIO())
     engine = cast(Engine, Disk(None))
+    kernel = variants().valid["cu121-vllm0.7.3-xformers-sm75"].kernel
+    assert kernel is not None
     with pytest.raises(RegistryFailure, match=r"no compiler for CUDA 12\.1") as caught:
-        named_contexts(matrix(), [job("cu121-vllm0.7.3-xformers-sm75")], engine, SiteSettings(), report)
+        named_contexts(matrix(), [kernel], engine, SiteSettings(), report)
     assert caught.value.where.startswith("matrix.yaml:")
 
 

@@ -1,0 +1,70 @@
+"""Compiling a kernel wheel with this machine's engine: its bake target, its output into a folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from images import bake, supplies
+from images.bake_run import LOGS, run_bake
+from images.checkout import Checkout
+from images.engine import Engine
+from images.kernels.kernel import Kernel
+from images.kernels.make import check_memory
+from images.matrix import Matrix
+from images.render import BAKE_FILE
+from images.report import Report
+from images.site import SiteSettings
+
+JOBS = "CARDSTOCK_KERNEL_JOBS"
+
+
+def build_arguments(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the user sets for the compiling itself: the number of compilers at once."""
+    return {JOBS: environment[JOBS]} if environment.get(JOBS) else {}
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """Compiles in an engine's builder: ``engine`` is called when one is needed, for most wheels need none.
+
+    ``options`` are further words for bake, ``arguments`` build arguments.
+    """
+
+    checkout: Checkout
+    matrix: Matrix
+    engine: Callable[[], Engine]
+    site: SiteSettings
+    report: Report
+    options: tuple[str, ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=lambda: build_arguments(os.environ))
+
+    def check(self, kernels: Sequence[Kernel]) -> None:
+        """Raise CardstockError where memory is too small, RegistryFailure where there is no compiler."""
+        if JOBS not in self.arguments:
+            check_memory(kernels, self.engine().host().memory or None)
+        supplies.compiler_image(self.matrix, kernels, self.engine(), self.site, self.report)
+
+    def compile(self, kernel: Kernel, folder: Path) -> None:
+        """Compile into an empty folder. Raises CheckFailed with the end of the compiler's words."""
+        contexts = supplies.named_contexts(self.matrix, [kernel], self.engine(), self.site, self.report)
+        log = self.checkout.root / LOGS / f"kernel-{kernel.id}.log"
+        with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
+            secrets = supplies.secrets(Path(scratch), self.site, ())
+            override = Path(scratch, "override.json")
+            text = bake.kernel_override_file({kernel: str(folder)}, bake.Site(contexts, secrets), self.arguments)
+            override.write_text(text, encoding="utf-8")
+            with self.report.step(f"compile {kernel.id}"):
+                run_bake(
+                    self.checkout.root,
+                    [BAKE_FILE, override],
+                    [kernel.target],
+                    self.engine().cli_env(),
+                    log,
+                    self.report,
+                    options=self.options,
+                    broke=f"{kernel.package} {kernel.version} did not build; nothing was stored",
+                )

@@ -1,0 +1,72 @@
+"""Which kernel wheels are wanted, under which keys, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.kernels import remote
+from images.kernels.inside import costs
+from images.kernels.kernel import Kernel
+from images.kernels.key import Key, key_of, source_hash
+from images.kernels.store import Store, Stored
+from images.lock_files import State, file_name
+from images.registry import Repository
+from images.report import human_seconds
+
+
+@dataclass(frozen=True)
+class Need:
+    """A kernel that is wanted, and its key; without one (its stack is not locked) it is compiled and never stored."""
+
+    kernel: Kernel
+    key: Key | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a needed wheel is: "store" (then ``stored``), "registry", "not built", or "unlocked"."""
+
+    need: Need
+    where: str
+    stored: Stored | None = None
+
+
+def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, State]) -> tuple[Need, ...]:
+    """The kernels, each once, with their keys; reads the locks' files. ``states`` are the locks' by name."""
+    out = []
+    for kernel in dict.fromkeys(kernels):
+        source = None
+        part = locks / file_name(kernel.lock, kernel.package)
+        if states.get(kernel.lock) == "locked" and part.is_file():
+            source = source_hash(part.read_text(encoding="utf-8"))
+        out.append(Need(kernel, key_of(kernel, source) if source else None))
+    return tuple(out)
+
+
+def look(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[Found, ...]:
+    """Where each wheel is. Nothing is read of the wheels, nothing fetched. Raises RegistryFailure, Unsafe."""
+    here = {entry.digest: entry for entry in store.entries()}
+    out = []
+    for need in needs:
+        if need.key is None:
+            out.append(Found(need, "unlocked"))
+        elif stored := here.get(need.key.digest):
+            out.append(Found(need, "store", stored))
+        elif repository is not None and remote.find(repository, need.key) is not None:
+            out.append(Found(need, "registry"))
+        else:
+            out.append(Found(need, "not built"))
+    return tuple(out)
+
+
+def told(found: Found, repository: str, jobs: int) -> str:
+    """One line for people, of what a build would do: ``jobs`` compilers at once are reckoned with."""
+    name = found.need.kernel.id
+    if found.where == "store":
+        return f"kernel {name}: in the store"
+    if found.where == "registry":
+        return f"kernel {name}: in {repository}"
+    seconds = costs.estimate(found.need.kernel.package, len(found.need.kernel.archs), jobs)
+    return f"kernel {name}: to compile, about {human_seconds(seconds)} with {jobs} compilers at once"

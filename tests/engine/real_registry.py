@@ -1,0 +1,99 @@
+"""A real registry on loopback, Debian's docker-registry: to push to, to pull from, to kill and to start again."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from images import debian, process
+from images.embedded.home import default_layout
+
+PACKAGE = "docker-registry"
+
+
+def program() -> Path:
+    """The registry's program, unpacked once into the state directory; skips where this host has no Debian archive."""
+    place = default_layout().home / "test" / PACKAGE
+    found = place / "usr/bin/docker-registry"
+    if found.is_file():
+        return found
+    mirror = debian.host_mirror()
+    if mirror is None:
+        pytest.skip("this host's apt names no Debian archive to take a registry from: not run here")
+    work = place.with_name(f"{PACKAGE}.{os.getpid()}")
+    apt = debian.PrivateApt(work / "apt", mirror.lines(mirror.codename))
+    apt.update()
+    debian.unpack(apt.download([PACKAGE], work / "debs"), work / "out")
+    with suppress(OSError):  # another run may have been faster
+        (work / "out").rename(place)
+    shutil.rmtree(work)
+    return found
+
+
+class RealRegistry:
+    """One registry with its data in ``folder``; `stop` and `start` keep port and data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self._program, self._pid = program(), 0
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "version": 0.1,
+            "log": {"level": "error", "accesslog": {"disabled": False}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+            "http": {"addr": f"127.0.0.1:{self.port}", "secret": "of-a-test"},
+        }
+        (folder / "config.yml").write_text(yaml.safe_dump(settings))
+
+    @property
+    def host(self) -> str:
+        """ "127.0.0.1:PORT"."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """What the registry wrote: one line a request."""
+        return self.folder / "log"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._pid = process.start_daemon([str(self._program), "serve", str(self.folder / "config.yml")], self.log)
+        end = time.monotonic() + 30
+        while not self.answers():
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Whether it answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        connection.close()
+        return False
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it as a crash does."""
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+            with suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+        self._pid = 0
+
+    def blob(self, digest: str) -> Path:
+        """The file that holds a blob."""
+        algorithm, _, name = digest.partition(":")
+        return self.folder / "data/docker/registry/v2/blobs" / algorithm / name[:2] / name / "data"
