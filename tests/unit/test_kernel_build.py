@@ -207,6 +207,14 @@ def test_a_source_that_is_kept_is_not_fetched_again(tmp_path: Path) -> None:
     assert source.obtain("tiny", "1.0", given=None, lock=lock, keep=keep, env={}) == archive
 
 
+def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("x-1/../../evil"), io.BytesIO(b""))
+    with pytest.raises(Failure, match="leads out"):
+        source.unpack(tmp_path / "x.tar.gz", tmp_path / "work")
+    assert not (tmp_path / "evil").exists()
+
+
 def test_a_broken_archive_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"no archive")
     with pytest.raises(Failure, match="cannot be unpacked"):
