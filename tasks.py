@@ -8,26 +8,27 @@ from images import commands
 
 ARCH = {"arch": "compute capability, such as 7.5; repeat for more images; '7.0 7.5' is one image for both"}
 SELECT = ARCH | {
+    "card": "a card's name, such as 'RTX 2080 Ti'; repeat for more images; 'T4, RTX 4090' is one image for both",
     "cuda": "CUDA version of the stack, such as 12.4",
     "attention": "flash-attn, xformers or sdpa",
     "only": "glob on variant ids; repeat for more",
     "all": "every variant that the other selectors allow, not only the recommended one",
     "debug": "show the traceback of an error",
 }
-LISTS = ["arch", "only"]
+LISTS = ["arch", "only", "card"]
 JSON = {"json": "machine-readable, on stdout alone"}
 
 
 @task(iterable=LISTS, help=SELECT | JSON)
-def plan(c, arch, only, cuda="", attention="", all=False, json=False, debug=False):
+def plan(c, arch, only, card, cuda="", attention="", all=False, json=False, debug=False):
     """What would be built, and in what state it is."""
-    commands.run(lambda: commands.plan(commands.Words(arch, cuda, attention, only, all), json), debug)
+    commands.run(lambda: commands.plan(commands.Words(arch, cuda, attention, only, all, card), json), debug)
 
 
 @task(iterable=LISTS, help=SELECT | JSON)
-def explain(c, arch, only, cuda="", attention="", all=False, json=False, debug=False):
+def explain(c, arch, only, card, cuda="", attention="", all=False, json=False, debug=False):
     """Every combination left out: the rule, its reason and source, the nearest one that can be."""
-    commands.run(lambda: commands.explain(commands.Words(arch, cuda, attention, only, all), json), debug)
+    commands.run(lambda: commands.explain(commands.Words(arch, cuda, attention, only, all, card), json), debug)
 
 
 @task(help={"check": "write nothing, fail on a difference"})
@@ -47,9 +48,9 @@ def lock(c, stack="", check=False, debug=False):
     help=SELECT
     | {"dry-run": "print the bake plan, touch nothing", "no-smoke": "do not prove", "gpus": "prove on cards: all"},
 )
-def build(c, arch, only, cuda="", attention="", all=False, dry_run=False, no_smoke=False, gpus="", debug=False):
+def build(c, arch, only, card, cuda="", attention="", all=False, dry_run=False, no_smoke=False, gpus="", debug=False):
     """Build, prove and tag images; what is up to date is left alone."""
-    words = commands.Words(arch, cuda, attention, only, all)
+    words = commands.Words(arch, cuda, attention, only, all, card)
     commands.run(lambda: commands.build(words, dry_run=dry_run, smoke=not no_smoke, gpus=gpus or None), debug)
 
 
@@ -59,9 +60,9 @@ def build(c, arch, only, cuda="", attention="", all=False, dry_run=False, no_smo
     | JSON
     | {"image": "this image instead of the selected ones", "model": "also ask a real checkpoint", "gpus": "all"},
 )
-def smoke(c, arch, only, cuda="", attention="", all=False, image="", model="", gpus="", json=False, debug=False):
+def smoke(c, arch, only, card, cuda="", attention="", all=False, image="", model="", gpus="", json=False, debug=False):
     """Prove images: stack, canary, server."""
-    words = commands.Words(arch, cuda, attention, only, all)
+    words = commands.Words(arch, cuda, attention, only, all, card)
     commands.run(lambda: commands.smoke(words, image or None, model or None, gpus or None, json), debug)
 
 
@@ -76,6 +77,15 @@ def audit(c, target, arch, json=False, record=False, debug=False):
 
 
 @task(
+    iterable=["card"],
+    help=JSON | {"card": "only this one; repeat for the cards of one machine", "driver": "its driver, such as 535.104"},
+)
+def cards(c, card, driver="", json=False, debug=False):
+    """Which image each card should have, or why none; the cards of this machine."""
+    commands.run(lambda: commands.cards(card, driver, json), debug)
+
+
+@task(
     positional=["folder"],
     iterable=["arch"],
     help=JSON | {"arch": "a card whose code stays; repeat", "nvidia-libraries": "also NVIDIA's: for your machine only"},
@@ -86,9 +96,9 @@ def slim(c, folder, arch, json=False, nvidia_libraries=False, debug=False):
 
 
 @task(iterable=LISTS, help=SELECT)
-def served(c, arch, only, cuda="", attention="", all=False, debug=False):
+def served(c, arch, only, card, cuda="", attention="", all=False, debug=False):
     """Record which libraries the server of built images loads; the audit's gate asks these lists."""
-    commands.run(lambda: commands.served(commands.Words(arch, cuda, attention, only, all)), debug)
+    commands.run(lambda: commands.served(commands.Words(arch, cuda, attention, only, all, card)), debug)
 
 
 @task(help={"start": "", "stop": "", "status": "", "prune": "down to its limit", "everything": "with --prune: all"})

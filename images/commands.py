@@ -35,6 +35,7 @@ class Words:
     attention: str = ""
     only: Sequence[str] = ()
     all: bool = False
+    cards: Sequence[str] = ()
 
 
 def run(action: Callable[[], None], debug: bool = False) -> None:
@@ -58,9 +59,12 @@ def _print_json(data: Any) -> None:
 
 def _selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
     matrix = CHECKOUT.matrix()
-    wanted = planning.read_selectors(
-        matrix, words.archs, words.cuda or None, words.attention or None, words.only, words.all
-    )
+    archs = list(words.archs)
+    if words.cards:
+        from images.cards.words import archs_of  # its list of cards takes half a second, and most commands need none
+
+        archs += archs_of(words.cards, Report())
+    wanted = planning.read_selectors(matrix, archs, words.cuda or None, words.attention or None, words.only, words.all)
     return matrix, make_variants(matrix), wanted
 
 
@@ -276,6 +280,15 @@ def audit(target: str, archs: Sequence[str], json: bool, record: bool = False) -
         report.next_command("./inv render", "the README's table follows the records")
         return
     audit_command(target, archs, json)
+
+
+def cards(names: Sequence[str], driver: str, json: bool) -> None:
+    """`invoke cards`."""
+    from images.cards.words import cards_command
+
+    matrix = CHECKOUT.matrix()
+    locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
+    cards_command(matrix, make_variants(matrix), names, driver, locked, json, Report())
 
 
 def slim(folder: str, archs: Sequence[str], json: bool, nvidia_libraries: bool) -> None:

@@ -1,0 +1,177 @@
+"""From what NVML, nvidia-smi and people call a card to the card. Pure: the cards are given."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from images.cards.data import Card
+from images.errors import UsageError
+from images.nearest import nearest
+
+# Words that say nothing, that name a family (people leave them out), and that name a form of the same card.
+_NOISE = frozenset(
+    "nvidia nvgpu gpu graphics card with design generation edition workstation corporation the a".split()
+)
+_FAMILY = frozenset("geforce rtx gtx gt tesla quadro grid nvs jetson drive".split())
+_FORM = frozenset(
+    "pcie sxm sxm2 sxm3 sxm4 sxm5 sxm6 fhhl dgxs active passive ac hbm2 hbm2e hbm3 hbm3e gddr5 gddr5x gddr6 gddr6x ddr4"
+    " oem refresh rev low power mac server sff x2 9gbps 8gbps 10gbps 11gbps".split()
+)
+_CHIP = re.compile(r"[gat][a-z]\d{3}|\d\d(\.\d)?w")
+_MEMORY = re.compile(r"(?<![a-z0-9.])(\d{1,3}) ?(?:gib|gb|g)(?![a-z0-9])")
+_MIG = re.compile(r"\bmig (\d+)c?\.?\d*g\.(\d+)gb.*")
+_SLICE = re.compile(r"-(\d{1,3})[abcq]$")
+_SPLITS = (
+    (re.compile(r"\((?:r|tm|c)\)|[®™]"), " "),
+    (re.compile(r"max[- ]?q"), " maxq "),
+    (re.compile(r"\b(?:laptop|notebook)\b"), " mobile "),
+    (re.compile(r"(geforce|quadro|tesla|nvidia|jetson|titan|rtx|gtx)(?=[a-z0-9])"), r"\1 "),
+    (re.compile(r"(\d)(ti|super|mobile|maxq|ada)(?![a-z])"), r"\1 \2 "),
+    (re.compile(r"(\d) ?ti ?super"), r"\1 ti super"),
+    (re.compile(r"(\d{4})(?:tisuper)"), r"\1 ti super"),
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A name taken apart: ``model`` is what must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
+
+    model: frozenset[str]
+    family: frozenset[str]
+    form: frozenset[str]
+    memory: int | None
+
+
+@dataclass(frozen=True)
+class Match:
+    """The card that a name means, and others of the same compute capability that it may mean as well."""
+
+    card: Card
+    others: tuple[Card, ...] = ()
+
+    @property
+    def memories(self) -> tuple[float, ...]:
+        """GB that the card may have, the least first."""
+        return tuple(sorted({card.memory for card in (self.card, *self.others)}))
+
+
+@lru_cache(maxsize=8192)
+def take_apart(name: str) -> Words:
+    """The words of a name: "NVIDIA A100-SXM4-80GB" is the model a100, of the form sxm4, with 80 GB."""
+    text = name.lower().replace("_", " ")
+    for pattern, instead in _SPLITS:
+        text = pattern.sub(instead, text)
+    memory = _MEMORY.search(text.replace("-", " "))
+    text = _MEMORY.sub(" ", text.replace("-", " "))
+    words = {word for word in re.split(r"[^a-z0-9.]+", text) if word} - _NOISE
+    form = {word for word in words if word in _FORM or _CHIP.fullmatch(word)}
+    family = words & _FAMILY
+    return Words(
+        frozenset(words - form - family), frozenset(family), frozenset(form), int(memory[1]) if memory else None
+    )
+
+
+def resolve(name: str, cards: Sequence[Card]) -> Match:
+    """The card that a name means.
+
+    Raises UsageError for a name that no card has, with the nearest one, and for one that cards of different compute
+    capabilities have, with these.
+    """
+    plain = _plain(name)
+    if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.also))]:
+        return _match(same[0], _similar(take_apart(name), cards))
+    if part := _part_of(name):
+        whole, memory = part
+        return Match(replace(resolve(whole, cards).card, memory=memory))
+    found = _similar(take_apart(name), cards)
+    if not found:
+        raise _unknown(name, cards)
+    if len({card.arch for card in found}) > 1:
+        raise _ambiguous(name, found)
+    return _match(found[0], found)
+
+
+def _match(card: Card, found: Iterable[Card]) -> Match:
+    return Match(card, tuple(other for other in found if other != card and other.arch == card.arch))
+
+
+def _part_of(name: str) -> tuple[str, float] | None:
+    """A MIG or vGPU slice: the card it is of, and its GB; "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-8Q"."""
+    text = name.strip().lower()
+    if mig := _MIG.search(text):
+        return text[: mig.start()], float(mig[2])
+    if share := _SLICE.search(text):
+        return text[: share.start()].removeprefix("grid "), float(share[1])
+    return None
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
+
+
+def _similar(asked: Words, cards: Sequence[Card]) -> list[Card]:
+    """The cards that these words may mean, the likeliest first; those of several capabilities only if none is meant."""
+    if not asked.model:
+        return []
+    told = {card: take_apart(card.name) for card in cards}
+    pool = [card for card, words in told.items() if asked.model <= words.model and asked.family <= words.family]
+    if asked.memory is not None:
+        pool = [card for card in pool if abs(card.memory - asked.memory) <= 0.1 * asked.memory]
+
+    def rank(card: Card) -> tuple[int, int, bool, float]:
+        words = told[card]
+        # A name that says its memory is the special one; of several, the least memory is the safe guess.
+        return len(words.model - asked.model), len(words.form ^ asked.form), words.memory is not None, card.memory
+
+    pool.sort(key=rank)
+    exact = [card for card in pool if told[card].model == asked.model]
+    closest = [card for card in exact if rank(card)[1] == rank(exact[0])[1]]
+    if exact and all(told[card].family <= asked.family for card in closest):
+        return closest
+    # A word was left out: it may mean another card that has it, but hardly a rare form of the same one.
+    meant = [card for card in pool if card in closest or card not in exact]
+    return closest if exact and len({card.arch for card in meant}) == 1 else meant
+
+
+def _unknown(name: str, cards: Sequence[Card]) -> UsageError:
+    asked = take_apart(name)
+    if asked.memory is not None and (sizes := {c.memory for c in _similar(replace(asked, memory=None), cards)}):
+        told = " or ".join(f"{size:g}" for size in sorted(sizes))
+        cause = f"there is one of {told} GB, and none of {asked.memory} GB"
+    else:
+        close = _nearest(name, cards)
+        cause = f"the nearest name is {close!r}" if close else "it is not in the list of NVIDIA's cards (./inv cards)"
+    return UsageError(
+        f"no NVIDIA card is called {name!r}",
+        cause=cause,
+        do="correct the name, or say the compute capability: --arch 7.5 (nvidia-smi --query-gpu=name,compute_cap "
+        "--format=csv)",
+    )
+
+
+def _nearest(name: str, cards: Sequence[Card]) -> str:
+    """The card whose name, with or without its family, is spelled nearly so; "" if none is."""
+    text = _plain(name)
+    names: dict[str, str] = {}
+    for card in cards:
+        for alias in map(_plain, (card.name, *card.also)):
+            names.setdefault(alias, card.name)
+            names.setdefault(" ".join(word for word in alias.split() if word not in _FAMILY), card.name)
+    close = nearest(text, names)
+    return names[close] if difflib.SequenceMatcher(None, text, close).ratio() > 0.7 else ""
+
+
+def _ambiguous(name: str, found: Sequence[Card]) -> UsageError:
+    by_arch: dict[str, list[str]] = {}
+    for card in found:
+        by_arch.setdefault(str(card.arch), []).append(card.name)
+    told = "; ".join(f"{arch}: {', '.join(names[:4])}" for arch, names in sorted(by_arch.items()))
+    return UsageError(
+        f"{name!r} may be cards of different compute capabilities",
+        cause=told,
+        do="say more of its name, or its compute capability with --arch",
+    )

@@ -1,0 +1,25 @@
+"""Writes cards.tsv: every card of compute capability 5.0 and newer, its image, or why it has none. Read the diff.
+
+.venv/bin/python -m tests.golden.make_cards
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from images.cards.data import all_cards
+from images.cards.listing import HEADER, cells, rows
+from images.cards.words import OLDEST
+from tests.unit.matrices import matrix, variants
+
+PATH = Path(__file__).with_name("cards.tsv")
+
+
+def table() -> str:
+    """The text of the table."""
+    cards = [card for card in all_cards() if card.arch >= OLDEST]
+    return "\n".join("\t".join(line) for line in [HEADER, *map(cells, rows(matrix(), variants(), cards))]) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(table(), encoding="utf-8")
