@@ -134,6 +134,7 @@ def run(tmp_path: Path, script: str, seconds: float | None = None) -> list[bytes
         stop=tmp_path / "stop",
         on_line=lines.append,
         grace=0.0,
+        taken=compile.Taken(),
     )
     return lines
 
@@ -291,7 +292,7 @@ def test_only_the_cache_settings_of_a_secret_are_taken(tmp_path: Path) -> None:
 def test_compiler_runs_are_counted_from_the_statistics() -> None:
     stats = {"stats": {"cache_misses": {"counts": {"PTX": 2, "CUBIN": 2, "CUDA": 1}}, "forced_recaches": 1}}
     assert caches.compiled(json.dumps(stats)) == 6
-    assert caches.compiled("no statistics") == -1
+    assert caches.compiled("no statistics") is None
 
 
 def test_a_command_line_becomes_an_order(tmp_path: Path) -> None:
@@ -318,5 +319,5 @@ def test_the_record_is_written_beside_the_wheel(tmp_path: Path) -> None:
 
 def test_what_was_spent_adds_up_over_runs(tmp_path: Path) -> None:
     assert build.Spent.read(tmp_path) == build.Spent()
-    build.Spent(1.5, 3, 9).write(tmp_path)
-    assert build.Spent.read(tmp_path) == build.Spent(1.5, 3, 9)
+    build.Spent(1.5, 2.5, 3, 9).write(tmp_path)
+    assert build.Spent.read(tmp_path) == build.Spent(1.5, 2.5, 3, 9)

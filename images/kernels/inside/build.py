@@ -91,6 +91,7 @@ def build(order: Order) -> Path:
         "env": dict(order.env),
         "jobs": jobs,
         "seconds": round(spent.seconds, 1),
+        "cpu_seconds": round(spent.cpu, 1),
         "peak_memory_bytes": spent.peak,
         "objects": objects(tree),
         "compiled": spent.compiled,
@@ -104,9 +105,10 @@ def build(order: Order) -> Path:
 
 @dataclass
 class Spent:
-    """What was spent on a wheel so far, in all runs: seconds, compiler runs, the largest compiler process in bytes."""
+    """What a wheel took so far, in all runs: seconds, processor seconds, compiler runs, the largest one in bytes."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
     compiled: int = 0
     peak: int = 0
 
@@ -151,7 +153,7 @@ def _compile(
     began = time.monotonic()
     logs = order.cache / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{order.package}-{order.version}.log"
+    log = logs / f"{order.package}{order.version}-torch{tools.torch}-{'_'.join(order.archs)}.log"
     progress = compile.Progress()
 
     def on_line(line: bytes) -> None:
@@ -160,7 +162,7 @@ def _compile(
             rest = compile.left(progress, passed, record.seconds * len(order.archs) / jobs)
             say(f"{order.package} [{progress.done}/{progress.total}] after {passed:.0f} s, about {rest:.0f} s to go")
 
-    usage = caches.Usage()
+    usage, taken = caches.Usage(), compile.Taken()
     found = caches.find(order.cache, str(order.programs), order.secrets / "sccache")
     try:
         with ExitStack() as stack:
@@ -178,6 +180,7 @@ def _compile(
                 seconds=order.seconds,
                 stop=order.work / "stop",
                 on_line=on_line,
+                taken=taken,
             )
     except Failure as failure:
         if failure.code != STOPPED:
@@ -185,8 +188,9 @@ def _compile(
         raise Failure(f"{order.title}: {failure} (log: {log})", failure.code) from failure
     finally:
         spent.seconds += time.monotonic() - began
-        spent.compiled += usage.compiled if found else progress.done
-        spent.peak = max(spent.peak, usage.peak)
+        spent.compiled += progress.done if usage.compiled is None else usage.compiled
+        spent.cpu += usage.cpu + taken.cpu
+        spent.peak = max(spent.peak, usage.peak, 0 if found else taken.peak)
     (wheel,) = (order.work / "dist").glob("*.whl")
     return wheel
 

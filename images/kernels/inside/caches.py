@@ -27,10 +27,11 @@ REMOTE = ("SCCACHE_", "AWS_", "ACTIONS_", "ALIBABA_CLOUD_", "TENCENTCLOUD_")
 
 @dataclass
 class Usage:
-    """What a build took: compiler runs that really happened, the largest compiler process in bytes."""
+    """What compilers took: how often one really ran (None: not known), the largest in bytes, processor seconds."""
 
-    compiled: int = 0
+    compiled: int | None = None
     peak: int = 0
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,14 @@ def _end(caches: Caches, server: subprocess.Popen[bytes], env: Mapping[str, str]
     ask("--stop-server")
     _, status, taken = os.wait4(server.pid, 0)
     server.returncode = os.waitstatus_to_exitcode(status)
-    usage.peak = taken.ru_maxrss * 1024 if usage.compiled else 0
+    usage.peak = taken.ru_maxrss * 1024 if usage.compiled != 0 else 0
+    usage.cpu = taken.ru_utime + taken.ru_stime
 
 
-def compiled(stats: str) -> int:
-    """Compiler steps that sccache had to run (misses, of whatever kind); -1 where its statistics cannot be read."""
+def compiled(stats: str) -> int | None:
+    """Compiler steps that sccache had to run (misses, of whatever kind); None where its statistics cannot be read."""
     try:
         counted = json.loads(stats)["stats"]
         return int(sum(counted["cache_misses"]["counts"].values()) + counted["forced_recaches"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return -1
+        return None

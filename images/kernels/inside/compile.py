@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -37,6 +38,14 @@ class Progress:
         return True
 
 
+@dataclass
+class Taken:
+    """Processor seconds of a build and all that it started, and its largest process in bytes."""
+
+    cpu: float = 0.0
+    peak: int = 0
+
+
 def left(progress: Progress, passed: float, expected: float) -> float:
     """Seconds that the rest should take: as fast as so far, or ``expected`` for an object before anything is done."""
     each = passed / progress.done if progress.done else expected
@@ -53,14 +62,15 @@ def run(
     stop: Path,
     on_line: Callable[[bytes], None],
     grace: float = GRACE,
+    taken: Taken,
 ) -> None:
     """Run a build to its end. ``log`` gets all its output, ``on_line`` every line.
 
     After ``seconds`` the file ``stop`` is made, which lets no new compiler start (wrapper.py); ``grace`` later the
-    build is interrupted. Raises Failure: with the code STOPPED when the time was up.
+    build is interrupted. ``taken`` gets what it took. Raises Failure: with the code STOPPED when the time was up.
     """
     stop.unlink(missing_ok=True)
-    began = time.monotonic()
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with log.open("wb", buffering=0) as out:
         process = subprocess.Popen(
             argv, cwd=cwd, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
@@ -77,6 +87,9 @@ def run(
                 reader.join(timeout=1.0)
         finally:
             _end(process)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            taken.cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            taken.peak = after.ru_maxrss * 1024
         reader.join(timeout=10.0)
     if process.returncode and stop.exists():
         raise Failure("the time is up; the same command goes on from here", STOPPED)
