@@ -25,7 +25,17 @@ import requests.exceptions
 from images import embedded, process
 from images.embedded import home
 from images.embedded.home import Layout, Say
-from images.engine_values import ContainerFailed, ImageFacts, Mount, Ran, facts_of, parse_buildx, split_reference
+from images.engine_values import (
+    ContainerFailed,
+    HostFacts,
+    ImageFacts,
+    Mount,
+    Ran,
+    facts_of,
+    host_of,
+    parse_buildx,
+    split_reference,
+)
 from images.errors import CardstockError, EngineUnreachable
 
 if TYPE_CHECKING:
@@ -98,6 +108,11 @@ class Engine:
                 return shutil.disk_usage(path).free
         return None
 
+    def host(self) -> HostFacts:
+        """What the engine says of the machine it runs on."""
+        with translated("the engine's machine could not be read"):
+            return host_of(self._client.info())
+
     def keep_under_limit(self, say: Say = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
         if self.embedded:
@@ -128,6 +143,11 @@ class Engine:
         with suppress(process.ProcessFailed):
             return parse_buildx(process.run(["docker", "buildx", "version"], env=environment, timeout=60).out)
         return None
+
+    def found_buildx(self) -> tuple[int, ...] | None:
+        """The version of the buildx that is there; None where one would have to be fetched. Changes nothing."""
+        own = {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
+        return self._probe_buildx(self._environment) or self._probe_buildx(own)
 
     def cli_env(self) -> dict[str, str]:
         """What to add to the environment so that ``docker buildx …`` is found and meets this engine.

@@ -36,6 +36,25 @@ class ImageFacts:
 
 
 @dataclass(frozen=True)
+class HostFacts:
+    """The machine that an engine runs on, as it says it.
+
+    ``memory`` in bytes; ``runtimes`` are OCI runtimes by name ("runc", "nvidia"); ``cdi`` the folders that it reads CDI
+    specifications from (none: it does not); ``devices`` the CDI devices that it found ("nvidia.com/gpu=all").
+    """
+
+    version: str
+    system: str
+    architecture: str
+    root: str
+    memory: int
+    cores: int
+    runtimes: tuple[str, ...]
+    cdi: tuple[str, ...]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Mount:
     """A folder of the engine's machine (absolute path) or a volume (name) inside a container."""
 
@@ -83,6 +102,21 @@ def facts_of(attributes: Mapping[str, Any]) -> ImageFacts:
         created=attributes.get("Created") or "",
         architecture=attributes.get("Architecture") or "",
         layers=tuple((attributes.get("RootFS") or {}).get("Layers") or ()),
+    )
+
+
+def host_of(info: Mapping[str, Any]) -> HostFacts:
+    """Facts from the engine's answer to `docker info`; older engines leave out what they do not know."""
+    return HostFacts(
+        version=str(info.get("ServerVersion") or ""),
+        system=str(info.get("OperatingSystem") or ""),
+        architecture=str(info.get("Architecture") or ""),
+        root=str(info.get("DockerRootDir") or ""),
+        memory=int(info.get("MemTotal") or 0),
+        cores=int(info.get("NCPU") or 0),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        cdi=tuple(info.get("CDISpecDirs") or ()),
+        devices=tuple(str(device.get("ID")) for device in info.get("DiscoveredDevices") or ()),
     )
 
 

@@ -343,6 +343,29 @@ def retry_after(text: str | None, now: float | None = None) -> float | None:
     return max(0.0, until - (time.time() if now is None else now))
 
 
+def answer(host: str, *, ca: Path | None = None, seconds: float = 10.0) -> int:
+    """The HTTP status with which a registry's host answers to "are you one" (200 and 401 say yes); no login, one try.
+
+    Raises RegistryFailure where none answers within ``seconds``.
+    """
+    plain = is_loopback(host)
+    session = requests.Session()
+    session.trust_env = not plain
+    url = f"{'http' if plain else 'https'}://{host}/v2/"
+    try:
+        with session.get(url, timeout=seconds, verify=str(ca) if ca else True, stream=True) as told:
+            return int(told.status_code)
+    except requests.exceptions.SSLError as error:
+        raise RegistryFailure(
+            f"{host}: its certificate is not trusted here",
+            cause=_reason(error),
+            do="name your site's CA bundle: CARDSTOCK_CA=/path/to/bundle.pem (or ca: in site.yaml)",
+            where=url,
+        ) from error
+    except requests.RequestException as error:
+        raise RegistryFailure(f"{host} does not answer", cause=_reason(error), where=url) from error
+
+
 _VERBS = {"GET": "give", "HEAD": "show", "PUT": "take", "POST": "take"}
 
 

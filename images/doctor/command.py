@@ -1,0 +1,53 @@
+"""`invoke doctor`: gather, judge, print."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from images.doctor.advice import advise, as_json, healthy
+from images.doctor.checks import findings
+from images.doctor.gather import gather
+from images.errors import CheckFailed
+from images.matrix import Matrix
+from images.report import Report
+from images.variants import Variants
+
+STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
+HUB = "registry-1.docker.io"  # what an image name without a host means
+
+
+def registry_hosts(matrix: Matrix, repositories: Sequence[str]) -> list[str]:
+    """The hosts that base images come from, and those of the named repositories, each once."""
+    images = [base.image for base in matrix.bases.values()]
+    heads = [name.partition("/")[0] if "/" in name else "" for name in (*images, *repositories)]
+    return list(dict.fromkeys(head if set(head) & set(".:") or head == "localhost" else HUB for head in heads))
+
+
+def doctor(
+    root: Path,
+    matrix: Matrix,
+    variants: Variants,
+    locked: Mapping[str, bool],
+    repositories: Sequence[str],
+    json: bool,
+    report: Report,
+) -> None:
+    """Look at this machine and say how it is. Raises CheckFailed where something is wrong."""
+    facts = gather(root, registry_hosts(matrix, repositories))
+    found, advice = findings(facts, matrix), advise(facts, matrix, variants, locked)
+    if json:
+        print(json_module.dumps(as_json(found, advice), indent=1))
+    else:
+        width = max(len(one.name) for one in found)
+        for one in found:
+            report.line(f"{one.state:8}{one.name:{width}}  {one.what}", STYLES[one.state])
+            if one.do and one.state != "ok":
+                report.line(f"{'':8}{'':{width}}  do: {one.do}")
+        for line in advice.lines:
+            report.line(line)
+        report.next_command(advice.command)
+    if not healthy(found):
+        wrong = [one.name for one in found if one.state == "wrong"]
+        raise CheckFailed(f"wrong: {', '.join(wrong)}", do="what the lines above say" if not json else "")
