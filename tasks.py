@@ -85,6 +85,12 @@ def cards(c, card, driver="", json=False, debug=False):
     commands.run(lambda: commands.cards(card, driver, json), debug)
 
 
+@task(iterable=["registry"], help=JSON | {"registry": "also see whether this registry (or repository) answers"})
+def doctor(c, registry, json=False, debug=False):
+    """This machine: cards, driver, engine, GPU runtime, disk, memory, network: what is wrong, what to do, what fits."""
+    commands.run(lambda: commands.doctor(registry, json), debug)
+
+
 @task(
     positional=["folder"],
     iterable=["arch"],
@@ -115,7 +121,7 @@ def bench(c, name="", debug=False):
 
 @task
 def lint(c, debug=False):
-    """ruff, mypy --strict, hadolint on every Dockerfile, zizmor on the workflows."""
+    """ruff, mypy --strict, hadolint on every Dockerfile, zizmor and actionlint on the workflows."""
     commands.run(commands.lint, debug)
 
 

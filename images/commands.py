@@ -291,6 +291,15 @@ def cards(names: Sequence[str], driver: str, json: bool) -> None:
     cards_command(matrix, make_variants(matrix), names, driver, locked, json, Report())
 
 
+def doctor(registries: Sequence[str], json: bool) -> None:
+    """`invoke doctor`."""
+    from images.doctor.command import doctor as look
+
+    matrix = CHECKOUT.matrix()
+    locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
+    look(CHECKOUT.root, matrix, make_variants(matrix), locked, registries, json, Report())
+
+
 def slim(folder: str, archs: Sequence[str], json: bool, nvidia_libraries: bool) -> None:
     """`invoke slim`."""
     from images.device_code.slim import slim_command

@@ -8,14 +8,15 @@ from typing import Literal
 
 from images.doctor.facts import EngineFacts, Facts, Unknown
 from images.drivers import parse_driver
+from images.jobs import FIRST_IMAGE
 from images.matrix import Matrix
 from images.nvml import LocalCard, Machine
 from images.report import human_bytes
 
 GB = 1000**3
-# Bytes. An image is at most 7.5 GB unpacked; the build cache of a CUDA stack 15 to 20 GB (images/embedded/home.py).
+# Bytes. An image is at most 7.5 GB unpacked; what a build needs is what it asks for itself.
 IMAGE_DISK = 8 * GB
-BUILD_DISK = 28 * GB
+BUILD_DISK = max(FIRST_IMAGE.values())
 # Bytes. A compiler process of xformers takes 3 GB (images/kernels/inside/costs.py), and the canary's torch 2 GB.
 LEAST_MEMORY = 4 * GB
 GOOD_MEMORY = 8 * GB

@@ -19,10 +19,15 @@ HUB = "registry-1.docker.io"  # what an image name without a host means
 
 
 def registry_hosts(matrix: Matrix, repositories: Sequence[str]) -> list[str]:
-    """The hosts that base images come from, and those of the named repositories, each once."""
-    images = [base.image for base in matrix.bases.values()]
-    heads = [name.partition("/")[0] if "/" in name else "" for name in (*images, *repositories)]
-    return list(dict.fromkeys(head if set(head) & set(".:") or head == "localhost" else HUB for head in heads))
+    """The hosts that base images come from, and those of the named repositories (or hosts), each once."""
+    heads = [name.partition("/")[0] for name in (*(base.image for base in matrix.bases.values()), *repositories)]
+    return list(dict.fromkeys(_host(head) for head in heads))
+
+
+def _host(head: str) -> str:
+    """A name's first part, where it is a host: "debian:bookworm" and "library" are the default registry's."""
+    name, _, port = head.partition(":")
+    return head if "." in name or name == "localhost" or port.isdigit() else HUB
 
 
 def doctor(
