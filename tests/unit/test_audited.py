@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from images import commands
+from images.arch import parse_arch
 from images.audited.notes import notes, spell
 from images.audited.page import BEGIN, END, block, pages, record, unaudited, with_block
 from images.audited.table import CARDS, PARTS, cell, stacks_of, table
@@ -55,6 +56,28 @@ def test_every_pin_from_the_package_index_has_a_record() -> None:
         "torch 2.5.1+cu121 (cu121)",
         "vLLM 0.9.2+cu126 (cu126)",
     ]
+
+
+def test_the_archs_that_the_matrix_says_its_stacks_hold_are_those_of_the_wheels() -> None:
+    main = [part for part in PARTS if part.package in ("torch", "vllm") and not part.piece]
+    compared = 0
+    for name, stack in matrix().stacks.items():
+        for engine in stack.engines.values():
+            pinned = [(part, engine.pins[part.package].version) for part in main if part.package in engine.pins]
+            exact = [
+                (part, one)
+                for part, pin in pinned
+                for one in WHEELS
+                if (part.package, pin) == (one.package, one.version)
+            ]
+            if stack.cuda is None or len(exact) != len(pinned):
+                continue  # not all of its wheels are on the package index
+            said = [parse_arch(text) for text in engine.archs.are]
+            for arch in map(parse_arch, matrix().archs):
+                held = all(part.judge(one, (arch.major, arch.minor)).kind != "none" for part, one in exact)
+                assert held == any(code.runs_on(arch) for code in said), (name, str(arch))
+                compared += 1
+    assert compared == len(matrix().archs) * 8  # cu121, cu126: transformers; cu124, cu128, cu130: both
 
 
 def test_a_record_read_again_is_the_same_and_judges_the_same() -> None:

