@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from images.device_code.fatbin import suffix_of
 from images.device_code.layout import Data, Section, SlimRefused
 
 CONTAINER = struct.Struct("<IHHQ")
@@ -16,18 +17,22 @@ _ENTRY_HEADERS = range(64, 4097, 8)
 _CHUNK = 4096
 PTX, SASS, SASS_OTHER = 1, 2, 0x10
 
-# From this major on a number may stand for code of one card alone (9.0a, 10.0a), which the header does not tell.
-_SUFFIXED = 9
-
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry with its header: ``offset`` in the file, ``size`` in bytes, ``arch`` as 75 for sm_75."""
+    """One entry with its header: ``offset`` and ``size`` in bytes; ``arch`` 90 and ``suffix`` "a" for sm_90a."""
 
     kind: int
     arch: int
     offset: int
     size: int
+    suffix: str = ""
+
+    def runs_on(self, number: int) -> bool:
+        """Whether the card of that number can run it, by the rule of `verdict.runs`."""
+        if self.arch > number or (self.suffix == "a" and self.arch != number):
+            return False
+        return self.arch // 10 == number // 10 or (self.kind == PTX and not self.suffix)
 
 
 @dataclass(frozen=True)
@@ -91,25 +96,23 @@ def _entries(data: Data, at: int, end: int) -> Iterable[Entry]:
         if end - at < _ENTRY_HEADERS[0]:
             raise SlimRefused("an entry is cut short", at)
         kind, _, header, payload = _ENTRY.unpack_from(data, at)
-        (arch,) = struct.unpack_from("<I", data, at + 28)
+        (arch,), (flags,) = struct.unpack_from("<I", data, at + 28), struct.unpack_from("<Q", data, at + 40)
         if kind not in (PTX, SASS, SASS_OTHER):
             raise SlimRefused(f"an entry of the unknown kind {kind:#x}", at)
         if header not in _ENTRY_HEADERS or payload % 8 or header + payload > end - at:
             raise SlimRefused("an entry of an unknown shape", at)
         if not 10 <= arch < 1000:
             raise SlimRefused(f"an entry for the unknown arch {arch}", at)
-        yield Entry(kind, arch, at, header + payload)
+        yield Entry(kind, arch, at, header + payload, suffix_of(flags))
         at += header + payload
 
 
 def pick(entries: Iterable[Entry], wanted: Iterable[Wanted]) -> tuple[Entry, ...]:
     """The entries that the driver may take for any of the cards, in their order. An arch number stays as a whole."""
     entries = tuple(entries)
-    sass = {entry.arch for entry in entries if entry.kind != PTX}
-    ptx = {entry.arch for entry in entries if entry.kind == PTX}
     numbers: set[tuple[bool, int]] = set()
     for card in wanted:
-        numbers |= _picked(card, sass, ptx)
+        numbers |= _picked(card, entries)
     return tuple(entry for entry in entries if (entry.kind == PTX, entry.arch) in numbers)
 
 
@@ -123,15 +126,9 @@ def keep(entries: Sequence[Entry], picked: Sequence[Entry], *, hollow: bool = Fa
     return (min(entries, key=lambda entry: (entry.size, entry.offset)),)
 
 
-def _picked(card: Wanted, sass: set[int], ptx: set[int]) -> set[tuple[bool, int]]:
-    """(is PTX, arch number) of what ``card`` may be given."""
-    lower = {number for number in sass if number // 10 == card.number // 10 and number <= card.number}
-    older = [number for number in ptx if number <= card.number]
-    fallback = {(True, max(older))} if older else set()
-    if not lower:
-        return fallback
-    best = max(lower)
-    picked = {(False, best)}
-    if best != card.number and best // 10 >= _SUFFIXED:
-        picked = {(False, number) for number in lower} | fallback
-    return picked | (fallback if card.ptx else set())
+def _picked(card: Wanted, entries: Iterable[Entry]) -> set[tuple[bool, int]]:
+    """(is PTX, arch number) of what ``card`` is given: the highest SASS that it runs, else the highest PTX."""
+    usable = {(entry.kind == PTX, entry.arch) for entry in entries if entry.runs_on(card.number)}
+    sass, ptx = ({one for one in usable if one[0] is compiled} for compiled in (False, True))
+    best = {max(found) for found in (sass, ptx) if found}
+    return best if card.ptx else {min(best)} if best else set()

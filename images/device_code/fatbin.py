@@ -15,7 +15,7 @@ from pathlib import Path
 
 from images.device_code.elf import FatbinError, Span, View, find_sections, is_elf
 
-__all__ = ["OTHER", "PTX", "SASS", "Container", "Entry", "FatbinError", "Library", "Section", "read"]
+__all__ = ["OTHER", "PTX", "SASS", "Container", "Entry", "FatbinError", "Library", "Section", "read", "suffix_of"]
 
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 WRAPPERS = ".nvFatBinSegment"
@@ -184,10 +184,15 @@ def _entries(view: View, at: int, end: int, base: int, left: int) -> Iterator[En
         if size > end - at - header:
             raise FatbinError(f"a payload of at most {end - at - header} bytes expected, not {size}", at + 8)
         compression = _one(_COMPRESSIONS, flags)
-        suffix = _one(_SUFFIXES, flags)
+        suffix = suffix_of(flags)
         known = _KINDS.get(kind, OTHER)
         yield Entry(known, arch, suffix, (major, minor), flags, compression, header, size, at, at + base)
         at += header + size
+
+
+def suffix_of(flags: int) -> str:
+    """The suffix of an entry's arch by its flags: "a" for code of that card alone, "f" for its family, or ""."""
+    return _one(_SUFFIXES, flags)
 
 
 def _one(names: dict[int, str], flags: int) -> str:

@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -97,10 +98,10 @@ def drop(site: Path, globs: Sequence[str]) -> int:
         if owner := owned.get(path.resolve()):
             rows.setdefault(owner.record, set()).add(owner.row)
         path.unlink()
-        for parent in path.parents:
-            if parent == site or any(parent.iterdir()):
-                break
-            parent.rmdir()
+    folders = {parent for path in found for parent in path.parents if site in parent.parents}
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
     for record, gone in rows.items():
         drop_rows(record, gone)
     return freed

@@ -13,7 +13,8 @@ from images.device_code.choose import SASS, Entry, Wanted, parse_wanted, pick
 from images.device_code.layout import SlimRefused, read_layout
 from images.device_code.record import file_hash
 from images.device_code.slim import slim_command, slim_folder, slim_library
-from tests.unit.elves import PTX, Code, container, library, sm
+from images.device_code.verdict import judge
+from tests.unit.elves import PTX, A, Code, F, container, library, sm
 
 BIG = container(Code(75, size=9000, fill=1), Code(80, size=9000, fill=2), Code(86, size=9000, fill=3))
 
@@ -136,12 +137,20 @@ def _sass(*archs: int) -> list[Entry]:
         ((80, 90), "7.5", []),
         ((90, 90, 80), "9.0", [90, 90]),  # sm_90 and sm_90a share a number: both stay
         ((100, 90), "10.3", [100]),
-        ((100, 101, 90), "10.3", [100, 101]),  # 101 may be for 10.1 alone: the one below it stays too
+        ((100, 101, 90), "10.3", [101]),
         ((12,), "12.0", []),
     ],
 )
 def test_the_drivers_rule(held_archs: tuple[int, ...], card: str, taken: list[int]) -> None:
     assert [entry.arch for entry in pick(_sass(*held_archs), wanted(card))] == taken
+
+
+def test_code_of_one_card_alone_is_no_other_cards(tmp_path: Path) -> None:
+    code = container(Code(100), Code(101, flags=A), Code(90, flags=A), Code(90, kind=PTX), Code(100, kind=PTX, flags=F))
+    for card, taken in {"10.3": [("SASS", 100)], "10.1": [("SASS", 101)], "12.0": [("PTX", 90)]}.items():
+        path = write(tmp_path, library([code]))
+        slim_library(path, wanted(card))
+        assert held(path) == [taken]
 
 
 def test_ptx_stays_only_where_it_is_needed(tmp_path: Path) -> None:
@@ -295,6 +304,30 @@ def test_any_library_holds_exactly_what_the_driver_would_take(
     once = path.read_bytes()
     slim_library(path, wanted(*cards))
     assert path.read_bytes() == once
+
+
+ENTRIES = st.lists(
+    st.tuples(
+        st.sampled_from([50, 70, 75, 80, 86, 90, 100, 101, 103, 120]),
+        st.sampled_from([PTX, 2]),
+        st.sampled_from([0, 0, A, F]),
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=ENTRIES, card=st.sampled_from([(7, 5), (8, 6), (9, 0), (10, 0), (10, 3), (12, 1)]))
+def test_the_audit_says_of_a_wanted_card_what_it_said_before(
+    tmp_path: Path, entries: list[tuple[int, int, int]], card: tuple[int, int]
+) -> None:
+    code = container(*(Code(arch, kind=kind, flags=flags) for arch, kind, flags in entries))
+    path = write(tmp_path, library([code, sm(50)]))
+    before = judge(fatbin.read(path), card)
+    slim_library(path, wanted(f"{card[0]}.{card[1]}"))
+    after = judge(fatbin.read(path), card)
+    assert (after.kind, after.ptx, len(after.lacking)) == (before.kind, before.ptx, len(before.lacking))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
