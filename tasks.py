@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from invoke.tasks import task
 
 from images import commands
@@ -16,6 +18,7 @@ SELECT = ARCH | {
     "debug": "show the traceback of an error",
 }
 LISTS = ["arch", "only", "card"]
+WHEELS = {"wheels": "a registry's repository with kernel wheels: fetched before anything is compiled"}
 JSON = {"json": "machine-readable, on stdout alone"}
 
 
@@ -46,12 +49,61 @@ def lock(c, stack="", check=False, debug=False):
 @task(
     iterable=LISTS,
     help=SELECT
+    | WHEELS
     | {"dry-run": "print the bake plan, touch nothing", "no-smoke": "do not prove", "gpus": "prove on cards: all"},
 )
-def build(c, arch, only, card, cuda="", attention="", all=False, dry_run=False, no_smoke=False, gpus="", debug=False):
+def build(
+    c,
+    arch,
+    only,
+    card,
+    cuda="",
+    attention="",
+    all=False,
+    dry_run=False,
+    no_smoke=False,
+    gpus="",
+    wheels="",
+    debug=False,
+):
     """Build, prove and tag images; what is up to date is left alone."""
     words = commands.Words(arch, cuda, attention, only, all, card)
-    commands.run(lambda: commands.build(words, dry_run=dry_run, smoke=not no_smoke, gpus=gpus or None), debug)
+    action = partial(commands.build, words, dry_run=dry_run, smoke=not no_smoke, gpus=gpus or None, wheels=wheels)
+    commands.run(action, debug)
+
+
+@task(
+    iterable=LISTS,
+    help=SELECT
+    | JSON
+    | WHEELS
+    | {
+        "list": "only say where each wheel is",
+        "export": "copy the wheels to this folder, for pip",
+        "push": "write them to the repository of --wheels",
+        "dry-run": "say where each would come from",
+    },
+)
+def kernels(
+    c,
+    arch,
+    only,
+    card,
+    cuda="",
+    attention="",
+    all=False,
+    list=False,
+    export="",
+    wheels="",
+    push=False,
+    dry_run=False,
+    json=False,
+    debug=False,
+):
+    """Attention wheels built from source, by key: list, make, export, push them; --only takes their ids too."""
+    words = commands.Words(arch, cuda, attention, only, all, card)
+    action = partial(commands.kernels, words, list_only=list, export=export, wheels=wheels, push=push)
+    commands.run(partial(action, dry_run=dry_run, json=json), debug)
 
 
 @task(

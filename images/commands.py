@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +191,10 @@ def lock(stack: str, check: bool) -> None:
         raise RegistryFailure(f"not locked: {', '.join(failed)}", do="run this where their indexes can be reached")
 
 
-def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None:
+def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None, wheels: str = "") -> None:
     """`invoke build`."""
     from images.jobs import describe, make_job
+    from images.site import read_site
 
     matrix, variants, wanted = _selected(words)
     chosen = planning.select(matrix, variants, wanted)
@@ -200,12 +202,20 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None
     template = compile_templates(CHECKOUT.templates())
     jobs = [make_job(CHECKOUT, matrix, template, variant, states[variant.lock]) for variant in chosen]
     report = Report()
+    site = read_site(CHECKOUT.root, os.environ)
+    repository = _repository(wheels, site, report)
     if dry_run:
         from images.bake import bake_plan
 
         _print_json(bake_plan(matrix, {job.variant: job.tags for job in jobs}))
         for job in jobs:
             report.line(f"would build {describe(job)}")
+        from images.kernels import command
+        from images.kernels.needs import needs_of
+        from images.kernels.store import default_store
+
+        needs = needs_of((v.kernel for v in chosen if v.kernel), CHECKOUT.locks, states)
+        command.tell(command.Shelf(default_store(), repository, report), needs)
         return
     stale = differences({f"{GENERATED}/{j.variant.id}/Dockerfile": j.dockerfile for j in jobs}, CHECKOUT.generated())
     if wrong := [line for line in stale if not line.startswith("left over")]:
@@ -214,11 +224,9 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None
         )
     from images import build as building
     from images.engine import connect
-    from images.site import read_site
 
-    site = read_site(CHECKOUT.root, os.environ)
     engine = connect(say=report.line)
-    built = building.build(CHECKOUT, matrix, jobs, engine, site, report, smoke=smoke, gpus=gpus)
+    built = building.build(CHECKOUT, matrix, jobs, engine, site, report, smoke=smoke, gpus=gpus, repository=repository)
     if any(one.what != "up to date" for one in built):
         engine.keep_under_limit(say=report.line)
     for one in built:
@@ -230,6 +238,49 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None) -> None
         "an OpenAI-compatible server on port 8000"
         + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
     )
+
+
+def _repository(name: str, site: Any, report: Report) -> Any:
+    """The repository of kernel wheels that ``--wheels`` names; None without."""
+    if not name:
+        return None
+    from images.bases import ca_bundle
+    from images.registry import Repository
+
+    return Repository(name, ca=ca_bundle(site.ca), say=report.line)
+
+
+def kernels(words: Words, *, list_only: bool, export: str, wheels: str, push: bool, dry_run: bool, json: bool) -> None:
+    """`invoke kernels`. Without selectors it lists all there are."""
+    from images.kernels import command
+    from images.kernels.choose import choose
+    from images.kernels.needs import needs_of
+    from images.kernels.store import default_store
+    from images.site import read_site
+
+    matrix, variants, wanted = _selected(words)
+    report, site = Report(), read_site(CHECKOUT.root, os.environ)
+    everything = wanted == planning.Selectors() and not (export or push or dry_run)
+    chosen = variants.kernels if everything else choose(matrix, variants, wanted)
+    needs = needs_of(chosen, CHECKOUT.locks, lock_states(matrix, CHECKOUT.locks))
+    shelf = command.Shelf(default_store(), _repository(wheels, site, report), report)
+    if dry_run and not json:
+        command.tell(shelf, needs)
+        return
+    if everything or list_only or dry_run:
+        command.list_kernels(shelf, needs, variants, as_json=json)
+        return
+    from images.engine import connect
+    from images.kernels.compiler import Compiler
+
+    compiler = Compiler(CHECKOUT, matrix, cache(partial(connect, say=report.line)), site, report)
+    made = command.make(shelf, needs, compiler)
+    if push:
+        command.push(shelf, made)
+    if export:
+        command.export(shelf, made, Path(export))
+    if json:
+        _print_json(command.made_json(made, variants))
 
 
 def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from images.kernels import remote
 from images.kernels.choose import users
 from images.kernels.kernel import Kernel
 from images.kernels.make import Compiles, provide
-from images.kernels.needs import Found, Need, look
+from images.kernels.needs import Found, Need, look, told
 from images.kernels.record import FILE
 from images.kernels.store import Store, Stored
 from images.registry import Repository
@@ -55,6 +56,12 @@ def list_kernels(shelf: Shelf, needs: Sequence[Need], variants: Variants, *, as_
     shelf.report.table(rows, ["key", "kernel", "package", "archs", "where", "size", "made"])
     there = sum(one.where in ("store", "registry") for one in found)
     shelf.report.line(f"{there} of {len(found)} are there; the store is {shelf.store.root}")
+
+
+def tell(shelf: Shelf, needs: Sequence[Need]) -> None:
+    """Say where each wheel would come from, and how long the compiling of one should take."""
+    for one in look(needs, shelf.store, shelf.repository):
+        shelf.report.line(told(one, shelf.place, os.cpu_count() or 1))
 
 
 def make(shelf: Shelf, needs: Sequence[Need], compiler: Compiles) -> dict[Kernel, Stored]:

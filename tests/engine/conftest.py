@@ -17,6 +17,7 @@ import pytest
 from images import bases, debian, embedded, process
 from images.embedded.home import Layout
 from images.engine import Engine, connect
+from tests.engine import real_registry
 from tests.engine.real_registry import RealRegistry
 
 PROGRAMS = ("sh", "cat", "id", "sleep")
@@ -79,10 +80,16 @@ def second() -> Iterator[Layout]:
     shutil.rmtree(layout.home)
 
 
+@pytest.fixture(scope="session")
+def registry_program() -> Path:
+    """Debian's docker-registry."""
+    return real_registry.program()
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[RealRegistry]:
+def registry(registry_program: Path, tmp_path: Path) -> Iterator[RealRegistry]:
     """A real, empty registry on loopback."""
-    made = RealRegistry(tmp_path / "registry")
+    made = RealRegistry(registry_program, tmp_path / "registry")
     made.start()
     yield made
     made.stop()

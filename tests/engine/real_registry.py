@@ -40,14 +40,14 @@ def program() -> Path:
 
 
 class RealRegistry:
-    """One registry with its data in ``folder``; `stop` and `start` keep port and data."""
+    """One registry (``started`` is its program) with its data in ``folder``; `stop` and `start` keep port and data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, started: Path, folder: Path) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-        self._program, self._pid = program(), 0
+        self._program, self._pid = started, 0
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "version": 0.1,

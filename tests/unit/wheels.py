@@ -27,23 +27,33 @@ def key(*archs: str, source: str = SOURCE) -> Key:
     return key_of(kernel(*archs), source)
 
 
-def build(folder: Path, *archs: str, numbers: tuple[int, ...] = (), fill: int = 1, **said: Any) -> Path:
-    """Write what a build of `kernel` leaves into ``folder``; ``numbers`` are other archs than asked, ``said`` lies."""
-    of = kernel(*archs)
+def build(
+    folder: Path, *archs: str, of: Kernel | None = None, numbers: tuple[int, ...] = (), fill: int = 1, **said: Any
+) -> Path:
+    """Write what a build of ``of`` (else of `kernel`) leaves; ``numbers`` are other archs than asked, ``said`` lies."""
+    of = of or kernel(*archs)
     folder.mkdir(parents=True, exist_ok=True)
+    name = of.package.replace("-", "_")
+    wheel = folder / f"{name}-{of.version}-cp311-cp311-linux_x86_64.whl"
     codes = [elves.Code(number, fill=fill) for number in numbers or tuple(arch.number for arch in of.archs)]
-    wheel = folder / f"xformers-{of.version}-cp311-cp311-linux_x86_64.whl"
+    about = f"{name}-{of.version}.dist-info"
+    files = {
+        f"{name}/_C.so": elves.library([elves.container(*codes)]),
+        f"{name}/__init__.py": b"",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {of.package}\nVersion: {of.version}\n".encode(),
+        f"{about}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-cp311-linux_x86_64\n",
+    }
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("xformers/_C.so", elves.library([elves.container(*codes)]))
-        archive.writestr("xformers/__init__.py", "")
-        archive.writestr(f"xformers-{of.version}.dist-info/METADATA", f"Name: xformers\nVersion: {of.version}\n")
+        for path, data in files.items():
+            archive.writestr(zipfile.ZipInfo(path), data)
+        archive.writestr(zipfile.ZipInfo(f"{about}/RECORD"), "".join(f"{path},,\n" for path in files))
     data = wheel.read_bytes()
     record = {
         "schema": 1,
         "package": of.package,
         "version": of.version,
         "source_sha256": SOURCE,
-        "torch": "2.6.0+cu124",
+        "torch": f"{of.torch}+cu{of.cuda.replace('.', '')}",
         "cuda": of.cuda,
         "nvcc": "12.4.131",
         "gcc": "12.2.0",
@@ -59,7 +69,7 @@ def build(folder: Path, *archs: str, numbers: tuple[int, ...] = (), fill: int = 
         "wheel": wheel.name,
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "audit": {"xformers/_C.so": list(of.capabilities)},
+        "audit": {f"{name}/_C.so": list(of.capabilities)},
     }
     (folder / "kernel.json").write_text(json.dumps(record | said))
     return folder
