@@ -118,6 +118,13 @@ def test_progress_is_read_from_ninja() -> None:
     assert (progress.done, progress.total) == (2, 33)
 
 
+def test_a_package_may_have_several_lists_of_objects() -> None:
+    progress = compile.Progress()
+    for line in (b"[1/2]", b"[2/2]", b"[1/1]"):
+        assert progress.read(line)
+    assert (progress.before, progress.done) == (2, 1)
+
+
 def test_the_rest_is_estimated_from_the_record_until_something_is_done() -> None:
     assert compile.left(compile.Progress(0, 10), 5.0, expected=30.0) == 300.0
     assert compile.left(compile.Progress(5, 10), 50.0, expected=30.0) == 50.0

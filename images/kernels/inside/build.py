@@ -150,7 +150,7 @@ def _compile(
     spent: Spent,
 ) -> Path:
     """Run the package's own build behind the compiler cache. Raises Failure, its log shown."""
-    began = time.monotonic()
+    began, since = time.monotonic(), time.time()
     logs = order.cache / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{order.package}{order.version}-torch{tools.torch}-{'_'.join(order.archs)}.log"
@@ -188,7 +188,7 @@ def _compile(
         raise Failure(f"{order.title}: {failure} (log: {log})", failure.code) from failure
     finally:
         spent.seconds += time.monotonic() - began
-        spent.compiled += progress.done if usage.compiled is None else usage.compiled
+        spent.compiled += objects(tree, since) if usage.compiled is None else usage.compiled
         spent.cpu += usage.cpu + taken.cpu
         spent.peak = max(spent.peak, usage.peak, 0 if found else taken.peak)
     (wheel,) = (order.work / "dist").glob("*.whl")
@@ -208,10 +208,10 @@ def wrappers(folder: Path, home: str) -> dict[str, str]:
     return {"PYTORCH_NVCC": str(folder / "nvcc"), "CXX": str(folder / "g++")}
 
 
-def objects(tree: Path) -> int:
-    """How many objects the package's build knows, by ninja's own list."""
-    lists = tree.glob("build/temp*/build.ninja")
-    return sum(line.startswith("build ") for path in lists for line in path.read_text(encoding="utf-8").splitlines())
+def objects(tree: Path, since: float = 0.0) -> int:
+    """How many objects the package's build has made, since a time in seconds of the epoch."""
+    found = (path for folder in tree.glob("build/temp*") for path in folder.rglob("*.o"))
+    return sum(1 for path in found if path.stat().st_mtime >= since)
 
 
 def deliver(wheel: Path, facts: Mapping[str, object], out: Path) -> Path:

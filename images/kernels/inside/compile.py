@@ -24,16 +24,19 @@ SHOWN, A_SECOND = 1_500_000, 100_000
 
 @dataclass
 class Progress:
-    """Objects done and objects to do, in this run."""
+    """Objects done and to do in this run of ninja, and done ``before`` it: each extension has a run of its own."""
 
     done: int = 0
     total: int = 0
+    before: int = 0
 
     def read(self, line: bytes) -> bool:
         """Take a line of ninja's; whether it said something new."""
         match = _COUNT.match(line)
         if match is None or (int(match[1]), int(match[2])) == (self.done, self.total):
             return False
+        if int(match[1]) <= self.done:
+            self.before += self.done
         self.done, self.total = int(match[1]), int(match[2])
         return True
 
@@ -48,7 +51,8 @@ class Taken:
 
 def left(progress: Progress, passed: float, expected: float) -> float:
     """Seconds that the rest should take: as fast as so far, or ``expected`` for an object before anything is done."""
-    each = passed / progress.done if progress.done else expected
+    finished = progress.before + progress.done
+    each = passed / finished if finished else expected
     return max(0.0, each * (progress.total - progress.done))
 
 
