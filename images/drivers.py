@@ -24,7 +24,16 @@ _BRANCHES = {
         *((565, 12, 7), (570, 12, 8), (575, 12, 9), (580, 13, 0), (590, 13, 1)),
     )
 }
-# The last branch for these cards and older ones. Unverified: said of R580 in its announcement, not tried.
+# The first branch that knows a card: that of the CUDA release that first compiles for it (its release notes).
+_FIRST = {
+    Arch(*card): branch
+    for branch, *cards in (
+        *((384, (7, 0)), (410, (7, 5)), (450, (8, 0)), (455, (8, 6)), (520, (8, 9), (9, 0))),
+        *((570, (10, 0), (12, 0)), (575, (10, 3), (12, 1))),
+    )
+    for card in cards
+}
+# The last branch for Volta and older cards. Unverified: said of R580 when it was announced, not tried.
 LAST_FOR_VOLTA = 580
 
 
@@ -92,6 +101,13 @@ def accepted(driver: Driver, require_cuda: str | None) -> bool:
     return driver.cuda >= (int(match[1]), int(match[2]))
 
 
+def branches(card: Arch) -> tuple[int, int | None]:
+    """The first and the last driver branch that serves a card; None: none is the last yet."""
+    older = (card.major, card.minor) < (7, 5)
+    return _FIRST.get(card, 0), LAST_FOR_VOLTA if older else None
+
+
 def knows(driver: Driver, card: Arch) -> bool:
-    """Whether a driver still serves a card: Volta and older end with branch 580 (unverified)."""
-    return card.major >= 8 or (card.major, card.minor) == (7, 5) or driver.branch <= LAST_FOR_VOLTA
+    """Whether a driver serves a card at all."""
+    first, last = branches(card)
+    return first <= driver.branch and (last is None or driver.branch <= last)

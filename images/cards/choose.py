@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from images.arch import Arch
 from images.cards.data import Card
-from images.drivers import LAST_FOR_VOLTA, Driver, knows, parse_driver, runs
+from images.drivers import Driver, branches, knows, parse_driver, runs
 from images.errors import CardstockError, NoImageFits, NothingSelected
 from images.matrix import Matrix
 from images.plan import Selectors, select
@@ -129,11 +129,9 @@ class _Chooser:
         archs = tuple(sorted({card.arch for card in cards}))
         best = self._select(archs, self._variants.valid.values())
         driver = self._driver
-        if driver is None:
-            return Pick(best, tuple(cards), self._notes(best))
-        if gone := [card for card in cards if not knows(driver, card.arch)]:
-            raise _left_behind(gone[0], driver)
-        if runs(driver, best.min_driver):
+        if driver is not None and (strangers := [card for card in cards if not knows(driver, card.arch)]):
+            raise _left_behind(strangers[0], driver)
+        if driver is None or runs(driver, best.min_driver):
             return Pick(best, tuple(cards), self._notes(best))
         able = [v for v in self._variants.valid.values() if v.cuda and runs(driver, v.min_driver)]
         for among in ([v for v in able if self._locked.get(v.lock, False)], able):
@@ -166,8 +164,15 @@ class _Chooser:
 
 
 def _left_behind(card: Card, driver: Driver) -> NoImageFits:
+    first, last = branches(card.arch)
+    if last is not None and driver.branch > last:
+        cause = f"branch {last} is the last for Volta and older cards (unverified)"
+        return NoImageFits(
+            f"driver {driver} does not serve {card.name}", cause=cause, do=f"install a driver of branch {last} or older"
+        )
     return NoImageFits(
-        f"driver {driver} does not serve {card.name}",
-        cause=f"branch {LAST_FOR_VOLTA} is the last for Volta and older cards (unverified)",
-        do=f"install a driver of branch {LAST_FOR_VOLTA} or older",
+        f"driver {driver} does not know {card.name}",
+        cause=f"branch {first} is the first for cards of compute capability {card.arch}",
+        do=f"install a driver of branch {first} or newer",
+        where="CUDA release notes, table 3",
     )

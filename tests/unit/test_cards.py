@@ -228,6 +228,7 @@ def test_cards_that_no_image_can_serve(name: str, said: str) -> None:
         ("RTX 3090", "535.104.05", "cu128-vllm0.11.0-flash-attn-sm86"),
         ("RTX 3090", "470.256.02", "cu118-vllm0.8.5.post1-xformers-sm86"),
         ("RTX 5090", "570.26", "cu128-vllm0.11.0-flash-attn-sm120"),
+        ("RTX 4090", "520.61.05", "cu118-vllm0.8.5.post1-xformers-sm89"),
         ("B300", "580.65.06", "cu128-vllm0.11.0-flash-attn-sm100"),
     ],
 )
@@ -244,7 +245,9 @@ def test_a_card_and_its_driver_give_an_image(name: str, driver: str, image: str)
     ("name", "driver", "do"),
     [
         ("Tesla T4", "450.80.01", "install driver 525.60.13 or newer"),
-        ("RTX 5090", "565.57.01", "install driver 570.26 or newer"),
+        ("RTX 5090", "565.57.01", "install a driver of branch 570 or newer"),
+        ("RTX 4090", "470.256.02", "install a driver of branch 520 or newer"),
+        ("B300", "570.26", "install a driver of branch 575 or newer"),
         ("V100 32gb", "590.48.01", "install a driver of branch 580"),
         ("GTX 1080 Ti", "", "llama.cpp"),
         ("Jetson AGX Orin 64 GB", "", "Jetson containers"),

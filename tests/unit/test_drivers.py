@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from images.arch import Arch
+from images.arch import Arch, parse_arch
 from images.audited.table import PARTS, stacks_of
 from images.audited.wheels import FOLDER, read_records
 from images.device_code.verdict import JIT, driver_for
@@ -153,10 +153,28 @@ def test_flash_attention_comes_as_ptx_exactly_where_variants_say_so() -> None:
     ("driver", "card", "expected"),
     [
         ("580.126.09", (7, 0), True),
-        ("590.48.01", (7, 0), False),
-        ("590.48.01", (7, 5), True),
+        ("590.48.01", (7, 0), False),  # the last branch for Volta is 580
         ("590.48.01", (6, 1), False),
+        ("590.48.01", (7, 5), True),
+        ("450.80.02", (8, 0), True),
+        ("450.80.02", (8, 6), False),
+        ("470.256.02", (8, 6), True),
+        ("515.105.01", (8, 9), False),
+        ("520.61.05", (8, 9), True),
+        ("565.57.01", (12, 0), False),
+        ("570.26", (12, 0), True),
+        ("570.26", (10, 3), False),
+        ("575.51.03", (10, 3), True),
     ],
 )
-def test_the_last_branch_for_volta(driver: str, card: tuple[int, int], expected: bool) -> None:
+def test_a_driver_serves_the_cards_of_its_time(driver: str, card: tuple[int, int], expected: bool) -> None:
     assert knows(parse_driver(driver), Arch(*card)) is expected
+
+
+def test_a_toolkit_that_compiles_for_a_card_comes_with_a_driver_that_knows_it() -> None:
+    for toolkit in matrix().toolkits.values():
+        low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
+        for text in matrix().archs:
+            arch = parse_arch(text)
+            if low <= (arch.major, arch.minor) <= high:
+                assert knows(parse_driver(toolkit.driver), arch), (toolkit.driver, text)
