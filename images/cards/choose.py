@@ -130,7 +130,7 @@ class _Chooser:
         best = self._select(archs, self._variants.valid.values())
         driver = self._driver
         if driver is not None and (strangers := [card for card in cards if not knows(driver, card.arch)]):
-            raise _left_behind(strangers[0], driver)
+            raise _left_behind(strangers[0], driver, best)
         if driver is None or runs(driver, best.min_driver):
             return Pick(best, tuple(cards), self._notes(best))
         able = [v for v in self._variants.valid.values() if v.cuda and runs(driver, v.min_driver)]
@@ -163,16 +163,17 @@ class _Chooser:
         )
 
 
-def _left_behind(card: Card, driver: Driver) -> NoImageFits:
+def _left_behind(card: Card, driver: Driver, best: Variant) -> NoImageFits:
     first, last = branches(card.arch)
     if last is not None and driver.branch > last:
         cause = f"branch {last} is the last for Volta and older cards (unverified)"
         return NoImageFits(
             f"driver {driver} does not serve {card.name}", cause=cause, do=f"install a driver of branch {last} or older"
         )
+    enough = best.min_driver is not None and parse_driver(best.min_driver).branch >= first
     return NoImageFits(
         f"driver {driver} does not know {card.name}",
         cause=f"branch {first} is the first for cards of compute capability {card.arch}",
-        do=f"install a driver of branch {first} or newer",
+        do=f"install driver {best.min_driver} or newer" if enough else f"install a driver of branch {first} or newer",
         where="CUDA release notes, table 3",
     )

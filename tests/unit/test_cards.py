@@ -245,8 +245,8 @@ def test_a_card_and_its_driver_give_an_image(name: str, driver: str, image: str)
     ("name", "driver", "do"),
     [
         ("Tesla T4", "450.80.01", "install driver 525.60.13 or newer"),
-        ("RTX 5090", "565.57.01", "install a driver of branch 570 or newer"),
-        ("RTX 4090", "470.256.02", "install a driver of branch 520 or newer"),
+        ("RTX 5090", "565.57.01", "install driver 570.26 or newer"),
+        ("RTX 4090", "470.256.02", "install driver 525.60.13 or newer"),
         ("B300", "570.26", "install a driver of branch 575 or newer"),
         ("V100 32gb", "590.48.01", "install a driver of branch 580"),
         ("GTX 1080 Ti", "", "llama.cpp"),
