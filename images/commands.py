@@ -403,14 +403,14 @@ def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
 
 def bench(names: Sequence[str]) -> None:
     """`invoke bench`."""
-    from images import bench_audit, bench_plan, bench_sizes, bench_slim
+    from images import bench_audit, bench_kernels, bench_plan, bench_sizes, bench_slim
     from images.bench import BENCHES, run_benches
 
-    for module in (bench_plan, bench_audit, bench_slim, bench_sizes):
+    for module in (bench_plan, bench_audit, bench_slim, bench_sizes, bench_kernels):
         module.register(CHECKOUT)
     report, chosen = Report(), list(names)
     if not chosen:
-        heavy = {"audit", "slim", "sizes"}
+        heavy = {"audit", "kernels", "slim", "sizes"}
         chosen = sorted(set(BENCHES) - heavy)
         report.line(f"not run: {', '.join(sorted(heavy))} (minutes, and gigabytes of built images: name them)")
     run_benches(chosen, report, CHECKOUT.root / "build" / "bench")

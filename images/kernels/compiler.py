@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -68,3 +69,21 @@ class Compiler:
                     options=self.options,
                     broke=f"{kernel.package} {kernel.version} did not build; nothing was stored",
                 )
+
+
+def empty_cache(compiler: Compiler, name: str) -> None:
+    """Empty a cache mount of the builder, by its name: whatever is compiled with it next is compiled cold."""
+    contexts = supplies.named_contexts(compiler.matrix, (), compiler.engine(), compiler.site, compiler.report)
+    text = f"FROM base\nRUN --mount=type=cache,id={name},target=/cache find /cache -mindepth 1 -delete\n"
+    target = {
+        "context": bake.CONTEXT,
+        "dockerfile-inline": text,
+        "contexts": dict(contexts),
+        "no-cache": True,
+        "output": ["type=cacheonly"],
+    }
+    with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
+        file = Path(scratch, "empty.json")
+        file.write_text(json.dumps({"target": {"empty": target}}), encoding="utf-8")
+        log = compiler.checkout.root / LOGS / "empty-cache.log"
+        run_bake(compiler.checkout.root, [file], ["empty"], compiler.engine().cli_env(), log, compiler.report)
