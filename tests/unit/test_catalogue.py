@@ -12,7 +12,6 @@ from images.catalogue import (
     Catalogue,
     added,
     check_labels,
-    immutable_tag,
     proofs,
     read_catalogue,
     rolled_back,

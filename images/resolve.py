@@ -1,0 +1,127 @@
+"""From cards and a driver to the published image: what a repository's catalogue has for them. Pure.
+
+Which image a card should have is images/cards/choose.py's business; here its choice is among what is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from images.arch import Arch, covers, parse_arch
+from images.cards.choose import Refusal, choose
+from images.cards.data import Card
+from images.catalogue import Catalogue, Image
+from images.drivers import Driver, runs
+from images.errors import CardstockError, NoImageFits
+from images.matrix import Matrix
+from images.nearest import nearest
+from images.variants import Variants
+
+
+@dataclass(frozen=True)
+class Found:
+    """A published image and the cards it is for; ``notes`` say what is special about it."""
+
+    image: Image
+    cards: tuple[Card, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A published image that would run on one of the cards, or nearly, and why another one was chosen."""
+
+    image: Image
+    why: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What was found: one image for all cards, or one for each kind; the cards without one; the images not chosen."""
+
+    found: tuple[Found, ...]
+    refusals: tuple[Refusal, ...] = ()
+    lost: tuple[Lost, ...] = ()
+
+
+def resolve(
+    catalogue: Catalogue, matrix: Matrix, variants: Variants, cards: Sequence[Card], driver: Driver | None = None
+) -> Resolved:
+    """The published images for cards of one machine. ``driver`` None: any."""
+    archs = {card.arch for card in cards}
+    near = [image for image in catalogue.current.values() if any(covers(_audited(image), arch) for arch in archs)]
+    # What the matrix says of a variant's driver may have changed since its image was published: both must hold.
+    known = {
+        image.variant: image
+        for image in near
+        if (variant := variants.valid.get(image.variant))
+        and (variant.min_driver == image.min_driver or driver is None or runs(driver, image.min_driver))
+    }
+    some = Variants({name: variants.valid[name] for name in variants.valid if name in known}, variants.excluded)
+    choice = choose(matrix, some, cards, driver)
+    found = tuple(Found(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
+    refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
+    chosen = {one.image.digest for one in found}
+    lost = [
+        Lost(image, _why_not(image, variants, found, archs, driver)) for image in near if image.digest not in chosen
+    ]
+    return Resolved(found, refusals, tuple(sorted(lost, key=lambda one: one.image.variant)))
+
+
+def _audited(image: Image) -> tuple[Arch, ...]:
+    return tuple(map(parse_arch, image.audited))
+
+
+def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Driver | None) -> Refusal:
+    """Where the matrix has an image for the card and only the repository has none, say that instead."""
+    choice = choose(matrix, variants, [refusal.card], driver)
+    if not choice.picks:
+        return Refusal(refusal.card, choice.refusals[0].why)
+    variant = choice.picks[0].variant
+    return Refusal(
+        refusal.card,
+        NoImageFits(
+            f"no image for {refusal.card.name} is published here",
+            cause=f"the image for it is {variant.id}, and the catalogue has none that this card and driver run",
+            do=f"build it: ./inv build --only '{variant.id}'",
+        ),
+    )
+
+
+def _why_not(
+    image: Image, variants: Variants, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None
+) -> str:
+    if image.variant not in variants.valid:
+        return "its variant is not in this checkout's matrix"
+    if driver is not None and not runs(driver, image.min_driver):
+        return f"it needs driver {image.min_driver}, here is {driver}"
+    missing = sorted(arch for arch in archs if not covers(_audited(image), arch))
+    if missing and len(found) == 1:
+        return f"it has no code for {' '.join(map(str, missing))}"
+    if not found:
+        return "a rule excludes it: invoke explain says which"
+    if len(image.archs) > min(len(one.image.archs) for one in found):
+        return "it carries code of other cards as well"
+    return f"{found[0].image.variant} is recommended before it"
+
+
+def by_name(catalogue: Catalogue, name: str) -> Image:
+    """The image that a tag names: a variant's id, or another moving or immutable tag. Raises NoImageFits."""
+    if name in catalogue.moving:
+        return catalogue.by_digest[catalogue.moving[name][-1]]
+    for image in catalogue.images:
+        if image.tag == name:
+            return image
+    names = [*catalogue.moving, *(image.tag for image in catalogue.images)]
+    raise NoImageFits(
+        f"nothing is published as {name!r}",
+        do=f"nearest: {nearest(name, names)}" if names else "this repository is empty",
+    )
+
+
+def refuse_all(resolved: Resolved) -> None:
+    """Raise the first refusal where nothing was found."""
+    if not resolved.found:
+        first: CardstockError = resolved.refusals[0].why
+        raise first
