@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from images.errors import Unsafe
-from images.registry import DIGEST, MANIFEST, Blob, Manifest, Repository, digest_of_file
+from images.registry import DIGEST, MANIFEST, Blob, Manifest, Repository, digest_of, digest_of_file
 
 TITLE = "org.opencontainers.image.title"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -34,11 +34,19 @@ class Artifact:
     files: Mapping[str, Blob]
 
 
-def push(repository: Repository, tag: str, kind: str, parts: Sequence[Part], notes: Mapping[str, str]) -> str:
-    """Write the files, then the manifest, then read it back; its digest. The tag moves last.
+def push(
+    repository: Repository,
+    tag: str | None,
+    kind: str,
+    parts: Sequence[Part],
+    notes: Mapping[str, str],
+    subject: Mapping[str, Any] | None = None,
+) -> str:
+    """Write the files, then the manifest, then read it back; its digest. The tag moves last; None: no tag at all.
 
     ``kind`` is the media type of the artifact. It stands both in ``artifactType`` and as the configuration's media
-    type: registries of before OCI 1.1 know the second only. The first part serves as the configuration.
+    type: registries of before OCI 1.1 know the second only. The first part serves as the configuration. ``subject`` is
+    the descriptor of what the artifact is about.
     """
     layers = [_descriptor(part) for part in parts]
     config = {"mediaType": kind} | {name: layers[0][name] for name in ("digest", "size")}
@@ -50,9 +58,11 @@ def push(repository: Repository, tag: str, kind: str, parts: Sequence[Part], not
         "artifactType": kind,
         "config": config,
         "layers": layers,
+        **({"subject": dict(subject)} if subject else {}),
         "annotations": dict(sorted(notes.items())),
     }
     raw = json.dumps(content, indent=1).encode()
+    tag = tag or digest_of(raw)
     digest = repository.put_manifest(raw, tag)
     written = repository.manifest(tag)
     if written is None or written.digest != digest:

@@ -34,6 +34,7 @@ from images.engine_values import (
     facts_of,
     host_of,
     parse_buildx,
+    refused_pull,
     split_reference,
 )
 from images.errors import CardstockError, EngineUnreachable
@@ -201,6 +202,21 @@ class Engine:
             return str(self._client.images.get_registry_data(reference).id)
         except (docker.errors.DockerException, requests.exceptions.RequestException):
             return None
+
+    def pull(self, reference: str, say: Say = lambda _: None) -> None:
+        """Have the engine fetch ``repository@sha256:…`` (it checks every digest); what it has already is not fetched.
+
+        Raises RegistryFailure where the registry does not give it, Unsafe where what it gives is something else.
+        """
+        with translated(f"{reference} could not be pulled"):
+            try:
+                for line in self._client.api.pull(reference, stream=True, decode=True):
+                    if "error" in line:
+                        raise refused_pull(reference, str(line["error"]))
+                    if str(line.get("status", "")).startswith(("Pull complete", "Retrying")):
+                        say(f"{line.get('id', '')}: {line['status']}")
+            except docker.errors.APIError as error:
+                raise refused_pull(reference, str(error.explanation or error)) from error
 
     def import_tar(self, source: Path | IO[bytes], reference: str, changes: Sequence[str] = ()) -> ImageFacts:
         """Make a one-layer image of an uncompressed tar of a root file system.
