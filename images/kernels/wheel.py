@@ -10,6 +10,7 @@ from pathlib import Path
 
 from images.audit_target import audit_path
 from images.errors import CheckFailed, Unsafe
+from images.kernels.inside.verify import holds
 from images.kernels.record import Record
 from images.lock_inputs import normal
 
@@ -42,7 +43,7 @@ def check_wheel(path: Path, record: Record) -> None:
     name, version = _named(path)
     if (normal(name), version.partition("+")[0]) != (normal(record.package), record.version):
         raise CheckFailed(f"{path.name} is {name} {version}, not {record.package} {record.version}", where=str(path))
-    held = {one.name: sorted(one.archs) for one in audit_path(path).libraries}
+    held = {one.name: sorted(holds(one.library)) for one in audit_path(path).libraries}
     wanted = {library: sorted(archs) for library, archs in record.audit.items()}
     if not held or held != wanted or any(archs != sorted(record.archs) for archs in held.values()):
         raise CheckFailed(

@@ -135,6 +135,12 @@ def test_device_code_of_other_cards_is_refused_whatever_the_record_says(
     assert "xformers/_C.so holds" in caught.value.cause
 
 
+def test_a_kernel_that_lacks_a_card_is_refused_though_the_library_names_it(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match=r"is not for 7\.0 7\.5 alone") as caught:
+        check_build(key("7.0", "7.5"), build(tmp_path / "x", "7.0", "7.5", partly=True))
+    assert "7.5 in 1 of 2" in caught.value.cause
+
+
 def test_a_library_that_the_record_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="is not for"):
         check_build(key(), build(tmp_path / "x", audit={}))

@@ -28,17 +28,27 @@ def key(*archs: str, source: str = SOURCE) -> Key:
 
 
 def build(
-    folder: Path, *archs: str, of: Kernel | None = None, numbers: tuple[int, ...] = (), fill: int = 1, **said: Any
+    folder: Path,
+    *archs: str,
+    of: Kernel | None = None,
+    numbers: tuple[int, ...] = (),
+    partly: bool = False,
+    fill: int = 1,
+    **said: Any,
 ) -> Path:
-    """Write what a build of ``of`` (else of `kernel`) leaves; ``numbers`` are other archs than asked, ``said`` lies."""
+    """Write what a build of ``of`` (else of `kernel`) leaves; ``numbers`` are other archs than asked, ``said`` lies.
+
+    ``partly``: one of its two containers holds code for the first arch only.
+    """
     of = of or kernel(*archs)
     folder.mkdir(parents=True, exist_ok=True)
     name = of.package.replace("-", "_")
     wheel = folder / f"{name}-{of.version}-cp311-cp311-linux_x86_64.whl"
     codes = [elves.Code(number, fill=fill) for number in numbers or tuple(arch.number for arch in of.archs)]
+    containers = [elves.container(*codes), elves.container(*(codes[:1] if partly else codes))]
     about = f"{name}-{of.version}.dist-info"
     files = {
-        f"{name}/_C.so": elves.library([elves.container(*codes)]),
+        f"{name}/_C.so": elves.library(containers),
         f"{name}/__init__.py": b"",
         f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {of.package}\nVersion: {of.version}\n".encode(),
         f"{about}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp311-cp311-linux_x86_64\n",
