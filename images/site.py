@@ -23,18 +23,20 @@ class SiteSettings:
 
     ``ca``: PEM bundle of certificate authorities. ``uv``: a uv.toml with private indexes. ``apt``: an apt sources file
     for the base's release.
-    ``pip``: a pip.conf for the installer itself. ``bases``: "auto" (a registry by digest, else packages) or "packages".
+    ``pip``: a pip.conf for the installer itself. ``sccache``: NAME=VALUE lines, settings of a compiler cache elsewhere.
+    ``bases``: "auto" (a registry by digest, else packages) or "packages".
     """
 
     ca: Path | None = None
     uv: Path | None = None
     apt: Path | None = None
     pip: Path | None = None
+    sccache: Path | None = None
     bases: str = "auto"
 
 
 def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
-    """Settings of CARDSTOCK_CA, CARDSTOCK_UV, CARDSTOCK_APT, CARDSTOCK_PIP and CARDSTOCK_BASES, else of site.yaml.
+    """Settings of CARDSTOCK_CA, _UV, _APT, _PIP, _SCCACHE and _BASES, else of site.yaml.
 
     Raises UsageError for unknown keys and files that are not there.
     """
@@ -59,4 +61,4 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     for key, file in files.items():
         if not file.is_file():
             raise UsageError(f"{key}: no file {file}", do=f"correct CARDSTOCK_{key.upper()} or {FILE}", where=FILE)
-    return SiteSettings(files.get("ca"), files.get("uv"), files.get("apt"), files.get("pip"), bases)
+    return SiteSettings(**files, bases=bases)

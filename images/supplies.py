@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from images.bake import registry_reference
@@ -18,6 +19,9 @@ from images.states import lock_indexes
 
 # The Debian suite whose non-free part packages a CUDA compiler (12.4).
 TOOLKIT_SUITE = "trixie"
+# What says that sccache's storage is elsewhere, and what belongs to it (sccache, docs/Configuration.md).
+_REMOTE_CACHE = re.compile(r"SCCACHE_(BUCKET|ENDPOINT|REDIS|MEMCACHED|GCS|GHA|AZURE|WEBDAV|OSS|COS)")
+_CACHE_SETTINGS = ("SCCACHE_", "AWS_", "ACTIONS_", "ALIBABA_CLOUD_", "TENCENTCLOUD_")
 
 
 def resolve(image: Base, engine: Engine, site: SiteSettings, report: Report) -> str | None:
@@ -87,3 +91,18 @@ def secrets(folder: Path, site: SiteSettings, indexes: Sequence[str]) -> tuple[t
             found[name] = folder / name
             (folder / name).write_text(text, encoding="utf-8")
     return tuple((name, str(path)) for name, path in found.items() if path)
+
+
+def compiler_secrets(folder: Path, site: SiteSettings, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """As `secrets`, for compiling: with the settings of a compiler cache elsewhere, if the site has one.
+
+    They are the site's file, or what sccache itself would read from ``environment``. Without one, the builder keeps
+    its own cache.
+    """
+    found = secrets(folder, site, ())
+    path = site.sccache
+    if path is None and any(_REMOTE_CACHE.match(name) for name in environment):
+        path = folder / "sccache"
+        lines = (f"{name}={value}\n" for name, value in environment.items() if name.startswith(_CACHE_SETTINGS))
+        path.write_text("".join(lines), encoding="utf-8")
+    return (*found, ("sccache", str(path))) if path else found

@@ -54,7 +54,7 @@ class Compiler:
         contexts = supplies.named_contexts(self.matrix, [kernel], self.engine(), self.site, self.report)
         log = self.checkout.root / LOGS / f"kernel-{kernel.id}.log"
         with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
-            secrets = supplies.secrets(Path(scratch), self.site, ())
+            secrets = supplies.compiler_secrets(Path(scratch), self.site, os.environ)
             override = Path(scratch, "override.json")
             text = bake.kernel_override_file({kernel: str(folder)}, bake.Site(contexts, secrets), self.arguments)
             override.write_text(text, encoding="utf-8")

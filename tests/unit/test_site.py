@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from images import supplies
 from images.errors import UsageError
 from images.site import SiteSettings, read_site
+from images.supplies import compiler_secrets, secrets
 
 
 def test_nothing_said_means_the_hosts_own(tmp_path: Path) -> None:
@@ -35,3 +37,26 @@ def test_bad_settings_say_what_is_valid(tmp_path: Path, text: str, said: str) ->
     with pytest.raises(UsageError) as caught:
         read_site(tmp_path, {})
     assert said in str(caught.value)
+
+
+@pytest.fixture
+def no_apt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose apt names no archive, and is not asked."""
+    monkeypatch.setattr(supplies, "apt_sources", lambda *_, **__: "")
+
+
+@pytest.mark.usefixtures("no_apt")
+def test_a_compiler_cache_elsewhere_is_handed_to_compilers_alone(tmp_path: Path) -> None:
+    environ = {"SCCACHE_BUCKET": "b", "AWS_SECRET_ACCESS_KEY": "s", "PATH": "/bin", "HOME": "/root"}
+    found = dict(compiler_secrets(tmp_path, SiteSettings(), environ))
+    assert Path(found["sccache"]).read_text() == "SCCACHE_BUCKET=b\nAWS_SECRET_ACCESS_KEY=s\n"
+    assert "sccache" not in dict(secrets(tmp_path, SiteSettings(), ()))
+    own = tmp_path / "own"
+    own.write_text("SCCACHE_BUCKET=mine\n")
+    assert dict(compiler_secrets(tmp_path, SiteSettings(sccache=own), environ))["sccache"] == str(own)
+
+
+@pytest.mark.usefixtures("no_apt")
+def test_credentials_alone_and_a_local_cache_are_no_cache_elsewhere(tmp_path: Path) -> None:
+    environ = {"AWS_SECRET_ACCESS_KEY": "s", "SCCACHE_DIR": "/here", "SCCACHE_CACHE_SIZE": "1G"}
+    assert "sccache" not in dict(compiler_secrets(tmp_path, SiteSettings(), environ))
