@@ -2,16 +2,17 @@
 
     ./inv plan --all --json | .venv/bin/python -m images.workflow images
     ./inv plan --all --json | .venv/bin/python -m images.workflow stacks
-    ./inv kernels --all --list --json --wheels REPO | .venv/bin/python -m images.workflow kernels
+    ./inv kernels --list --json --wheels REPO | .venv/bin/python -m images.workflow kernels 'cu124-*'
 
-Each prints one line, ``name=JSON``, as $GITHUB_OUTPUT takes it. Pure but for that.
+The last takes a glob on ids of variants (or of kernels), as `--only` does. Each prints one line, ``name=JSON``, as $GITHUB_OUTPUT takes it. Pure but for that.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from images.errors import UsageError
@@ -38,9 +39,15 @@ def stacks(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return _within([_image(row) for row in first.values()])
 
 
-def kernels(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The kernel wheels that are nowhere yet; those without a key belong to stacks that are not locked."""
-    return _within([{"id": row["id"], "archs": " ".join(row["archs"])} for row in rows if row["where"] == "not built"])
+def kernels(rows: Iterable[Row], only: str = "*") -> list[dict[str, Any]]:
+    """The kernel wheels of some variants that are nowhere yet; one without a key is of a stack that is not locked."""
+    return _within(
+        [
+            {"id": row["id"], "archs": " ".join(row["archs"])}
+            for row in rows
+            if row["where"] == "not built" and any(fnmatchcase(name, only) for name in (row["id"], *row["variants"]))
+        ]
+    )
 
 
 def _image(row: Row) -> dict[str, Any]:
@@ -62,18 +69,19 @@ def _within(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-KINDS = {"images": images, "stacks": stacks, "kernels": kernels}
+KINDS: dict[str, Callable[..., object]] = {"images": images, "stacks": stacks, "kernels": kernels}
 
 
 def main(words: Sequence[str], text: str) -> str:
-    """The line for ``words`` (one of KINDS) and the JSON that an invoke task printed. Raises UsageError."""
-    if len(words) != 1 or words[0] not in KINDS:
+    """The line for ``words`` (one of KINDS, and its globs) and the JSON of an invoke task. Raises UsageError."""
+    kind, *more = words or [""]
+    if kind not in KINDS or len(more) > (kind == "kernels"):
         raise UsageError(f"which jobs? {' '.join(words)!r} is none", do=f"one of: {', '.join(KINDS)}")
     try:
         rows = json.loads(text)
     except ValueError as error:
         raise UsageError("what came in is no JSON", cause=str(error), do="./inv plan --all --json | …") from error
-    return f"{words[0]}={json.dumps(KINDS[words[0]](rows), separators=(',', ':'))}"
+    return f"{kind}={json.dumps(KINDS[kind](rows, *more), separators=(',', ':'))}"
 
 
 if __name__ == "__main__":

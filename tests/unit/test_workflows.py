@@ -134,13 +134,21 @@ def test_a_stack_is_built_for_one_card_with_the_kernel_that_compiles_soonest() -
     assert [one["id"] for one in found] == ["soon", "sdpa"]
 
 
+def kernel(where: str, *variants: str) -> dict[str, Any]:
+    return {"id": "flash-sm70_75", "archs": ["7.0", "7.5"], "where": where, "variants": list(variants)}
+
+
 def test_kernels_are_those_that_are_nowhere_yet() -> None:
-    told = [{"id": where, "archs": ["7.0", "7.5"], "where": where} for where in ("store", "registry", "not built")]
-    assert workflow.kernels([*told, {"id": "u", "archs": [], "where": "unlocked"}]) == [
-        {"id": "not built", "archs": "7.0 7.5"}
-    ]
+    told = [kernel(where) for where in ("store", "registry", "unlocked", "not built")]
+    assert workflow.kernels(told) == [{"id": "flash-sm70_75", "archs": "7.0 7.5"}]
     with pytest.raises(UsageError, match="251 jobs"):
         workflow.kernels([told[-1]] * 251)
+
+
+@pytest.mark.parametrize(("only", "count"), [("cu124-*", 1), ("flash*", 1), ("cpu*", 0), ("*", 2)])
+def test_kernels_are_those_of_the_wanted_variants(only: str, count: int) -> None:
+    told = [kernel("not built", "cu124-x"), kernel("not built") | {"id": "extra"}]
+    assert len(workflow.kernels(told, only)) == count
 
 
 def test_every_locked_variant_of_this_matrix_is_published() -> None:
@@ -156,3 +164,6 @@ def test_the_line_is_what_github_output_takes() -> None:
         workflow.main(["images"], "error")
     with pytest.raises(UsageError, match="which jobs"):
         workflow.main(["imgs"], "[]")
+    with pytest.raises(UsageError, match="which jobs"):
+        workflow.main([], "[]")
+    assert workflow.main(["kernels", "cu124-*"], json.dumps([kernel("not built", "cpu")])) == "kernels=[]"
