@@ -4,7 +4,8 @@
     ./inv plan --all --json | .venv/bin/python -m images.workflow stacks
     ./inv kernels --list --json --wheels REPO | .venv/bin/python -m images.workflow kernels 'cu124-*'
 
-The last takes a glob on ids of variants (or of kernels), as `--only` does. Each prints one line, ``name=JSON``, as $GITHUB_OUTPUT takes it. Pure but for that.
+The last takes a glob on ids of variants (or of kernels), as `--only` does.
+Each prints one line, ``name=JSON``, as $GITHUB_OUTPUT takes it. Pure but for that.
 """
 
 from __future__ import annotations
