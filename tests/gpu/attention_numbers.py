@@ -173,6 +173,7 @@ def main() -> int:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "archs": {one.name: one.archs for one in code.libraries},
+        "kernel": made(words.wheel),
         "cases": found,
         "held": held,
     }
@@ -180,6 +181,12 @@ def main() -> int:
     for expectation, ok in held.items():
         print(f"{'held' if ok else 'NOT HELD'}: {expectation}")
     return 0 if all(held.values()) else 1
+
+
+def made(wheel: Path) -> Any:
+    """How the wheel was compiled, where its record lies beside it."""
+    file = wheel.parent / "kernel.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def only(code: Audit, card: str) -> bool:
