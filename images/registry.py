@@ -201,7 +201,10 @@ class Repository:
             place = urljoin(begun.url, begun.headers.get("Location", ""))
             place += f"{'&' if '?' in place else '?'}digest={digest}"
             with path.open("rb") as file:
-                self._once("PUT", place, {"Content-Type": "application/octet-stream"}, body=file, ok=(201,))
+                headers = {"Content-Type": "application/octet-stream"}
+                told = self._once("PUT", place, headers, body=file, ok=(201, 404))
+            if told.status_code == 404:
+                raise _Passing("the registry has forgotten the upload that it began")  # it was started anew
 
         if not self.has_blob(digest):
             self._retry(path.name, once)

@@ -168,6 +168,13 @@ def test_a_push_outlives_faults(place: Place, files: list[Part], fault: int | st
     assert place.shelf.faults == []
 
 
+def test_an_upload_that_a_restarted_registry_forgot_begins_anew(place: Place, files: list[Part]) -> None:
+    place.shelf.on, place.shelf.faults = "PUT /v2/team/wheels/blobs", [404]
+    artifact.push(place.repository, "key", KIND, files, {})
+    assert artifact.look(place.repository, "key", KIND) is not None
+    assert place.waits == [0.5]
+
+
 def test_a_tag_moves_only_when_all_blobs_are_there(place: Place, files: list[Part]) -> None:
     first = artifact.push(place.repository, "key", KIND, files, {})
     files[1].path.write_bytes(b"new" + DATA)
