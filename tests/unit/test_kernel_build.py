@@ -16,6 +16,7 @@ from images.kernels.inside import build, caches, compile, source, toolchain, ver
 from images.kernels.inside.__main__ import main, parse
 from images.kernels.inside.failure import FAILED, REFUSED, STOPPED, Failure
 from images.kernels.inside.limits import CGROUP, Limits, TooSmall, jobs_for, limits
+from images.kernels.inside.order import Spent
 from images.kernels.inside.wrapper import command, nvcc_arguments
 from tests.unit.elves import PTX, Code, container, library, sm
 
@@ -149,6 +150,14 @@ def run(tmp_path: Path, script: str, seconds: float | None = None) -> list[bytes
 def test_all_that_a_build_says_is_in_its_log(tmp_path: Path) -> None:
     assert run(tmp_path, "print('one'); print('two')") == [b"one\n", b"two\n"]
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_full_disk_ends_the_log_and_not_the_reading(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full: not run here")
+    (tmp_path / "log").symlink_to("/dev/full")
+    # More than a pipe holds: a build that nobody listens to would never end.
+    assert len(run(tmp_path, "for _ in range(3000): print('x' * 100)")) == 3000
 
 
 def test_a_build_that_fails_says_its_code(tmp_path: Path) -> None:
@@ -325,6 +334,6 @@ def test_the_record_is_written_beside_the_wheel(tmp_path: Path) -> None:
 
 
 def test_what_was_spent_adds_up_over_runs(tmp_path: Path) -> None:
-    assert build.Spent.read(tmp_path) == build.Spent()
-    build.Spent(1.5, 2.5, 3, 9).write(tmp_path)
-    assert build.Spent.read(tmp_path) == build.Spent(1.5, 2.5, 3, 9)
+    assert Spent.read(tmp_path) == Spent()
+    Spent(1.5, 2.5, 3, 9).write(tmp_path)
+    assert Spent.read(tmp_path) == Spent(1.5, 2.5, 3, 9)

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from images.kernels.inside.build import Order, build
-from images.kernels.inside.failure import REFUSED, Failure, say
+from images.kernels.inside.build import build
+from images.kernels.inside.failure import REFUSED, STOPPED, Failure, say
+from images.kernels.inside.order import Order
 
 
 def parse(words: Sequence[str], jobs: str) -> Order:
@@ -54,7 +55,7 @@ def main(words: Sequence[str]) -> int:
     try:
         wheel = build(parse(words, os.environ.get("CARDSTOCK_KERNEL_JOBS", "")))
     except Failure as failure:
-        say(f"{'error: ' if failure.code != 75 else ''}{failure}")
+        say(f"{'error: ' if failure.code != STOPPED else ''}{failure}")
         return failure.code
     say(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, checked")
     return 0

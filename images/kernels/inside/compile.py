@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def run(
 def _read(process: subprocess.Popen[bytes], write: Callable[[bytes], object], on_line: Callable[[bytes], None]) -> None:
     assert process.stdout is not None  # noqa: S101  asked for above
     for line in process.stdout:
-        write(line)
+        # On a full disk the log ends; a pipe that nobody reads would stop the build for ever.
+        with suppress(OSError):
+            write(line)
         on_line(line)
 
 
