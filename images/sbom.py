@@ -45,7 +45,7 @@ print(json.dumps({"python": sorted(python), "debian": sorted(debian)}))
 
 @dataclass(frozen=True)
 class Packages:
-    """What is in an image: Python's packages as (name, version, SPDX licence or ""), Debian's as (name, version, arch)."""
+    """Python packages as (name, version, SPDX licence or ""), Debian packages as (name, version, architecture)."""
 
     python: tuple[tuple[str, str, str], ...]
     debian: tuple[tuple[str, str, str], ...]

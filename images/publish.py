@@ -1,0 +1,256 @@
+"""Publishing: push by digest, prove what was pushed, sign it, and only then let tags and the catalogue name it.
+
+Whatever breaks on the way, no tag names anything unproven, and old tags stay as they were. Run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from images import publish_checks as checks
+from images import push as pushing
+from images import sbom
+from images.arch import join_sm, parse_arch
+from images.artifact import Part
+from images.audit_target import audit_image
+from images.catalogue import Catalogue, Image, Packing, added, immutable_tag, proofs, rolled_back
+from images.checkout import Checkout, write_atomically
+from images.engine import Engine, ImageFacts
+from images.errors import CardstockError, RegistryFailure
+from images.jobs import Job
+from images.matrix import Matrix
+from images.plan import Selectors, select
+from images.push import Packed, Pushed
+from images.registry import Repository
+from images.report import Report, human_bytes
+from images.shelf import Keys, attach, change_catalogue, check_image, fetch_catalogue, now, point
+from images.smoke.expectation import expect
+from images.smoke.prove import prove
+from images.smoke.record import Record
+from images.variants import Variant, Variants
+
+LOCAL = "build/catalogue.json"
+Prove = Callable[[str, Job], Record]
+
+
+@dataclass(frozen=True)
+class Press:
+    """All that publishing needs: where from, where to, how to pack, sign and prove.
+
+    ``prove`` proves an image of the engine, given its reference; ``keys`` None: nothing is signed.
+    """
+
+    checkout: Checkout
+    matrix: Matrix
+    variants: Variants
+    engine: Engine
+    repository: Repository
+    packed: Packed
+    packing: Packing
+    prove: Prove
+    report: Report
+    keys: Keys | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a job: "published" or "up to date", and the image that its immutable tag names."""
+
+    job: Job
+    what: str
+    image: Image
+
+
+def prover(engine: Engine, report: Report, gpus: str | None = None, model: str | None = None) -> Prove:
+    """Prove with all smoke levels, on cards if asked to."""
+
+    def run(reference: str, job: Job) -> Record:
+        return prove(reference, expect(job.variant), engine_env=engine.cli_env(), gpus=gpus, model=model, report=report)
+
+    return run
+
+
+def moving_tags(matrix: Matrix, variants: Variants, variant: Variant) -> tuple[str, ...]:
+    """The tags that move to a variant's newest image: its id, and "sm75" of each arch that it is recommended for."""
+    archs = [(parse_arch(text),) for text in matrix.archs]
+    best = [one for one in archs if one == variant.archs]
+    names = [join_sm(one) for one in best if select(matrix, variants, Selectors(archs=(one,)))[0].id == variant.id]
+    return (variant.id, *names)
+
+
+def already(press: Press, job: Job) -> Image | None:
+    """The image of a job's inputs, if it was published; what the registry has under it is checked."""
+    catalogue, _ = fetch_catalogue(press.repository)
+    tag = immutable_tag(job.variant.id, job.input_hash)
+    found = next((image for image in catalogue.images if image.tag == tag), None) if catalogue else None
+    if found is not None:
+        check_image(press.repository, found)
+    return found
+
+
+def publish(press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], object]) -> list[Published]:
+    """Publish the images of these jobs, one after the other; ``build`` makes those that are not published yet.
+
+    Raises Unsafe for what is never published, before anything is built; CheckFailed for an image that fails a level;
+    RegistryFailure where the registry stays broken. What was finished before stays published.
+    """
+    checks.refuse_unlocked(jobs)
+    revision = checks.clean_revision(press.checkout.root)
+    there = {job.variant.id: already(press, job) for job in jobs}
+    if missing := [job for job in jobs if there[job.variant.id] is None]:
+        build(missing)
+    out = []
+    for job in jobs:
+        if image := there[job.variant.id]:
+            press.report.line(f"up to date: {press.repository.name}:{image.tag} ({image.told()})")
+            out.append(Published(job, "up to date", image))
+        else:
+            with press.report.step(f"publish {job.variant.id}") as step:
+                image = _publish_one(press, job, revision)
+                step.size(image.compressed)
+            out.append(Published(job, "published", image))
+    return out
+
+
+def _publish_one(press: Press, job: Job, revision: str) -> Image:
+    facts = press.engine.inspect(job.tags[0])
+    if facts is None:
+        raise CardstockError(f"the engine has no image {job.tags[0]}", do=f"./inv build --only '{job.variant.id}'")
+    checks.refuse_foreign(job, facts)
+    with press.report.step("push by digest") as step:
+        pushed = pushing.push(
+            facts, lambda: press.engine.save(facts.id), press.repository, press.packing, press.packed, press.report.line
+        )
+        step.note(pushed.digest)
+    reference = f"{press.repository.name}@{pushed.digest}"
+    _take(press, reference, pushed)
+    record = _proven(press, job, reference)
+    with press.report.step("bill of materials"):
+        _attach_sbom(press, job, facts, pushed, reference)
+    if press.keys is not None:
+        with press.report.step("sign"):
+            press.keys.cosign.sign(press.repository.name, pushed.digest, press.keys.private)
+    image = make_image(job, facts, pushed, record, revision, press.packing)
+    names = moving_tags(press.matrix, press.variants, job.variant)
+    _name(press, image, pushed, names)
+    return image
+
+
+def _take(press: Press, reference: str, pushed: Pushed) -> None:
+    """Have the engine take the image by the registry's digest: what is proven next is what the registry gives."""
+    press.engine.pull(reference)
+    facts = press.engine.inspect(reference)
+    if facts is None or facts.id != pushed.config:
+        raise RegistryFailure(
+            f"{reference} does not come back as the image that was pushed",
+            cause=f"it is {facts.id if facts else 'not there'}, pushed was {pushed.config}",
+        )
+
+
+def _proven(press: Press, job: Job, reference: str) -> Record:
+    """Audit and smoke levels on the pushed digest, and a look at NVIDIA's libraries."""
+    if job.variant.cuda is not None:
+        with press.report.step("NVIDIA's libraries are whole"):
+            checks.refuse_cut_nvidia(press.matrix, job, audit_image(press.engine, reference))
+    with press.report.step(f"prove {reference}") as step:
+        record = press.prove(reference, job)
+        step.note(record.evidence())
+    write_atomically(press.checkout.root / f"build/records/{job.variant.id}.json", record.to_json())
+    checks.refuse_unproven(job, record)
+    return record
+
+
+def _attach_sbom(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, reference: str) -> None:
+    bill = sbom.make(job.variant.id, pushed.digest, sbom.read(press.engine, reference), facts.created)
+    with tempfile.TemporaryDirectory(prefix="cardstock-sbom-") as folder:
+        file = Path(folder, sbom.FILE)
+        file.write_text(bill, encoding="utf-8")
+        attach(press.repository, pushed.digest, sbom.KIND, Part(file, sbom.KIND))
+
+
+def make_image(job: Job, facts: ImageFacts, pushed: Pushed, record: Record, revision: str, packing: Packing) -> Image:
+    """The catalogue's entry of an image: what it says of itself by its labels, what was pushed, what was proven."""
+    labels = facts.labels
+    pins = dict(pair.split("==", 1) for pair in labels["dev.cardstock.pins"].split())
+    return Image.model_validate_json(
+        json.dumps(
+            {
+                "variant": job.variant.id,
+                "digest": pushed.digest,
+                "config": pushed.config,
+                "tag": immutable_tag(job.variant.id, job.input_hash),
+                "input": job.input_hash,
+                "stack": job.variant.stack,
+                "engine": job.variant.engine,
+                "attention": job.variant.attention,
+                "cuda": job.variant.cuda,
+                "archs": [str(arch) for arch in job.variant.archs],
+                "audited": list(record.audited),
+                "min_driver": job.variant.min_driver,
+                "pins": pins,
+                "packing": packing,
+                "layers": [layer.digest for layer in pushed.layers],
+                "compressed": sum(layer.size for layer in pushed.layers),
+                "unpacked": sum(layer.unpacked for layer in pushed.layers),
+                "evidence": [proof.model_dump() for proof in proofs(record)],
+                "revision": revision,
+                "created": labels["org.opencontainers.image.created"],
+                "published": now(),
+            }
+        )
+    )
+
+
+def _name(press: Press, image: Image, pushed: Pushed, moving: Iterable[str]) -> None:
+    """Tags, the one that never moves first, then the catalogue."""
+    named = press.repository.manifest(image.tag)
+    if named is None or named.digest != image.digest:
+        # A tag without an entry is what a run left that broke off here: its image was proven, and never listed.
+        point(press.repository, image.tag, image.digest)
+    check_image(press.repository, image)
+    for tag in moving:
+        point(press.repository, tag, image.digest)
+    sizes = pushing.sizes(pushed.layers)
+    after = change_catalogue(press.repository, lambda before: added(before, image, sizes, moving, now()), press.keys)
+    _keep(press, after)
+    press.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")
+
+
+def roll_back(press: Press, variants: Sequence[Variant]) -> list[Image]:
+    """Move the moving tags of these variants back to what they named before; the images that they name then.
+
+    Raises NothingSelected where a variant has no image before its newest; then nothing was moved for it.
+    """
+    out = []
+    for variant in variants:
+        catalogue, _ = fetch_catalogue(press.repository)
+        if catalogue is None:
+            raise RegistryFailure(f"nothing is published in {press.repository.name}", do="see that its name is right")
+        _, moves = rolled_back(catalogue, variant.id, now())
+        for image in moves.values():
+            check_image(press.repository, image)
+        for tag, image in moves.items():
+            point(press.repository, tag, image.digest)
+            press.report.line(f"{tag} -> {image.tag} ({image.digest})")
+        change = partial(_without_newest, variant.id)
+        after = change_catalogue(press.repository, change, press.keys)
+        _keep(press, after)
+        out.append(after.current[variant.id])
+    return out
+
+
+def _without_newest(variant: str, before: Catalogue) -> Catalogue:
+    return rolled_back(before, variant, now())[0]
+
+
+def _keep(press: Press, catalogue: Catalogue) -> None:
+    """The catalogue as a plain file, for a site to serve."""
+    write_atomically(press.checkout.root / LOCAL, catalogue.to_json())
+    press.report.line(
+        f"catalogue: {len(catalogue.images)} images, {human_bytes(sum(catalogue.layers.values()))} of layers; {LOCAL}"
+    )
