@@ -1,0 +1,184 @@
+"""Pulling: from this machine's cards, or named ones, to the published image: verified, pulled by digest, tagged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from images.cards.data import Card
+from images.catalogue import Catalogue, Image, shared_bytes
+from images.drivers import Driver
+from images.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, Unsafe
+from images.nvml import Machine
+from images.registry import Repository
+from images.report import human_bytes
+from images.resolve import Found, Resolved
+from images.shelf import Keys, check_image, fetch_catalogue
+
+if TYPE_CHECKING:
+    from images.engine import Engine
+
+# The engine tries a layer again by itself; this is for what it gives up on at once: the manifest, a registry starting.
+ATTEMPTS = 5
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The cards to find images for; their driver, None if not known; names and UUIDs of this machine's own cards."""
+
+    cards: tuple[Card, ...]
+    driver: Driver | None = None
+    uuids: tuple[tuple[str, str], ...] = ()
+
+
+def of_machine(machine: Machine, driver: Driver | None) -> Asked:
+    """What NVML says of this machine. Raises NoImageFits where it has no card."""
+    if not machine.cards:
+        raise NoImageFits(
+            "this machine has no NVIDIA card to find an image for",
+            cause=machine.why,
+            do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
+        )
+    return Asked(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
+
+
+def read(repository: Repository, keys: Keys | None) -> Catalogue:
+    """The catalogue of a repository, verified if there is a key. Raises NothingSelected where nothing is published."""
+    catalogue, _ = fetch_catalogue(repository, keys)
+    if catalogue is None:
+        raise NothingSelected(
+            f"nothing is published in {repository.name}",
+            cause="it has no catalogue",
+            do="see that its name is right; ./inv publish fills it",
+        )
+    return catalogue
+
+
+def verify(repository: Repository, image: Image, keys: Keys | None) -> None:
+    """All that can be known before a layer is pulled: signature, digest, configuration, layers, labels, its tag.
+
+    Raises Unsafe for what is not as the catalogue says, RegistryFailure where the registry does not answer.
+    """
+    if keys is not None and keys.public is not None:
+        keys.cosign.verify(repository.name, image.digest, keys.public)
+    check_image(repository, image)
+
+
+def pull(
+    engine: Engine,
+    repository: Repository,
+    image: Image,
+    tags: Sequence[str],
+    say: Say = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Have the engine fetch a verified image by its digest, see that it is the one, and name it; its full reference.
+
+    Raises RegistryFailure where the registry stays broken (what came already stays for the next time), Unsafe where it
+    gives something else; then nothing is named.
+    """
+    reference = f"{repository.name}@{image.digest}"
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            engine.pull(reference, say)
+            break
+        except RegistryFailure as error:
+            if attempt == ATTEMPTS:
+                raise
+            wait = 0.5 * 2 ** (attempt - 1)
+            say(f"{error.cause.splitlines()[0]}; again in {wait:g} s")
+            sleep(wait)
+    facts = engine.inspect(reference)
+    # An image's id is its configuration's digest; for an engine with the containerd store, its manifest's.
+    if facts is None or facts.id not in (image.config, image.digest):
+        raise Unsafe(
+            f"{reference}: the engine has another image by this name",
+            cause=f"its id is {facts.id if facts else 'nothing'}, it should be {image.config}",
+            do="remove it (docker rmi) and pull again",
+        )
+    for tag in tags:
+        engine.tag(reference, tag)
+    return reference
+
+
+def run_words(image: Image, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+    """The command that serves a model with this image: on all cards, or on those with these UUIDs."""
+    words = ["docker", "run", "--rm"]
+    if image.archs:
+        words += ["--gpus", f'"device={",".join(uuids)}"' if uuids else "all"]
+    return [*words, "--shm-size", "4g", "-p", "127.0.0.1:8000:8000", "-v", "/path/to/model:/models:ro", reference]
+
+
+def line(words: Sequence[str]) -> str:
+    """A command as it is typed; a word with double quotes keeps them."""
+    return " ".join(f"'{word}'" if '"' in word else word for word in words)
+
+
+def uuids_of(found: Found, asked: Asked, resolved: Resolved) -> list[str]:
+    """The cards of this machine that an image is for; none where it is for all of them."""
+    if len(resolved.found) == 1 and not resolved.refusals:
+        return []
+    names = {card.name for card in found.cards}
+    return [uuid for name, uuid in asked.uuids if name in names]
+
+
+def found_json(repository: str, catalogue: Catalogue, found: Found, run: Sequence[str]) -> dict[str, Any]:
+    """An image that was found, for scripts."""
+    image = found.image
+    return {
+        "variant": image.variant,
+        "reference": f"{repository}@{image.digest}",
+        "tag": image.tag,
+        "cards": [card.name for card in found.cards],
+        "notes": list(found.notes),
+        "archs": list(image.archs),
+        "audited": list(image.audited),
+        "min_driver": image.min_driver,
+        "compressed": image.compressed,
+        "unpacked": image.unpacked,
+        "evidence": image.told(),
+        "run": list(run),
+    }
+
+
+def told_json(
+    repository: str, catalogue: Catalogue, asked: Asked, resolved: Resolved, runs: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """All of an answer, for scripts."""
+    return {
+        "repository": repository,
+        "driver": str(asked.driver) if asked.driver else None,
+        "cards": [{"name": c.name, "arch": str(c.arch), "memory_gb": c.memory or None} for c in asked.cards],
+        "images": [found_json(repository, catalogue, one, run) for one, run in zip(resolved.found, runs, strict=True)],
+        "refused": [{"card": one.card.name, **_error_json(one.why)} for one in resolved.refusals],
+        "lost": [{"variant": one.image.variant, "why": one.why} for one in resolved.lost],
+    }
+
+
+def _error_json(error: CardstockError) -> dict[str, Any]:
+    return {"what": error.what, "cause": error.cause, "do": error.do, "where": error.where}
+
+
+def told_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> list[str]:
+    """What was found and why, why the others were not, which cards get nothing."""
+    out = []
+    for one in resolved.found:
+        image = one.image
+        cards = ", ".join(dict.fromkeys(card.name for card in one.cards))
+        out.append(f"{image.variant}{f' for {cards}' if cards else ''}")
+        out.append(f"  {repository}@{image.digest}")
+        also = shared_bytes(catalogue, image, [other.image for other in resolved.found if other is not one])
+        shared = f", {human_bytes(also)} of it shared with the other" if also else ""
+        out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")
+        out.append(f"  audited for {' '.join(image.audited) or 'the CPU'}; driver from {image.min_driver or 'none'}")
+        out.append(f"  {image.told()}")
+        out += [f"  note: {note}" for note in one.notes]
+    if len(resolved.found) > 1:
+        out.append("no image published here covers all of these cards: one for each kind of card")
+    out += [f"not {one.image.variant}: {one.why}" for one in resolved.lost]
+    for refusal in resolved.refusals:
+        out += [f"no image: {refusal.why.what}", f"  cause: {refusal.why.cause}", f"  do: {refusal.why.do}"]
+    return out
