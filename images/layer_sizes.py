@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,9 @@ class Sizes:
         if facts is None:
             raise CardstockError(f"the engine has no image {reference}")
         if set(facts.layers) - self._known.keys():
-            self._known |= packed_layers(lambda: self._engine.save(reference), facts.layers, self._known)
-            self._write()
+            for layer, sizes in packed_layers(lambda: self._engine.save(reference), facts.layers, dict(self._known)):
+                self._known[layer] = sizes
+                self._write()  # a large layer takes minutes: none is packed twice
         return {layer: self._known[layer] for layer in facts.layers}
 
     def _write(self) -> None:
@@ -76,26 +77,25 @@ class Sizes:
 
 def packed_layers(
     save: Callable[[], AbstractContextManager[Iterable[bytes]]], layers: Iterable[str], known: Mapping[str, Packed]
-) -> dict[str, Packed]:
-    """Diff id to sizes of the ``layers`` not ``known``, out of the tar that ``save`` gives.
+) -> Iterator[tuple[str, Packed]]:
+    """Diff id and sizes of the ``layers`` not ``known``, out of the tar that ``save`` gives.
 
     Which member is which layer is seen from its hash, not from its name, which engines choose differently. Raises
     CardstockError where a layer does not come.
     """
     wanted = set(layers) - known.keys()
-    found: dict[str, Packed] = {}
     with save() as chunks, tarfile.open(fileobj=io.BufferedReader(Chunks(iter(chunks)), 1 << 20), mode="r|") as tar:
         for member in tar:
             named = f"sha256:{member.name.rpartition('/')[2]}"
             stream = tar.extractfile(member) if member.isreg() and named not in known else None
-            if stream is None or wanted <= found.keys():
+            if stream is None or not wanted:
                 continue
             layer, sizes = pack(stream, wanted)
             if sizes is not None:
-                found[layer] = sizes
-    if missing := wanted - found.keys():
-        raise CardstockError(f"{len(missing)} layers did not come out of the engine", cause=", ".join(sorted(missing)))
-    return found
+                wanted.remove(layer)
+                yield layer, sizes
+    if wanted:
+        raise CardstockError(f"{len(wanted)} layers did not come out of the engine", cause=", ".join(sorted(wanted)))
 
 
 def pack(stream: IO[bytes], wanted: Iterable[str]) -> tuple[str, Packed | None]:

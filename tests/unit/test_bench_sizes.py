@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -79,6 +80,22 @@ def test_a_layer_is_packed_once_and_known_by_its_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("half")
+def test_a_run_that_is_stopped_goes_on_behind_the_layers_it_has_packed(tmp_path: Path) -> None:
+    class Breaking(FakeEngine):
+        @contextmanager
+        def save(self, reference: str) -> Iterator[Iterator[bytes]]:
+            self.saves += 1
+            content = saved(*self.layers)
+            yield iter([content[: content.index(TOP)]])
+
+    file = tmp_path / "layers.json"
+    with pytest.raises(tarfile.TarError):
+        Sizes(cast("Engine", Breaking(BASE, TOP)), file).of("here")
+    kept = json.loads(file.read_text())
+    assert list(kept) == [diff_id(BASE)]
+
+
+@pytest.mark.usefixtures("half")
 @pytest.mark.parametrize("names", ["{digest}/layer.tar", "blobs/sha256/{digest}"])
 def test_members_may_be_named_in_any_way_and_known_layers_are_passed_over(names: str) -> None:
     @contextmanager
@@ -86,9 +103,9 @@ def test_members_may_be_named_in_any_way_and_known_layers_are_passed_over(names:
         yield [saved(BASE, TOP, names=names)]
 
     found = packed_layers(save, [diff_id(BASE), diff_id(TOP)], {diff_id(BASE): Packed(1, 1, 1)})
-    assert list(found) == [diff_id(TOP)]
+    assert [layer for layer, _ in found] == [diff_id(TOP)]
     with pytest.raises(CardstockError, match="1 layers did not come"):
-        packed_layers(save, [diff_id(b"other")], {})
+        list(packed_layers(save, [diff_id(b"other")], {}))
 
 
 def test_sizes_are_those_of_the_real_forms(tmp_path: Path) -> None:
