@@ -66,6 +66,9 @@ class Taken:
             yield Row("kernels", f"{told}, peer: cold", self.added.seconds, cold.seconds, "s")
         told = f"{name}: warm cache, {self.warm.compiled} compiler runs, peer: cold"
         yield Row("kernels", told, self.warm.seconds, cold.seconds, "s")
+        if cold.cpu_seconds and self.warm.cpu_seconds is not None:
+            told = f"{name}: processor seconds with a warm cache, peer: cold"
+            yield Row("kernels", told, self.warm.cpu_seconds, cold.cpu_seconds, "s")
         yield Row("kernels", f"{name}: from the store, checked, peer: cold", self.reuse, cold.seconds, "s")
         yield Row("kernels", f"{name}: largest compiler process", cold.peak_memory_bytes / 1e6, None, "MB")
         yield Row("kernels", f"{name}: wheel", cold.size / 1e6, None, "MB")

@@ -31,7 +31,7 @@ class Cached:
         new = set(of.capabilities) - self.cache
         seconds = 100.0 * len(new) + len(of.archs)
         self.cache |= new
-        build(folder, *of.capabilities, of=of, compiled=len(new), seconds=seconds)
+        build(folder, *of.capabilities, of=of, compiled=len(new), seconds=seconds, cpu_seconds=90.0 * len(new))
 
     def bench(self) -> Bench:
         return Bench(self.compile, self.empty, lambda _, folder: float(len(list(folder.iterdir()))), _scratch)
@@ -61,6 +61,7 @@ def test_the_table_and_the_rows_say_the_same() -> None:
     assert rows["cold, 2 jobs, 2 compiler runs"].ours == 202
     assert rows["after 7.5, 1 compiler runs, peer: cold"].ratio == pytest.approx(102 / 202)
     assert rows["warm cache, 0 compiler runs, peer: cold"].ratio == pytest.approx(2 / 202)
+    assert (rows["processor seconds with a warm cache, peer: cold"].ours, both.cold.cpu_seconds) == (0, 180)
     assert rows["largest compiler process"].ours == 2000
     json.dumps([row.ours for row in rows.values()])
 
