@@ -19,9 +19,9 @@ class Record(BaseModel):
     """A built wheel's own account; a later build may add fields.
 
     ``source_sha256`` of the source distribution, ``torch`` and ``cuda`` as torch says them, ``seconds`` of the
-    compilation and ``cpu_seconds`` of its compilers, ``peak_memory_bytes`` of the largest single one, ``objects`` in all
-    and steps ``compiled`` (the rest came out of the compiler cache; None where that is not known), ``size`` in bytes and
-    ``sha256`` of the file ``wheel``, ``audit`` the capabilities that each library's device code holds.
+    compilation and ``cpu_seconds`` of its compilers, ``peak_memory_bytes`` of the largest single one, ``objects`` in
+    all and steps ``compiled`` (the rest came out of the compiler cache; None where that is not known), ``size`` in
+    bytes and ``sha256`` of the file ``wheel``, ``audit`` the capabilities that each library's device code holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
