@@ -11,10 +11,12 @@ from typing import cast
 
 import pytest
 
-from images.bench_stages import VARIABLE, unpack_site, untouched_site
+from images.bench_stages import ONLY, VARIABLE, Workbench, unpack_site, untouched_site
 from images.checkout import Checkout
 from images.engine import Engine
 from images.errors import UsageError
+from images.report import Report
+from images.site import SiteSettings
 
 SITE = "opt/venv/lib/python3.11/site-packages"
 
@@ -63,3 +65,18 @@ def test_a_named_folder_is_taken_as_it_is_and_not_ours_to_change(
     monkeypatch.setenv(VARIABLE, str(tmp_path / "absent"))
     with pytest.raises(UsageError, match="there is no folder"), untouched_site(Checkout(tmp_path)):
         pass
+
+
+def test_built_variants_are_those_with_an_image_and_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Having:
+        def inspect(self, reference: str) -> object | None:
+            return object() if reference.endswith("-sm75") else None
+
+    checkout = Checkout(Path(__file__).parents[2])
+    bench = Workbench(checkout, checkout.matrix(), cast("Engine", Having()), SiteSettings(), Report())
+    monkeypatch.delenv(ONLY, raising=False)
+    every = [variant.id for variant in bench.built()]
+    assert "cu124-vllm0.8.5.post1-xformers-sm75" in every
+    assert all(name.endswith("-sm75") for name in every)
+    monkeypatch.setenv(ONLY, "cu124-vllm*")
+    assert [variant.id for variant in bench.built()] == ["cu124-vllm0.8.5.post1-xformers-sm75"]
