@@ -1,8 +1,8 @@
 """`invoke bench sizes`: what each built image weighs packed, against the same pins untouched, and what a second costs.
 
-Untouched is what the same Dockerfile installs before anything is dropped: the layers of its stages `nvidia` and
-`venv`, and of the finished image those that hold no environment. A kernel built for exactly these cards is counted
-with the slimmed side only. NVIDIA's libraries are in a layer of their own, the same on both sides.
+Untouched is what the same Dockerfile installs before anything is dropped: the layer of its stage `venv`, and of the
+finished image those that hold no environment. A kernel built for exactly these cards is counted with the slimmed side
+only. NVIDIA's libraries are in a layer of their own, the same on both sides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, takewhile
 
 from images.bench import Row, bench
-from images.bench_stages import UNTOUCHED, Workbench, workbench
+from images.bench_stages import Workbench, workbench
 from images.checkout import Checkout
 from images.errors import NothingSelected
 from images.layer_sizes import Packed, Sizes, total
@@ -23,17 +23,16 @@ CACHE = "build/bench/layers.json"
 
 @dataclass(frozen=True)
 class Weighed:
-    """One image: ``own`` are its layers base first; ``nvidia`` and ``venv`` those of the stages of these names."""
+    """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with."""
 
     variant: Variant
     own: Mapping[str, Packed]
-    nvidia: Mapping[str, Packed]
     venv: Mapping[str, Packed]
 
     @property
     def of_nvidia(self) -> Packed:
-        """NVIDIA's libraries: what the stage adds last."""
-        return list(self.nvidia.values())[-1]
+        """NVIDIA's libraries: they stand on the operating system, as the untouched environment does in its stage."""
+        return list(self.own.values())[len(self.venv) - 1]
 
     @property
     def after(self) -> Packed:
@@ -49,7 +48,7 @@ class Weighed:
     def environment(self) -> Sequence[Packed]:
         """The image's layers with its environment: behind NVIDIA's, and behind the compiler where Triton needs one."""
         jit = self.variant.engine == "vllm" and self.variant.cuda is not None
-        first = len(self.nvidia) + jit
+        first = len(self.venv) + jit
         return list(self.own.values())[first : first + (2 if self.variant.archs else 1)]
 
 
@@ -80,20 +79,14 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
 
 
 def weigh(bench: Workbench) -> list[Weighed]:
-    """Every variant that the engine has under its name; stages that are no longer cached are installed again."""
+    """Every variant that the engine has under its name; an environment no longer in the cache is installed again."""
     sizes = Sizes(bench.engine, bench.checkout.root / CACHE)
     found = []
     for variant in bench.built():
         with bench.report.step(f"weigh {variant.id}"):
-            stages = {}
-            for stage in UNTOUCHED:
-                with bench.stage(variant, stage) as reference:
-                    stages[stage] = sizes.of(reference)
-            own = sizes.of(bench.name(variant))
-            if list(own)[: len(stages["nvidia"])] != list(stages["nvidia"]):
-                bench.report.line(f"not weighed: built from other inputs; ./inv build --only '{variant.id}'")
-                continue
-            found.append(Weighed(variant, own, **stages))
+            with bench.stage(variant, "venv") as reference:
+                venv = sizes.of(reference)
+            found.append(Weighed(variant, sizes.of(bench.name(variant)), venv))
     return found
 
 
