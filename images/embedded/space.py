@@ -10,6 +10,9 @@ from images.embedded.ping import engine_version
 from images.errors import EngineUnreachable
 
 LIMIT_BYTES = 45 * GB
+# Layers of builds. What this leaves out, cache mounts, is the kernels' compiler cache: small, bounded by itself
+# (images/kernels/inside/caches.py), and hours of compiling.
+_LAYERS = ("--filter", "type=regular")
 # An untagged image this young may belong to a build whose proof is still running.
 _YOUNG = "6h"
 
@@ -42,17 +45,18 @@ def gentle_steps() -> tuple[tuple[str, ...], ...]:
     return (
         ("container", "prune", "--force", "--filter", "label=dev.cardstock.run"),
         ("image", "prune", "--force", "--filter", f"until={_YOUNG}"),
-        ("buildx", "prune", "--force", "--keep-storage", str(CACHE_BYTES)),
+        ("buildx", "prune", "--force", *_LAYERS, "--keep-storage", str(CACHE_BYTES)),
     )
 
 
 def firm_steps() -> tuple[tuple[str, ...], ...]:
-    """What more goes, step by step, until the engine fits: cache by the quarter, young untagged images; no tag."""
+    """What more goes, step by step, until the engine fits: layers by the quarter, young untagged images; no tag."""
     shares = [
-        ("buildx", "prune", "--force", "--all", "--keep-storage", str(CACHE_BYTES * quarters // 4))
+        ("buildx", "prune", "--force", "--all", *_LAYERS, "--keep-storage", str(CACHE_BYTES * quarters // 4))
         for quarters in (3, 2, 1)
     ]
-    return (*shares, ("image", "prune", "--force"), ("buildx", "prune", "--force", "--all"))
+    contexts = ("buildx", "prune", "--force", "--all", "--filter", "type=source.local")
+    return (*shares, ("image", "prune", "--force"), ("buildx", "prune", "--force", "--all", *_LAYERS), contexts)
 
 
 def every_step() -> tuple[tuple[str, ...], ...]:

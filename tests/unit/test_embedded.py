@@ -351,7 +351,7 @@ def test_tagged_images_stay_even_over_the_limit_and_that_is_said(
     fake = FakeDocker(monkeypatch, 60)
     said: list[str] = []
     assert not embedded.prune(layout, say=said.append).fits
-    assert fake.steps == [*GENTLE, *["buildx prune --all"] * 3, "image prune", "buildx prune --all"]
+    assert fake.steps == [*GENTLE, *["buildx prune --all"] * 3, "image prune", *["buildx prune --all"] * 2]
     assert "image prune --all" not in fake.steps
     assert "tagged images hold the rest" in said[-1]
 
@@ -360,6 +360,12 @@ def test_everything_takes_tagged_images_too(monkeypatch: pytest.MonkeyPatch, lay
     fake = FakeDocker(monkeypatch, 60, 50, 1)
     embedded.prune(layout, everything=True)
     assert "image prune --all" in fake.steps
+
+
+def test_the_compiler_cache_goes_only_when_everything_does() -> None:
+    trims = [step for step in (*embedded_space.gentle_steps(), *embedded_space.firm_steps()) if step[0] == "buildx"]
+    assert all({"type=regular", "type=source.local"} & set(step) for step in trims)
+    assert any("--filter" not in step for step in embedded_space.every_step() if step[0] == "buildx")
 
 
 def test_build_cache_goes_by_the_quarter() -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from images.kernels.inside.failure import say
 
-SIZE = "20G"
+# Of each of the two: some hundred kernel wheels.
+SIZE = "4G"
 # Settings of a remote storage that a site may hand in: sccache's own, and the credentials of its storages.
 REMOTE = ("SCCACHE_", "AWS_", "ACTIONS_", "ALIBABA_CLOUD_", "TENCENTCLOUD_")
 
