@@ -119,6 +119,66 @@ def smoke(c, arch, only, card, cuda="", attention="", all=False, image="", model
 
 
 @task(
+    iterable=LISTS,
+    help=SELECT
+    | WHEELS
+    | JSON
+    | {
+        "to": "the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)",
+        "key": "sign with this private key of cosign's; its password is $COSIGN_PASSWORD",
+        "keyless": "sign by the identity of this CI job",
+        "zstd": "layers as zstd (engines of 2023 and later) instead of gzip",
+        "gpus": "prove on cards (all), also what is published already",
+        "rollback": "move the moving tags back to the image before",
+    },
+)
+def publish(
+    c,
+    arch,
+    only,
+    card,
+    cuda="",
+    attention="",
+    all=False,
+    to="",
+    key="",
+    keyless=False,
+    zstd=False,
+    gpus="",
+    wheels="",
+    rollback=False,
+    json=False,
+    debug=False,
+):
+    """Build, push by digest, prove, sign, and only then let tags and the catalogue name the images."""
+    words = commands.Words(arch, cuda, attention, only, all, card)
+    how = {"to": to, "key": key, "keyless": keyless, "zstd": zstd, "gpus": gpus, "wheels": wheels, "json": json}
+    commands.run(partial(commands.publish, words, how, rollback=rollback), debug)
+
+
+@task(
+    iterable=["card"],
+    help=JSON
+    | {
+        "card": "a card's name; repeat for the cards of one machine; without it, this machine's own",
+        "driver": "its driver, such as 535.104",
+        "from": "the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)",
+        "name": "the image of this tag instead, such as a variant's id",
+        "verify-key": "a public key (cosign.pub) that the catalogue and the image must be signed by",
+        "save": "write the catalogue to this file",
+        "offline": "use a saved catalogue; asks and pulls nothing",
+        "dry-run": "find and verify, pull nothing",
+    },
+)
+def pull(
+    c, card, driver="", from_="", name="", verify_key="", save="", offline="", dry_run=False, json=False, debug=False
+):
+    """The published image for a card: found, verified, pulled by digest; prints the command that runs it."""
+    found = {"cards": card, "driver": driver, "source": from_, "name": name, "key": verify_key, "save": save}
+    commands.run(partial(commands.pull, **found, offline=offline, dry_run=dry_run, json=json), debug)
+
+
+@task(
     positional=["target"],
     iterable=["arch"],
     help=JSON | {"arch": "a card that all of it must run on; repeat", "record": "keep a wheel's audit for the README"},

@@ -213,6 +213,14 @@ def added(before: Catalogue, image: Image, layers: Mapping[str, int], moving: It
     return _made(images=tuple(images), layers=sizes, moving=dict(sorted(history.items())), updated=now)
 
 
+def proven_again(before: Catalogue, digest: str, evidence: tuple[Proof, ...], now: str) -> Catalogue:
+    """The catalogue with newer evidence for one image; no tag moves."""
+    images = tuple(
+        image.model_copy(update={"evidence": evidence}) if image.digest == digest else image for image in before.images
+    )
+    return _made(images=images, layers=before.layers, moving=before.moving, updated=now)
+
+
 def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, Image]]:
     """The catalogue after the variant's newest image lost its moving tags, and the image that each of them names then.
 

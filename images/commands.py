@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -319,6 +319,30 @@ def smoke(words: Words, image: str | None, model: str | None, gpus: str | None, 
         _print_json([json_module.loads(record.to_json()) for record in records])
     if bad := [record.variant_id for record in records if not record.ok]:
         raise CheckFailed(f"smoke failed: {', '.join(bad)}", where="build/records")
+
+
+def publish(words: Words, told: Mapping[str, Any], *, rollback: bool) -> None:
+    """`invoke publish`; ``told`` are its own words (images/publish_command.py)."""
+    from images import publish_command
+    from images.jobs import make_job
+
+    matrix, variants, wanted = _selected(words)
+    chosen, how = planning.select(matrix, variants, wanted), publish_command.Words(**told)
+    if rollback:
+        publish_command.roll_back(CHECKOUT, matrix, variants, chosen, how)
+        return
+    states = lock_states(matrix, CHECKOUT.locks)
+    template = compile_templates(CHECKOUT.templates())
+    jobs = [make_job(CHECKOUT, matrix, template, variant, states[variant.lock]) for variant in chosen]
+    publish_command.publish(CHECKOUT, matrix, variants, jobs, how)
+
+
+def pull(**words: Any) -> None:
+    """`invoke pull`; its words are those of images/pull_command.py."""
+    from images import pull_command
+
+    matrix = CHECKOUT.matrix()
+    pull_command.pull(CHECKOUT, matrix, make_variants(matrix), pull_command.Words(**words))
 
 
 def audit(target: str, archs: Sequence[str], json: bool, record: bool = False) -> None:

@@ -18,10 +18,10 @@ from images import sbom
 from images.arch import join_sm, parse_arch
 from images.artifact import Part
 from images.audit_target import audit_image
-from images.catalogue import Catalogue, Image, Packing, added, immutable_tag, proofs, rolled_back
+from images.catalogue import Catalogue, Image, Packing, added, immutable_tag, proofs, proven_again, rolled_back
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine, ImageFacts
-from images.errors import CardstockError, RegistryFailure
+from images.errors import CardstockError, CheckFailed, RegistryFailure
 from images.jobs import Job
 from images.matrix import Matrix
 from images.plan import Selectors, select
@@ -58,8 +58,18 @@ class Press:
 
 
 @dataclass(frozen=True)
+class Back:
+    """What rolling back needs: it builds and pushes nothing."""
+
+    checkout: Checkout
+    repository: Repository
+    report: Report
+    keys: Keys | None = None
+
+
+@dataclass(frozen=True)
 class Published:
-    """What became of a job: "published" or "up to date", and the image that its immutable tag names."""
+    """What became of a job ("published", "up to date", "proven again"), and the image that its immutable tag names."""
 
     job: Job
     what: str
@@ -93,8 +103,12 @@ def already(press: Press, job: Job) -> Image | None:
     return found
 
 
-def publish(press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], object]) -> list[Published]:
+def publish(
+    press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], object], *, prove_again: bool = False
+) -> list[Published]:
     """Publish the images of these jobs, one after the other; ``build`` makes those that are not published yet.
+
+    ``prove_again``: images that are published already are pulled, proven here, and get this evidence (on a card, say).
 
     Raises Unsafe for what is never published, before anything is built; CheckFailed for an image that fails a level;
     RegistryFailure where the registry stays broken. What was finished before stays published.
@@ -106,7 +120,10 @@ def publish(press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], 
         build(missing)
     out = []
     for job in jobs:
-        if image := there[job.variant.id]:
+        image = there[job.variant.id]
+        if image is not None and prove_again:
+            out.append(Published(job, "proven again", _prove_again(press, job, image)))
+        elif image is not None:
             press.report.line(f"up to date: {press.repository.name}:{image.tag} ({image.told()})")
             out.append(Published(job, "up to date", image))
         else:
@@ -115,6 +132,27 @@ def publish(press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], 
                 step.size(image.compressed)
             out.append(Published(job, "published", image))
     return out
+
+
+def _prove_again(press: Press, job: Job, image: Image) -> Image:
+    """New evidence for a published image, from its digest; a failure changes nothing but is told."""
+    reference = f"{press.repository.name}@{image.digest}"
+    with press.report.step(f"prove {reference}") as step:
+        press.engine.pull(reference, press.report.line)
+        record = press.prove(reference, job)
+        step.note(record.evidence())
+    if not record.ok:
+        raise CheckFailed(
+            f"{image.tag} is published, and fails here: {record.evidence()}",
+            cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
+            do=f"./inv publish --rollback --only '{job.variant.id}' --to {press.repository.name}",
+        )
+    found = proofs(record)
+    after = change_catalogue(
+        press.repository, lambda before: proven_again(before, image.digest, found, now()), press.keys
+    )
+    _keep(press, after)
+    return after.by_digest[image.digest]
 
 
 def _publish_one(press: Press, job: Job, revision: str) -> Image:
@@ -221,7 +259,7 @@ def _name(press: Press, image: Image, pushed: Pushed, moving: Iterable[str]) -> 
     press.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")
 
 
-def roll_back(press: Press, variants: Sequence[Variant]) -> list[Image]:
+def roll_back(press: Press | Back, variants: Sequence[Variant]) -> list[Image]:
     """Move the moving tags of these variants back to what they named before; the images that they name then.
 
     Raises NothingSelected where a variant has no image before its newest; then nothing was moved for it.
@@ -248,7 +286,7 @@ def _without_newest(variant: str, before: Catalogue) -> Catalogue:
     return rolled_back(before, variant, now())[0]
 
 
-def _keep(press: Press, catalogue: Catalogue) -> None:
+def _keep(press: Press | Back, catalogue: Catalogue) -> None:
     """The catalogue as a plain file, for a site to serve."""
     write_atomically(press.checkout.root / LOCAL, catalogue.to_json())
     press.report.line(

@@ -22,8 +22,9 @@ INPUTS = ("matrix.yaml", "dockerfiles", "images/device_code", "images/kernels/in
 def refuse_unlocked(jobs: Sequence[Job], why: str = "") -> None:
     """Raise Unsafe where a stack has no lock: what is below its pins could be anything."""
     if bad := [job for job in jobs if job.state != "locked"]:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise Unsafe(
-            f"{', '.join(job.variant.id for job in bad)}: an image of an unlocked stack is never published",
+            f"{bad[0].variant.id}{more}: an image of an unlocked stack is never published",
             cause=f"the lock {bad[0].variant.lock} is {bad[0].state}{': ' + why if why else ''}",
             do=f"./inv lock --stack {bad[0].variant.stack} where its index can be reached, and commit what it writes",
         )

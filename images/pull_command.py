@@ -1,0 +1,132 @@
+"""`invoke pull`: words to cards and a catalogue, what was found to the engine and to what is printed."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images import pull as pulling
+from images.cards.data import all_cards
+from images.cards.names import resolve as named
+from images.catalogue import Catalogue, read_catalogue
+from images.checkout import Checkout, write_atomically
+from images.drivers import parse_driver
+from images.errors import UsageError
+from images.matrix import Matrix
+from images.nvml import read_machine
+from images.publish_command import repository
+from images.registry import Repository
+from images.report import Report
+from images.resolve import Found, Resolved, by_name, refuse_all, resolve
+from images.shelf import Keys
+from images.sign import Cosign, find_cosign
+from images.site import read_site
+from images.variants import Variants
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was typed. ``offline`` is a saved catalogue's file: nothing is asked, nothing pulled; ``save`` saves one."""
+
+    cards: Sequence[str] = ()
+    driver: str = ""
+    source: str = ""
+    name: str = ""
+    key: str = ""
+    offline: str = ""
+    save: str = ""
+    dry_run: bool = False
+    json: bool = False
+
+
+def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -> None:
+    """Find, verify, pull, tag, and print the command that runs it.
+
+    Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
+    """
+    report, site = Report(), read_site(checkout.root, os.environ)
+    shop = repository(words.source, "--from", site, report)
+    keys = _keys(words, report)
+    catalogue = _catalogue(words, shop, keys, report)
+    asked, resolved = _resolved(words, matrix, variants, catalogue)
+    refuse_all(resolved)
+    runs = [_run(matrix, shop, one, asked, resolved, local=not _only_told(words)) for one in resolved.found]
+    if not words.json:
+        for line in pulling.told_lines(shop.name, catalogue, resolved):
+            report.line(line)
+    if not words.offline:
+        for one in resolved.found:
+            with report.step(f"verify {one.image.variant}"):
+                pulling.verify(shop, one.image, keys)
+    if not _only_told(words):
+        _pull(matrix, shop, resolved.found, report)
+    if words.json:
+        told = pulling.told_json(shop.name, catalogue, asked, resolved, runs)
+        print(json_module.dumps(told, indent=1))
+        return
+    for run in runs:
+        print(pulling.line(run))
+
+
+def _only_told(words: Words) -> bool:
+    return words.dry_run or bool(words.offline)
+
+
+def _keys(words: Words, report: Report) -> Keys | None:
+    if not words.key:
+        report.line("signatures are not verified: no --verify-key")
+        return None
+    return Keys(Cosign(find_cosign(say=report.line)), public=Path(words.key).expanduser())
+
+
+def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report) -> Catalogue:
+    if words.offline:
+        path = Path(words.offline).expanduser()
+        try:
+            return read_catalogue(path.read_bytes(), str(path))
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
+            ) from error
+    catalogue = pulling.read(shop, keys)
+    if words.save:
+        write_atomically(Path(words.save).expanduser(), catalogue.to_json())
+        report.line(f"saved: {words.save}")
+    return catalogue
+
+
+def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[pulling.Asked, Resolved]:
+    driver = parse_driver(words.driver) if words.driver else None
+    if words.name:
+        return pulling.Asked((), driver), Resolved((Found(by_name(catalogue, words.name), ()),))
+    if words.cards:
+        names = [name.strip() for text in words.cards for name in text.split(",")]
+        asked = pulling.Asked(tuple(named(name, all_cards()).card for name in names), driver)
+    else:
+        machine = read_machine()
+        own = parse_driver(machine.driver) if machine.driver and driver is None else driver
+        asked = pulling.of_machine(machine, own)
+    return asked, resolve(catalogue, matrix, variants, asked.cards, asked.driver)
+
+
+def _run(
+    matrix: Matrix, shop: Repository, found: Found, asked: pulling.Asked, resolved: Resolved, *, local: bool
+) -> list[str]:
+    reference = f"{matrix.image}:{found.image.tag}" if local else f"{shop.name}@{found.image.digest}"
+    return pulling.run_words(found.image, reference, pulling.uuids_of(found, asked, resolved))
+
+
+def _pull(matrix: Matrix, shop: Repository, found: Sequence[Found], report: Report) -> None:
+    from images.engine import connect  # docker-py is slow to import, and a dry run needs none
+
+    engine = connect(say=report.line)
+    for one in found:
+        image = one.image
+        with report.step(f"pull {image.variant}") as step:
+            names = [f"{matrix.image}:{image.variant}", f"{matrix.image}:{image.tag}"]
+            step.note(pulling.pull(engine, shop, image, names, report.line))
+    if engine.embedded:
+        report.line(f"export DOCKER_HOST={engine.endpoint} first: the image is on the embedded engine")
