@@ -337,3 +337,39 @@ def test_what_was_spent_adds_up_over_runs(tmp_path: Path) -> None:
     assert Spent.read(tmp_path) == Spent()
     Spent(1.5, 2.5, 3, 9).write(tmp_path)
     assert Spent.read(tmp_path) == Spent(1.5, 2.5, 3, 9)
+
+
+TOOLS = toolchain.Toolchain("/c", "12.4.131", "12.2.0", "2.6.0", "12.4", "3.11", False)
+INFO = """
+build.info:                                        available
+build.torch_version:                               2.6.0+cu124
+build.env.TORCH_CUDA_ARCH_LIST:                    7.0;7.5
+build.nvcc_version:                                12.4.131
+"""
+
+
+def accounts(folder: Path, info: str = INFO, archs: str = "7.0;7.5", cuda: int = 1204) -> None:
+    """Ask a stand-in of xformers that says ``info``."""
+    (folder / "xformers").mkdir()
+    (folder / "xformers/info.py").write_text(f"print({info!r})")
+    written = {"version": {"cuda": cuda, "torch": "2.6.0+cu124"}, "env": {"TORCH_CUDA_ARCH_LIST": archs}}
+    (folder / "xformers/cpp_lib.json").write_text(json.dumps(written))
+    wanted = verify.Wanted("xformers", "0.1", ("7.0", "7.5"), {})
+    verify.xformers_accounts(folder, wanted, TOOLS, {"PYTHONPATH": str(folder)})
+
+
+def test_xformers_accounts_of_itself_agree(tmp_path: Path) -> None:
+    accounts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"), [("7.0;7.5", "7.5"), ("2.6.0+cu124", "2.5.1+cu124"), ("12.4.131", "11.8.89"), ("build.", "x.")]
+)
+def test_an_account_of_xformers_that_disagrees_fails(tmp_path: Path, said: str, instead: str) -> None:
+    with pytest.raises(Failure, match=r"xformers\.info"):
+        accounts(tmp_path, INFO.replace(said, instead))
+
+
+def test_what_xformers_wrote_down_must_agree_too(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match=r"cpp_lib\.json, CUDA says 1108"):
+        accounts(tmp_path, cuda=1108)

@@ -96,11 +96,11 @@ def check(
         modules = IMPORTS.get(wanted.package, (name,))
         output([sys.executable, "-c", _IMPORT, *modules], env | {"PYTHONDONTWRITEBYTECODE": "1"})
         if wanted.package == "xformers":
-            _xformers(folder, wanted, tools, env)
+            xformers_accounts(folder, wanted, tools, env)
     return found
 
 
-def _xformers(folder: Path, wanted: Wanted, tools: Toolchain, env: Mapping[str, str]) -> None:
+def xformers_accounts(folder: Path, wanted: Wanted, tools: Toolchain, env: Mapping[str, str]) -> None:
     """xformers' two accounts of its own build must agree with what was asked, and with each other."""
     written = json.loads((folder / "xformers/cpp_lib.json").read_text(encoding="utf-8"))
     archs = ";".join(wanted.archs)
