@@ -16,8 +16,8 @@ from images.kernels.inside.costs import SUSPICIOUS
 from images.kernels.inside.failure import Failure
 from images.kernels.inside.toolchain import Toolchain, output
 
-# What each package is imported as, its extension with it; xformers loads its own in silence, see below.
-IMPORTS = {"xformers": ("xformers.ops",), "flash-attn": ("flash_attn", "flash_attn_2_cuda")}
+# What each package is imported as, its extension with it; xformers' own account of itself imports it, see below.
+IMPORTS = {"xformers": (), "flash-attn": ("flash_attn", "flash_attn_2_cuda")}
 
 _IMPORT = "import importlib, sys, torch; [importlib.import_module(name) for name in sys.argv[1:]]"
 
@@ -93,8 +93,9 @@ def check(
         found = audit(folder, wanted.archs)
         # Every symbol is looked up when the library is loaded, so that one built for another C++ ABI cannot pass.
         env = {**env, "PYTHONPATH": place, "LD_BIND_NOW": "1", "CUDA_VISIBLE_DEVICES": ""}
-        modules = IMPORTS.get(wanted.package, (name,))
-        output([sys.executable, "-c", _IMPORT, *modules], env | {"PYTHONDONTWRITEBYTECODE": "1"})
+        env["PYTHONDONTWRITEBYTECODE"] = "1"
+        if modules := IMPORTS.get(wanted.package, (name,)):
+            output([sys.executable, "-c", _IMPORT, *modules], env)
         if wanted.package == "xformers":
             xformers_accounts(folder, wanted, tools, env)
     return found
