@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from images.arch import KNOWN
 from images.errors import NothingSelected, Unsafe, UsageError
 from images.labels import INPUT, VARIANT
-from images.matrix import ArchText, Attention, CudaText, Engine, Name, VersionText
+from images.matrix import Attention, CudaText, Engine, Name
 from images.smoke.record import Record
 
 KIND = "application/vnd.cardstock.catalogue.v1"
@@ -28,6 +29,9 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$")]
+ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN).replace('.', '[.]')})$")]
+DriverText = Annotated[str, StringConstraints(pattern=r"^\d{3}(\.\d{1,3}){0,2}$")]
+VersionText = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")]
 Bytes = Annotated[int, Field(ge=0)]
 Packing = Literal["gzip", "zstd"]
 
@@ -43,7 +47,7 @@ class Proof(_Part):
     status: Literal["passed", "not run"]
     reason: Words = ""
     card: Words | None = None
-    driver: VersionText | None = None
+    driver: DriverText | None = None
     at: Time
 
 
@@ -66,7 +70,7 @@ class Image(_Part):
     cuda: CudaText | None
     archs: tuple[ArchText, ...]
     audited: tuple[ArchText, ...]
-    min_driver: VersionText | None
+    min_driver: DriverText | None
     pins: dict[Tag, VersionText]
     packing: Packing
     layers: Annotated[tuple[Digest, ...], Field(min_length=1)]
@@ -102,8 +106,8 @@ class Catalogue(_Part):
             _check_image(image, self.layers)
         by_digest = self.by_digest
         for tag, named in self.moving.items():
-            if strangers := set(named) - by_digest.keys():
-                raise ValueError(f"the tag {tag} names {', '.join(sorted(strangers))}, which is no image here")
+            if strangers := [digest for digest in named if digest not in by_digest]:
+                raise ValueError(f"the tag {tag} names {', '.join(strangers)}, which is no image here")
         variants = {image.variant for image in self.images}
         for variant in variants & self.moving.keys():
             if any(by_digest[digest].variant != variant for digest in self.moving[variant]):
@@ -127,8 +131,8 @@ class Catalogue(_Part):
 
 
 def _check_image(image: Image, layers: Mapping[str, int]) -> None:
-    if missing := set(image.layers) - layers.keys():
-        raise ValueError(f"{image.variant}: no size of its layers {', '.join(sorted(missing))}")
+    if missing := [digest for digest in image.layers if digest not in layers]:
+        raise ValueError(f"{image.variant}: no size of its layers {', '.join(missing)}")
     if image.compressed != sum(layers[digest] for digest in image.layers):
         raise ValueError(f"{image.variant}: its size is not that of its layers")
     if image.tag != immutable_tag(image.variant, image.input):

@@ -427,10 +427,10 @@ def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
 
 def bench(names: Sequence[str]) -> None:
     """`invoke bench`."""
-    from images import bench_audit, bench_kernels, bench_plan, bench_sizes, bench_slim
+    from images import bench_audit, bench_catalogue, bench_kernels, bench_plan, bench_sizes, bench_slim
     from images.bench import BENCHES, run_benches
 
-    for module in (bench_plan, bench_audit, bench_slim, bench_sizes, bench_kernels):
+    for module in (bench_plan, bench_catalogue, bench_audit, bench_slim, bench_sizes, bench_kernels):
         module.register(CHECKOUT)
     report, chosen = Report(), list(names)
     if not chosen:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from images.arch import Arch, covers, parse_arch
 from images.cards.choose import Refusal, choose
@@ -50,13 +51,15 @@ def resolve(
 ) -> Resolved:
     """The published images for cards of one machine. ``driver`` None: any."""
     archs = {card.arch for card in cards}
-    near = [image for image in catalogue.current.values() if any(covers(_audited(image), arch) for arch in archs)]
+    current = catalogue.current.values()
+    able = {audited for audited in {image.audited for image in current} if any(_covers(audited, a) for a in archs)}
+    near = [image for image in current if image.audited in able]
     # What the matrix says of a variant's driver may have changed since its image was published: both must hold.
     known = {
         image.variant: image
         for image in near
         if (variant := variants.valid.get(image.variant))
-        and (variant.min_driver == image.min_driver or driver is None or runs(driver, image.min_driver))
+        and (variant.min_driver == image.min_driver or driver is None or _runs(driver, image.min_driver))
     }
     some = Variants({name: variants.valid[name] for name in variants.valid if name in known}, variants.excluded)
     choice = choose(matrix, some, cards, driver)
@@ -69,8 +72,13 @@ def resolve(
     return Resolved(found, refusals, tuple(sorted(lost, key=lambda one: one.image.variant)))
 
 
-def _audited(image: Image) -> tuple[Arch, ...]:
-    return tuple(map(parse_arch, image.audited))
+_runs = cache(runs)
+
+
+@cache
+def _covers(audited: tuple[str, ...], card: Arch) -> bool:
+    """Whether code for these archs runs on a card; thousands of images have the same few lists."""
+    return covers(map(parse_arch, audited), card)
 
 
 def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Driver | None) -> Refusal:
@@ -94,9 +102,9 @@ def _why_not(
 ) -> str:
     if image.variant not in variants.valid:
         return "its variant is not in this checkout's matrix"
-    if driver is not None and not runs(driver, image.min_driver):
+    if driver is not None and not _runs(driver, image.min_driver):
         return f"it needs driver {image.min_driver}, here is {driver}"
-    missing = sorted(arch for arch in archs if not covers(_audited(image), arch))
+    missing = sorted(arch for arch in archs if not _covers(image.audited, arch))
     if missing and len(found) == 1:
         return f"it has no code for {' '.join(map(str, missing))}"
     if not found:
