@@ -106,6 +106,10 @@ def test_flags_of_the_environment_become_arguments_that_the_cache_hashes() -> No
     assert command("c++", "/g", ["-c"], env | {"CARDSTOCK_CCACHE": "/cc"}) == ["/cc", "/g", "-c"]
 
 
+def test_the_cache_compares_system_headers_too() -> None:
+    assert command("c++", "/g", ["-MMD", "-MF", "a.d", "-c", "a.cpp"], {}) == ["/g", "-MD", "-MF", "a.d", "-c", "a.cpp"]
+
+
 def test_progress_is_read_from_ninja() -> None:
     progress = compile.Progress()
     assert [

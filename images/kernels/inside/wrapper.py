@@ -36,10 +36,15 @@ def nvcc_arguments(arguments: Sequence[str], env: Mapping[str, str]) -> list[str
     return out
 
 
+def cxx_arguments(arguments: Sequence[str]) -> list[str]:
+    """A C++ compiler's arguments. -MMD leaves system headers out of what the cache compares, which torch's may be."""
+    return ["-MD" if argument == "-MMD" else argument for argument in arguments]
+
+
 def command(kind: str, compiler: str, arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """The command that does the work."""
     cache = env.get("CARDSTOCK_CCACHE")
-    words = nvcc_arguments(arguments, env) if kind == "nvcc" else list(arguments)
+    words = nvcc_arguments(arguments, env) if kind == "nvcc" else cxx_arguments(arguments)
     return [*([cache] if cache else []), compiler, *words]
 
 
