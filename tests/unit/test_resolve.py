@@ -12,6 +12,7 @@ from images.catalogue import immutable_tag, read_catalogue
 from images.drivers import parse_driver
 from images.errors import NoImageFits
 from images.resolve import by_name, refuse_all, resolve
+from tests.golden.make_cards import PATH
 from tests.unit.catalogues import CPU, SM75, SM75_SDPA, catalogue, content, fields, image
 from tests.unit.matrices import matrix, variants
 
@@ -87,3 +88,24 @@ def test_an_image_by_name() -> None:
     assert by_name(whole, image(CPU).tag).variant == CPU
     with pytest.raises(NoImageFits, match="nothing is published as 'cpu'"):
         by_name(whole, "cpu")
+
+
+def test_with_everything_published_every_card_gets_what_the_golden_table_says() -> None:
+    whole, cards = catalogue(), {one.name: one for one in all_cards()}
+    lines = [line.split("\t") for line in PATH.read_text(encoding="utf-8").splitlines()[1:]]
+    wrong = []
+    for name, _, _, image_id, _, reason in lines:
+        resolved = resolve(whole, matrix(), variants(), [cards[name]])
+        had = resolved.found[0].image.variant if resolved.found else "-"
+        why = resolved.refusals[0].why if resolved.refusals else None
+        if had != image_id or (why is not None and not reason.startswith(why.cause[:40])):
+            wrong.append(f"{name}: {had}, {why}")
+    assert len(lines) > 490
+    assert wrong == []
+
+
+def test_with_nothing_published_for_it_a_card_is_told_what_to_build() -> None:
+    for name in ("RTX 2080 Ti", "Tesla V100 PCIe 16 GB", "L4", "H100 PCIe", "RTX 5090"):
+        resolved = resolve(catalogue(CPU), matrix(), variants(), [card(name)])
+        assert resolved.found == ()
+        assert "./inv build --only" in resolved.refusals[0].why.do
