@@ -75,7 +75,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     if source.is_dir() and mark.is_file() and mark.read_text(encoding="ascii") == digest(archive):
         return source
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # it is still there if something is mounted on it
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder / "new", members=_plain(tar))  # noqa: S202  plain files and folders only
