@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from images import process
-from images.device_code.audit import Audit
-from images.device_code.slim import is_nvidia
+from images.device_code.audit import Audit, Audited
 from images.engine_values import ImageFacts
 from images.errors import CheckFailed, Unsafe
 from images.jobs import Job
@@ -17,6 +16,9 @@ from images.smoke.record import Record
 
 # What images are made of, from the root of the checkout.
 INPUTS = ("matrix.yaml", "dockerfiles", "images/device_code", "images/kernels/inside")
+
+# Libraries of NVIDIA's with code for every generation (audited: CUDA 12.4's); cuFFT and others keep theirs elsewhere.
+WHOLE = ("libcublas", "libcurand.so", "libcusolver.so", "libcusparse.so", "libnccl.so")
 
 
 def refuse_unlocked(jobs: Sequence[Job], why: str = "") -> None:
@@ -60,10 +62,11 @@ def refuse_foreign(job: Job, facts: ImageFacts) -> None:
 
 
 def refuse_cut_nvidia(matrix: Matrix, job: Job, found: Audit) -> None:
-    """Raise Unsafe where NVIDIA's libraries hold nothing but what the image's cards run.
+    """Raise Unsafe where a library of NVIDIA's holds nothing but what the image's cards run.
 
-    Untouched, they hold code for every generation that their toolkit compiles for. Their licence forbids passing them
-    on modified. An image that is itself for every generation cannot be told from a cut one, and passes.
+    Untouched, those that are looked at hold code for every generation that their toolkit compiles for. Their licence
+    forbids passing them on modified. An image that is itself for every generation cannot be told from a cut one, and
+    passes.
     """
     cuda = job.variant.cuda
     if cuda is None:
@@ -72,15 +75,18 @@ def refuse_cut_nvidia(matrix: Matrix, job: Job, found: Audit) -> None:
     first, last = (int(text.partition(".")[0]) for text in matrix.toolkits[cuda].sass)
     if set(range(first, last + 1)) <= mine:
         return
-    theirs = [one for one in found.libraries if is_nvidia(Path(one.name), None)]
-    majors = {int(name.removeprefix("PTX ").partition(".")[0]) for one in theirs for name in one.archs}
-    if theirs and majors <= mine:
+    theirs = [one for one in found.libraries if Path(one.name).name.startswith(WHOLE)]
+    if cut := [Path(one.name).name for one in theirs if one.archs and _majors(one) <= mine]:
         raise Unsafe(
             f"{job.variant.id}: NVIDIA's own libraries were cut in this image: it is never published",
-            cause=f"{len(theirs)} of them hold code for {' '.join(map(str, job.variant.archs))} alone; their licence "
+            cause=f"code for {' '.join(map(str, job.variant.archs))} alone is in {', '.join(cut)}; their licence "
             "forbids to pass them on modified",
             do="build the image with ./inv build, which leaves them as they are",
         )
+
+
+def _majors(one: Audited) -> set[int]:
+    return {int(name.removeprefix("PTX ").partition(".")[0]) for name in one.archs}
 
 
 def refuse_unproven(job: Job, record: Record) -> None:

@@ -107,26 +107,6 @@ class Cosign:
                 where=str(key),
             ) from error
 
-    def signed(self, repository: str, digest: str, public: Path) -> bool:
-        """Whether a signature of this key is on it already."""
-        try:
-            self.verify(repository, digest, public)
-        except Unsafe:
-            return False
-        return True
-
-    def public_key(self, key: Path) -> str:
-        """The public half of a key, as PEM."""
-        try:
-            told = process.run(
-                [self._program, "public-key", "--key", str(key)], env=self._environment, timeout=_SECONDS
-            )
-        except process.ProcessFailed as error:
-            raise UsageError(
-                f"cosign cannot use the key {key}", cause=_last(error), do=f"see the path and {PASSWORD}"
-            ) from error
-        return told.out
-
     def _run(self, verb: str, how: Sequence[str], repository: str, digest: str) -> None:
         argv = [self._program, verb, *how]
         if is_loopback(repository.partition("/")[0]):

@@ -156,6 +156,6 @@ class Stall:
         """Take the images of this stall from the engine."""
         for facts in self.engine.images():
             for name in (*facts.tags, *facts.digests):
-                if self.root.name in name or (repository_host and name.startswith(repository_host)):
+                if self.root.name in name or name.startswith(("test/pulled", repository_host or "test/pulled")):
                     self.engine.untag(name, force=True)
         shutil.rmtree(self.root, ignore_errors=True)

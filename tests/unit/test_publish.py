@@ -123,9 +123,10 @@ def test_cut_libraries_of_nvidias_are_refused(tmp_path: Path, name: str, archs: 
     (site / "nvidia/cublas/lib").mkdir(parents=True)
     (site / "torch/lib").mkdir(parents=True)
     (site / "nvidia/cublas/lib/libcublasLt.so.12").write_bytes(library([sm(*archs)]))
+    (site / "nvidia/cublas/lib/libcufft.so.11").write_bytes(library([sm(52)]))  # an empty shell of another card
     (site / "torch/lib/libtorch_cuda.so").write_bytes(library([sm(75)]))
     found = auditing.audit("image", read_folder(tmp_path))
-    assert len(found.libraries) == 2
+    assert len(found.libraries) == 3
     if not refused:
         checks.refuse_cut_nvidia(matrix(), job(name), found)
         return
