@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,13 @@ class Advice:
     choice: Choice | None = None
 
 
-def advise(facts: Facts, matrix: Matrix, variants: Variants, locked: Mapping[str, bool]) -> Advice:
-    """The image of this machine's cards and driver; where no card gets one, what helps instead."""
+def advise(
+    facts: Facts, matrix: Matrix, variants: Variants, locked: Mapping[str, bool], repository: str = ""
+) -> Advice:
+    """The image of this machine's cards and driver; where no card gets one, what helps instead.
+
+    ``repository`` is where published images may be pulled from; "" where none is named: then they are built.
+    """
     machine = facts.cards
     if isinstance(machine, Unknown) or not machine.cards:
         return Advice(_WITHOUT, "./inv build --only 'cpu*'")
@@ -38,6 +44,8 @@ def advise(facts: Facts, matrix: Matrix, variants: Variants, locked: Mapping[str
     lines = tuple(choice_lines(choice))
     if not choice.picks:
         return Advice((*lines, *_WITHOUT), "./inv build --only 'cpu*'", choice)
+    if repository:
+        return Advice(lines, f"./inv pull --from {shlex.quote(repository)}", choice)
     chosen = " ".join(f"--only '{pick.variant.id}'" for pick in choice.picks)
     return Advice(lines, f"./inv build {chosen} --gpus all", choice)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,9 +40,14 @@ def doctor(
     json: bool,
     report: Report,
 ) -> None:
-    """Look at this machine and say how it is. Raises CheckFailed where something is wrong."""
-    facts = gather(root, registry_hosts(matrix, repositories))
-    found, advice = findings(facts, matrix), advise(facts, matrix, variants, locked)
+    """Look at this machine and say how it is. Raises CheckFailed where something is wrong.
+
+    The first of ``repositories`` that is no bare host, or $CARDSTOCK_REPOSITORY, is what would be pulled from.
+    """
+    named = [*repositories, *filter(None, [os.environ.get("CARDSTOCK_REPOSITORY")])]
+    facts = gather(root, registry_hosts(matrix, named))
+    found = findings(facts, matrix)
+    advice = advise(facts, matrix, variants, locked, next((name for name in named if "/" in name), ""))
     if json:
         print(json_module.dumps(as_json(found, advice), indent=1))
     else:

@@ -166,6 +166,8 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
     advice = advise(FACTS, matrix, variants, {})
     assert advice.command == "./inv build --only 'cu124-vllm0.8.5.post1-xformers-sm75' --gpus all"
     assert "RTX 2080 Ti" in advice.lines[0]
+    pulled = advise(FACTS, matrix, variants, {}, "ghcr.io/me/qwen")
+    assert (pulled.command, pulled.lines) == ("./inv pull --from ghcr.io/me/qwen", advice.lines)
 
 
 def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:
@@ -186,6 +188,7 @@ def test_without_a_card_it_says_what_can_be_done(matrix: Matrix, variants: Varia
 
 def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, matrix: Matrix, variants: Variants, as_data: bool) -> str:
     monkeypatch.setattr(command, "gather", lambda root, hosts: facts)
+    monkeypatch.delenv("CARDSTOCK_REPOSITORY", raising=False)
     err = io.StringIO()
     command.doctor(ROOT, matrix, variants, {}, [], as_data, Report(io.StringIO(), err))
     return err.getvalue()
@@ -208,6 +211,22 @@ def test_something_wrong_is_a_failed_check(
     assert told["ok"] is False
     assert [one["name"] for one in told["checks"] if one["state"] == "wrong"] == ["GPU runtime"]
     assert told["command"].startswith("./inv build")
+
+
+def test_a_named_repository_is_asked_and_pulled_from(
+    monkeypatch: pytest.MonkeyPatch, matrix: Matrix, variants: Variants, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def gathered(root: Path, hosts: list[str]) -> Facts:
+        asked.extend(hosts)
+        return FACTS
+
+    monkeypatch.setattr(command, "gather", gathered)
+    monkeypatch.setenv("CARDSTOCK_REPOSITORY", "r.example/team/qwen")
+    command.doctor(ROOT, matrix, variants, {}, ["localhost:5000"], True, Report(io.StringIO(), io.StringIO()))
+    assert asked == ["registry-1.docker.io", "localhost:5000", "r.example"]
+    assert json.loads(capsys.readouterr().out)["command"] == "./inv pull --from r.example/team/qwen"
 
 
 def test_hosts_of_bases_and_of_named_repositories(matrix: Matrix) -> None:
