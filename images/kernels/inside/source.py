@@ -38,16 +38,9 @@ def obtain(
     """
     allowed = locked_hashes(lock)
     keep.mkdir(parents=True, exist_ok=True)
-    stem = f"{re.sub(r'[-_.]+', '_', package)}-{version}"
     if given is None:
-        kept = [
-            path
-            for path in sorted(keep.glob("*.tar.gz"))
-            if path.name.replace("-", "_") == f"{stem}.tar.gz".replace("-", "_")
-        ]
-        given = next((path for path in kept if allowed and digest(path) in allowed), None) or fetch(
-            package, version, lock, keep, env
-        )
+        kept = (path for path in sorted(keep.glob("*.tar.gz")) if digest(path) in allowed)
+        given = next(kept, None) or fetch(package, version, lock, keep, env)
     if allowed and digest(given) not in allowed:
         raise Failure(f"{given.name} has sha256 {digest(given)}, which the lock does not allow", REFUSED)
     return given
