@@ -16,6 +16,7 @@ from images import process
 from images.audit_target import Chunks, audit_container, audit_image, audit_target
 from images.bench_audit import cuobjdump
 from images.bench_stages import VARIABLE
+from images.checkout import Checkout
 from images.device_code.elf import MAGIC
 from images.device_code.fatbin import PTX, SASS, Library, read
 from images.device_code.sources import may_hold_code, read_folder
@@ -101,7 +102,8 @@ def owned_by_nvidia(name: str) -> bool:
 
 @pytest.mark.timeout(1200)
 def test_every_entry_of_built_images_agrees_with_cuobjdump(engine: Engine, oracle: Path, tmp_path: Path) -> None:
-    names = [facts.tags[0] for facts in engine.images() if facts.tags and ":cu124-" in facts.tags[0]][:2]
+    own = f"{Checkout(Path(__file__).parents[2]).matrix().image}:cu124-"  # other tests make stand-ins with such tags
+    names = [facts.tags[0] for facts in engine.images() if facts.tags and facts.tags[0].startswith(own)][:2]
     if not names:
         pytest.skip("this engine has no image of the cu124 stack: entries were not compared")
     compared = 0

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from images.checkout import Checkout
 from images.engine import Engine, ImageFacts
-from images.labels import VARIANT
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -39,10 +39,11 @@ print(made.asm["cubin"][:4] == b"\\x7fELF")
 
 
 def built(engine: Engine, variant: str) -> ImageFacts:
-    images = [facts for facts in engine.images(f"{VARIANT}={variant}") if facts.tags]
-    if not images:
+    """The image under its own name: other tests give stand-ins the same labels."""
+    facts = engine.inspect(f"{Checkout(ROOT).matrix().image}:{variant}")
+    if facts is None:
         pytest.skip(f"this engine has no image of {variant}")
-    return images[0]
+    return facts
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
