@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,12 +48,17 @@ def runner(engine: Engine, registry: RealRegistry, keys: Path) -> Iterator[Runne
         REPO: f"{registry.host}/Team/qwen",
         "inputs.repo": f"{registry.host}/Team/qwen",
         "vars.CARDSTOCK_SIGN || '--keyless'": f"--key={keys / 'cosign.key'}",
+        "vars.CARDSTOCK_ZSTD": "yes" if shutil.which("zstd") else "",  # minutes sooner than gzip
         "startsWith(env.REPO, 'ghcr.io/')": "false",
         "startsWith(inputs.repo, 'ghcr.io/')": "false",
         "runner.environment == 'github-hosted'": "false",
     }
     with tempfile.TemporaryDirectory(prefix="cardstock-checkout-") as folder:
         yield Runner(cloned(ROOT, Path(folder) / "cardstock"), known)
+    for facts in engine.images():
+        for name in facts.digests:
+            if name.startswith(registry.host):
+                engine.untag(name)
 
 
 @pytest.mark.timeout(3600)
