@@ -165,17 +165,30 @@ def publish(
         "from": "the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)",
         "name": "the image of this tag instead, such as a variant's id",
         "verify-key": "a public key (cosign.pub) that the catalogue and the image must be signed by",
+        "verify-identity": "a regular expression on the CI workflow that must have signed them instead",
         "save": "write the catalogue to this file",
         "offline": "use a saved catalogue; asks and pulls nothing",
         "dry-run": "find and verify, pull nothing",
     },
 )
 def pull(
-    c, card, driver="", from_="", name="", verify_key="", save="", offline="", dry_run=False, json=False, debug=False
+    c,
+    card,
+    driver="",
+    from_="",
+    name="",
+    verify_key="",
+    verify_identity="",
+    save="",
+    offline="",
+    dry_run=False,
+    json=False,
+    debug=False,
 ):
     """The published image for a card: found, verified, pulled by digest; prints the command that runs it."""
-    found = {"cards": card, "driver": driver, "source": from_, "name": name, "key": verify_key, "save": save}
-    commands.run(partial(commands.pull, **found, offline=offline, dry_run=dry_run, json=json), debug)
+    found = {"cards": card, "driver": driver, "source": from_, "name": name, "save": save, "offline": offline}
+    signed = {"key": verify_key, "identity": verify_identity}
+    commands.run(partial(commands.pull, **found, **signed, dry_run=dry_run, json=json), debug)
 
 
 @task(
@@ -195,6 +208,26 @@ def audit(c, target, arch, json=False, record=False, debug=False):
 def cards(c, card, driver="", json=False, debug=False):
     """Which image each card should have, or why none; the cards of this machine."""
     commands.run(lambda: commands.cards(card, driver, json), debug)
+
+
+@task(
+    iterable=["card"],
+    help=JSON
+    | {
+        "model": "3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder",
+        "card": "a card's name; without it the cards of this machine",
+        "count": "cards of that name in each machine",
+        "nodes": "machines",
+        "driver": "their driver, such as 535.104",
+        "variant": "this image instead of the card's own",
+        "tp": "this tensor parallel size",
+        "pp": "this pipeline parallel size",
+    },
+)
+def fit(c, model, card, count=0, nodes=1, driver="", variant="", tp=0, pp=0, json=False, debug=False):
+    """How a model is served on cards: settings with reasons, memory line by line; or why it cannot be."""
+    rest = {"count": count, "nodes": nodes, "driver": driver, "variant": variant, "tp": tp, "pp": pp}
+    commands.run(lambda: commands.fit(model, card, json, **rest), debug)
 
 
 @task(iterable=["registry"], help=JSON | {"registry": "also see whether this registry (or repository) answers"})

@@ -6,15 +6,16 @@ Whatever breaks on the way, no tag names anything unproven, and old tags stay as
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from images import provenance, sbom
 from images import publish_checks as checks
 from images import push as pushing
-from images import sbom
 from images.arch import join_sm, parse_arch
 from images.artifact import Part
 from images.audit_target import audit_image
@@ -168,11 +169,8 @@ def _publish_one(press: Press, job: Job, revision: str) -> Image:
     reference = f"{press.repository.name}@{pushed.digest}"
     _take(press, reference, pushed)
     record = _proven(press, job, reference)
-    with press.report.step("bill of materials"):
-        _attach_sbom(press, job, facts, pushed, reference)
-    if press.keys is not None:
-        with press.report.step("sign"):
-            press.keys.cosign.sign(press.repository.name, pushed.digest, press.keys.private)
+    with press.report.step("bill of materials, provenance, signature"):
+        _say_what_it_is(press, job, facts, pushed, revision)
     image = make_image(job, facts, pushed, record, revision, press.packing)
     names = moving_tags(press.matrix, press.variants, job.variant)
     _name(press, image, pushed, names)
@@ -203,12 +201,25 @@ def _proven(press: Press, job: Job, reference: str) -> Record:
     return record
 
 
-def _attach_sbom(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, reference: str) -> None:
-    bill = sbom.make(job.variant.id, pushed.digest, sbom.read(press.engine, reference), facts.created)
-    with tempfile.TemporaryDirectory(prefix="cardstock-sbom-") as folder:
-        file = Path(folder, sbom.FILE)
-        file.write_text(bill, encoding="utf-8")
-        attach(press.repository, pushed.digest, sbom.KIND, Part(file, sbom.KIND))
+def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, revision: str) -> None:
+    """Hang the bill of materials and the provenance on the image; sign both, and it, if anything is signed."""
+    repository, digest = press.repository, pushed.digest
+    packages = sbom.read(press.engine, f"{repository.name}@{digest}")
+    created = facts.labels["org.opencontainers.image.created"]
+    builder = provenance.builder_of(os.environ)
+    with tempfile.TemporaryDirectory(prefix="cardstock-attached-") as folder:
+        bill, origin, whole = (Path(folder, name) for name in (sbom.FILE, "predicate.json", provenance.FILE))
+        bill.write_text(sbom.make(job.variant.id, digest, packages, created), encoding="utf-8")
+        predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder)
+        origin.write_text(predicate, encoding="utf-8")
+        whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
+        attach(repository, digest, sbom.KIND, Part(bill, sbom.KIND))
+        attach(repository, digest, provenance.STATEMENT, Part(whole, provenance.STATEMENT))
+        if press.keys is not None:
+            cosign, key = press.keys.cosign, press.keys.private
+            cosign.attest(repository.name, digest, "cyclonedx", bill, key)
+            cosign.attest(repository.name, digest, "slsaprovenance1", origin, key)
+            cosign.sign(repository.name, digest, key)
 
 
 def make_image(job: Job, facts: ImageFacts, pushed: Pushed, record: Record, revision: str, packing: Packing) -> Image:

@@ -62,8 +62,8 @@ def verify(repository: Repository, image: Image, keys: Keys | None) -> None:
 
     Raises Unsafe for what is not as the catalogue says, RegistryFailure where the registry does not answer.
     """
-    if keys is not None and keys.public is not None:
-        keys.cosign.verify(repository.name, image.digest, keys.public)
+    if keys is not None and keys.signer is not None:
+        keys.cosign.verify(repository.name, image.digest, keys.signer)
     check_image(repository, image)
 
 

@@ -22,20 +22,24 @@ from images.registry import Repository
 from images.report import Report
 from images.resolve import Found, Resolved, by_name, refuse_all, resolve
 from images.shelf import Keys
-from images.sign import Cosign, find_cosign
+from images.sign import Cosign, Identity, find_cosign
 from images.site import read_site
 from images.variants import Variants
 
 
 @dataclass(frozen=True)
 class Words:
-    """What was typed. ``offline`` is a saved catalogue's file: nothing is asked, nothing pulled; ``save`` saves one."""
+    """What was typed. ``key`` or ``identity`` say who must have signed.
+
+    ``offline`` is a saved catalogue's file: nothing is asked, nothing pulled; ``save`` saves one.
+    """
 
     cards: Sequence[str] = ()
     driver: str = ""
     source: str = ""
     name: str = ""
     key: str = ""
+    identity: str = ""
     offline: str = ""
     save: str = ""
     dry_run: bool = False
@@ -76,10 +80,13 @@ def _only_told(words: Words) -> bool:
 
 
 def _keys(words: Words, report: Report) -> Keys | None:
-    if not words.key:
-        report.line("signatures are not verified: no --verify-key")
+    if words.key and words.identity:
+        raise UsageError("--verify-key and --verify-identity exclude each other", do="name one")
+    if not words.key and not words.identity:
+        report.line("signatures are not verified: no --verify-key, no --verify-identity")
         return None
-    return Keys(Cosign(find_cosign(say=report.line)), public=Path(words.key).expanduser())
+    signer = Path(words.key).expanduser() if words.key else Identity(words.identity)
+    return Keys(Cosign(find_cosign(say=report.line)), signer=signer)
 
 
 def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report) -> Catalogue:

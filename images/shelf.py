@@ -19,7 +19,7 @@ from images.catalogue import FILE, KIND, TAG, Catalogue, Image, check_labels, re
 from images.errors import RegistryFailure, Unsafe
 from images.oci_image import read_blob, read_image
 from images.registry import INDEX, Manifest, Repository
-from images.sign import Cosign
+from images.sign import Cosign, Identity
 
 JSON = "application/json"
 # Two publishers that meet: each round one of them gets through.
@@ -28,11 +28,11 @@ _ROUNDS = 5
 
 @dataclass(frozen=True)
 class Keys:
-    """How to sign and what to verify with: cosign, the private key (None: the identity of a CI job), the public one."""
+    """How to sign and verify: cosign, a private key (None: this CI job's identity), and who must have signed."""
 
     cosign: Cosign
     private: Path | None = None
-    public: Path | None = None
+    signer: Path | Identity | None = None
 
 
 def now() -> str:
@@ -48,14 +48,14 @@ def empty() -> Catalogue:
 def fetch_catalogue(repository: Repository, keys: Keys | None = None) -> tuple[Catalogue | None, str]:
     """The catalogue and its digest; None and "" where the repository has none.
 
-    With a public key its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
+    With a signer its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
     """
     found = artifact.look(repository, TAG, KIND)
     if found is None:
         return None, ""
     where = f"{repository.name}:{TAG}"
-    if keys is not None and keys.public is not None:
-        keys.cosign.verify(repository.name, found.digest, keys.public)
+    if keys is not None and keys.signer is not None:
+        keys.cosign.verify(repository.name, found.digest, keys.signer)
     if FILE not in found.files:
         raise Unsafe("the catalogue cannot be trusted", cause=f"it holds no {FILE}", where=where)
     return read_catalogue(read_blob(repository, found.files[FILE]), where), found.digest

@@ -1,4 +1,4 @@
-"""Signatures with cosign: made by key (or without one, by an identity, in CI), and verified by key.
+"""Signatures with cosign: made by key (or without one, by an identity, in CI), and verified by either.
 
 cosign runs as a process; where there is none, it is taken from Debian's package, as the embedded engine's parts are. A
 key signs without the public transparency log: an image of a private registry is nobody else's business.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from images import debian, process
@@ -49,6 +50,14 @@ def find_cosign(layout: Layout | None = None, say: Say = lambda _: None) -> str:
     return str(program)
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Who signed without a key: a regular expression on the identity (a workflow's URL), and who vouched for it."""
+
+    pattern: str
+    issuer: str = "https://token.actions.githubusercontent.com"
+
+
 class Cosign:
     """Signs and verifies what a repository has by digest. ``environment`` is added to this process's own."""
 
@@ -62,7 +71,18 @@ class Cosign:
         The key's password is that of $COSIGN_PASSWORD. Raises UsageError for a key that cannot be used, RegistryFailure
         when the signature cannot be written.
         """
-        how = ["--yes"]
+        self._sign("sign", [], repository, digest, key)
+
+    def attest(self, repository: str, digest: str, kind: str, predicate: Path, key: Path | None) -> None:
+        """Sign what a file says of ``repository@digest`` ("cyclonedx", "slsaprovenance1"), as `sign` does.
+
+        Said again, it takes the place of what was said before.
+        """
+        how = ["--type", kind, "--predicate", str(predicate), "--replace"]
+        self._sign("attest", how, repository, digest, key)
+
+    def _sign(self, verb: str, more: Sequence[str], repository: str, digest: str, key: Path | None) -> None:
+        how = ["--yes", *more]
         if key is not None:
             if PASSWORD not in self._environment and PASSWORD not in os.environ:
                 raise UsageError(
@@ -70,7 +90,7 @@ class Cosign:
                 )
             how += ["--key", str(key), "--tlog-upload=false"]
         try:
-            self._run("sign", how, repository, digest)
+            self._run(verb, how, repository, digest)
         except process.ProcessFailed as error:
             if "decrypt" in error.tail or "reading key" in error.tail or "no such file" in error.tail:
                 raise UsageError(
@@ -82,14 +102,17 @@ class Cosign:
                 do="see that the registry answers and that this login may write; run the same again",
             ) from error
 
-    def verify(self, repository: str, digest: str, key: Path) -> None:
-        """Hold ``repository@digest`` against a public key.
+    def verify(self, repository: str, digest: str, signer: Path | Identity) -> None:
+        """Hold ``repository@digest`` against a public key, or an identity.
 
-        Raises Unsafe where no signature of this key is on it, RegistryFailure where that cannot be found out.
+        Raises Unsafe where no signature of this signer is on it, RegistryFailure where that cannot be found out.
         """
-        if not key.is_file():
-            raise UsageError(f"there is no key {key}", do="give the public key's file (cosign.pub)")
-        how = ["--key", str(key), "--insecure-ignore-tlog=true"]
+        if isinstance(signer, Identity):
+            how = ["--certificate-identity-regexp", signer.pattern, "--certificate-oidc-issuer", signer.issuer]
+        elif signer.is_file():
+            how = ["--key", str(signer), "--insecure-ignore-tlog=true"]
+        else:
+            raise UsageError(f"there is no key {signer}", do="give the public key's file (cosign.pub)")
         try:
             self._run("verify", how, repository, digest)
         except process.ProcessFailed as error:
@@ -101,10 +124,10 @@ class Cosign:
                     do="see that it answers, then run the same again",
                 ) from error
             raise Unsafe(
-                f"{repository}@{digest} is not signed by this key",
+                f"{repository}@{digest} is not signed by this signer",
                 cause=said,
-                do="do not use it; or see that the key is the publisher's",
-                where=str(key),
+                do="do not use it; or see that it is the publisher's",
+                where=str(signer.pattern if isinstance(signer, Identity) else signer),
             ) from error
 
     def _run(self, verb: str, how: Sequence[str], repository: str, digest: str) -> None:

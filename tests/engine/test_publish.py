@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -141,7 +142,8 @@ def test_from_a_build_to_another_machine_signed(
         "catalogue": fetch_catalogue(Repository(repository))[1],
     }
     for image in (cpu, sdpa, sm75):
-        keys.cosign.verify(repository, image.digest, keys.public)  # type: ignore[arg-type]
+        assert keys.signer is not None
+        keys.cosign.verify(repository, image.digest, keys.signer)
     assert cpu.layers[0] == sdpa.layers[0] == sm75.layers[0]  # shared, so told and pulled once
     local = pull(empty_engine, repository, "RTX 2080 Ti", "535.104", keys)
     facts = empty_engine.inspect(local)
@@ -168,15 +170,22 @@ def test_zstd_layers_go_round(stall: Stall, repository: str, empty_engine: Engin
     assert pull(empty_engine, repository, "Tesla T4", "550.54.14") == f"test/pulled:{SM75_SDPA}"
 
 
-def test_a_bill_of_materials_hangs_on_the_image(stall: Stall, repository: str) -> None:
-    (image,) = stall.publish(repository, SM75)
+def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
+    stall: Stall, repository: str, keys: Keys
+) -> None:
+    (image,) = stall.publish(repository, SM75, keys=keys)
     shop = Repository(repository)
     index = shop.manifest(image.digest.replace(":", "-"))
     assert index is not None
-    attached = shop.manifest(index.content["manifests"][0]["digest"])
-    assert attached is not None
-    assert attached.content["subject"]["digest"] == image.digest
-    assert attached.content["artifactType"] == "application/vnd.cyclonedx+json"
+    attached = {one["artifactType"]: shop.manifest(one["digest"]) for one in index.content["manifests"]}
+    assert set(attached) == {"application/vnd.cyclonedx+json", "application/vnd.in-toto+json"}
+    assert all(one and one.content["subject"]["digest"] == image.digest for one in attached.values())
+    for kind in ("cyclonedx", "slsaprovenance1"):
+        how = ["--type", kind, "--key", str(keys.signer), "--insecure-ignore-tlog=true", "--allow-http-registry"]
+        told = process.run([find_cosign(), "verify-attestation", *how, f"{repository}@{image.digest}"])
+        said = json.loads(base64.b64decode(json.loads(told.out)["payload"]))
+        assert said["subject"][0]["digest"]["sha256"] == image.digest[7:]
+    assert said["predicate"]["buildDefinition"]["internalParameters"]["inputs"]["sha256"] == image.input
 
 
 def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, keys: Keys) -> None:
@@ -280,7 +289,7 @@ def test_what_another_key_signed_is_refused(
     stall: Stall, repository: str, keys: Keys, engine: Engine, tmp_path: Path
 ) -> None:
     image = published(stall, repository)
-    with pytest.raises(Unsafe, match="is not signed by this key"):
+    with pytest.raises(Unsafe, match="is not signed by this signer"):
         pull(engine, repository, "RTX 2080 Ti", "535.104", keys)
     program = find_cosign()
     process.run([program, "generate-key-pair"], cwd=tmp_path, env={PASSWORD: "x"})
@@ -288,7 +297,7 @@ def test_what_another_key_signed_is_refused(
     _, digest = fetch_catalogue(Repository(repository))
     for one in (digest, image.digest):
         stranger.cosign.sign(repository, one, stranger.private)
-    with pytest.raises(Unsafe, match="is not signed by this key"):
+    with pytest.raises(Unsafe, match="is not signed by this signer"):
         pull(engine, repository, "RTX 2080 Ti", "535.104", keys)
     pull(engine, repository, "RTX 2080 Ti", "535.104", stranger)
 
