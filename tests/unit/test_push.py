@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -75,6 +76,15 @@ def test_an_image_is_pushed_by_digest_and_no_tag_is_written(place: Place) -> Non
     unpacked = [zlib.decompress(place.shelf.blobs[layer.digest], 31) for layer in pushed.layers]
     assert tuple(unpacked) == LAYERS
     assert [layer.unpacked for layer in pushed.layers] == [len(layer) for layer in LAYERS]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4 << 20, (9 << 20) + 5])
+def test_layers_of_any_size_come_back(place: Place, size: int) -> None:
+    layer = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    pushed = place.push(Saved((layer,)))
+    packed = place.shelf.blobs[pushed.layers[0].digest]
+    assert gzip.decompress(packed) == layer
+    assert packed[4:8] == b"\0" * 4  # no time
 
 
 def test_the_same_image_has_the_same_digest_and_is_not_saved_again(place: Place, tmp_path: Path) -> None:
