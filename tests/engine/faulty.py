@@ -18,8 +18,8 @@ _PIECE = 1 << 16
 class Fault:
     """What to do wrong with the next request whose "METHOD /path" holds ``on``.
 
-    ``kind``: a status; "reset" (no answer), "cut" (half a body), "slow" (a body in drops), "lie" (one bit is another),
-    or a function to call before the request goes on.
+    ``kind``: a status; "reset" (no answer), "cut" (half a body), "short" (half of it, said to be all), "slow" (a body in
+    drops), "lie" (one bit is another), or a function to call before the request goes on.
     """
 
     on: str
@@ -94,12 +94,17 @@ class _Handler(BaseHTTPRequestHandler):
         if chunked:
             connection.send(b"0\r\n\r\n")
         told = connection.getresponse()
+        body = told.read() if self.command != "HEAD" else b""
+        if kind == "short":
+            body = body[: len(body) // 2]
         self.send_response(told.status)
         for name, value in told.getheaders():
+            if name.lower() == "content-length" and kind == "short":
+                value = str(len(body))
             if name.lower() not in _HOP:
                 self.send_header(name, value)
         self.end_headers()
-        self._answer(told, kind)
+        self._answer(body, kind)
         connection.close()
 
     def _body(self, length: int) -> Iterator[bytes]:
@@ -116,8 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
 
-    def _answer(self, told: http.client.HTTPResponse, kind: str) -> None:
-        body = told.read() if self.command != "HEAD" else b""
+    def _answer(self, body: bytes, kind: str) -> None:
         if kind == "lie" and body:
             body = bytes([body[0] ^ 1]) + body[1:]
         if kind == "cut":
