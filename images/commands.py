@@ -366,6 +366,16 @@ def cards(names: Sequence[str], driver: str, json: bool) -> None:
     cards_command(matrix, make_variants(matrix), names, driver, locked, json, Report())
 
 
+def fit(model: str, cards: Sequence[str], json: bool, **rest: Any) -> None:
+    """`invoke fit`; ``rest`` are the other fields of FitWords."""
+    from images.fit.words import FitWords, fit_command
+
+    words = FitWords(model, cards, **rest)
+    matrix = CHECKOUT.matrix()
+    locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
+    fit_command(matrix, make_variants(matrix), words, locked, json, Report())
+
+
 def doctor(registries: Sequence[str], json: bool) -> None:
     """`invoke doctor`."""
     from images.doctor.command import doctor as look

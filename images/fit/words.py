@@ -1,0 +1,234 @@
+"""`invoke fit`: words to an Ask, a Fit to lines or JSON."""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from images.arch import Arch
+from images.cards.choose import choose
+from images.cards.data import Card, all_cards
+from images.cards.names import resolve
+from images.drivers import Driver, parse_driver
+from images.errors import NoImageFits, NothingSelected, UsageError
+from images.fit.choose import Ask, Fit, fit
+from images.fit.model import Model, from_config, named
+from images.fit.nearest import nearest
+from images.fit.room import GIB, sold_bytes, usable
+from images.fit.settings import choices, commands, environment, flags, pixels, shm_gigabytes
+from images.matrix import Matrix
+from images.nearest import nearest as nearest_word
+from images.nvml import LocalCard, Machine, read_machine
+from images.report import Report
+from images.variants import Variant, Variants
+
+
+@dataclass(frozen=True)
+class FitWords:
+    """What was typed. ``count`` 0: each card named once, or every card of this machine."""
+
+    model: str
+    cards: Sequence[str] = ()
+    count: int = 0
+    nodes: int = 1
+    driver: str = ""
+    variant: str = ""
+    tp: int = 0
+    pp: int = 0
+
+
+@dataclass(frozen=True)
+class _Hardware:
+    cards: tuple[Card, ...]
+    usable: int
+    driver: Driver | None
+
+
+def fit_command(
+    matrix: Matrix,
+    variants: Variants,
+    words: FitWords,
+    locked: Mapping[str, bool],
+    json: bool,
+    report: Report,
+    machine: Machine | None = None,
+) -> None:
+    """Print how it is served, or raise why it cannot be: NoImageFits with the nearest that can, UsageError for words.
+
+    ``machine`` stands in for this one.
+    """
+    model = read_model(words.model)
+    hardware = _hardware(words, machine, report)
+    variant = _variant(matrix, variants, words, hardware, locked)
+    ask = _ask(words, model, hardware, variant)
+    try:
+        found = fit(ask)
+    except NoImageFits as error:
+        raise _with_nearest(error, ask) from error
+    folder = str(Path(words.model).expanduser().resolve()) if Path(words.model).expanduser().is_dir() else ""
+    lines = commands(found, matrix.image, folder)
+    if json:
+        print(json_module.dumps(fit_json(found, lines), indent=1))
+    else:
+        print("\n".join(fit_lines(found)))
+        for line in lines:
+            report.next_command(line)
+
+
+def read_model(text: str) -> Model:
+    """A name such as 7b-awq, a repository's name, a folder, or a config.json.
+
+    Raises UsageError for an unknown name, a folder without config.json, and a file that is not one.
+    """
+    if model := named(text):
+        return model
+    path = Path(text).expanduser()
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        what = f"{path.parent} holds no config.json" if path.name == "config.json" else f"no model is called {text!r}"
+        raise UsageError(what, do="3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder")
+    try:
+        data = json_module.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON", cause=str(error), do="download the model's config.json anew") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds no settings", do="download the model's config.json anew")
+    return from_config(data, str(path.parent))
+
+
+def _hardware(words: FitWords, machine: Machine | None, report: Report) -> _Hardware:
+    driver = parse_driver(words.driver) if words.driver else None
+    if words.cards:
+        found = []
+        for name in (part.strip() for text in words.cards for part in text.split(",")):
+            match = resolve(name, all_cards())
+            report.line(f"{name}: {match.card.name}, compute capability {match.card.arch}, {match.card.memory:g} GB")
+            found.append(match.card)
+        if any(not card.memory for card in found):
+            raise NoImageFits(f"the memory of {found[0].name} is not known", do="say a card of its family with memory")
+        return _Hardware(tuple(found), min(usable(sold_bytes(card)) for card in found), driver)
+    here = machine or read_machine()
+    if not here.cards:
+        raise NoImageFits(
+            "this machine has no card to fit a model to", cause=here.why, do="name one: --card 'RTX 2080 Ti'"
+        )
+    report.line(f"this machine: driver {here.driver}, {', '.join(card.name for card in here.cards)}")
+    driver = driver or parse_driver(here.driver)
+    return _Hardware(here.as_cards(), min(usable(_bytes(card)) for card in here.cards), driver)
+
+
+def _bytes(card: LocalCard) -> int:
+    return max((part.memory for part in card.slices), default=card.memory)
+
+
+def _variant(
+    matrix: Matrix, variants: Variants, words: FitWords, hardware: _Hardware, locked: Mapping[str, bool]
+) -> Variant:
+    if words.variant:
+        if words.variant not in variants.valid:
+            raise NothingSelected(
+                f"there is no variant {words.variant}",
+                do=f"nearest id: {nearest_word(words.variant, variants.valid)}. All ids: ./inv plan --all",
+            )
+        return variants.valid[words.variant]
+    choice = choose(matrix, variants, hardware.cards, hardware.driver, locked)
+    if choice.refusals:
+        raise choice.refusals[0].why
+    if len(choice.picks) > 1:
+        raise NoImageFits(
+            "no image serves these cards together",
+            cause="; ".join(f"{pick.cards[0].name}: {pick.variant.id}" for pick in choice.picks),
+            do="fit each kind by itself: --card NAME --count N",
+        )
+    return choice.picks[0].variant
+
+
+def _ask(words: FitWords, model: Model, hardware: _Hardware, variant: Variant) -> Ask:
+    names = list(dict.fromkeys(card.name for card in hardware.cards))
+    least: Arch = min(card.arch for card in hardware.cards)
+    count = len(hardware.cards)
+    if words.count:
+        count = words.count if len(names) == 1 else count * words.count
+    return Ask(
+        model,
+        variant,
+        " and ".join(names),
+        least,
+        hardware.usable,
+        count,
+        words.nodes,
+        hardware.driver,
+        words.tp,
+        words.pp,
+    )
+
+
+def _with_nearest(error: NoImageFits, ask: Ask) -> NoImageFits:
+    others = [_typed(other) for other in nearest(ask)]
+    if not others:
+        return error
+    do = f"{error.do}; what fits: {' or '.join(others)}"
+    return NoImageFits(error.what, cause=error.cause, do=do, where=error.where)
+
+
+def _typed(ask: Ask) -> str:
+    words = ["./inv", "fit", "--model", ask.model.source if ask.model.shape.name == "model" else ask.model.name]
+    words += ["--card", ask.card] + (["--count", str(ask.count)] if ask.count > 1 else [])
+    return shlex.join([*words, *(["--nodes", str(ask.nodes)] if ask.nodes > 1 else [])])
+
+
+def fit_lines(found: Fit) -> list[str]:
+    """For people: what on what, each choice in a sentence with its source, the sum of the fullest card."""
+    ask, total = found.ask, found.sum
+    out = [f"{ask.model.name} on {ask.cards}: {ask.variant.id}"]
+    if ask.model.shape.unverified:
+        out.append(f"  unverified: {ask.model.shape.unverified}")
+    out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in choices(found)]
+    out.append("memory of a card" if found.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
+    out += [f"  {line.bytes / GIB:7.2f} GiB  {line.name}: {line.why}" for line in total.lines]
+    out.append(f"  {total.used / GIB:7.2f} GiB  together, of {total.usable / GIB:.2f} GiB that a program can have")
+    return out
+
+
+def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
+    """For scripts."""
+    ask, load, split, total = found.ask, found.load, found.split, found.sum
+    least, most = pixels(found)
+    return {
+        "model": ask.model.name,
+        "unverified": ask.model.shape.unverified,
+        "card": ask.card,
+        "arch": ask.arch.capability,
+        "count": ask.count,
+        "nodes": ask.nodes,
+        "variant": ask.variant.id,
+        "engine": found.engine.name,
+        "dtype": found.engine.dtype,
+        "kernel": found.engine.kernel,
+        "tensor_parallel_size": split.tp,
+        "pipeline_parallel_size": split.pp,
+        "max_model_len": load.length,
+        "max_num_seqs": load.seqs,
+        "images": load.images,
+        "video": load.video,
+        "image_tokens": load.image_tokens,
+        "min_pixels": least,
+        "max_pixels": most,
+        "gpu_memory_utilization": total.utilisation,
+        "enforce_eager": not load.graphs,
+        "shm_gb": shm_gigabytes(found),
+        "flags": flags(found),
+        "environment": environment(found),
+        "choices": [{"name": o.name, "value": o.value, "why": o.why, "source": o.source} for o in choices(found)],
+        "memory": {
+            "usable": total.usable,
+            "used": total.used,
+            "cache_tokens": total.tokens,
+            "lines": [{"name": line.name, "bytes": line.bytes, "why": line.why} for line in total.lines],
+        },
+        "commands": list(lines),
+    }
