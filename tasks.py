@@ -130,6 +130,7 @@ def smoke(c, arch, only, card, cuda="", attention="", all=False, image="", model
         "zstd": "layers as zstd (engines of 2023 and later) instead of gzip",
         "gpus": "prove on cards (all), also what is published already",
         "rollback": "move the moving tags back to the image before",
+        "dry-run": "say what is published and what would be, touch nothing",
     },
 )
 def publish(
@@ -147,12 +148,14 @@ def publish(
     gpus="",
     wheels="",
     rollback=False,
+    dry_run=False,
     json=False,
     debug=False,
 ):
     """Build, push by digest, prove, sign, and only then let tags and the catalogue name the images."""
     words = commands.Words(arch, cuda, attention, only, all, card)
-    how = {"to": to, "key": key, "keyless": keyless, "zstd": zstd, "gpus": gpus, "wheels": wheels, "json": json}
+    how = {"to": to, "key": key, "keyless": keyless, "zstd": zstd, "gpus": gpus, "wheels": wheels}
+    how |= {"dry_run": dry_run, "json": json}
     commands.run(partial(commands.publish, words, how, rollback=rollback), debug)
 
 

@@ -135,6 +135,18 @@ def publish(
     return out
 
 
+def tell(press: Press | Back, jobs: Sequence[Job]) -> None:
+    """What publishing would do with each job, and nothing else."""
+    catalogue, _ = fetch_catalogue(press.repository)
+    rows = []
+    for job in jobs:
+        tag = immutable_tag(job.variant.id, job.input_hash)
+        there = next((image for image in catalogue.images if image.tag == tag), None) if catalogue else None
+        state = "up to date" if there else "to publish" if job.state == "locked" else f"never: its stack is {job.state}"
+        rows.append([tag, state, there.told() if there else ""])
+    press.report.table(rows, ["tag", "state", "evidence"])
+
+
 def _prove_again(press: Press, job: Job, image: Image) -> Image:
     """New evidence for a published image, from its digest; a failure changes nothing but is told."""
     reference = f"{press.repository.name}@{image.digest}"

@@ -42,6 +42,7 @@ class Words:
     zstd: bool = False
     gpus: str = ""
     wheels: str = ""
+    dry_run: bool = False
     json: bool = False
 
 
@@ -72,6 +73,9 @@ def publish(checkout: Checkout, matrix: Matrix, variants: Variants, jobs: Sequen
     """Publish the images of these jobs, and print what is there now."""
     report, site = Report(), read_site(checkout.root, os.environ)
     target = repository(words.to, "--to", site, report)
+    if words.dry_run:
+        publishing.tell(publishing.Back(checkout, target, report), jobs)
+        return
     publish_checks.refuse_unlocked(jobs)
     publish_checks.clean_revision(checkout.root)
     signing = keys(words, report)
