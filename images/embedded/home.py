@@ -202,7 +202,7 @@ def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
     """daemon.json: all paths private, overlay2 without the containerd store (exports would compress)."""
     settings = {
         "bridge": layout.bridge,
-        "builder": {"gc": {"enabled": True, "defaultKeepStorage": f"{CACHE_BYTES // GB}GB"}},
+        "builder": {"gc": {"enabled": True, "policy": _collection()}},
         "data-root": str(layout.data),
         "exec-root": str(layout.exec),
         "features": {"containerd-snapshotter": False},
@@ -216,6 +216,16 @@ def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
         "storage-driver": "overlay2",
     }
     return json.dumps(settings, indent=1, sort_keys=True) + "\n"
+
+
+def _collection() -> list[dict[str, object]]:
+    """What BuildKit drops by itself: layers beyond their share, unshared ones first, and contexts.
+
+    Its own rules would drop cache mounts too, and with them the kernels' compiler cache, which bounds itself.
+    """
+    layers: dict[str, object] = {"filter": ["type=regular"], "keepStorage": f"{CACHE_BYTES // GB}GB"}
+    contexts: dict[str, object] = {"filter": ["type=source.local"], "keepStorage": f"{CACHE_BYTES // GB}GB"}
+    return [contexts, layers, layers | {"all": True}]
 
 
 def iptables_script(prefix: Path, flavour: str, tool: str) -> str:

@@ -61,7 +61,9 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
     assert config["features"] == {"containerd-snapshotter": False}
     assert config["bridge"] == layout.bridge
     assert config["mtu"] == 1400
-    keep = int(config["builder"]["gc"]["defaultKeepStorage"].removesuffix("GB")) * GB
+    rules = config["builder"]["gc"]["policy"]
+    assert {what for rule in rules for what in rule["filter"]} == {"type=regular", "type=source.local"}
+    keep = max(int(rule["keepStorage"].removesuffix("GB")) for rule in rules) * GB
     assert 0 < keep < embedded.LIMIT_BYTES <= 45 * GB
     assert json.loads(home.render_config(layout, mtu=1500, firewall=False))["iptables"] is False
 
