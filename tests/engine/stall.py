@@ -52,6 +52,7 @@ class Stall:
         self.err = io.StringIO()
         self.proofs: list[str] = []
         self.fails: set[str] = set()
+        self.card: str | None = None
         self.built: list[str] = []
         for name in ("dockerfiles/rootfs", "dockerfiles/locks", "dockerfiles/templates", "images/device_code"):
             (root / name).mkdir(parents=True)
@@ -127,8 +128,12 @@ class Stall:
         audit = Level(1, "audit", "failed" if bad else "passed", "no code" if bad else "", 0, {"audited archs": []})
         if not bad:
             audit = replace(audit, facts={"audited archs": [str(arch) for arch in job.variant.archs]})
-        levels = (audit, Level(2, "stack", "passed"), Level(4, "server", "not run", "no card"))
-        return Record(job.variant.id, reference, facts.id, NOW, None, None, self.engine.version, levels)
+        server = Level(4, "server", "not run", "no card")
+        if self.card:
+            server = Level(4, "server", "passed", facts={"device": self.card})
+        driver = "535.104.05" if self.card else None
+        levels = (audit, Level(2, "stack", "passed"), server)
+        return Record(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
     def press(self, repository: str, keys: Keys | None = None, packing: Packing = "gzip") -> Press:
         self.err = io.StringIO()
