@@ -25,11 +25,10 @@ def run_bake(
     log: Path,
     report: Report,
     *,
-    options: Sequence[str] = (),
     broke: str = "the build broke; nothing was tagged",
 ) -> None:
     """`docker buildx bake` of ``targets`` in ``root``, its output in ``log``. Raises CheckFailed, told as ``broke``."""
-    argv = ["docker", "buildx", "bake", "--progress=plain", *options]
+    argv = ["docker", "buildx", "bake", "--progress=plain"]
     argv += [word for file in files for word in ("-f", str(file))]
     log.parent.mkdir(parents=True, exist_ok=True)
     shown: set[str] = set()

@@ -142,8 +142,7 @@ def prepare(checkout: Checkout, report: Report) -> Bench:
     matrix, site = checkout.matrix(), read_site(checkout.root, os.environ)
     engine = cache(lambda: connect(say=report.line))
     arguments = {**build_arguments(os.environ), "CARDSTOCK_KERNEL_CACHE": CACHE}
-    options = ("--set", "*.no-cache-filter=kernels")
-    compiler = Compiler(checkout, matrix, engine, site, report, options, arguments)
+    compiler = Compiler(checkout, matrix, engine, site, report, arguments, fresh=True)
     states = lock_states(matrix, checkout.locks)
 
     def reuse(kernel: Kernel, folder: Path) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +34,8 @@ def build_arguments(environment: Mapping[str, str]) -> dict[str, str]:
 class Compiler:
     """Compiles in an engine's builder: ``engine`` is called when one is needed, for most wheels need none.
 
-    ``options`` are further words for bake, ``arguments`` build arguments.
+    ``arguments`` are build arguments. ``fresh``: compile even if the layer is cached. (`--no-cache` would not do: it
+    gives a step empty cache mounts; BuildKit 0.12.)
     """
 
     checkout: Checkout
@@ -40,8 +43,8 @@ class Compiler:
     engine: Callable[[], Engine]
     site: SiteSettings
     report: Report
-    options: tuple[str, ...] = ()
     arguments: Mapping[str, str] = field(default_factory=lambda: build_arguments(os.environ))
+    fresh: bool = False
 
     def check(self, kernels: Sequence[Kernel]) -> None:
         """Raise CardstockError where memory is too small, RegistryFailure where there is no compiler."""
@@ -56,7 +59,8 @@ class Compiler:
         with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
             secrets = supplies.compiler_secrets(Path(scratch), self.site, os.environ)
             override = Path(scratch, "override.json")
-            text = bake.kernel_override_file({kernel: str(folder)}, bake.Site(contexts, secrets), self.arguments)
+            machine = bake.Site((*contexts, *self._stamped(Path(scratch))), secrets)
+            text = bake.kernel_override_file({kernel: str(folder)}, machine, self.arguments)
             override.write_text(text, encoding="utf-8")
             with self.report.step(f"compile {kernel.id}"):
                 run_bake(
@@ -66,20 +70,28 @@ class Compiler:
                     self.engine().cli_env(),
                     log,
                     self.report,
-                    options=self.options,
                     broke=f"{kernel.package} {kernel.version} did not build; nothing was stored",
                 )
+
+    def _stamped(self, scratch: Path) -> tuple[tuple[str, str], ...]:
+        """For ``fresh``: the build's own program with one file more, so that its step is none that was run before."""
+        if not self.fresh:
+            return ()
+        copy = scratch / "inside"
+        shutil.copytree(self.checkout.root / bake.KERNEL_BUILD, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        (copy / "stamp").write_text(uuid.uuid4().hex, encoding="ascii")
+        return (("kernel-build", str(copy)),)
 
 
 def empty_cache(compiler: Compiler, name: str) -> None:
     """Empty a cache mount of the builder, by its name: whatever is compiled with it next is compiled cold."""
     contexts = supplies.named_contexts(compiler.matrix, (), compiler.engine(), compiler.site, compiler.report)
-    text = f"FROM base\nRUN --mount=type=cache,id={name},target=/cache find /cache -mindepth 1 -delete\n"
+    text = f"FROM base\nARG STAMP\nRUN --mount=type=cache,id={name},target=/cache find /cache -mindepth 1 -delete\n"
     target = {
         "context": bake.CONTEXT,
         "dockerfile-inline": text,
         "contexts": dict(contexts),
-        "no-cache": True,
+        "args": {"STAMP": uuid.uuid4().hex},
         "output": ["type=cacheonly"],
     }
     with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:

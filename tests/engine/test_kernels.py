@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from images.engine import Engine, connect
 from images.errors import CheckFailed, RegistryFailure, Unsafe
 from images.jobs import Job, make_job
 from images.kernels import remote
+from images.kernels.compiler import Compiler, empty_cache
 from images.kernels.kernel import Kernel
 from images.kernels.key import Key, key_of
 from images.kernels.store import Store
@@ -50,7 +52,8 @@ ENV CARDSTOCK_VARIANT={{ variant.id | quoted }}
 """
 KERNEL = """FROM base AS kernels
 COPY wheels/{{ kernel.id | arg }}/ /out/
-RUN --mount=type=cache,id=SALT,target=/count echo SALT >>/count/n && echo "runs: $(wc -l </count/n)" && COMMAND
+RUN --mount=type=cache,id=SALT,target=/count --mount=type=bind,from=kernel-build,target=/run/build \\
+    echo SALT >>/count/n && echo "runs: $(wc -l </count/n)" && COMMAND
 FROM scratch AS wheels
 COPY --from=kernels /out/ /
 """
@@ -136,6 +139,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of this test's own; the engine stays the one that is there."""
     monkeypatch.setenv("DOCKER_CONFIG", os.environ.get("DOCKER_CONFIG", str(tmp_path / "none")))
     monkeypatch.setenv("CARDSTOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(building, "disk_needed", lambda jobs: 0)  # these images take as good as nothing
     return tmp_path / "home"
 
 
@@ -341,3 +345,20 @@ def test_the_command_line_exports_what_pip_installs(
     assert [one["where"] for one in json.loads(inv("--list", "--json", "--wheels", wheels_at).out)] == ["registry"]
     bad = inv("--wheels", f"{registry.host}/Team")
     assert (bad.code, "is not a repository" in bad.err) == (6, True)
+
+
+def test_a_bench_compiles_again_with_the_cache_and_can_empty_it(make: Make) -> None:
+    yard = make()
+    compiler = Compiler(yard.checkout, yard.checkout.matrix(), lambda: yard.engine, SiteSettings(), Report())
+    yard.build(only=slice(1))
+    assert yard.runs == 1
+    again = replace(compiler, fresh=True)
+    for expected in (2, 3):  # counted in the cache
+        with Store(yard.root / "other").work() as folder:
+            again.compile(yard.kernel, folder)
+            assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".whl"]
+        assert yard.runs == expected
+    empty_cache(compiler, yard.root.name)
+    with Store(yard.root / "other").work() as folder:
+        again.compile(yard.kernel, folder)
+    assert yard.runs == 1
