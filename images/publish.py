@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from images import provenance, sbom
@@ -19,23 +18,23 @@ from images import push as pushing
 from images.arch import join_sm, parse_arch
 from images.artifact import Part
 from images.audit_target import audit_image
-from images.catalogue import Catalogue, Image, Packing, added, immutable_tag, proofs, proven_again, rolled_back
+from images.catalogue import Image, Packing, added, immutable_tag, proofs, proven_again
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine, ImageFacts
 from images.errors import CardstockError, CheckFailed, RegistryFailure
 from images.jobs import Job
 from images.matrix import Matrix
 from images.plan import Selectors, select
+from images.published import Stand, keep
 from images.push import Packed, Pushed
 from images.registry import Repository
-from images.report import Report, human_bytes
+from images.report import Report
 from images.shelf import Keys, attach, change_catalogue, check_image, fetch_catalogue, now, point
 from images.smoke.expectation import expect
 from images.smoke.prove import prove
 from images.smoke.record import Record
 from images.variants import Variant, Variants
 
-LOCAL = "build/catalogue.json"
 Prove = Callable[[str, Job], Record]
 
 
@@ -57,15 +56,10 @@ class Press:
     report: Report
     keys: Keys | None = None
 
-
-@dataclass(frozen=True)
-class Back:
-    """What rolling back needs: it builds and pushes nothing."""
-
-    checkout: Checkout
-    repository: Repository
-    report: Report
-    keys: Keys | None = None
+    @property
+    def stand(self) -> Stand:
+        """The part of it that needs no engine."""
+        return Stand(self.checkout, self.repository, self.report, self.keys)
 
 
 @dataclass(frozen=True)
@@ -135,18 +129,6 @@ def publish(
     return out
 
 
-def tell(press: Press | Back, jobs: Sequence[Job]) -> None:
-    """What publishing would do with each job, and nothing else."""
-    catalogue, _ = fetch_catalogue(press.repository)
-    rows = []
-    for job in jobs:
-        tag = immutable_tag(job.variant.id, job.input_hash)
-        there = next((image for image in catalogue.images if image.tag == tag), None) if catalogue else None
-        state = "up to date" if there else "to publish" if job.state == "locked" else f"never: its stack is {job.state}"
-        rows.append([tag, state, there.told() if there else ""])
-    press.report.table(rows, ["tag", "state", "evidence"])
-
-
 def _prove_again(press: Press, job: Job, image: Image) -> Image:
     """New evidence for a published image, from its digest; a failure changes nothing but is told."""
     reference = f"{press.repository.name}@{image.digest}"
@@ -164,7 +146,7 @@ def _prove_again(press: Press, job: Job, image: Image) -> Image:
     after = change_catalogue(
         press.repository, lambda before: proven_again(before, image.digest, found, now()), press.keys
     )
-    _keep(press, after)
+    keep(press.stand, after)
     return after.by_digest[image.digest]
 
 
@@ -278,40 +260,5 @@ def _name(press: Press, image: Image, pushed: Pushed, moving: Iterable[str]) -> 
         point(press.repository, tag, image.digest)
     sizes = pushing.sizes(pushed.layers)
     after = change_catalogue(press.repository, lambda before: added(before, image, sizes, moving, now()), press.keys)
-    _keep(press, after)
+    keep(press.stand, after)
     press.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")
-
-
-def roll_back(press: Press | Back, variants: Sequence[Variant]) -> list[Image]:
-    """Move the moving tags of these variants back to what they named before; the images that they name then.
-
-    Raises NothingSelected where a variant has no image before its newest; then nothing was moved for it.
-    """
-    out = []
-    for variant in variants:
-        catalogue, _ = fetch_catalogue(press.repository)
-        if catalogue is None:
-            raise RegistryFailure(f"nothing is published in {press.repository.name}", do="see that its name is right")
-        _, moves = rolled_back(catalogue, variant.id, now())
-        for image in moves.values():
-            check_image(press.repository, image)
-        for tag, image in moves.items():
-            point(press.repository, tag, image.digest)
-            press.report.line(f"{tag} -> {image.tag} ({image.digest})")
-        change = partial(_without_newest, variant.id)
-        after = change_catalogue(press.repository, change, press.keys)
-        _keep(press, after)
-        out.append(after.current[variant.id])
-    return out
-
-
-def _without_newest(variant: str, before: Catalogue) -> Catalogue:
-    return rolled_back(before, variant, now())[0]
-
-
-def _keep(press: Press | Back, catalogue: Catalogue) -> None:
-    """The catalogue as a plain file, for a site to serve."""
-    write_atomically(press.checkout.root / LOCAL, catalogue.to_json())
-    press.report.line(
-        f"catalogue: {len(catalogue.images)} images, {human_bytes(sum(catalogue.layers.values()))} of layers; {LOCAL}"
-    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from images import build as building
 from images import publish as publishing
-from images import publish_checks
+from images import publish_checks, published
 from images.bases import ca_bundle
 from images.catalogue import Image
 from images.checkout import Checkout
@@ -74,7 +74,7 @@ def publish(checkout: Checkout, matrix: Matrix, variants: Variants, jobs: Sequen
     report, site = Report(), read_site(checkout.root, os.environ)
     target = repository(words.to, "--to", site, report)
     if words.dry_run:
-        publishing.tell(publishing.Back(checkout, target, report), jobs)
+        published.tell(published.Stand(checkout, target, report), jobs)
         return
     publish_checks.refuse_unlocked(jobs)
     publish_checks.clean_revision(checkout.root)
@@ -95,8 +95,8 @@ def roll_back(checkout: Checkout, matrix: Matrix, variants: Variants, chosen: Se
     """Move the moving tags of these variants back, and print what they name then. No engine is needed."""
     report, site = Report(), read_site(checkout.root, os.environ)
     target = repository(words.to, "--to", site, report)
-    shelf = publishing.Back(checkout, target, report, keys(words, report))
-    _tell(target, publishing.roll_back(shelf, chosen), words.json)
+    stand = published.Stand(checkout, target, report, keys(words, report))
+    _tell(target, published.roll_back(stand, chosen), words.json)
 
 
 def _press(

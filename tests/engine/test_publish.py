@@ -24,7 +24,8 @@ from images.embedded.home import Layout, default_layout, installed
 from images.engine import Engine, connect
 from images.errors import CheckFailed, NothingSelected, RegistryFailure, Unsafe
 from images.oci_image import read_image
-from images.publish import publish, roll_back
+from images.publish import publish
+from images.published import roll_back
 from images.registry import Repository
 from images.resolve import resolve
 from images.shelf import Keys, fetch_catalogue, point
@@ -193,14 +194,14 @@ def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, k
     stall.change("second\n")
     (new,) = stall.publish(repository, SM75, keys=keys)
     assert tags(repository)["sm75"] == tags(repository)[SM75] == new.digest != old.digest
-    assert [image.digest for image in roll_back(stall.press(repository, keys), [variants().valid[SM75]])] == [
+    assert [image.digest for image in roll_back(stall.press(repository, keys).stand, [variants().valid[SM75]])] == [
         old.digest
     ]
     named = tags(repository)
     assert (named["sm75"], named[SM75], named[new.tag]) == (old.digest, old.digest, new.digest)
     assert catalogue(repository, keys).current[SM75] == old
     with pytest.raises(NothingSelected):
-        roll_back(stall.press(repository, keys), [variants().valid[SM75]])
+        roll_back(stall.press(repository, keys).stand, [variants().valid[SM75]])
 
 
 def test_a_machine_with_a_card_adds_its_evidence(stall: Stall, repository: str) -> None:
