@@ -1,7 +1,8 @@
 """The memory of one card, added up line by line. Pure arithmetic; sizes in bytes, lengths in tokens.
 
 Weights and the key-value cache are exact. What is needed while computing is an upper estimate made of the tensors that
-are alive at once; context, NCCL and CUDA graphs are round figures from logs (unverified).
+are alive at once: 1 to 7 % above what 7B's shape allocates on an H200 (tests/gpu/records/h200-fit-memory.json), in
+transformers; vLLM's own was not measured. NCCL and CUDA graphs are round figures from logs (unverified).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from images.fit.parallel import Split
 from images.fit.room import GIB
 from images.fit.weights import Parts, kv_bytes, runs, stage_weights, stages, vision_weights
 
+# tests/gpu/records/h200-fit-memory.json: 0.51 GiB before any work and 0.68 after it, on a card with many processors;
+# the spare covers the difference.
 CONTEXT = GIB // 2
 NCCL = int(0.4 * GIB)
 SPARE = GIB // 4
@@ -25,6 +28,7 @@ MOST_UTILISATION = 0.95
 # One captured batch size of one layer. vLLM's logs: 7B, 67 sizes in V1: 0.5 GiB; 35 sizes in V0: 0.25 GiB.
 GRAPH = int(0.3 * 2**20)
 _GRAPHS_INSIDE = Version("0.12")
+_WINDOW = 32768
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,8 @@ def text_peak(model: Model, engine: Engine, tp: int, load: Load, *, last: bool) 
     """The decoder's greatest need: the MLP of one step, a matrix unpacked to 16 bits, and what sampling needs.
 
     Sampling sorts: 32 bytes for each word of the vocabulary and request. transformers before 4.53 computes the logits
-    of the whole prompt (modeling_qwen2_5_vl.py@v4.51.3), and every version keeps a mask of length by length.
+    of the whole prompt, and a prompt as long as the published sliding window (32768, not in use) makes masks of length
+    by length (modeling_qwen2_5_vl.py@v4.51.3).
     """
     shape = model.shape
     mlp = 3 * shape.intermediate / tp * 2
@@ -178,7 +183,7 @@ def text_peak(model: Model, engine: Engine, tp: int, load: Load, *, last: bool) 
     if last:
         peak += load.seqs * shape.vocab * 32
     if not engine.vllm:
-        peak += 3 * 2 * load.length**2
+        peak += 3 * 2 * load.length**2 if load.length >= _WINDOW else 0
         if last and engine.version < Version("4.53"):
             peak += load.length * shape.vocab * 2
     return peak

@@ -181,10 +181,13 @@ def test_transformers_holds_masks_and_the_logits_of_the_prompt() -> None:
     assert first["vision weights"] == 676550144 * 4
     assert first["activations, vision"] == 4096 * (61440 + 9408) + 83886080
     last = _lines(add_up(one.model, engine, Split(1, 2), Load(16384, image_tokens=1280), one.usable))
-    # The last card has none of it, but norm and head. 16384 x (3 x 18944 x 2 + 5 x 3584 x 2), three masks of
-    # 16384 x 16384 x 2, logits of 16384 x 152064 x 2, sampling 152064 x 32.
+    # The last card has none of it, but norm and head. 16384 x (3 x 18944 x 2 + 5 x 3584 x 2), logits of
+    # 16384 x 152064 x 2, sampling 152064 x 32.
     assert "vision weights" not in last
-    assert last["activations, text"] == 16384 * 149504 + 6 * 16384**2 + 16384 * 304128 + 152064 * 32
+    assert last["activations, text"] == 16384 * 149504 + 16384 * 304128 + 152064 * 32
+    # As long as the sliding window: three masks of 32768 x 32768 x 2.
+    whole = _lines(add_up(one.model, engine, Split(1, 2), Load(32768, image_tokens=1280), one.usable))
+    assert whole["activations, text"] == 32768 * (149504 + 304128) + 6 * 2**30 + 152064 * 32
 
 
 def test_ids_used_here_are_variants() -> None:
