@@ -56,6 +56,8 @@ def doctor(
             report.line(f"{one.state:8}{one.name:{width}}  {one.what}", STYLES[one.state])
             if one.do and one.state != "ok":
                 report.line(f"{'':8}{'':{width}}  do: {one.do}")
+        if not healthy(found):
+            report.line("once what is wrong above is mended:")
         for line in advice.lines:
             report.line(line)
         report.next_command(advice.command)

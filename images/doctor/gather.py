@@ -9,6 +9,7 @@ import shutil
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,17 +33,27 @@ T = TypeVar("T")
 
 
 class Asked(Generic[T]):
-    """A question under way. A thread that never comes back (a driver that hangs, a dead name server) is left behind."""
+    """A question under way, which has so many seconds from now.
 
-    def __init__(self, what: str, question: Callable[[], T], seconds: float = SECONDS) -> None:
-        self._what, self._seconds = what, seconds
+    A thread that never comes back (a driver that hangs, a dead name server) is left behind.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        question: Callable[[], T],
+        seconds: float = SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._seconds, self._clock = what, seconds, clock
+        self._end = clock() + seconds
         self._told: queue.Queue[T | Unknown] = queue.Queue()
         threading.Thread(target=lambda: self._told.put(_tell(what, question)), daemon=True).start()
 
     def answer(self) -> T | Unknown:
         """What was found out, or why not."""
         try:
-            return self._told.get(timeout=self._seconds)
+            return self._told.get(timeout=max(0.0, self._end - self._clock()))
         except queue.Empty:
             return Unknown(f"{self._what} did not answer within {self._seconds:g} s")
 

@@ -205,6 +205,11 @@ def test_nothing_wrong_ends_well_also_with_warnings(
 def test_something_wrong_is_a_failed_check(
     monkeypatch: pytest.MonkeyPatch, matrix: Matrix, variants: Variants, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    err = io.StringIO()
+    monkeypatch.setattr(command, "gather", lambda root, hosts: NO_RUNTIME)
+    with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
+        command.doctor(ROOT, matrix, variants, {}, [], False, Report(io.StringIO(), err))
+    assert "once what is wrong above is mended:\nNVIDIA GeForce RTX 2080 Ti: cu124" in err.getvalue()
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
         run(monkeypatch, NO_RUNTIME, matrix, variants, True)
     told = json.loads(capsys.readouterr().out)
@@ -274,6 +279,13 @@ def test_no_question_can_hang_or_break_the_others(monkeypatch: pytest.MonkeyPatc
         one for one in told if "did not answer within 0.5 s" in (one.what if isinstance(one, Unknown) else str(one))
     ]
     assert len(late) == 1
+
+
+def test_the_time_of_a_question_runs_from_when_it_is_asked() -> None:
+    never = threading.Event()
+    late = gather.Asked("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
+    assert late.answer() == Unknown("x did not answer within 1000 s")
+    never.set()
 
 
 def test_an_error_is_told_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
