@@ -147,6 +147,8 @@ def _phrase(proof: Proof) -> str:
     if proof.status == "not run":
         return f"{proof.level}: not run: {proof.reason}"
     where = ", ".join(part for part in (proof.card, proof.driver and f"driver {proof.driver}") if part)
+    if not where and proof.level in ("canary", "server"):
+        where = "cpu"  # these run a model, and without a card they run it there
     return f"{proof.level}: passed" + (f" ({where})" if where else "")
 
 

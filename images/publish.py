@@ -147,6 +147,7 @@ def _prove_again(press: Press, job: Job, image: Image) -> Image:
         press.repository, lambda before: proven_again(before, image.digest, found, now()), press.keys
     )
     keep(press.stand, after)
+    press.engine.untag(reference)
     return after.by_digest[image.digest]
 
 
@@ -168,6 +169,7 @@ def _publish_one(press: Press, job: Job, revision: str) -> Image:
     image = make_image(job, facts, pushed, record, revision, press.packing)
     names = moving_tags(press.matrix, press.variants, job.variant)
     _name(press, image, pushed, names)
+    press.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
     return image
 
 
