@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from images.arch import Arch
 from images.cards.choose import choose
@@ -15,11 +14,12 @@ from images.cards.data import Card, all_cards
 from images.cards.names import resolve
 from images.drivers import Driver, parse_driver
 from images.errors import NoImageFits, NothingSelected, UsageError
-from images.fit.choose import Ask, Fit, fit
+from images.fit.choose import Ask, fit
 from images.fit.model import Model, from_config, named
 from images.fit.nearest import nearest
-from images.fit.room import GIB, sold_bytes, usable
-from images.fit.settings import choices, commands, environment, flags, pixels, shm_gigabytes
+from images.fit.room import sold_bytes, usable
+from images.fit.settings import commands
+from images.fit.show import fit_json, fit_lines
 from images.matrix import Matrix
 from images.nearest import nearest as nearest_word
 from images.nvml import LocalCard, Machine, read_machine
@@ -179,56 +179,3 @@ def _typed(ask: Ask) -> str:
     words = ["./inv", "fit", "--model", ask.model.source if ask.model.shape.name == "model" else ask.model.name]
     words += ["--card", ask.card] + (["--count", str(ask.count)] if ask.count > 1 else [])
     return shlex.join([*words, *(["--nodes", str(ask.nodes)] if ask.nodes > 1 else [])])
-
-
-def fit_lines(found: Fit) -> list[str]:
-    """For people: what on what, each choice in a sentence with its source, the sum of the fullest card."""
-    ask, total = found.ask, found.sum
-    out = [f"{ask.model.name} on {ask.cards}: {ask.variant.id}"]
-    if ask.model.shape.unverified:
-        out.append(f"  unverified: {ask.model.shape.unverified}")
-    out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in choices(found)]
-    out.append("memory of a card" if found.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
-    out += [f"  {line.bytes / GIB:7.2f} GiB  {line.name}: {line.why}" for line in total.lines]
-    out.append(f"  {total.used / GIB:7.2f} GiB  together, of {total.usable / GIB:.2f} GiB that a program can have")
-    return out
-
-
-def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
-    """For scripts."""
-    ask, load, split, total = found.ask, found.load, found.split, found.sum
-    least, most = pixels(found)
-    return {
-        "model": ask.model.name,
-        "unverified": ask.model.shape.unverified,
-        "card": ask.card,
-        "arch": ask.arch.capability,
-        "count": ask.count,
-        "nodes": ask.nodes,
-        "variant": ask.variant.id,
-        "engine": found.engine.name,
-        "dtype": found.engine.dtype,
-        "kernel": found.engine.kernel,
-        "tensor_parallel_size": split.tp,
-        "pipeline_parallel_size": split.pp,
-        "max_model_len": load.length,
-        "max_num_seqs": load.seqs,
-        "images": load.images,
-        "video": load.video,
-        "image_tokens": load.image_tokens,
-        "min_pixels": least,
-        "max_pixels": most,
-        "gpu_memory_utilization": total.utilisation,
-        "enforce_eager": not load.graphs,
-        "shm_gb": shm_gigabytes(found),
-        "flags": flags(found),
-        "environment": environment(found),
-        "choices": [{"name": o.name, "value": o.value, "why": o.why, "source": o.source} for o in choices(found)],
-        "memory": {
-            "usable": total.usable,
-            "used": total.used,
-            "cache_tokens": total.tokens,
-            "lines": [{"name": line.name, "bytes": line.bytes, "why": line.why} for line in total.lines],
-        },
-        "commands": list(lines),
-    }
