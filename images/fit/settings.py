@@ -100,6 +100,16 @@ def commands(fit: Fit, image: str, folder: str = "") -> list[str]:
     ]
 
 
+def unverified(fit: Fit) -> list[str]:
+    """What is said here and was neither read in its place nor tried."""
+    found = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
+    if fit.ask.nodes > 1:
+        found.append("the lines for several machines: not run on any yet")
+    if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
+        found.append("this vLLM on a card below 8.0: not shown by anybody yet")
+    return found
+
+
 def choices(fit: Fit) -> list[Choice]:
     """Each setting, with one sentence and who says so."""
     return [*fit.engine.choices, *_cuts(fit), *_loads(fit), *_container(fit)]

@@ -7,15 +7,14 @@ from typing import Any
 
 from images.fit.choose import Fit
 from images.fit.room import GIB
-from images.fit.settings import choices, environment, flags, pixels, shm_gigabytes
+from images.fit.settings import choices, environment, flags, pixels, shm_gigabytes, unverified
 
 
 def fit_lines(found: Fit) -> list[str]:
     """For people: what on what, each choice in a sentence with its source, the sum of the fullest card."""
     ask, total = found.ask, found.sum
     out = [f"{ask.model.name} on {ask.cards}: {ask.variant.id}"]
-    if ask.model.shape.unverified:
-        out.append(f"  unverified: {ask.model.shape.unverified}")
+    out += [f"  unverified: {what}" for what in unverified(found)]
     out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in choices(found)]
     out.append("memory of a card" if found.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
     out += [f"  {line.bytes / GIB:7.2f} GiB  {line.name}: {line.why}" for line in total.lines]
@@ -29,7 +28,7 @@ def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
     least, most = pixels(found)
     return {
         "model": ask.model.name,
-        "unverified": ask.model.shape.unverified,
+        "unverified": unverified(found),
         "card": ask.card,
         "arch": ask.arch.capability,
         "count": ask.count,
