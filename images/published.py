@@ -56,15 +56,17 @@ def roll_back(stand: Stand, variants: Sequence[Variant]) -> list[Image]:
         for tag, image in moves.items():
             point(stand.repository, tag, image.digest)
             stand.report.line(f"{tag} -> {image.tag} ({image.digest})")
-        change = partial(_without_newest, variant.id)
+        change = partial(_without, variant.id, catalogue.current[variant.id].digest)
         after = change_catalogue(stand.repository, change, stand.keys)
         keep(stand, after)
         out.append(after.current[variant.id])
     return out
 
 
-def _without_newest(variant: str, before: Catalogue) -> Catalogue:
-    return rolled_back(before, variant, now())[0]
+def _without(variant: str, digest: str, before: Catalogue) -> Catalogue:
+    """Rolled back from this image; as it is where that was done."""
+    newest = before.current.get(variant)
+    return rolled_back(before, variant, now())[0] if newest and newest.digest == digest else before
 
 
 def keep(stand: Stand, catalogue: Catalogue) -> None:

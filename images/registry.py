@@ -175,6 +175,10 @@ class Repository:
             raise self._unsafe(f"the manifest written as {reference}", mine, its)
         return mine
 
+    def pause(self, seconds: float) -> None:
+        """Wait, as between two attempts."""
+        self._sleep(seconds)
+
     def tags(self) -> tuple[str, ...]:
         """All tags, as the registry orders them; none where it does not know the repository yet."""
         found: list[str] = []

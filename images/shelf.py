@@ -6,8 +6,10 @@ A tag is written last, after all that it stands for: who reads at any moment see
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +24,10 @@ from images.registry import INDEX, Manifest, Repository
 from images.sign import Cosign, Identity
 
 JSON = "application/json"
-# Two publishers that meet: each round one of them gets through.
-_ROUNDS = 5
+# Publishers that meet: each round one of them gets through. Seconds between a write and the look whether it stayed.
+_ROUNDS = 20
+_SETTLE = 2.0
+_CHANCE = random.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,14 @@ def change_catalogue(
 ) -> Catalogue:
     """Read the catalogue, change it, write it and sign it, and only then let its tag name it; what is there then.
 
-    Where another publisher was faster, the change is made again on theirs.
+    Registries cannot compare and swap. So it is read again after a while, and where another publisher has overwritten
+    the change, it is made again on theirs: ``change`` must leave a catalogue that has it as it is.
     """
     for _ in range(_ROUNDS):
         before, read = fetch_catalogue(repository)
         after = change(before or empty())
+        if before is not None and before.model_copy(update={"updated": after.updated}) == after:
+            return before
         with tempfile.TemporaryDirectory(prefix="cardstock-catalogue-") as folder:
             file = Path(folder, FILE)
             file.write_text(after.to_json(), encoding="utf-8")
@@ -79,8 +86,9 @@ def change_catalogue(
             keys.cosign.sign(repository.name, digest, keys.private)
         current = repository.manifest(TAG)
         if (current.digest if current else "") == read:
-            point(repository, TAG, digest)
-            return after
+            with suppress(Unsafe):  # another was faster by a hair: the next round sees it
+                point(repository, TAG, digest)
+        repository.pause(_SETTLE * _CHANCE.uniform(0.5, 1.5))
     raise RegistryFailure(
         f"{repository.name}: the catalogue changes faster than it can be written",
         do="see who else publishes there, then run the same again",

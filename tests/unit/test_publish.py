@@ -26,7 +26,7 @@ from images.registry import Repository
 from images.render import compile_templates
 from images.shelf import attach, change_catalogue, fetch_catalogue, point
 from images.smoke.record import Level, Record
-from tests.unit.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
+from tests.unit.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, digest, image
 from tests.unit.elves import library, sm
 from tests.unit.matrices import ROOT, matrix, variants
 from tests.unit.registries import Shelf, registry
@@ -210,15 +210,39 @@ def test_two_publishers_lose_nothing(place: tuple[Repository, Shelf]) -> None:
     assert set(read.current) == {SM75, CPU}
 
 
+def test_a_write_that_another_overwrites_is_made_again(
+    place: tuple[Repository, Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one had looked before, and writes after: what it writes knows nothing of the first."""
+    repository, shelf = place
+    change_catalogue(repository, with_one(CPU))
+    theirs = shelf.manifests["catalogue"]
+    overwritten: list[float] = []
+
+    def overwrite(seconds: float) -> None:
+        if not overwritten:
+            shelf.manifests["catalogue"] = theirs
+        overwritten.append(seconds)
+
+    monkeypatch.setattr(repository, "pause", overwrite)
+    change_catalogue(repository, with_one(SM75))
+    read, _ = fetch_catalogue(repository)
+    assert read is not None
+    assert set(read.current) == {SM75, CPU}
+    assert len(overwritten) == 2
+
+
 def test_a_catalogue_that_never_rests_is_given_up(place: tuple[Repository, Shelf]) -> None:
     repository, _ = place
     count: list[int] = []
 
     def change(before: Catalogue) -> Catalogue:
         count.append(1)
-        meddled = before.model_copy(update={"updated": f"2026-11-21T12:00:{len(count):02d}Z"})
-        change_catalogue(repository, lambda _: meddled)
-        return before
+        salt = str(len(count))
+        layers = {**catalogue(CPU).layers, digest(f"own {CPU} {salt}"): 7}
+        change_catalogue(repository, lambda other: added(other, image(CPU, salt), layers, [CPU], NOW))
+        found: Catalogue = with_one(SM75)(before)
+        return found
 
     with pytest.raises(RegistryFailure, match="changes faster"):
         change_catalogue(repository, change)
