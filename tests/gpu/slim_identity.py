@@ -27,6 +27,7 @@ from images.device_code.choose import Wanted, parse_wanted, pick, read_container
 from images.device_code.layout import device_sections, read_layout
 from images.device_code.record import file_hash, owners
 from images.device_code.slim import slim_folder, slim_library
+from images.device_code.strip import strip_folder
 
 HERE = Path(__file__).parent
 LOADING = ("LAZY", "EAGER")
@@ -91,9 +92,10 @@ def work(site: Path | None, loading: str) -> dict[str, Any]:
 
 
 def slim_copy(scratch: Path, name: str, arch: Wanted, *, hollow: bool = False) -> tuple[Path, dict[str, Any]]:
-    """A copy of torch slimmed for ``arch``, and what slimming said of it."""
+    """A copy of torch stripped and slimmed for ``arch`` as a build does it, and what slimming said of it."""
     site = copy_torch(scratch / name)
     begun = time.perf_counter()
+    stripped = (0, 0)
     if hollow:
         reports = [
             report
@@ -101,6 +103,7 @@ def slim_copy(scratch: Path, name: str, arch: Wanted, *, hollow: bool = False) -
             if (report := slim_library(path, [arch], hollow=True)) is not None
         ]
     else:
+        stripped = strip_folder(site)
         folder = slim_folder(site, [arch])
         assert not folder.refused, folder.refused
         reports = list(folder.libraries)
@@ -108,6 +111,7 @@ def slim_copy(scratch: Path, name: str, arch: Wanted, *, hollow: bool = False) -
     return site, {
         "seconds": round(time.perf_counter() - begun, 2),
         "hollow": hollow,
+        "stripped": {"libraries": stripped[0], "bytes": stripped[1]},
         "libraries": [
             {
                 "name": Path(one.path).name,
