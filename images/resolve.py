@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from images.arch import Arch, covers, parse_arch
 from images.cards.choose import Refusal, choose
@@ -29,8 +30,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(NamedTuple):
     """A published image that would run on one of the cards, or nearly, and why another one was chosen."""
 
     image: Image
@@ -66,10 +66,15 @@ def resolve(
     found = tuple(Found(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
     refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
     chosen = {one.image.digest for one in found}
-    lost = [
-        Lost(image, _why_not(image, variants, found, archs, driver)) for image in near if image.digest not in chosen
-    ]
-    return Resolved(found, refusals, tuple(sorted(lost, key=lambda one: one.image.variant)))
+    why = _Why(found, archs, driver)
+    lost = (
+        Lost(
+            image, why.of(image) if image.variant in variants.valid else "its variant is not in this checkout's matrix"
+        )
+        for image in near
+        if image.digest not in chosen
+    )
+    return Resolved(found, refusals, tuple(lost))
 
 
 _runs = cache(runs)
@@ -97,21 +102,31 @@ def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Dri
     )
 
 
-def _why_not(
-    image: Image, variants: Variants, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None
-) -> str:
-    if image.variant not in variants.valid:
-        return "its variant is not in this checkout's matrix"
-    if driver is not None and not _runs(driver, image.min_driver):
-        return f"it needs driver {image.min_driver}, here is {driver}"
-    missing = sorted(arch for arch in archs if not _covers(image.audited, arch))
-    if missing and len(found) == 1:
-        return f"it has no code for {' '.join(map(str, missing))}"
-    if not found:
-        return "a rule excludes it: invoke explain says which"
-    if len(image.archs) > min(len(one.image.archs) for one in found):
-        return "it carries code of other cards as well"
-    return f"{found[0].image.variant} is recommended before it"
+class _Why:
+    """Why images are not the ones that were found: worked out once for all of the same archs and driver."""
+
+    def __init__(self, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None) -> None:
+        self._found, self._archs, self._driver = found, archs, driver
+        self._known: dict[tuple[object, ...], str] = {}
+
+    def of(self, image: Image) -> str:
+        key = (image.audited, len(image.archs), image.min_driver)
+        if key not in self._known:
+            self._known[key] = self._work_out(image)
+        return self._known[key]
+
+    def _work_out(self, image: Image) -> str:
+        if self._driver is not None and not _runs(self._driver, image.min_driver):
+            return f"it needs driver {image.min_driver}, here is {self._driver}"
+        missing = sorted(arch for arch in self._archs if not _covers(image.audited, arch))
+        if missing and len(self._found) == 1:
+            return f"it has no code for {' '.join(map(str, missing))}"
+        rivals = [one for one in self._found if any(_covers(image.audited, card.arch) for card in one.cards)]
+        if not rivals:
+            return "a rule excludes it: invoke explain says which"
+        if len(image.archs) > min(len(one.image.archs) for one in rivals):
+            return "it carries code of other cards as well"
+        return f"{rivals[0].image.variant} is recommended before it"
 
 
 def by_name(catalogue: Catalogue, name: str) -> Image:
