@@ -41,6 +41,7 @@ def packages(instruction: str) -> list[str]:
 
 
 COPIES = (
+    "COPY build/mountpoints/ /etc/",
     "COPY rootfs/ /",
     "COPY --from=shared /opt/venv /opt/venv",
     "COPY --from=slim /out/ /opt/venv/",
@@ -111,8 +112,14 @@ def test_the_runtime_gets_the_environment_from_slim_and_runs_as_a_number(variant
 def test_every_script_that_a_stage_runs_exists_and_can_be_run() -> None:
     text = "".join((RENDERED / name / "Dockerfile").read_text(encoding="utf-8") for name in VARIANTS + KERNELS)
     used = set(re.findall(r"source=build/([a-z-]+)", text))
-    assert used == {path.name for path in SCRIPTS.iterdir()}
-    assert all(path.stat().st_mode & 0o111 for path in SCRIPTS.iterdir())
+    scripts = [path for path in SCRIPTS.iterdir() if path.is_file()]
+    assert used == {path.name for path in scripts}
+    assert all(path.stat().st_mode & 0o111 for path in scripts)
+
+
+def test_what_stands_for_mount_points_is_empty() -> None:
+    files = sorted((SCRIPTS / "mountpoints").iterdir())
+    assert [(path.name, path.read_bytes()) for path in files] == [("hosts", b""), ("resolv.conf", b"")]
 
 
 def test_a_kernel_is_installed_from_the_stage_that_compiled_it_and_not_from_the_index() -> None:
