@@ -131,8 +131,9 @@ def test_one_more_arch_costs_that_arch_only_and_nothing_new_costs_nothing(yard: 
     more = steps(yard, "7.5", "8.0")
     # cicc and ptxas for the new arch, and the host's side, which holds the code of both.
     assert more == 3 * 3
-    assert steps(yard, "7.5") == 0
+    # A new file beside the sources: a layer that BuildKit has is not what is asked here.
     (yard.given / "another-layer").touch()
+    assert steps(yard, "7.5") == 0
     assert steps(yard, "7.5", "8.0") == 0
 
 
