@@ -31,7 +31,7 @@ UNTOUCHED = ("nvidia", "venv")
 VARIABLE = "CARDSTOCK_BENCH_SITE"
 # A glob on variant ids, for measurements that take minutes an image.
 ONLY = "CARDSTOCK_BENCH_ONLY"
-_SITE = re.compile(r"opt/venv/lib/python[\d.]+/site-packages/(.+)")
+_SITE = re.compile(r"/?opt/venv/lib/python[\d.]+/site-packages/(.+)")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_the_root_file_system_comes_out_as_a_tar(engine: Engine, host_image: str
     with engine.export_tar(host_image) as chunks:
         packed = io.BytesIO(b"".join(chunks))
     with tarfile.open(fileobj=packed) as tar:
-        assert "bin/cat" in tar.getnames()
+        assert "/bin/cat" in tar.getnames()
 
 
 def test_a_run_is_confined_and_its_output_collected(engine: Engine, host_image: str, tmp_path: Path) -> None:
