@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from email.parser import HeaderParser
@@ -10,21 +9,16 @@ from pathlib import Path
 
 from images.audit_target import audit_path
 from images.errors import CheckFailed, Unsafe
+from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
 from images.kernels.record import Record
 from images.lock_inputs import normal
 
 
-def sha256_of(path: Path) -> str:
-    """The hex digest of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_digest(path: Path, record: Record) -> None:
     """Raise Unsafe where the file is not the bytes that the record names."""
     size = path.stat().st_size if path.is_file() else -1
-    found = sha256_of(path) if size == record.size else ""
+    found = digest(path) if size == record.size else ""
     if found != record.sha256:
         told = "is not there" if size < 0 else f"has {size} bytes, not {record.size}" if not found else "was changed"
         raise Unsafe(
