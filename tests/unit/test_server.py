@@ -243,6 +243,30 @@ def test_a_failure_is_a_500_or_what_the_engine_says_and_the_next_request_works(e
         assert post(client, ask()).status_code == 200
 
 
+def test_metrics_count_answers_refusals_and_tokens(engine: FakeEngine) -> None:
+    with client_of(engine) as client:
+        post(client, ask())
+        post(client, ask(stream=True))
+        post(client, ask(temperature=-1))
+        engine.fails = wire.ApiError(503, "out of GPU memory")
+        post(client, ask())
+        page = client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    rows = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
+    assert float(rows.pop("cardstock_request_seconds_total")) >= 0
+    assert rows == {
+        'cardstock_requests_ended_total{finished_reason="failed"}': "1",
+        'cardstock_requests_ended_total{finished_reason="stop"}': "2",
+        'cardstock_requests_refused_total{status="400"}': "1",
+        'cardstock_requests_refused_total{status="503"}': "1",
+        "cardstock_prompt_tokens_total": "36",
+        "cardstock_generation_tokens_total": "22",
+        "cardstock_num_requests_running": "0",
+        "cardstock_num_requests_waiting": "0",
+    }
+    assert page.text.count("# TYPE cardstock_") == 7
+
+
 # -- more than one client, at the level of ASGI, where a client can leave
 
 

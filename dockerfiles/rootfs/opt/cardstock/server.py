@@ -3,8 +3,8 @@
     python server.py --model DIR_OR_REPO [--served-model-name NAME]… [--host 0.0.0.0] [--port 8000] [--dtype auto]
                      [--max-model-len N] [--attention sdpa|eager] [--pipeline-parallel-size N] [--api-key KEY]
 
-GET /health, GET /v1/models, POST /v1/chat/completions (text, pictures, streaming). One answer is generated at a time,
-others wait in a bounded queue, and a client that leaves frees its place. Environment:
+GET /health, GET /v1/models, GET /metrics (for Prometheus), POST /v1/chat/completions (text, pictures, streaming). One
+answer is generated at a time, others wait in a bounded queue, and a client that leaves frees its place. Environment:
 
     CARDSTOCK_PORT             port when --port is not given (8000)
     CARDSTOCK_API_KEY          like --api-key, unseen in the process list
@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import counters  # type: ignore[import-not-found,unused-ignore]
 import fetch  # type: ignore[import-not-found,unused-ignore]
 import wire  # type: ignore[import-not-found,unused-ignore]
 from fastapi import FastAPI, Request
@@ -192,6 +193,12 @@ class Server:
         self.engine, self.settings = engine, settings
         self.gate = Gate(settings.max_queue)
         self.worker = ThreadPoolExecutor(1, "generate")
+        self.counters = counters.Counters()
+
+    def metrics(self) -> str:
+        """The body of GET /metrics."""
+        running = int(self.gate.lock.locked())
+        return str(self.counters.text(running, self.gate.inside - running))
 
     def authorise(self, request: Request) -> None:
         """Raises ApiError 401 unless the key is right, where one is set."""
@@ -247,6 +254,9 @@ class Server:
                 self._note(job, reply, "client left")
                 return Response(status_code=499)
             pieces = reading.result()
+        except Exception:
+            self._note(job, reply, "failed")
+            raise
         finally:
             job.abandon()
             reading.cancel()
@@ -278,6 +288,7 @@ class Server:
     def _note(self, job: Job, reply: wire.Reply, finish: str | None) -> None:
         seconds = time.monotonic() - job.started
         count = job.assembler.count
+        self.counters.end(finish or "unknown", job.prompt.length, count, seconds)
         log.info("%s: prompt %d, answer %d tokens, %s, %.1f s", reply.id, job.prompt.length, count, finish, seconds)
 
 
@@ -304,6 +315,10 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         server.authorise(request)
         return JSONResponse(server.models())
 
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(server.metrics(), media_type=counters.TYPE)
+
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         return await server.chat(request)
@@ -314,6 +329,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
+        server.counters.refused[error.status] += 1
         return error_response(error)
 
     @app.exception_handler(HTTPException)
