@@ -437,10 +437,10 @@ def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
 
 def bench(names: Sequence[str]) -> None:
     """`invoke bench`."""
-    from images import bench_audit, bench_catalogue, bench_kernels, bench_plan, bench_sizes, bench_slim
-    from images.bench import BENCHES, run_benches
+    from images.bench import audit, catalogue, kernels, plan, sizes, slim
+    from images.bench.frame import BENCHES, run_benches
 
-    for module in (bench_plan, bench_catalogue, bench_audit, bench_slim, bench_sizes, bench_kernels):
+    for module in (plan, catalogue, audit, slim, sizes, kernels):
         module.register(CHECKOUT)
     report, chosen = Report(), list(names)
     if not chosen:

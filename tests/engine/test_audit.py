@@ -14,8 +14,8 @@ import pytest
 
 from images import process
 from images.audit_target import Chunks, audit_container, audit_image, audit_target
-from images.bench_audit import cuobjdump
-from images.bench_stages import VARIABLE
+from images.bench.audit import cuobjdump
+from images.bench.stages import VARIABLE
 from images.checkout import Checkout
 from images.device_code.elf import MAGIC
 from images.device_code.fatbin import PTX, SASS, Library, read

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from images.bench import BENCHES, Row, bench, median_seconds, medians, run_benches
+from images.bench.frame import BENCHES, Row, bench, median_seconds, medians, run_benches
 from images.errors import UsageError
 from images.report import Report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images.bench_kernels import DEFAULT, Bench, _scratch, named
+from images.bench.kernels import DEFAULT, Bench, _scratch, named
 from images.errors import UsageError
 from images.kernels.kernel import Kernel
 from images.report import human_bytes

@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import pytest
 
-from images import layer_sizes
-from images.bench_sizes import Weighed, beyond, rows_of
+from images.bench import layers as layer_sizes
+from images.bench.layers import Packed, Sizes, gzip_size, packed_layers
+from images.bench.sizes import Weighed, beyond, rows_of
 from images.engine import Engine
 from images.errors import CardstockError, UsageError
-from images.layer_sizes import Packed, Sizes, gzip_size, packed_layers
 from images.matrix_file import parse_matrix
 from images.variants import Variant, make_variants
 

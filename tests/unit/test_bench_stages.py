@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from images.bench_stages import ONLY, VARIABLE, Workbench, unpack_site, untouched_site
+from images.bench.stages import ONLY, VARIABLE, Workbench, unpack_site, untouched_site
 from images.checkout import Checkout
 from images.engine import Engine
 from images.errors import UsageError

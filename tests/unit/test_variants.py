@@ -5,7 +5,7 @@ import re
 import pytest
 
 from images.arch import parse_arch
-from images.bench_plan import large_matrix
+from images.bench.plan import large_matrix
 from images.rules import Judge
 from images.variants import make_variants, points
 from tests.unit.matrices import edited, matrix, text, variants

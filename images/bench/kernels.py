@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from images.bench import Row, bench
+from images.bench.frame import Row, bench
 from images.checkout import Checkout
 from images.errors import UsageError
 from images.kernels.kernel import Kernel

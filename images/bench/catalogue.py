@@ -9,8 +9,8 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from images.bench import Row, bench, medians
-from images.bench_plan import large_matrix
+from images.bench.frame import Row, bench, medians
+from images.bench.plan import large_matrix
 from images.cards.data import all_cards
 from images.cards.names import resolve as named
 from images.catalogue import SCHEMA, immutable_tag, read_catalogue

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from images import process
-from images.bench import Row, bench
-from images.bench_stages import untouched_site
+from images.bench.frame import Row, bench
+from images.bench.stages import untouched_site
 from images.checkout import Checkout
 
 ARCH = "7.5"

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 
-from images.bench import Row, bench
-from images.bench_stages import Workbench, workbench
+from images.bench.frame import Row, bench
+from images.bench.layers import Packed, Sizes, total
+from images.bench.stages import Workbench, workbench
 from images.checkout import Checkout
 from images.errors import NothingSelected
-from images.layer_sizes import Packed, Sizes, total
 from images.variants import Variant
 
 CACHE = "build/bench/layers.json"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from images import process
 from images.audit_target import CARDS, audit_path
-from images.bench import Row, bench, medians
-from images.bench_stages import VARIABLE, untouched_site
+from images.bench.frame import Row, bench, medians
+from images.bench.stages import VARIABLE, untouched_site
 from images.checkout import Checkout
 from images.device_code import audit as auditing
 from images.device_code.fatbin import read

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import yaml
 
-from images.bench import Row, bench, medians
+from images.bench.frame import Row, bench, medians
 from images.checkout import Checkout
 from images.listing import excluded_json, variant_json
 from images.matrix import Matrix
