@@ -153,6 +153,6 @@ def _old(name: str, data: Mapping[str, Any]) -> GpuRecord:
 
 
 def _old_versions(data: Mapping[str, Any]) -> dict[str, str]:
-    first = next(iter(data.get("runs", {}).values()), {})
+    first: Mapping[str, Any] = next(iter(data.get("runs", {}).values()), {})
     told = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
     return {word: str(version) for word, version in told.items() if version}
