@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -59,7 +59,9 @@ def select(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Varia
     Raises NoImageFits when a rule excludes all that was asked for (with the rule, its source and the nearest variant),
     NothingSelected when the words match nothing.
     """
-    pool = [v for v in variants.valid.values() if _stack_and_attention_match(v, wanted)]
+    pool = list(variants.valid.values())
+    if wanted.cuda is not None or wanted.attention is not None:
+        pool = [v for v in pool if _stack_and_attention_match(v, wanted)]
     if wanted.only:
         pool = [v for v in pool if any(fnmatchcase(v.id, glob) for glob in wanted.only)]
         if not pool:
@@ -72,7 +74,7 @@ def select(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Varia
     ids: dict[str, Variant] = {}
     for asked in wanted.archs:
         archs = _stand_in(matrix, asked, wanted)
-        matching = [v for v in pool if set(archs) <= set(v.archs)]
+        matching = _carrying(pool, archs)
         if not wanted.all and not wanted.only:
             matching = _best(matrix, matching, archs)
         if not matching:
@@ -107,6 +109,16 @@ def explain(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Excl
 
 def _known(variants: Variants) -> set[ArchList]:
     return {v.archs for v in variants.valid.values()} | {e.point.archs for e in variants.excluded}
+
+
+def _carrying(pool: Sequence[Variant], archs: ArchList) -> list[Variant]:
+    """The variants with all of these archs. Those of a large matrix share a few lists, and each is looked into once:
+    that is what keeps a question to a catalogue of 10,000 images short.
+    """
+    wanted = set(archs)
+    lists = {id(variant.archs): variant.archs for variant in pool}
+    carrying = {key for key, listed in lists.items() if wanted <= set(listed)}
+    return [variant for variant in pool if id(variant.archs) in carrying]
 
 
 def _stack_and_attention_match(variant: Variant, wanted: Selectors) -> bool:

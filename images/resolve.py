@@ -5,7 +5,7 @@ Which image a card should have is images/cards/choose.py's business; here its ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -51,32 +51,72 @@ def resolve(
 ) -> Resolved:
     """The published images for cards of one machine. ``driver`` None: any."""
     archs = {card.arch for card in cards}
-    current = catalogue.current.values()
-    able = {audited for audited in {image.audited for image in current} if any(_covers(audited, a) for a in archs)}
-    near = [image for image in current if image.audited in able]
+    kinds = [kind for kind in _kinds(catalogue) if any(_covers(kind.audited, arch) for arch in archs)]
     # What the matrix says of a variant's driver may have changed since its image was published: both must hold.
     known = {
         image.variant: image
-        for image in near
+        for kind in kinds
+        for image in kind.images
         if (variant := variants.valid.get(image.variant))
-        and (variant.min_driver == image.min_driver or driver is None or _runs(driver, image.min_driver))
+        and (variant.min_driver == kind.min_driver or driver is None or _runs(driver, kind.min_driver))
     }
-    some = Variants({name: variants.valid[name] for name in variants.valid if name in known}, variants.excluded)
+    some = Variants({name: variant for name, variant in variants.valid.items() if name in known}, variants.excluded)
     choice = choose(matrix, some, cards, driver)
     found = tuple(Found(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
     refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
-    chosen = {one.image.digest for one in found}
-    why = _Why(found, archs, driver)
-    lost = (
-        Lost(
-            image, why.of(image) if image.variant in variants.valid else "its variant is not in this checkout's matrix"
-        )
-        for image in near
-        if image.digest not in chosen
-    )
-    return Resolved(found, refusals, tuple(lost))
+    return Resolved(found, refusals, _lost(kinds, found, variants, archs, driver))
 
 
+@dataclass
+class _Kind:
+    """The images that run on the same cards by the same driver: what is asked of one of them holds for all."""
+
+    audited: tuple[str, ...]
+    cards: int
+    min_driver: str | None
+    images: list[Image]
+
+
+def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
+    kinds: dict[tuple[object, ...], _Kind] = {}
+    for image in catalogue.current.values():
+        key = (image.audited, len(image.archs), image.min_driver)
+        kind = kinds.get(key)
+        if kind is None:
+            kind = kinds[key] = _Kind(image.audited, len(image.archs), image.min_driver, [])
+        kind.images.append(image)
+    return kinds.values()
+
+
+def _lost(
+    kinds: Iterable[_Kind], found: tuple[Found, ...], variants: Variants, archs: set[Arch], driver: Driver | None
+) -> tuple[Lost, ...]:
+    """The images that were not found, with the reason, those of a kind together."""
+    chosen = {one.image.variant for one in found}
+    valid, out = variants.valid, list[Lost]()
+    for kind in kinds:
+        why = _why(kind, found, archs, driver)
+        left = [image for image in kind.images if image.variant not in chosen]
+        out += [Lost(image, why if image.variant in valid else _STRANGER) for image in left]
+    return tuple(out)
+
+
+def _why(kind: _Kind, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None) -> str:
+    """Why images of a kind are not the ones that were found."""
+    if driver is not None and not _runs(driver, kind.min_driver):
+        return f"it needs driver {kind.min_driver}, here is {driver}"
+    missing = sorted(arch for arch in archs if not _covers(kind.audited, arch))
+    if missing and len(found) == 1:
+        return f"it has no code for {' '.join(map(str, missing))}"
+    rivals = [one for one in found if any(_covers(kind.audited, card.arch) for card in one.cards)]
+    if not rivals:
+        return "a rule excludes it: invoke explain says which"
+    if kind.cards > min(len(one.image.archs) for one in rivals):
+        return "it carries code of other cards as well"
+    return f"{rivals[0].image.variant} is recommended before it"
+
+
+_STRANGER = "its variant is not in this checkout's matrix"
 _runs = cache(runs)
 
 
@@ -100,33 +140,6 @@ def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Dri
             do=f"build it: ./inv build --only '{variant.id}'",
         ),
     )
-
-
-class _Why:
-    """Why images are not the ones that were found: worked out once for all of the same archs and driver."""
-
-    def __init__(self, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None) -> None:
-        self._found, self._archs, self._driver = found, archs, driver
-        self._known: dict[tuple[object, ...], str] = {}
-
-    def of(self, image: Image) -> str:
-        key = (image.audited, len(image.archs), image.min_driver)
-        if key not in self._known:
-            self._known[key] = self._work_out(image)
-        return self._known[key]
-
-    def _work_out(self, image: Image) -> str:
-        if self._driver is not None and not _runs(self._driver, image.min_driver):
-            return f"it needs driver {image.min_driver}, here is {self._driver}"
-        missing = sorted(arch for arch in self._archs if not _covers(image.audited, arch))
-        if missing and len(self._found) == 1:
-            return f"it has no code for {' '.join(map(str, missing))}"
-        rivals = [one for one in self._found if any(_covers(image.audited, card.arch) for card in one.cards)]
-        if not rivals:
-            return "a rule excludes it: invoke explain says which"
-        if len(image.archs) > min(len(one.image.archs) for one in rivals):
-            return "it carries code of other cards as well"
-        return f"{rivals[0].image.variant} is recommended before it"
 
 
 def by_name(catalogue: Catalogue, name: str) -> Image:

@@ -127,7 +127,7 @@ class _Chooser:
     def pick(self, cards: Sequence[Card]) -> Pick:
         """Raises NoImageFits or NothingSelected."""
         archs = tuple(sorted({card.arch for card in cards}))
-        best = self._select(archs, self._variants.valid.values())
+        best = select(self._matrix, self._variants, Selectors(archs=(archs,)))[0]
         driver = self._driver
         if driver is not None and (strangers := [card for card in cards if not knows(driver, card.arch)]):
             raise _left_behind(strangers[0], driver, best)
