@@ -261,10 +261,16 @@ def engine(c, start=False, stop=False, status=False, prune=False, everything=Fal
     commands.run(lambda: commands.engine(start=start, stop=stop, prune=prune, everything=everything), debug)
 
 
-@task(help={"name": "one measurement; all of them without it"})
-def bench(c, name="", debug=False):
-    """The measurements; all of them, or the named ones."""
-    commands.run(lambda: commands.bench([name] if name else []), debug)
+@task(
+    help={
+        "name": "one measurement; without it those that take seconds",
+        "all": "also those that take minutes, compilers or built images",
+        "record": "keep the run in images/bench/records, which BENCH.md is written from",
+    }
+)
+def bench(c, name="", all=False, record=False, debug=False):
+    """The measurements, as one table with what was kept of those that did not run now."""
+    commands.run(lambda: commands.bench([name] if name else [], record, all), debug)
 
 
 @task

@@ -59,13 +59,13 @@ class Checkout:
         return sorted(touched)
 
     def texts(self, paths: Iterable[str]) -> dict[str, str]:
-        """Files as they are on disk: path from the root -> text."""
-        return {path: (self.root / path).read_text(encoding="utf-8") for path in paths}
+        """Those files that are there, as they are on disk: path from the root -> text."""
+        return {path: (self.root / path).read_text(encoding="utf-8") for path in paths if (self.root / path).is_file()}
 
     def write_pages(self, pages: Mapping[str, str]) -> list[str]:
         """Write those that changed; their paths."""
         present = self.texts(pages)
-        touched = [path for path, text in pages.items() if present[path] != text]
+        touched = [path for path, text in pages.items() if present.get(path) != text]
         for path in touched:
             write_atomically(self.root / path, pages[path])
         return touched

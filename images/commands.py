@@ -15,6 +15,8 @@ from images import listing, process
 from images import plan as planning
 from images.audited.page import pages as audited_pages
 from images.audited.page import record as record_wheel
+from images.bench.command import bench as run_bench
+from images.bench.command import pages as bench_pages
 from images.checkout import Checkout, write_atomically
 from images.errors import CheckFailed, EngineUnreachable, NothingSelected, RegistryFailure, UsageError
 from images.nearest import nearest
@@ -142,7 +144,7 @@ def render(check: bool) -> None:
     states = lock_states(matrix, CHECKOUT.locks)
     locked = {name: state == "locked" for name, state in states.items()}
     files = render_files(matrix, make_variants(matrix), CHECKOUT.templates(), locked)
-    pages = audited_pages(CHECKOUT.root, matrix)
+    pages = bench_pages(CHECKOUT, audited_pages(CHECKOUT.root, matrix))
     report = Report()
     if check:
         wrong = [*differences(files, CHECKOUT.generated()), *differences(pages, CHECKOUT.texts(pages))]
@@ -435,19 +437,9 @@ def engine(*, start: bool, stop: bool, prune: bool, everything: bool) -> None:
     report.line(f"data: {human_bytes(state.data_bytes)} of at most {human_bytes(state.limit_bytes)}")
 
 
-def bench(names: Sequence[str]) -> None:
+def bench(names: Sequence[str], record: bool, everything: bool) -> None:
     """`invoke bench`."""
-    from images.bench import audit, catalogue, kernels, plan, sizes, slim
-    from images.bench.frame import BENCHES, run_benches
-
-    for module in (plan, catalogue, audit, slim, sizes, kernels):
-        module.register(CHECKOUT)
-    report, chosen = Report(), list(names)
-    if not chosen:
-        heavy = {"audit", "kernels", "slim", "sizes"}
-        chosen = sorted(set(BENCHES) - heavy)
-        report.line(f"not run: {', '.join(sorted(heavy))} (minutes, and gigabytes of built images: name them)")
-    run_benches(chosen, report, CHECKOUT.root / "build" / "bench")
+    run_bench(CHECKOUT, names, record=record, everything=everything)
 
 
 def lint() -> None:

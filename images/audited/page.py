@@ -47,13 +47,14 @@ def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
     return list(dict.fromkeys(left))
 
 
-def with_block(text: str, new: str) -> str:
-    """``text`` with ``new`` between its marks. Raises UsageError where it does not have each of them once, in order."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UsageError(f"{README} has no place for the table of cards", do=f"put {BEGIN} and {END} where it belongs")
-    return f"{head}{BEGIN}\n{new}\n{END}{tail}"
+def with_block(text: str, new: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """``text`` with ``new`` between two marks. Raises UsageError where it does not have each of them once, in order."""
+    first, last = marks
+    head, begin, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
+    if not (begin and end) or text.count(first) != 1 or text.count(last) != 1:
+        raise UsageError(f"{README} has no place for a generated table", do=f"put {first} and {last} where it belongs")
+    return f"{head}{first}\n{new}\n{last}{tail}"
 
 
 def pages(root: Path, matrix: Matrix) -> dict[str, str]:

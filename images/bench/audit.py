@@ -12,7 +12,8 @@ from pathlib import Path
 
 from images import process
 from images.audit_target import CARDS, audit_path
-from images.bench.frame import Row, bench, medians
+from images.bench.frame import bench, medians
+from images.bench.record import Row
 from images.bench.stages import VARIABLE, untouched_site
 from images.checkout import Checkout
 from images.device_code import audit as auditing
@@ -54,17 +55,17 @@ def measure(site: Path) -> Iterator[Row]:
     }
     taken = medians(actions, repeats=3)
     size = largest.stat().st_size / 1e6
-    name = f"{len(read(largest).entries)} entries of {LARGEST} ({size:.0f} MB), peer cuobjdump"
-    yield Row("audit", name, taken["ours"], taken["peer"], "s")
+    name = f"list {len(read(largest).entries)} entries of {LARGEST} ({size:.0f} MB)"
+    yield Row("audit", name, taken["ours"], taken["peer"], "s", "cuobjdump", headline=True)
     found = audit_path(site)
     name = f"all libraries of an installation ({len(found.libraries)} with device code, {found.others} without)"
-    yield Row("audit", f"{name}, {len(CARDS)} cards, peer: the limit", taken["whole"], _LIMIT, "s")
+    yield Row("audit", f"{name}, {len(CARDS)} cards", taken["whole"], _LIMIT, "s", "limit")
 
 
 def register(checkout: Checkout) -> None:
     """Make the bench known."""
 
-    @bench("audit")
+    @bench("audit", heavy="a built image of a card, unpacked")
     def rows() -> Iterable[Row]:
         with untouched_site(checkout) as (site, _):
             return list(measure(site))

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from images import __version__
-from images.errors import UsageError
+from images.bench.record import Circumstances, Record, Row, write
+from images.errors import CardstockError, UsageError
 from images.report import Report
 
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement: what ``measures`` says, in ``unit``, ours and, if there is one, the peer's."""
-
-    name: str
-    measures: str
-    ours: float
-    peer: float | None
-    unit: str
-
-    @property
-    def ratio(self) -> float | None:
-        """Ours to the peer's, or None without a peer (or with one of 0)."""
-        return self.ours / self.peer if self.peer else None
-
+HEADER = ["bench", "what is measured", "this project", "peer or limit", "ratio", "machine"]
 
 Bench = Callable[[], Iterable[Row]]
 BENCHES: dict[str, Bench] = {}
+# Benches that run only when they are named, and what they take.
+HEAVY: dict[str, str] = {}
 
 
-def bench(name: str) -> Callable[[Bench], Bench]:
-    """Register a function under ``name``. Raises ValueError if the name is taken."""
+def bench(name: str, *, heavy: str = "") -> Callable[[Bench], Bench]:
+    """Register a function under ``name``; ``heavy`` says what it takes, if that is too much to run unasked.
+
+    Raises ValueError if the name is taken.
+    """
 
     def register(function: Bench) -> Bench:
         if name in BENCHES:
             raise ValueError(f"two benches are named {name!r}")
         BENCHES[name] = function
+        if heavy:
+            HEAVY[name] = heavy
         return function
 
     return register
@@ -71,45 +59,53 @@ def medians(
 
 
 def run_benches(
-    names: Sequence[str], report: Report, folder: Path, benches: dict[str, Bench] | None = None
-) -> list[Row]:
-    """Run the named benches (all, if none is named), print their table, and write ``folder``/NAME.json for each.
+    names: Sequence[str],
+    report: Report,
+    folder: Path,
+    circumstances: Callable[[], Circumstances],
+    benches: Mapping[str, Bench] | None = None,
+) -> list[Record]:
+    """Run the named benches (all, if none is named) and write ``folder``/NAME.json for each.
 
-    Raises UsageError for a name that is not registered. A file is written only when its bench has ended.
+    ``circumstances`` is asked before each. Raises UsageError for a name that is not registered. A bench that cannot
+    run here is a record that says why, when it was not asked for by name; a file is written only when its bench has
+    ended.
     """
     known = BENCHES if benches is None else benches
     for name in names:
         if name not in known:
             raise UsageError(f"no bench is named {name!r}", do=f"take one of: {', '.join(sorted(known)) or 'none yet'}")
-    rows: list[Row] = []
+    records: list[Record] = []
     for name in names or sorted(known):
-        with report.step(f"bench {name}"):
-            measured = list(known[name]())
-        write_json(folder / f"{name}.json", measured)
-        rows += measured
-    report.table([_cells(row) for row in rows], ["name", "measures", "ours", "peer", "ratio", "unit"])
-    return rows
+        around = circumstances()
+        try:
+            with report.step(f"bench {name}"):
+                measured = tuple(known[name]())
+        except CardstockError as error:
+            if names:
+                raise
+            records.append(Record(name, around, (Row(name, "", None, None, "", why=error.what),)))
+            continue
+        records.append(Record(name, around, measured))
+        write(folder, records[-1])
+    return records
 
 
-def write_json(path: Path, rows: Sequence[Row]) -> None:
-    """The rows and the machine they were taken on, whole or not at all."""
-    machine = {"python": platform.python_version(), "system": platform.system(), "cores": os.cpu_count()}
-    told = {
-        "cardstock": __version__,
-        "machine": machine,
-        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+def cells(row: Row, machine: str) -> list[str]:
+    """A row of the table, under `HEADER`."""
+    ours = f"not run: {row.why}" if row.ours is None else _quantity(row.ours, row.unit)
+    peer = "-" if row.peer is None else _quantity(row.peer, row.unit)
+    if row.against:
+        peer = row.against if row.peer is None else f"{peer} ({row.against})"
+    return [row.name, row.measures or "-", ours, peer, number(row.ratio), machine]
 
 
-def _cells(row: Row) -> list[str]:
-    return [row.name, row.measures, _number(row.ours), _number(row.peer), _number(row.ratio), row.unit]
-
-
-def _number(number: float | None) -> str:
-    if number is None:
+def number(value: float | None) -> str:
+    """Three digits, or all of those before the point; "-" for None."""
+    if value is None:
         return "-"
-    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _quantity(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}".rstrip()

@@ -17,7 +17,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from images.bench.frame import Row, bench
+from images.bench.frame import bench
+from images.bench.record import Row
 from images.checkout import Checkout
 from images.errors import UsageError
 from images.kernels.kernel import Kernel
@@ -63,13 +64,13 @@ class Taken:
         yield Row("kernels", f"{name}: cold, {cold.jobs} jobs, {cold.compiled} compiler runs", cold.seconds, None, "s")
         if self.added and self.base:
             told = f"{name}: after {' '.join(self.base.capabilities)}, {self.added.compiled} compiler runs"
-            yield Row("kernels", f"{told}, peer: cold", self.added.seconds, cold.seconds, "s")
-        told = f"{name}: warm cache, {self.warm.compiled} compiler runs, peer: cold"
-        yield Row("kernels", told, self.warm.seconds, cold.seconds, "s")
+            yield Row("kernels", told, self.added.seconds, cold.seconds, "s", "cold")
+        told = f"{name}: warm cache, {self.warm.compiled} compiler runs"
+        yield Row("kernels", told, self.warm.seconds, cold.seconds, "s", "cold", headline=True)
         if cold.cpu_seconds and self.warm.cpu_seconds is not None:
-            told = f"{name}: processor seconds with a warm cache, peer: cold"
-            yield Row("kernels", told, self.warm.cpu_seconds, cold.cpu_seconds, "s")
-        yield Row("kernels", f"{name}: from the store, checked, peer: cold", self.reuse, cold.seconds, "s")
+            told = f"{name}: processor seconds with a warm cache"
+            yield Row("kernels", told, self.warm.cpu_seconds, cold.cpu_seconds, "s", "cold")
+        yield Row("kernels", f"{name}: from the store, checked", self.reuse, cold.seconds, "s", "cold")
         yield Row("kernels", f"{name}: largest compiler process", cold.peak_memory_bytes / 1e6, None, "MB")
         yield Row("kernels", f"{name}: wheel", cold.size / 1e6, None, "MB")
 
@@ -165,7 +166,7 @@ def prepare(checkout: Checkout, report: Report) -> Bench:
 def register(checkout: Checkout) -> None:
     """Make the bench known."""
 
-    @bench("kernels")
+    @bench("kernels", heavy="compiling for minutes to hours")
     def rows() -> Iterable[Row]:
         report = Report()
         kernels = named(make_variants(checkout.matrix()), os.environ.get(VARIABLE, ""))

@@ -11,23 +11,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 
-from images.bench.frame import Row, bench
+from images.bench.frame import bench
 from images.bench.layers import Packed, Sizes, total
+from images.bench.record import Row
 from images.bench.stages import Workbench, workbench
 from images.checkout import Checkout
 from images.errors import NothingSelected
 from images.variants import Variant
 
 CACHE = "build/bench/layers.json"
+_FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with."""
+    """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
+
+    ``image`` is its variant and the hash of its inputs, as `Row` has it.
+    """
 
     variant: Variant
     own: Mapping[str, Packed]
     venv: Mapping[str, Packed]
+    image: str = ""
 
     @property
     def of_nvidia(self) -> Packed:
@@ -69,13 +75,17 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
         for form in ("zstd", "gzip", "tar"):
             for what, sides in parts.items():
                 after, before = (getattr(side, form) / 1e6 for side in sides)
-                yield Row("sizes", f"{one.variant.id}: {what}, {form}; peer untouched", after, before, "MB")
+                told = f"{one.variant.id}: {what}, {_FORMS[form]}"
+                shown = (what, form) == ("all", "zstd")
+                yield Row("sizes", told, after, before, "MB", "untouched", image=one.image, headline=shown)
     for first, second in combinations(images, 2):
         if (first.variant.lock, first.variant.attention) == (second.variant.lock, second.variant.attention):
             added = beyond(second.own, first.own)
             name = f"{second.variant.id} on a host with {first.variant.id}"
-            yield Row("sizes", f"{name}, zstd; peer the whole", added.zstd / 1e6, second.after.zstd / 1e6, "MB")
-            yield Row("sizes", f"{name}, gzip; peer the whole", added.gzip / 1e6, second.after.gzip / 1e6, "MB")
+            for form in ("zstd", "gzip"):
+                packed = getattr(added, form) / 1e6, getattr(second.after, form) / 1e6
+                shown = form == "zstd"
+                yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=second.image, headline=shown)
 
 
 def weigh(bench: Workbench) -> list[Weighed]:
@@ -86,14 +96,14 @@ def weigh(bench: Workbench) -> list[Weighed]:
         with bench.report.step(f"weigh {variant.id}"):
             with bench.stage(variant, "venv") as reference:
                 venv = sizes.of(reference)
-            found.append(Weighed(variant, sizes.of(bench.name(variant)), venv))
+            found.append(Weighed(variant, sizes.of(bench.name(variant)), venv, bench.told(variant)))
     return found
 
 
 def register(checkout: Checkout) -> None:
     """Make the bench known."""
 
-    @bench("sizes")
+    @bench("sizes", heavy="built images, minutes for each layer not weighed before")
     def rows() -> Iterable[Row]:
         images = weigh(workbench(checkout))
         if not images:

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from images import process
-from images.bench.frame import Row, bench
+from images.bench.frame import bench
+from images.bench.record import Row
 from images.bench.stages import untouched_site
 from images.checkout import Checkout
 
@@ -54,7 +55,7 @@ def measure(site: Path, root: Path, arch: str = ARCH, *, in_place: bool = False)
 def register(checkout: Checkout) -> None:
     """Make the bench known."""
 
-    @bench("slim")
+    @bench("slim", heavy="a built image of a card, unpacked")
     def rows() -> Iterable[Row]:
         with untouched_site(checkout) as (site, ours):
             told = measure(site, checkout.root, in_place=ours)
@@ -62,6 +63,6 @@ def register(checkout: Checkout) -> None:
         yield Row("slim", f"strip {told['stripped']:.0f} libraries of {mb:.0f} MB", told["strip"], None, "s")
         what = f"{told['count']:.0f} libraries for {ARCH}"
         yield Row("slim", f"slim {what}, {told['refused']:.0f} refused", told["seconds"], None, "s")
-        twice = 2 * told["largest"] / 1e6  # the peer: a program that reads the largest library and builds the new one
-        yield Row("slim", "peak memory, against the largest library twice", told["peak"] / 1e6, twice, "MB")
-        yield Row("slim", f"{what}: bytes, against untouched", told["after"] / 1e6, told["before"] / 1e6, "MB")
+        twice = 2 * told["largest"] / 1e6  # a program that reads the largest library and builds the new one
+        yield Row("slim", "peak memory", told["peak"] / 1e6, twice, "MB", "the largest library twice")
+        yield Row("slim", f"{what}: bytes", told["after"] / 1e6, told["before"] / 1e6, "MB", "untouched", headline=True)

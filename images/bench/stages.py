@@ -19,6 +19,7 @@ from images.checkout import Checkout
 from images.engine import Engine, connect
 from images.errors import NothingSelected, UsageError
 from images.jobs import Job, make_job
+from images.labels import INPUT
 from images.matrix import Matrix
 from images.render import BAKE_FILE, compile_templates
 from images.report import Report
@@ -53,6 +54,11 @@ class Workbench:
     def name(self, variant: Variant) -> str:
         """The image's name."""
         return f"{self.matrix.image}:{variant.id}"
+
+    def told(self, variant: Variant) -> str:
+        """The image under its name as a row tells it: its variant and the first digits of its input hash."""
+        facts = self.engine.inspect(self.name(variant))
+        return f"{variant.id}@{facts.labels.get(INPUT, 'unknown')[:12]}" if facts else ""
 
     def job(self, variant: Variant) -> Job:
         """The job that builds it."""

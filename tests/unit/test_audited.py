@@ -221,6 +221,7 @@ def test_render_check_fails_on_a_stale_table(
     monkeypatch.setattr(commands, "render_files", lambda *_: {})  # this test is about the page alone
     monkeypatch.setattr(type(commands.CHECKOUT), "generated", lambda _: {})
     monkeypatch.setattr(commands, "audited_pages", lambda root, matrix: {"README.md": "another text"})
+    monkeypatch.setattr(commands, "bench_pages", lambda checkout, pages: pages)
     with pytest.raises(SystemExit) as caught:
         commands.run(lambda: commands.render(True))
     assert caught.value.code == 1

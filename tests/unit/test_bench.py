@@ -9,24 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from images.bench.frame import BENCHES, Row, bench, median_seconds, medians, run_benches
-from images.errors import UsageError
+from images.bench.frame import BENCHES, HEAVY, bench, cells, median_seconds, medians, number, run_benches
+from images.bench.record import Circumstances, Machine, Record, Row, read_records
+from images.errors import NothingSelected, UsageError
 from images.report import Report
 
 
 @pytest.fixture
-def out() -> io.StringIO:
-    return io.StringIO()
+def report() -> Report:
+    return Report(io.StringIO(), io.StringIO(), clock=lambda: 0.0)
 
 
-@pytest.fixture
-def report(out: io.StringIO) -> Report:
-    return Report(out, io.StringIO(), clock=lambda: 0.0)
+AROUND = Circumstances(
+    machine=Machine("A processor", 2, 8_000_000_000, "Linux", "3.11.7"),
+    busy=0.0,
+    date="2026-11-21T12:00:00Z",
+    revision="0123456789ab",
+    inputs="ba9876543210",
+)
+HALF = Row("halves", "half the work", 0.5, 1.0, "s", "all of it", headline=True)
+ALONE = Row("halves", "bytes", 12345.0, None, "B", image="cpu@0123")
+WITHOUT = Row("halves", "on two cards", None, None, "", why="no card here")
 
 
 def halves() -> Iterable[Row]:
-    yield Row("halves", "seconds for half the work", 0.5, 1.0, "s")
-    yield Row("alone", "bytes", 12345.0, None, "B")
+    yield HALF
+    yield ALONE
 
 
 def broken() -> Iterable[Row]:
@@ -34,45 +42,60 @@ def broken() -> Iterable[Row]:
     raise RuntimeError("half-way")
 
 
-def test_rows_are_printed_and_written(report: Report, out: io.StringIO, tmp_path: Path) -> None:
-    assert run_benches(["halves"], report, tmp_path / "bench", {"halves": halves}) == list(halves())
-    lines = out.getvalue().splitlines()
-    assert lines[0].split() == ["name", "measures", "ours", "peer", "ratio", "unit"]
-    assert lines[1].split()[-4:] == ["0.5", "1", "0.5", "s"]
-    assert lines[2].split()[-4:] == ["12345", "-", "-", "B"]
-    told = json.loads((tmp_path / "bench" / "halves.json").read_text())
-    assert told["rows"][0]["ratio"] == 0.5
-    assert told["rows"][1] == {
-        "name": "alone",
-        "measures": "bytes",
-        "ours": 12345.0,
-        "peer": None,
-        "unit": "B",
-        "ratio": None,
-    }
-    assert told["machine"]["cores"] >= 1
+def impossible() -> Iterable[Row]:
+    raise NothingSelected("nothing is built")
 
 
-def test_no_name_runs_all_in_order(report: Report, tmp_path: Path) -> None:
-    rows = run_benches([], report, tmp_path, {"b": lambda: [Row("b", "", 1, 2, "")], "a": halves})
-    assert [row.name for row in rows] == ["halves", "alone", "b"]
+def around() -> Circumstances:
+    return AROUND
+
+
+def test_rows_are_kept_as_they_were(report: Report, tmp_path: Path) -> None:
+    (found,) = run_benches(["halves"], report, tmp_path / "bench", around, {"halves": halves})
+    assert found == Record("halves", AROUND, (HALF, ALONE))
+    assert read_records(tmp_path / "bench") == (found,)
+    told = json.loads((tmp_path / "bench/halves.json").read_text())
+    assert [row["ratio"] for row in told["rows"]] == [0.5, None]
+
+
+def test_a_row_is_told_with_its_peer_and_what_did_not_run_with_its_reason() -> None:
+    assert cells(HALF, "A") == ["halves", "half the work", "0.5 s", "1 s (all of it)", "0.5", "A"]
+    assert cells(ALONE, "A, busy") == ["halves", "bytes", "12345 B", "-", "-", "A, busy"]
+    assert cells(WITHOUT, "A") == ["halves", "on two cards", "not run: no card here", "-", "-", "A"]
+    assert [number(x) for x in (0.000123456, 99.96, 123.4, None)] == ["0.000123", "100", "123", "-"]
+
+
+def test_no_name_runs_all_in_order_and_says_what_cannot_run(report: Report, tmp_path: Path) -> None:
+    some = {"b": lambda: [Row("b", "", 1, 2, "")], "c": impossible, "a": halves}
+    records = run_benches([], report, tmp_path, around, some)
+    assert [record.bench for record in records] == ["a", "b", "c"]
+    assert [row.why for row in records[2].rows] == ["nothing is built"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]
+    with pytest.raises(NothingSelected):
+        run_benches(["c"], report, tmp_path, around, some)
 
 
 def test_a_wrong_name_runs_nothing(report: Report, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'plam'") as caught:
-        run_benches(["halves", "plam"], report, tmp_path, {"halves": halves})
+        run_benches(["halves", "plam"], report, tmp_path, around, {"halves": halves})
     assert "halves" in caught.value.do
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bench_that_breaks_leaves_the_last_result(report: Report, tmp_path: Path) -> None:
-    run_benches(["x"], report, tmp_path, {"x": halves})
+    run_benches(["x"], report, tmp_path, around, {"x": halves})
     before = (tmp_path / "x.json").read_text()
     with pytest.raises(RuntimeError):
-        run_benches(["x"], report, tmp_path, {"x": broken})
+        run_benches(["x"], report, tmp_path, around, {"x": broken})
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert (tmp_path / "x.json").read_text() == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"bench": "x"}', "null"])
+def test_what_is_no_record_is_said(text: str) -> None:
+    with pytest.raises(UsageError, match="not the record of a bench") as caught:
+        Record.from_json(text, "here.json")
+    assert caught.value.where == "here.json"
 
 
 def test_medians_take_turns_after_a_warm_up() -> None:
@@ -98,4 +121,6 @@ def test_two_of_a_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="'taken'"):
         bench("taken")(halves)
     monkeypatch.delitem(BENCHES, "taken")
-    assert bench("taken")(halves) is BENCHES["taken"]
+    monkeypatch.delitem(HEAVY, "taken", raising=False)
+    assert bench("taken", heavy="hours")(halves) is BENCHES["taken"]
+    assert HEAVY["taken"] == "hours"

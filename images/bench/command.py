@@ -1,0 +1,67 @@
+"""`invoke bench`: measure, show the one table, keep what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from images.bench import frame
+from images.bench.circumstances import look
+from images.bench.page import pages as filled
+from images.bench.record import FOLDER, Record, read_records, write
+from images.checkout import Checkout
+from images.gpu_records import read_all
+from images.report import Report
+
+# What the last run of each bench found here; git does not keep it.
+RESULTS = "build/bench"
+GPU_RECORDS = "tests/gpu/records"
+
+
+def register_all(checkout: Checkout) -> dict[str, str]:
+    """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
+    from images.bench import audit, catalogue, kernels, plan, rendering, sizes, slim
+
+    if not frame.BENCHES:
+        for module in (plan, rendering, catalogue, audit, slim, sizes, kernels):
+            module.register(checkout)
+    return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
+
+
+def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, everything: bool = False) -> None:
+    """Run the named benches, or those that take seconds, or all; print the table; with ``record`` keep the run.
+
+    Without a name the table also has the kept rows of what did not run now.
+    """
+    takes = register_all(checkout)
+    report = Report()
+    chosen = list(names)
+    light = [name for name in sorted(takes) if everything or not takes[name]]
+    some = {name: frame.BENCHES[name] for name in chosen or light}
+    found = frame.run_benches(chosen, report, checkout.root / RESULTS, partial(look, checkout), some or None)
+    shown = found if chosen else [*found, *_kept(checkout, found)]
+    report.table([cells for one in shown for cells in _lines(one, one in found)], frame.HEADER)
+    if record:
+        for one in found:
+            report.line(f"kept: {write(checkout.root / FOLDER, one).relative_to(checkout.root)}")
+        report.next_command("./inv render", "writes BENCH.md and the README's rows anew")
+
+
+def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
+    """``others`` (path -> text of pages with a generated part), with BENCH.md and the README's headline rows.
+
+    Raises UsageError for a broken record.
+    """
+    takes = register_all(checkout)
+    return filled(others, read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS), takes)
+
+
+def _kept(checkout: Checkout, found: Sequence[Record]) -> list[Record]:
+    ran = {one.bench for one in found}
+    return [one for one in read_records(checkout.root / FOLDER) if one.bench not in ran]
+
+
+def _lines(record: Record, now: bool) -> list[list[str]]:
+    around = record.circumstances
+    where = "here, now" if now else f"{around.machine.cores} cores, {around.date[:10]}"
+    return [frame.cells(row, where + (", busy" if around.was_busy else "")) for row in record.rows]

@@ -1,0 +1,37 @@
+"""Rows of what ran on a card: figures of its record, what is slimmed against what is untouched. Pure."""
+
+from __future__ import annotations
+
+from images.bench.record import Row
+from images.gpu_records import Figure, GpuRecord
+
+
+def rows_of(record: GpuRecord) -> list[Row]:
+    """One row a figure; the untouched package's figure is the peer of the slimmed one's and has no row of its own."""
+    rows = []
+    for figure in record.figures:
+        peer = _peer(record, figure)
+        if peer is None and _is_peer(record, figure):
+            continue
+        told = ", ".join(f"batch {value}" if key == "batch" else value for key, value in figure.of.items())
+        measures = f"{figure.name}: {told}" if told else figure.name
+        image = f"{record.variant}@{record.input_hash[:12]}" if record.variant else ""
+        against = "untouched" if peer else ""
+        rows.append(Row("gpu", measures, figure.value, peer.value if peer else None, figure.unit, against, image=image))
+    return rows
+
+
+def _peer(record: GpuRecord, figure: Figure) -> Figure | None:
+    """The same figure of the untouched package."""
+    if figure.of.get("content") != "slimmed":
+        return None
+    wanted = {**figure.of, "content": "untouched"}
+    return next((one for one in record.figures if one.name == figure.name and dict(one.of) == wanted), None)
+
+
+def _is_peer(record: GpuRecord, figure: Figure) -> bool:
+    """Whether another row shows this figure as its peer."""
+    if figure.of.get("content") != "untouched":
+        return False
+    wanted = {**figure.of, "content": "slimmed"}
+    return any(one.name == figure.name and dict(one.of) == wanted for one in record.figures)
