@@ -233,6 +233,62 @@ def fit(c, model, card, count=0, nodes=1, driver="", variant="", tp=0, pp=0, jso
     commands.run(lambda: commands.fit(model, card, json, **rest), debug)
 
 
+@task(
+    iterable=["card", "flag", "env"],
+    help={
+        "model": "3b-awq and its like, a repository OWNER/NAME, or a model's folder",
+        "card": "serve as for this card, instead of the cards of this machine",
+        "variant": "this image instead of the card's own, such as the one for the CPU",
+        "image": "an image by its own name, instead of --variant",
+        "gpus": "all, 2, device=0,1 or none, as docker takes it",
+        "host": "the address to listen on; 0.0.0.0 for all",
+        "port": "the port to listen on",
+        "name": "the container's name",
+        "served": "what the API calls the model",
+        "restart": "unless-stopped, on-failure or no",
+        "flag": "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat",
+        "env": "NAME=VALUE for the server; repeat",
+        "driver": "with --card: its driver",
+        "wait": "seconds until it must be healthy",
+        "detach": "do not wait until it is healthy",
+        "print": "print the docker line, start nothing",
+        "compose": "print a compose file, start nothing",
+        "stop": "stop and remove the server of this name",
+        "logs": "show the log of the server of this name",
+        "lines": "with --logs: how many lines of its end",
+    },
+)
+def serve(
+    c,
+    card,
+    flag,
+    env,
+    model="",
+    variant="",
+    image="",
+    gpus="",
+    host="127.0.0.1",
+    port=8000,
+    name="cardstock",
+    served="",
+    restart="unless-stopped",
+    driver="",
+    wait=1800,
+    detach=False,
+    print=False,
+    compose=False,
+    stop="",
+    logs="",
+    lines=200,
+    debug=False,
+):
+    """Serve a model on the cards of this machine with the fitted settings; or print how, stop it, show its log."""
+    told = {"model": model, "cards": card, "variant": variant, "image": image, "gpus": gpus, "driver": driver}
+    told |= {"host": host, "port": port, "name": name, "served": served, "restart": restart, "flags": flag, "env": env}
+    told |= {"wait": wait, "detach": detach, "print": print, "compose": compose}
+    commands.run(lambda: commands.serve(told, stop=stop, logs=logs, lines=lines), debug)
+
+
 @task(iterable=["registry"], help=JSON | {"registry": "also see whether this registry (or repository) answers"})
 def doctor(c, registry, json=False, debug=False):
     """This machine: cards, driver, engine, GPU runtime, disk, memory, network: what is wrong, what to do, what fits."""

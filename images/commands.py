@@ -378,6 +378,21 @@ def fit(model: str, cards: Sequence[str], json: bool, **rest: Any) -> None:
     fit_command(matrix, make_variants(matrix), words, locked, json, Report())
 
 
+def serve(told: Mapping[str, Any], *, stop: str, logs: str, lines: int) -> None:
+    """`invoke serve`; ``told`` are its own words (images/serve/command.py)."""
+    from images.serve import command
+
+    if stop:
+        command.stop(stop, Report())
+    elif logs:
+        command.logs(logs, lines, Report())
+    else:
+        matrix = CHECKOUT.matrix()
+        locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
+        shop = command.Shop(matrix, make_variants(matrix), locked)
+        command.serve(shop, command.ServeWords(**told), Report())
+
+
 def doctor(registries: Sequence[str], json: bool) -> None:
     """`invoke doctor`."""
     from images.doctor.command import doctor as look

@@ -23,6 +23,7 @@ import docker.types
 import requests.exceptions
 
 from images import embedded, process
+from images.containers import Containers
 from images.embedded import home
 from images.embedded.home import Layout, Say
 from images.engine_values import (
@@ -93,6 +94,11 @@ class Engine:
         """The engine's version, as it says it."""
         with translated("the engine's version could not be read"):
             return str(self._client.version()["Version"])
+
+    @cached_property
+    def containers(self) -> Containers:
+        """Containers that stay; those of `run` are gone when it returns."""
+        return Containers(self._client, translated)
 
     def close(self) -> None:
         """Let the connection go."""
@@ -249,6 +255,12 @@ class Engine:
         finally:
             with suppress(docker.errors.NotFound):
                 container.remove(force=True)
+
+    def layer_sizes(self, reference: str) -> tuple[int, ...]:
+        """Bytes of each of an image's layers, unpacked, the newest first; steps that made no layer are 0."""
+        with translated(f"the layers of {reference} could not be read"):
+            rows: list[dict[str, Any]] = self._client.api.history(reference)  # type: ignore[no-untyped-call]
+        return tuple(int(row["Size"]) for row in rows)
 
     @contextmanager
     def save(self, reference: str) -> Iterator[Iterator[bytes]]:

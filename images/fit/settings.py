@@ -16,7 +16,6 @@ from images.fit.parallel import Obstacle, sizes, try_split
 MIN_PIXELS = 3136
 _RAY = Version("0.12")
 _JSON_LIMITS = Version("0.8.5")
-_PORT = "127.0.0.1:8000:8000"
 
 
 def pixels(fit: Fit) -> tuple[int, int]:
@@ -75,19 +74,15 @@ def environment(fit: Fit) -> dict[str, str]:
 
 
 def commands(fit: Fit, image: str, folder: str = "") -> list[str]:
-    """The docker lines that serve it: one; or, on several machines, one for each kind of machine.
+    """The docker lines that serve it on several machines, one for each kind; images/serve has those of one machine.
 
-    ``folder`` is the model's on this machine; without it a path to put in is named.
+    ``folder`` is the model's on each machine; without it a path to put in is named.
     """
     name = PurePosixPath(fit.ask.model.source or fit.ask.model.name).name
     reference = f"{image}:{fit.ask.variant.id}"
     mount = f"{folder or f'/path/to/{name}'}:/models:ro"
     run = ["docker", "run", "--gpus", str(fit.ask.count) if fit.ask.count > 1 else "1", "-v", mount]
-    run += ["--shm-size", f"{shm_gigabytes(fit)}g"] if fit.engine.vllm else []
-    run += [word for pair in environment(fit).items() for word in ("-e", "=".join(pair))]
-    if fit.ask.nodes == 1:
-        return [shlex.join([*run, "--rm", "-p", _PORT, reference, *flags(fit)])]
-    net = [*run, "--name", "cardstock", "--network", "host"]
+    net = [*run, "--shm-size", f"{shm_gigabytes(fit)}g", "--name", "cardstock", "--network", "host"]
     if fit.engine.version >= _RAY:
         rest = [*flags(fit), "--master-addr", "FIRST_MACHINE", "--node-rank"]
         serve = [*net, reference, "vllm", "serve", "/models", *rest]

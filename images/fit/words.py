@@ -14,7 +14,7 @@ from images.cards.data import Card, all_cards
 from images.cards.names import resolve
 from images.drivers import Driver, parse_driver
 from images.errors import NoImageFits, NothingSelected, UsageError
-from images.fit.choose import Ask, fit
+from images.fit.choose import Ask, Fit, fit
 from images.fit.model import Model, from_config, named
 from images.fit.nearest import nearest
 from images.fit.room import sold_bytes, usable
@@ -24,6 +24,9 @@ from images.matrix import Matrix
 from images.nearest import nearest as nearest_word
 from images.nvml import LocalCard, Machine, read_machine
 from images.report import Report
+from images.serve.forms import docker_line
+from images.serve.make import Options, make_serving
+from images.serve.source import Source
 from images.variants import Variant, Variants
 
 
@@ -61,22 +64,60 @@ def fit_command(
 
     ``machine`` stands in for this one.
     """
-    model = read_model(words.model)
-    hardware = _hardware(words, machine, report)
-    variant = _variant(matrix, variants, words, hardware, locked)
-    ask = _ask(words, model, hardware, variant)
-    try:
-        found = fit(ask)
-    except NoImageFits as error:
-        raise _with_nearest(error, ask) from error
-    folder = str(Path(words.model).expanduser().resolve()) if Path(words.model).expanduser().is_dir() else ""
-    lines = commands(found, matrix.image, folder)
+    found = find_fit(matrix, variants, words, locked, report, machine)
+    lines = _lines(found, matrix, words.model)
     if json:
         print(json_module.dumps(fit_json(found, lines), indent=1))
-    else:
-        print("\n".join(fit_lines(found)))
+        return
+    print("\n".join(fit_lines(found)))
+    if found.ask.nodes == 1:
         for line in lines:
-            report.next_command(line)
+            report.line(line)
+        report.next_command(serve_command(found, words))
+        return
+    for line in lines:
+        report.next_command(line)
+
+
+def find_fit(
+    matrix: Matrix,
+    variants: Variants,
+    words: FitWords,
+    locked: Mapping[str, bool],
+    report: Report,
+    machine: Machine | None = None,
+    model: Model | None = None,
+) -> Fit:
+    """How it is served; ``model`` where it is known already. Raises as `fit_command` does."""
+    hardware = _hardware(words, machine, report)
+    variant = _variant(matrix, variants, words, hardware, locked)
+    ask = _ask(words, model or read_model(words.model), hardware, variant)
+    try:
+        return fit(ask)
+    except NoImageFits as error:
+        raise _with_nearest(error, ask) from error
+
+
+def _lines(found: Fit, matrix: Matrix, typed: str) -> list[str]:
+    """The docker lines: of the container that `invoke serve` would start, or of each machine."""
+    path = Path(typed).expanduser()
+    folder = str((path if path.is_dir() else path.parent).resolve()) if path.exists() else ""
+    if found.ask.nodes > 1:
+        return commands(found, matrix.image, folder)
+    repository = found.ask.model.source
+    source = Source(Path(folder).name, folder) if folder else Source(repository, repository=repository)
+    if not folder and not repository:
+        source = Source(found.ask.model.name, f"/path/to/{found.ask.model.name}")
+    image = f"{matrix.image}:{found.ask.variant.id}"
+    return [docker_line(make_serving(found.ask.variant, image, source, found.ask.model, found, Options()))]
+
+
+def serve_command(found: Fit, words: FitWords) -> str:
+    """What starts it on the machine that it is for."""
+    typed = ["./inv", "serve", "--model", words.model]
+    typed += [word for card in words.cards for word in ("--card", card)]
+    typed += ["--gpus", str(found.ask.count)] if words.count > 1 else []
+    return shlex.join([*typed, *(["--variant", words.variant] if words.variant else [])])
 
 
 def read_model(text: str) -> Model:
@@ -129,12 +170,7 @@ def _variant(
     matrix: Matrix, variants: Variants, words: FitWords, hardware: _Hardware, locked: Mapping[str, bool]
 ) -> Variant:
     if words.variant:
-        if words.variant not in variants.valid:
-            raise NothingSelected(
-                f"there is no variant {words.variant}",
-                do=f"nearest id: {nearest_word(words.variant, variants.valid)}. All ids: ./inv plan --all",
-            )
-        return variants.valid[words.variant]
+        return find_variant(variants, words.variant)
     choice = choose(matrix, variants, hardware.cards, hardware.driver, locked)
     if choice.refusals:
         raise choice.refusals[0].why
@@ -145,6 +181,16 @@ def _variant(
             do="fit each kind by itself: --card NAME --count N",
         )
     return choice.picks[0].variant
+
+
+def find_variant(variants: Variants, name: str) -> Variant:
+    """The variant of this id. Raises NothingSelected with the nearest."""
+    if name not in variants.valid:
+        raise NothingSelected(
+            f"there is no variant {name}",
+            do=f"nearest id: {nearest_word(name, variants.valid)}. All ids: ./inv plan --all",
+        )
+    return variants.valid[name]
 
 
 def _ask(words: FitWords, model: Model, hardware: _Hardware, variant: Variant) -> Ask:
