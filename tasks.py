@@ -289,6 +289,36 @@ def serve(
     commands.run(lambda: commands.serve(told, stop=stop, logs=logs, lines=lines), debug)
 
 
+@task(
+    help={
+        "server": "any server that speaks the OpenAI API; $OPENAI_API_KEY is its key",
+        "model": "one of its models; without it, its first",
+        "host": "where the page listens; 0.0.0.0 is for everybody, without a password",
+        "port": "its port",
+        "max-picture": "largest picture file",
+        "max-video": "largest video file",
+        "max-pictures": "pictures in one question, a video counted as its frames",
+        "max-frames": "frames that are sent of a video",
+    }
+)
+def demo(
+    c,
+    server="http://127.0.0.1:8000",
+    model="",
+    host="127.0.0.1",
+    port=7860,
+    max_picture="10MB",
+    max_video="60MB",
+    max_pictures=8,
+    max_frames=8,
+    debug=False,
+):
+    """A web page to ask a server about pictures and videos, until Ctrl-C."""
+    limits = {"max_picture": max_picture, "max_video": max_video, "max_pictures": max_pictures}
+    words = {"server": server, "model": model, "host": host, "port": port, "max_frames": max_frames} | limits
+    commands.run(lambda: commands.demo(**words), debug)
+
+
 @task(iterable=["registry"], help=JSON | {"registry": "also see whether this registry (or repository) answers"})
 def doctor(c, registry, json=False, debug=False):
     """This machine: cards, driver, engine, GPU runtime, disk, memory, network: what is wrong, what to do, what fits."""

@@ -393,6 +393,14 @@ def serve(told: Mapping[str, Any], *, stop: str, logs: str, lines: int) -> None:
         command.serve(shop, command.ServeWords(**told), Report())
 
 
+def demo(**words: Any) -> None:
+    """`invoke demo`; ``words`` are the fields of DemoWords."""
+    from images.demo.command import DemoWords, demo_command
+    from images.embedded.home import default_layout
+
+    demo_command(CHECKOUT.root, default_layout().home, DemoWords(**words), Report())
+
+
 def doctor(registries: Sequence[str], json: bool) -> None:
     """`invoke doctor`."""
     from images.doctor.command import doctor as look

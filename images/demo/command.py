@@ -1,0 +1,103 @@
+"""`invoke demo`: the server asked, the page's environment made, the page run until Ctrl-C, its uploads removed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from images import process
+from images.demo.environment import provide
+from images.demo.server import address, ask_model, is_loopback
+from images.demo.settings import Limits, Settings, read_size
+from images.errors import UsageError
+from images.report import Report
+
+LOCK = Path("dev/demo.lock")
+
+
+@dataclass(frozen=True)
+class DemoWords:
+    """`invoke demo`'s flags as typed."""
+
+    server: str
+    model: str
+    host: str
+    port: int
+    max_picture: str
+    max_video: str
+    max_pictures: int
+    max_frames: int
+
+    def limits(self) -> Limits:
+        """Raises UsageError."""
+        return Limits(
+            picture_bytes=read_size(self.max_picture),
+            video_bytes=read_size(self.max_video),
+            pictures=self.max_pictures,
+            frames=self.max_frames,
+        )
+
+
+def demo_command(root: Path, home: Path, words: DemoWords, report: Report) -> None:
+    """Run the page of the checkout at ``root`` until it is stopped; its environment is kept below ``home``.
+
+    Raises CheckFailed without a server, UsageError for a port in use, ProcessFailed when the page ends by itself.
+    """
+    limits, server = words.limits(), address(words.server)
+    model = ask_model(server, words.model)
+    free_port(words.host, words.port)
+    python = provide(root / LOCK, home, report.line)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=home) as folder:
+        work = Path(folder).resolve()
+        for name in ("uploads", "tmp"):
+            (work / name).mkdir()
+        report.line(f"{model} at {server}")
+        if not is_loopback(words.host):
+            report.line(f"whoever reaches port {words.port} of this machine can use the page: it asks for no password")
+        settings = Settings(server, model, words.host, words.port, work / "uploads", limits)
+        argv = [str(python), "-m", "images.demo", settings.to_json()]
+        try:
+            process.stream(argv, report.line, cwd=work, env=surroundings(root, work))
+        except KeyboardInterrupt:
+            report.line("stopped; what was uploaded is removed")
+
+
+def surroundings(root: Path, work: Path) -> dict[str, str]:
+    """The page's environment: gradio's folders below ``work``, no reports to its makers, no proxy for itself."""
+    return {
+        "PYTHONPATH": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "GRADIO_TEMP_DIR": str(work / "uploads"),
+        "TMPDIR": str(work / "tmp"),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_SHARE": "False",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1,localhost,::1",
+        "no_proxy": "127.0.0.1,localhost,::1",
+    }
+
+
+def free_port(host: str, port: int) -> None:
+    """Raises UsageError when nothing can listen there."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"the page cannot listen on {host}, port {port}",
+            cause=str(error),
+            do=f"take another: --port {port + 1 if port < 65535 else 7860}",
+        ) from error
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """An end asked for by a signal is as good as Ctrl-C: the page is ended too."""
+    raise KeyboardInterrupt
