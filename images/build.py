@@ -11,7 +11,7 @@ from pathlib import Path
 from images import bake, process, supplies
 from images.bake_run import LOGS, run_bake
 from images.bases import local_reference
-from images.checkout import Checkout, write_atomically
+from images.checkout import INPUTS, Checkout, write_atomically
 from images.engine import Engine
 from images.errors import CardstockError, CheckFailed
 from images.jobs import Job, describe, disk_needed, done_state
@@ -20,7 +20,7 @@ from images.kernels.kernel import Kernel
 from images.kernels.make import provide
 from images.kernels.needs import needs_of
 from images.kernels.store import Stored, default_store
-from images.labels import READ_IMAGE, VARIANT, labels, read_reading
+from images.labels import DIRTY, READ_IMAGE, REVISION, VARIANT, labels, read_reading
 from images.matrix import Matrix
 from images.registry import Repository
 from images.render import BAKE_FILE
@@ -168,15 +168,7 @@ def _finish(
                 do=f"look into it: docker run --rm -it --entrypoint sh {job.staging}; it has no other name",
                 where=f"{RECORDS}/{job.variant.id}.json",
             )
-    told = _labels(checkout, job, engine, record)
-    with tempfile.TemporaryDirectory(prefix="cardstock-finish-") as folder:
-        file = Path(folder, "finish.json")
-        file.write_text(bake.finish_file(job.staging, job.tags, told), encoding="utf-8")
-        process.run(
-            ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"],
-            cwd=checkout.root,
-            env=engine.cli_env(),
-        )
+    _give_labels(checkout, job, engine, job.staging, _labels(checkout, job, engine, record))
     engine.untag(job.staging)
     if engine.embedded:
         _drop_replaced(job, engine, report)
@@ -209,10 +201,37 @@ def _labels(checkout: Checkout, job: Job, engine: Engine, record: Record | None)
 
 
 def revision(root: Path) -> str:
-    """The git commit of the checkout, with "-dirty" if files differ from it; "unknown" outside a git checkout."""
+    """The git commit of the checkout, with "-dirty" if inputs of images are not as it has them; "unknown" outside git.
+
+    The rest of the checkout, its documents and tests, is in no image and says nothing about one.
+    """
     try:
         commit = process.run(["git", "rev-parse", "HEAD"], cwd=root).out.strip()
-        dirty = process.run(["git", "status", "--porcelain"], cwd=root).out.strip()
+        dirty = process.run(["git", "status", "--porcelain", "--", *INPUTS], cwd=root).out.strip()
     except CardstockError:
         return "unknown"
-    return f"{commit}-dirty" if dirty else commit
+    return f"{commit}{DIRTY}" if dirty else commit
+
+
+def _give_labels(checkout: Checkout, job: Job, engine: Engine, reference: str, told: Mapping[str, str]) -> None:
+    """Label an image and give it its job's names; its layers stay as they are."""
+    with tempfile.TemporaryDirectory(prefix="cardstock-finish-") as folder:
+        file = Path(folder, "finish.json")
+        file.write_text(bake.finish_file(reference, job.tags, told), encoding="utf-8")
+        process.run(
+            ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"],
+            cwd=checkout.root,
+            env=engine.cli_env(),
+        )
+
+
+def say_commit(checkout: Checkout, job: Job, engine: Engine, commit: str) -> bool:
+    """Let an image that was built before its inputs were committed name the commit that has them now.
+
+    Whether it had to be done; the caller knows that this commit has the inputs of the job.
+    """
+    facts = engine.inspect(job.tags[0])
+    if facts is None or not facts.labels.get(REVISION, "").endswith(DIRTY):
+        return False
+    _give_labels(checkout, job, engine, job.tags[0], {**facts.labels, REVISION: commit})
+    return True

@@ -18,6 +18,8 @@ TEMPLATES = "dockerfiles/templates"
 LOCKS = "dockerfiles/locks"
 # Build scripts that no image runs, only the compiling of its kernel.
 KERNEL_SCRIPTS = ("toolkit-packages",)
+# What images are made of, from the root of the checkout, as git takes it.
+INPUTS = ("matrix.yaml", "dockerfiles", DEVICE_CODE, "images/kernels/inside")
 
 
 @dataclass(frozen=True)

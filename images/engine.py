@@ -259,7 +259,7 @@ class Engine:
     def layer_sizes(self, reference: str) -> tuple[int, ...]:
         """Bytes of each of an image's layers, unpacked, the newest first; steps that made no layer are 0."""
         with translated(f"the layers of {reference} could not be read"):
-            rows: list[dict[str, Any]] = self._client.api.history(reference)  # type: ignore[no-untyped-call]
+            rows = self._client.api.history(reference)  # type: ignore[no-untyped-call]
         return tuple(int(row["Size"]) for row in rows)
 
     @contextmanager

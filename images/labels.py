@@ -13,6 +13,8 @@ INPUT = "dev.cardstock.input"
 EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
 PROVEN = "dev.cardstock.proven"
+REVISION = "org.opencontainers.image.revision"
+DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were
 
 # Run inside the image (python -): versions by metadata, CUDA from torch's own version file, no heavy import.
 READ_IMAGE = """
@@ -72,7 +74,7 @@ def labels(
         "org.opencontainers.image.title": f"Qwen2.5-VL for {_cards(variant)}",
         "org.opencontainers.image.description": server,
         "org.opencontainers.image.version": f"{variant.id}-{__version__}",
-        "org.opencontainers.image.revision": revision,
+        REVISION: revision,
         "org.opencontainers.image.created": created,
         "org.opencontainers.image.licenses": "Apache-2.0",
         VARIANT: variant.id,

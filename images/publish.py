@@ -9,15 +9,18 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from images import provenance, sbom
+from images import provenance, publish_disk, sbom
 from images import publish_checks as checks
 from images import push as pushing
 from images.arch import join_sm, parse_arch
 from images.artifact import Part
 from images.audit_target import audit_image
+from images.build import say_commit
 from images.catalogue import Image, Packing, added, immutable_tag, proofs, proven_again
 from images.checkout import Checkout, write_atomically
 from images.engine import Engine, ImageFacts
@@ -152,13 +155,10 @@ def _prove_again(press: Press, job: Job, image: Image) -> Image:
 
 
 def _publish_one(press: Press, job: Job, revision: str) -> Image:
-    facts = press.engine.inspect(job.tags[0])
-    if facts is None:
-        raise CardstockError(f"the engine has no image {job.tags[0]}", do=f"./inv build --only '{job.variant.id}'")
-    checks.refuse_foreign(job, facts)
+    facts = _built(press, job, revision)
     with press.report.step("push by digest") as step:
         pushed = pushing.push(
-            facts, lambda: press.engine.save(facts.id), press.repository, press.packing, press.packed, press.report.line
+            facts, partial(_save, press, facts), press.repository, press.packing, press.packed, press.report.line
         )
         step.note(pushed.digest)
     reference = f"{press.repository.name}@{pushed.digest}"
@@ -171,6 +171,24 @@ def _publish_one(press: Press, job: Job, revision: str) -> Image:
     _name(press, image, pushed, names)
     press.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
     return image
+
+
+def _built(press: Press, job: Job, revision: str) -> ImageFacts:
+    """The engine's image of a job, which names the commit that has its inputs."""
+    facts = press.engine.inspect(job.tags[0])
+    if facts is not None:
+        checks.refuse_foreign(job, facts)
+        if say_commit(press.checkout, job, press.engine, revision):
+            press.report.line(f"{job.tags[0]}: built before its inputs were committed; it names {revision[:12]} now")
+            facts = press.engine.inspect(job.tags[0])
+    if facts is None:
+        raise CardstockError(f"the engine has no image {job.tags[0]}", do=f"./inv build --only '{job.variant.id}'")
+    return facts
+
+
+def _save(press: Press, facts: ImageFacts) -> AbstractContextManager[Iterable[bytes]]:
+    publish_disk.check(press.engine, facts)
+    return press.engine.save(facts.id)
 
 
 def _take(press: Press, reference: str, pushed: Pushed) -> None:

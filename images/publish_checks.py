@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from images import process
+from images.checkout import INPUTS
 from images.device_code.audit import Audit, Audited
 from images.engine_values import ImageFacts
 from images.errors import CheckFailed, Unsafe
@@ -13,9 +14,6 @@ from images.jobs import Job
 from images.labels import INPUT, VARIANT
 from images.matrix import Matrix
 from images.smoke.record import Record
-
-# What images are made of, from the root of the checkout.
-INPUTS = ("matrix.yaml", "dockerfiles", "images/device_code", "images/kernels/inside")
 
 # Libraries of NVIDIA's with code for every generation (audited: CUDA 12.4's); cuFFT and others keep theirs elsewhere.
 WHOLE = ("libcublas", "libcurand.so", "libcusolver.so", "libcusparse.so", "libnccl.so")

@@ -91,7 +91,7 @@ class Stall:
             self.built.append(job.variant.id)
             self.make(job)
 
-    def make(self, job: Job, **other: str) -> None:
+    def make(self, job: Job, revision: str = "0" * 40, **other: str) -> None:
         """One image; ``other`` are labels that lie."""
         pins = {name.replace("_", "-"): pin.version for name, pin in job.variant.pins}
         told = labels(
@@ -102,7 +102,7 @@ class Stall:
             proven=True,
             audited=tuple(str(arch) for arch in job.variant.archs),
             locked=True,
-            revision="0" * 40,
+            revision=revision,
             created=NOW,
         )
         told |= {f"dev.cardstock.{name.replace('_', '-')}": value for name, value in other.items()}

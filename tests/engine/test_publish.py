@@ -22,7 +22,8 @@ from images.catalogue import Catalogue, Image
 from images.drivers import parse_driver
 from images.embedded.home import Layout, default_layout, installed
 from images.engine import Engine, connect
-from images.errors import CheckFailed, NothingSelected, RegistryFailure, Unsafe
+from images.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
+from images.labels import REVISION
 from images.oci_image import read_image
 from images.publish import publish
 from images.published import roll_back
@@ -221,6 +222,26 @@ def test_a_machine_with_a_card_adds_its_evidence(stall: Stall, repository: str) 
     assert "--rollback" in caught.value.do
     assert catalogue(repository).by_digest[image.digest].told() == told
     assert {**tags(repository), "catalogue": ""} == {**before, "catalogue": ""}
+
+
+def test_an_image_built_before_its_commit_names_the_commit(stall: Stall, repository: str) -> None:
+    (stall.root / "dockerfiles/rootfs/salt").write_text("not committed yet\n")
+    stall.make(stall.job(SM75), revision=f"{'0' * 40}-dirty")
+    stall.commit()
+    (image,) = publish(stall.press(repository), [stall.job(SM75)], lambda _: None)
+    found = read_image(Repository(repository), image.image.digest)
+    assert found is not None
+    commit = process.run(["git", "rev-parse", "HEAD"], cwd=stall.root).out.strip()
+    assert found.labels[REVISION] == image.image.revision == commit
+
+
+def test_a_push_without_room_on_the_disk_is_refused(
+    stall: Stall, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "free_bytes", lambda self: 1000)
+    with pytest.raises(CardstockError, match="the disk is too small to publish"):
+        stall.publish(repository, SM75)
+    assert tags(repository) == {}
 
 
 # -- what is never published

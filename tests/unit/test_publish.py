@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 
-from images import process, sbom
+from images import process, publish_disk, sbom
 from images import publish_checks as checks
 from images.artifact import Part
+from images.build import revision
 from images.catalogue import Catalogue, added
 from images.checkout import Checkout
 from images.device_code import audit as auditing
 from images.device_code.sources import read_folder
 from images.engine_values import ImageFacts
-from images.errors import CheckFailed, RegistryFailure, Unsafe
+from images.errors import CardstockError, CheckFailed, RegistryFailure, Unsafe
 from images.jobs import Job, make_job
 from images.labels import INPUT, VARIANT
 from images.publish import moving_tags
+from images.publish_disk import Disk
 from images.registry import Repository
 from images.render import compile_templates
 from images.shelf import attach, change_catalogue, fetch_catalogue, point
@@ -90,6 +92,44 @@ def test_inputs_must_be_committed(checkout: Path) -> None:
     with pytest.raises(Unsafe, match="not what the commit holds") as caught:
         checks.clean_revision(checkout)
     assert "dockerfiles/y" in caught.value.cause
+
+
+def test_an_image_is_dirty_by_its_inputs_alone(checkout: Path, tmp_path: Path) -> None:
+    commit = checks.clean_revision(checkout)
+    (checkout / "README.md").write_text("no input of an image\n")
+    (checkout / "notes").write_text("new, and none either\n")
+    assert revision(checkout) == commit
+    (checkout / "dockerfiles/x").write_text("2\n")
+    assert revision(checkout) == f"{commit}-dirty"
+
+
+GB = 1000**3
+
+
+def test_a_push_needs_room_for_the_whole_image_and_twice_its_largest_layer() -> None:
+    assert publish_disk.needed(6 * GB, 3 * GB) == (6_600_000_000, 6_600_000_000)
+
+
+@pytest.mark.parametrize(
+    "engine, temporary, told",
+    [
+        (Disk("/e", 1, 7 * GB), Disk("/tmp", 2, 4 * GB), ""),
+        (Disk("/e", 1, 5 * GB), Disk("/tmp", 2, 4 * GB), "6.00 GB needed, 5.00 GB free"),
+        (Disk("/e", 1, 7 * GB), Disk("/tmp", 2, 2 * GB), "3.00 GB needed, 2.00 GB free"),
+        (Disk("/e", 1, 8 * GB), Disk("/tmp", 1, 8 * GB), "9.00 GB needed, 8.00 GB free"),
+        (Disk("/e", 1, 10 * GB), Disk("/tmp", 1, 10 * GB), ""),
+        (None, Disk("/tmp", 1, 2 * GB), "3.00 GB needed, 2.00 GB free"),
+        (Disk("/e", None, 6 * GB), Disk("/tmp", None, 3 * GB), ""),
+    ],
+)
+def test_a_push_that_a_disk_has_no_room_for_is_refused(engine: Disk | None, temporary: Disk, told: str) -> None:
+    wanted = (6 * GB, 3 * GB)
+    if not told:
+        publish_disk.refuse_small("x:1", wanted, engine, temporary)
+        return
+    with pytest.raises(CardstockError, match=f"too small to publish x:1: {told}") as caught:
+        publish_disk.refuse_small("x:1", wanted, engine, temporary)
+    assert "prune" in caught.value.do
 
 
 def test_without_git_nothing_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
