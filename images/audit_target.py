@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from images.arch import parse_arch
 from images.device_code import audit as auditing
 from images.device_code.audit import Audit
-from images.device_code.sources import Found, read_file, read_folder, read_tar, read_wheel
+from images.device_code.sources import read_file, read_folder, read_tar, read_wheel
 from images.device_code.verdict import Capability
 from images.errors import CheckFailed, UsageError
 from images.report import Report
@@ -73,18 +73,13 @@ def audit_path(path: Path) -> Audit:
 def audit_image(engine: Engine, reference: str) -> Audit:
     """Audit an image that the engine has; its file system is streamed, nothing of it runs or is unpacked."""
     with engine.export_tar(reference) as chunks, _readable(reference):
-        return auditing.audit(reference, _from_root(read_tar(_buffered(chunks))))
-
-
-def _from_root(found: Found) -> Found:
-    """Names without the "/" that the engine puts before them."""
-    return ((name.removeprefix("/"), what) for name, what in found)
+        return auditing.audit(reference, read_tar(_buffered(chunks)))
 
 
 def audit_container(engine: Engine, name: str) -> Audit | None:
     """Audit a container, running or not, as `audit_image` does; None where the engine has none of this name."""
     with engine.export_container(name) as chunks, _readable(name):
-        return None if chunks is None else auditing.audit(name, _from_root(read_tar(_buffered(chunks))))
+        return None if chunks is None else auditing.audit(name, read_tar(_buffered(chunks)))
 
 
 def audit_target(target: str, engine: Engine | None = None) -> Audit:

@@ -86,7 +86,10 @@ class _Tail:
 
 
 def read_tar(stream: IO[bytes]) -> Found:
-    """Every library in an uncompressed tar, read once from front to end. Raises tarfile.TarError for a broken one."""
+    """Every library in an uncompressed tar, read once from front to end, named from the root without a leading "/".
+
+    Raises tarfile.TarError for a broken one.
+    """
     source = _Tail(stream)
     with (
         tarfile.open(fileobj=cast("IO[bytes]", source), mode="r|", bufsize=_CHUNK) as tar,
@@ -94,12 +97,13 @@ def read_tar(stream: IO[bytes]) -> Found:
     ):
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # else it remembers every file of an image
-            if not member.isreg() or member.size < 64 or member.name.startswith(_PSEUDO):
+            name = member.name.lstrip("/")  # an engine that copies out of a container names files from "/"
+            if not member.isreg() or member.size < 64 or name.startswith(_PSEUDO):
                 continue
-            if may_hold_code(member.name):
+            if may_hold_code(name):
                 content = tar.extractfile(member)
                 if content is not None:
-                    yield from _read_stream(member.name, content, member.size, spare)
+                    yield from _read_stream(name, content, member.size, spare)
     source.check_end()
 
 

@@ -161,6 +161,13 @@ def test_a_folder_a_wheel_and_a_tar_tell_the_same(held: int, tmp_path: Path, mon
     assert list(found.failing([(7, 5), (8, 0)])) == ["vllm/_C.abi3.so"]
 
 
+def test_a_tar_of_a_whole_file_system_is_named_from_the_root_however_it_writes_that() -> None:
+    """As engines copy it out of a container: every name from "/" on."""
+    files = FILES | {"proc/self/lib.so": FILES["torch/lib/libc10.so"]}
+    rooted = tar_of({f"/{name}": content for name, content in files.items()})
+    assert dict(read_tar(io.BytesIO(rooted))) == dict(read_tar(io.BytesIO(tar_of(FILES))))
+
+
 def test_a_tar_that_was_cut_anywhere_is_an_error() -> None:
     whole = tar_of(FILES)
     whole = whole[: len(whole.rstrip(b"\0")) // 512 * 512 + 512 + 1024]
