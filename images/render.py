@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +13,12 @@ import jinja2
 
 from images.bake import bake_file
 from images.errors import UsageError
+from images.hints import as_text, hints
 from images.kernels.kernel import Kernel, same_name
 from images.lock_inputs import BUILD_TOOLS, SETUPTOOLS
 from images.matrix import Matrix, json_schema
 from images.states import lock_inputs
-from images.variants import Variant, Variants
+from images.variants import Variant, Variants, make_variants
 
 GENERATED = "dockerfiles/rendered"
 KERNELS = f"{GENERATED}/kernels"
@@ -62,6 +63,14 @@ class Templates:
     """The templates, ready to be filled in: one for variants, one for kernel wheels, and what both include."""
 
     environment: jinja2.Environment
+    _told: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    def images(self, matrix: Matrix) -> str:
+        """What every image of a matrix says of the others: worked out once, since all of them say the same."""
+        # The matrix is held beside its text: for so long no other one can have its id.
+        if id(matrix) not in self._told:
+            self._told[id(matrix)] = (matrix, as_text(hints(matrix, make_variants(matrix))))
+        return self._told[id(matrix)][1]
 
     def dockerfile(self, name: str, **values: SimpleNamespace) -> str:
         """A template's text with its values."""
@@ -115,6 +124,7 @@ def render_dockerfile(templates: Templates, matrix: Matrix, variant: Variant, lo
     """The Dockerfile of one variant."""
     shown = template_variables(variant)
     shown.requirements = requirements(matrix, variant)
+    shown.images = templates.images(matrix)
     stack = SimpleNamespace(python=variant.python, cuda=variant.cuda, lock=variant.lock, locked=locked)
     return templates.dockerfile("Dockerfile.j2", variant=shown, stack=stack)
 
