@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +19,8 @@ from images.checkout import Checkout
 from images.engine import Engine, connect
 from images.errors import NothingSelected, UsageError
 from images.jobs import Job, make_job
+from images.kernels.needs import needs_of
+from images.kernels.store import default_store
 from images.labels import INPUT
 from images.matrix import Matrix
 from images.render import BAKE_FILE, compile_templates
@@ -66,23 +68,47 @@ class Workbench:
         templates = compile_templates(self.checkout.templates())
         return make_job(self.checkout, self.matrix, templates, variant, states[variant.lock])
 
+    def wheel(self, variant: Variant) -> Path | None:
+        """The folder of its kernel's wheel in this machine's store; None without a kernel, or where it is not there."""
+        if variant.kernel is None:
+            return None
+        states = lock_states(self.matrix, self.checkout.locks)
+        (need,) = needs_of([variant.kernel], self.checkout.locks, states)
+        stored = default_store().get(need.key) if need.key else None
+        return stored.folder if stored else None
+
+    @contextmanager
+    def bake(self, images: Mapping[Variant, str], wheels: Mapping[str, str]) -> Iterator[Callable[..., None]]:
+        """What bakes ``images`` (a variant: the name it gets), prepared: called with targets and flags of bake.
+
+        ``wheels`` maps a variant's id to the folder with its kernel's wheel. Without targets all of ``images`` are
+        made. Raises ProcessFailed when bake does.
+        """
+        jobs = [self.job(variant) for variant in images]
+        contexts = supplies.named_contexts(self.matrix, (), self.engine, self.site, self.report)
+        with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
+            secrets = supplies.secrets(Path(folder), self.site, supplies.unlocked_indexes(self.matrix, jobs))
+            names = {variant.id: reference for variant, reference in images.items()}
+            override = Path(folder, "override.json")
+            told = bake.override_file(names, bake.Site(contexts, secrets), wheels=wheels)
+            override.write_text(told, encoding="utf-8")
+            argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
+            every = [bake.target_name(name) for name in names]
+
+            def run(*words: str, targets: Sequence[str] = ()) -> None:
+                process.run([*argv, *words, *(targets or every)], cwd=self.checkout.root, env=self.engine.cli_env())
+
+            yield run
+
     @contextmanager
     def stage(self, variant: Variant, stage: str) -> Iterator[str]:
         """The name of an image of one stage, for as long as it is needed; from the engine's cache, if it is there."""
-        job = self.job(variant)
-        reference = f"cardstock/bench:{stage}-{job.input_hash[:12]}"
-        contexts = supplies.named_contexts(self.matrix, (), self.engine, self.site, self.report)
+        reference = f"cardstock/bench:{stage}-{self.job(variant).input_hash[:12]}"
         with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
             # None of these stages takes a kernel: an empty folder keeps it from being compiled.
             empty = {variant.id: folder} if variant.kernel else {}
-            secrets = supplies.secrets(Path(folder), self.site, supplies.unlocked_indexes(self.matrix, [job]))
-            told = bake.override_file({variant.id: reference}, bake.Site(contexts, secrets), wheels=empty)
-            override = Path(folder, "override.json")
-            override.write_text(told, encoding="utf-8")
-            target = bake.target_name(variant.id)
-            argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
-            argv += ["--set", f"{target}.target={stage}", target]
-            process.run(argv, cwd=self.checkout.root, env=self.engine.cli_env())
+            with self.bake({variant: reference}, empty) as run:
+                run("--set", f"{bake.target_name(variant.id)}.target={stage}")
         try:
             yield reference
         finally:

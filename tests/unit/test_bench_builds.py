@@ -1,0 +1,150 @@
+"""What the benches of builds, levels and sizes say of what they measured; engines and registries stand in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from images.bench.builds import Taken, noop, proven, seconds
+from images.bench.devel import compressed_bytes, repository_of
+from images.bench.layers import Packed
+from images.bench.levels import chosen, rows_of_levels, rows_of_start
+from images.bench.sizes import Weighed, on_devel
+from images.bench.stages import ONLY, Workbench
+from images.checkout import Checkout
+from images.engine import Engine
+from images.errors import NothingSelected, RegistryFailure
+from images.labels import EVIDENCE, INPUT, PROVEN
+from images.matrix import Base
+from images.registry import MANIFEST, Repository, digest_of
+from images.report import Report
+from images.site import SiteSettings
+from images.smoke.record import Level, Record
+from tests.unit.matrices import variants
+from tests.unit.registries import registry
+
+ROOT = Path(__file__).parents[2]
+CPU, T4 = "cpu-vllm0.32.0-sdpa", "cu124-vllm0.8.5.post1-xformers-sm75"
+
+
+def tools(labels: dict[str, dict[str, str]]) -> Workbench:
+    """A workbench whose engine has images of these variants with these labels."""
+
+    class Having:
+        def inspect(self, reference: str) -> Any:
+            told = labels.get(reference.partition(":")[2])
+            return None if told is None else SimpleNamespace(labels=told)
+
+    checkout = Checkout(ROOT)
+    return Workbench(checkout, checkout.matrix(), cast("Engine", Having()), SiteSettings(), Report())
+
+
+def test_only_what_a_build_would_leave_alone_is_timed() -> None:
+    variant = variants().valid[CPU]
+    digest = tools({}).job(variant).input_hash
+    done = {INPUT: digest, PROVEN: "yes", EVIDENCE: "server: passed"}
+    assert proven(tools({CPU: done})) == [(variant, None)]
+    assert proven(tools({CPU: {**done, INPUT: "0" * 64}})) == []
+    assert tools({CPU: done}).told(variant) == f"{CPU}@{digest[:12]}"
+    with pytest.raises(NothingSelected):
+        noop(tools({}))
+
+
+def test_at_once_stands_against_the_sum_and_against_separate_machines() -> None:
+    told = list(Taken(100.0, (120.0, 30.0, 30.0)).rows("cold", "as many machines, each cold"))
+    assert [(row.ours, row.peer, row.against) for row in told] == [
+        (100.0, 180.0, "one after the other"),
+        (100.0, 360.0, "as many machines, each cold"),
+    ]
+    assert len(list(Taken(1.0, (1.0, 2.0)).rows("nothing new", ""))) == 1
+    clock = iter([3.0, 5.5])
+    assert seconds(lambda: None, lambda: next(clock)) == 2.5
+
+
+def record(*levels: Level) -> Record:
+    return Record(CPU, "image", "sha256:0", "2026-11-21T12:00:00Z", None, None, "26.1", levels)
+
+
+def served(healthy: float) -> Level:
+    return Level(4, "server", "passed", "", healthy + 10, {"seconds to healthy": healthy, "seconds to stop": 1.5})
+
+
+def test_levels_are_medians_and_what_did_not_run_says_why() -> None:
+    audit = Level(1, "audit", "not run", "no card in it")
+    runs = [record(audit, Level(2, "stack", "passed", "", took), served(took)) for took in (3.0, 9.0, 4.0)]
+    rows = {row.measures.rpartition(", ")[2]: row for row in rows_of_levels(CPU, "x", runs)}
+    assert (rows["audit"].ours, rows["audit"].why) == (None, "no card in it")
+    assert rows["stack"].ours == 4.0
+    assert (rows["canary"].ours, rows["canary"].why) == (None, "not asked for")
+    assert rows["server"].ours == 14.0
+
+
+def test_start_is_told_with_its_imports() -> None:
+    rows = list(rows_of_start(CPU, "x", [record(served(took)) for took in (60.0, 50.0, 55.0)], [20.0, 30.0, 22.0]))
+    assert [row.ours for row in rows] == [55.0, 1.5, 22.0]
+    other = list(rows_of_start(T4, "x", [record(Level(4, "server", "not run", "no card"))], [9.0]))
+    assert [(row.ours, row.why) for row in other] == [(None, "no card"), (9.0, "")]
+
+
+def test_the_image_for_the_cpu_is_measured_unless_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    both: dict[str, dict[str, str]] = {CPU: {}, T4: {}}
+    monkeypatch.delenv(ONLY, raising=False)
+    assert [variant.id for variant in chosen(tools(both))] == [CPU]
+    monkeypatch.setenv(ONLY, "cu124*")
+    assert [variant.id for variant in chosen(tools(both))] == [T4]
+    with pytest.raises(NothingSelected):
+        chosen(tools({}))
+
+
+@pytest.mark.parametrize(
+    ("image", "repository"),
+    [
+        ("nvidia/cuda:12.4.1-devel-ubuntu22.04", "registry-1.docker.io/nvidia/cuda"),
+        ("debian:bookworm-slim", "registry-1.docker.io/library/debian"),
+        ("registry.example.com:5000/a/b:1", "registry.example.com:5000/a/b"),
+        (f"nvidia/cuda@sha256:{'0' * 64}", "registry-1.docker.io/nvidia/cuda"),
+    ],
+)
+def test_an_images_repository(image: str, repository: str) -> None:
+    assert repository_of(image) == repository
+
+
+def test_layers_of_the_manifest_for_x86_are_added_up() -> None:
+    plain = json.dumps({"mediaType": MANIFEST, "layers": [{"size": 3_000}, {"size": 4_000}]}).encode()
+    listed = [
+        {"digest": f"sha256:{'0' * 64}", "platform": {"os": "linux", "architecture": "arm64"}},
+        {"digest": digest_of(plain), "platform": {"os": "linux", "architecture": "amd64"}},
+    ]
+    media = "application/vnd.docker.distribution.manifest.list.v2+json"
+    index = json.dumps({"mediaType": media, "manifests": listed}).encode()
+    with registry() as (host, shelf):
+        shelf.manifests |= {"12.4": (media, index), digest_of(plain): (MANIFEST, plain)}
+        shelf.manifests["arm"] = (media, json.dumps({"mediaType": media, "manifests": listed[:1]}).encode())
+
+        def size(tag: str) -> int:
+            return compressed_bytes(Base(image=f"nvidia/cuda:{tag}", digest=None), lambda _: Repository(f"{host}/cuda"))
+
+        assert size("12.4") == 7_000
+        for tag, what in (("arm", "linux/amd64"), ("none", "has no none")):
+            with pytest.raises(RegistryFailure, match=what):
+                size(tag)
+
+
+def test_the_devel_base_is_added_or_said_to_be_out_of_reach() -> None:
+    variant = variants().valid["cu124-transformers4.51.3-sdpa-sm75"]
+    own = {name: Packed(gzip=size * 10**6) for name, size in (("os", 30), ("nvidia", 2000), ("s", 100), ("d", 80))}
+    one = Weighed(variant, own, {"os": own["os"], "venv": Packed(gzip=900 * 10**6)}, "x@0")
+    bases = {"12.4": Base(image="nvidia/cuda:12.4.1-devel-ubuntu22.04", digest=None)}
+    (row,) = on_devel([one], bases, lambda _: 3_900_000_000)
+    assert (row.ours, row.peer) == (2210.0, 3900 + 2000 + 900)
+
+    def unreachable(_: Base) -> int:
+        raise RegistryFailure("registry out of reach")
+
+    (row,) = on_devel([one], bases, unreachable)
+    assert (row.ours, row.peer) == (2210.0, None)
+    assert row.against.endswith("not run, registry out of reach")
