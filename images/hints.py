@@ -28,7 +28,13 @@ def hints(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
             # Two cards with an image each do better than both with the slower server.
             if found and (pair[0] == pair[1] or found.engine == "vllm"):
                 chosen[found.id] = found
-    ranked = sorted(chosen.values(), key=lambda v: (*_rank(matrix, v, v.archs[0].capability), order[v.id]))
+
+    def place(variant: Variant) -> tuple[object, ...]:
+        # One that starts at a higher arch goes before: what serves 8.0 and 9.0 best is not what serves 7.5 and 9.0.
+        *rank, others = _rank(matrix, variant, variant.archs[0].capability)
+        return (*rank, -variant.archs[0].number, others, order[variant.id])
+
+    ranked = sorted(chosen.values(), key=place)
     return (*ranked, *(variant for variant in variants.valid.values() if not variant.archs))
 
 
