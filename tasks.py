@@ -206,11 +206,20 @@ def audit(c, target, arch, json=False, record=False, debug=False):
 
 @task(
     iterable=["card"],
-    help=JSON | {"card": "only this one; repeat for the cards of one machine", "driver": "its driver, such as 535.104"},
+    help=JSON
+    | {
+        "card": "only this one; repeat for the cards of one machine",
+        "driver": "its driver, such as 535.104",
+        "from": "what this repository has for them, such as registry.example.com/team/qwen",
+        "offline": "what a saved catalogue has for them (pull --save)",
+        "verify-key": "with --from: a public key that the catalogue must be signed by",
+        "verify-identity": "with --from: a regular expression on the CI workflow that must have signed it instead",
+    },
 )
-def cards(c, card, driver="", json=False, debug=False):
-    """Which image each card should have, or why none; the cards of this machine."""
-    commands.run(lambda: commands.cards(card, driver, json), debug)
+def cards(c, card, driver="", from_="", offline="", verify_key="", verify_identity="", json=False, debug=False):
+    """Which image each card should have, or why none; the cards of this machine; what is published for them."""
+    where = {"source": from_, "offline": offline, "key": verify_key, "identity": verify_identity}
+    commands.run(partial(commands.cards, card, driver, json, **where), debug)
 
 
 @task(
@@ -245,6 +254,7 @@ def fit(c, model, card, count=0, nodes=1, driver="", variant="", tp=0, pp=0, jso
         "port": "the port to listen on",
         "name": "the container's name",
         "served": "what the API calls the model",
+        "cache": "the volume or folder for what is fetched and compiled",
         "restart": "unless-stopped, on-failure or no",
         "flag": "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat",
         "env": "NAME=VALUE for the server; repeat",
@@ -271,6 +281,7 @@ def serve(
     port=8000,
     name="cardstock",
     served="",
+    cache="cardstock-cache",
     restart="unless-stopped",
     driver="",
     wait=1800,
@@ -285,7 +296,7 @@ def serve(
     """Serve a model on the cards of this machine with the fitted settings; or print how, stop it, show its log."""
     told = {"model": model, "cards": card, "variant": variant, "image": image, "gpus": gpus, "driver": driver}
     told |= {"host": host, "port": port, "name": name, "served": served, "restart": restart, "flags": flag, "env": env}
-    told |= {"wait": wait, "detach": detach, "print": print, "compose": compose}
+    told |= {"cache": cache, "wait": wait, "detach": detach, "print": print, "compose": compose}
     commands.run(lambda: commands.serve(told, stop=stop, logs=logs, lines=lines), debug)
 
 
@@ -317,6 +328,47 @@ def demo(
     limits = {"max_picture": max_picture, "max_video": max_video, "max_pictures": max_pictures}
     words = {"server": server, "model": model, "host": host, "port": port, "max_frames": max_frames} | limits
     commands.run(lambda: commands.demo(**words), debug)
+
+
+@task(
+    iterable=["flag"],
+    help={
+        "hosts": "hosts.yaml: the machines, their addresses, network cards and cards (README.md has an example)",
+        "model": "what to fit, such as 72b-awq, instead of hosts.yaml's",
+        "variant": "this image instead of the card's own",
+        "image": "an image by its own name",
+        "tp": "this tensor parallel size",
+        "pp": "this pipeline parallel size",
+        "flag": "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat",
+        "print": "print a compose file for each host, start nothing",
+        "kuberay": "a manifest for the KubeRay operator instead",
+        "out": "write the files to this folder, start nothing",
+        "wait": "seconds until it must be healthy",
+        "detach": "do not watch over it",
+        "stop": "stop and remove the cluster of these hosts",
+    },
+)
+def cluster(
+    c,
+    flag,
+    hosts="",
+    model="",
+    variant="",
+    image="",
+    tp=0,
+    pp=0,
+    print=False,
+    kuberay=False,
+    out="",
+    wait=1800,
+    detach=False,
+    stop=False,
+    debug=False,
+):
+    """Serve a model on several machines, through Ray and vLLM; or print or write how."""
+    told = {"model": model, "variant": variant, "image": image, "tp": tp, "pp": pp, "flags": flag, "wait": wait}
+    told |= {"print": print, "kuberay": kuberay, "out": out, "detach": detach, "stop": stop}
+    commands.run(lambda: commands.cluster(hosts, **told), debug)
 
 
 @task(iterable=["registry"], help=JSON | {"registry": "also see whether this registry (or repository) answers"})

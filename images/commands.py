@@ -359,13 +359,20 @@ def audit(target: str, archs: Sequence[str], json: bool, record: bool = False) -
     audit_command(target, archs, json)
 
 
-def cards(names: Sequence[str], driver: str, json: bool) -> None:
-    """`invoke cards`."""
-    from images.cards.words import cards_command
+def cards(names: Sequence[str], driver: str, json: bool, **where: Any) -> None:
+    """`invoke cards`; ``where`` are the words of images/pull_command.py that name a catalogue."""
+    from images.cards.words import Known, cards_command
+    from images.gpu_records import read_all
 
-    matrix = CHECKOUT.matrix()
+    matrix, report = CHECKOUT.matrix(), Report()
     locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
-    cards_command(matrix, make_variants(matrix), names, driver, locked, json, Report())
+    known = Known(locked, read_all())
+    if where.get("source") or where.get("offline"):
+        from images import pull_command
+
+        found = pull_command.published(CHECKOUT, pull_command.Words(**where), report)
+        known = Known(locked, known.records, found, where.get("source", ""))
+    cards_command(matrix, make_variants(matrix), names, driver, known, json, report)
 
 
 def fit(model: str, cards: Sequence[str], json: bool, **rest: Any) -> None:
@@ -399,6 +406,16 @@ def demo(**words: Any) -> None:
     from images.embedded.home import default_layout
 
     demo_command(CHECKOUT.root, default_layout().home, DemoWords(**words), Report())
+
+
+def cluster(hosts: str, **rest: Any) -> None:
+    """`invoke cluster`; ``rest`` are the other fields of ClusterWords."""
+    from images.cluster.command import ClusterWords
+    from images.cluster.command import cluster as gather
+
+    matrix = CHECKOUT.matrix()
+    locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
+    gather(matrix, make_variants(matrix), ClusterWords(hosts, **rest), locked, Report())
 
 
 def doctor(registries: Sequence[str], json: bool) -> None:

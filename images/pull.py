@@ -125,12 +125,17 @@ def uuids_of(found: Found, asked: Asked, resolved: Resolved) -> list[str]:
     return [uuid for name, uuid in asked.uuids if name in names]
 
 
+def reference_of(repository: str, image: Image) -> str:
+    """An image by its digest, in a repository if that is known."""
+    return f"{repository}@{image.digest}" if repository else image.digest
+
+
 def found_json(repository: str, catalogue: Catalogue, found: Found, run: Sequence[str]) -> dict[str, Any]:
     """An image that was found, for scripts."""
     image = found.image
     return {
         "variant": image.variant,
-        "reference": f"{repository}@{image.digest}",
+        "reference": reference_of(repository, image),
         "tag": image.tag,
         "cards": [card.name for card in found.cards],
         "notes": list(found.notes),
@@ -169,7 +174,7 @@ def told_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> lis
         image = one.image
         cards = ", ".join(dict.fromkeys(card.name for card in one.cards))
         out.append(f"{image.variant}{f' for {cards}' if cards else ''}")
-        out.append(f"  {repository}@{image.digest}")
+        out.append(f"  {reference_of(repository, image)}")
         also = shared_bytes(catalogue, image, [other.image for other in resolved.found if other is not one])
         shared = f", {human_bytes(also)} of it shared with the other" if also else ""
         out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")

@@ -54,7 +54,7 @@ def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -
     report, site = Report(), read_site(checkout.root, os.environ)
     shop = repository(words.source, "--from", site, report)
     keys = _keys(words, report)
-    catalogue = _catalogue(words, shop, keys, report)
+    catalogue = _saved(words.offline) if words.offline else _catalogue(words, shop, keys, report)
     asked, resolved = _resolved(words, matrix, variants, catalogue)
     refuse_all(resolved)
     runs = [_run(matrix, shop, one, asked, resolved, local=not _only_told(words)) for one in resolved.found]
@@ -89,15 +89,25 @@ def _keys(words: Words, report: Report) -> Keys | None:
     return Keys(Cosign(find_cosign(say=report.line)), signer=signer)
 
 
-def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report) -> Catalogue:
+def published(checkout: Checkout, words: Words, report: Report) -> Catalogue:
+    """The catalogue of the repository that the words name, or the saved one, for who only asks. Raises as `pull`."""
     if words.offline:
-        path = Path(words.offline).expanduser()
-        try:
-            return read_catalogue(path.read_bytes(), str(path))
-        except OSError as error:
-            raise UsageError(
-                f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
-            ) from error
+        return _saved(words.offline)
+    site = read_site(checkout.root, os.environ)
+    return _catalogue(words, repository(words.source, "--from", site, report), _keys(words, report), report)
+
+
+def _saved(offline: str) -> Catalogue:
+    path = Path(offline).expanduser()
+    try:
+        return read_catalogue(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
+        ) from error
+
+
+def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report) -> Catalogue:
     catalogue = pulling.read(shop, keys)
     if words.save:
         write_atomically(Path(words.save).expanduser(), catalogue.to_json())

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from images.arch import Arch
 from images.cards.choose import choose, unfit
 from images.cards.data import Card, all_cards
-from images.cards.listing import HEADER, cells, choice_json, choice_lines, row_json, rows
+from images.cards.evidence import of_records
+from images.cards.listing import (
+    IMAGES_HEADER,
+    SEEN_HEADER,
+    Row,
+    choice_json,
+    choice_lines,
+    image_cells,
+    published_rows,
+    row_json,
+    rows,
+    seen_cells,
+    with_records,
+)
 from images.cards.names import resolve
-from images.drivers import parse_driver
+from images.catalogue import Catalogue
+from images.drivers import Driver, parse_driver
+from images.gpu_records import GpuRecord
 from images.matrix import Matrix
 from images.nvml import read_machine
+from images.pull import Asked, reference_of, run_words, told_json, told_lines
 from images.report import Report
+from images.resolve import Resolved, refuse_all
+from images.resolve import resolve as resolve_published
 from images.variants import Variants
 
 OLDEST = Arch(5, 0)
@@ -44,37 +63,83 @@ def _named(text: str, report: Report) -> list[Card]:
     return found
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of images beside the matrix: which stacks are locked, runs on cards, and what is published.
+
+    ``catalogue`` is None where that is not asked, ``repository`` "" where the catalogue is a file of an unknown one.
+    """
+
+    locked: Mapping[str, bool]
+    records: Sequence[GpuRecord] = ()
+    catalogue: Catalogue | None = None
+    repository: str = ""
+
+
 def cards_command(
-    matrix: Matrix,
-    variants: Variants,
-    names: Sequence[str],
-    driver: str,
-    locked: Mapping[str, bool],
-    json: bool,
-    report: Report,
+    matrix: Matrix, variants: Variants, names: Sequence[str], driver: str, known: Known, json: bool, report: Report
 ) -> None:
     """`invoke cards`: the named cards as those of one machine; else the table of all, and the cards of this machine.
 
-    Raises UsageError for a bad name or driver, NoImageFits where none of the named cards gets an image.
+    With a catalogue, of what is published. Raises UsageError for a bad name or driver, NoImageFits where none of the
+    named cards gets an image.
     """
     if names:
         named = [card for text in names for card in _named(text, report)]
-        choice = choose(matrix, variants, named, parse_driver(driver) if driver else None, locked)
-        if not choice.picks:
-            raise choice.refusals[0].why
-        if json:
-            print(json_module.dumps(choice_json(choice), indent=1))
+        own = parse_driver(driver) if driver else None
+        if known.catalogue:
+            answer = resolve_published(known.catalogue, matrix, variants, named, own)
+            _published(known, known.catalogue, Asked(tuple(named), own), answer, json)
         else:
-            print("\n".join(choice_lines(choice)))
-            report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
+            _recommended(matrix, variants, named, own, known, json, report)
         return
-    table = rows(matrix, variants, [card for card in all_cards() if card.arch >= OLDEST])
+    cards = [card for card in all_cards() if card.arch >= OLDEST]
+    if known.catalogue:
+        table = published_rows(matrix, variants, cards, known.catalogue)
+    else:
+        table = with_records(rows(matrix, variants, cards), known.records)
     if json:
         print(json_module.dumps([row_json(row) for row in table], indent=1))
     else:
-        report.table([cells(row) for row in table], HEADER)
+        _tables(table, report)
     report.line(f"{len(table)} cards, {sum(row.image is not None for row in table)} with an image")
-    _here(matrix, variants, locked, report)
+    _here(matrix, variants, known.locked, report)
+
+
+def _tables(table: Sequence[Row], report: Report) -> None:
+    report.table([seen_cells(row) for row in table], SEEN_HEADER)
+    if images := image_cells(table):
+        report.table(images, IMAGES_HEADER)
+
+
+def _recommended(
+    matrix: Matrix,
+    variants: Variants,
+    cards: Sequence[Card],
+    driver: Driver | None,
+    known: Known,
+    json: bool,
+    report: Report,
+) -> None:
+    choice = choose(matrix, variants, cards, driver, known.locked)
+    if not choice.picks:
+        raise choice.refusals[0].why
+    seen = {pick.variant.id: of_records(known.records, pick.variant.id) for pick in choice.picks}
+    if json:
+        print(json_module.dumps(choice_json(choice, seen), indent=1))
+        return
+    print("\n".join(choice_lines(choice, seen)))
+    report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
+
+
+def _published(known: Known, catalogue: Catalogue, asked: Asked, answer: Resolved, json: bool) -> None:
+    refuse_all(answer)
+    where = known.repository
+    if json:
+        runs = [run_words(one.image, reference_of(where, one.image)) if where else [] for one in answer.found]
+        print(json_module.dumps(told_json(where, catalogue, asked, answer, runs), indent=1))
+    else:
+        print("\n".join(told_lines(where, catalogue, answer)))
 
 
 def _here(matrix: Matrix, variants: Variants, locked: Mapping[str, bool], report: Report) -> None:
