@@ -116,6 +116,71 @@ def test_broken_default_flags_are_refused(models: Path, own: str) -> None:
         entrypoint.command([], {**VLLM, "CARDSTOCK_DEFAULT_ARGS": own}, models)
 
 
+# -- preflight
+
+
+CARD = {"CARDSTOCK_ENGINE": "vllm", "CARDSTOCK_ARCHS": "7.5"}
+
+
+def ends(code: str, folder: Path) -> Path:
+    program = folder / "preflight.py"
+    program.write_text(code)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "told"),
+    [
+        ("raise SystemExit(4)", 4, ""),
+        ("", 0, ""),
+        ("raise SystemExit(1)", 0, "preflight: broke off (1); going on"),
+        ("import os; os.abort()", 0, "preflight: broke off (-6); going on"),
+        ("import yaml", 0, "preflight: broke off (1); going on"),  # nothing of the environment is in its reach
+    ],
+)
+def test_only_a_refusal_keeps_the_server_from_starting(
+    code: str, result: int, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert entrypoint.preflight([], CARD, ends(code, tmp_path)) == result
+    assert told in capfd.readouterr().err
+
+
+def test_a_driver_that_hangs_does_not_keep_the_server_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(entrypoint, "PREFLIGHT_SECONDS", 0.1)
+    assert entrypoint.preflight([], CARD, ends("import time; time.sleep(60)", tmp_path)) == 0
+    assert "timed out" in capfd.readouterr().err
+    assert entrypoint.preflight([], CARD | {"PATH": "/"}, tmp_path / "missing.py") == 0
+
+
+@pytest.mark.parametrize("words", [["bash"], ["python", "-c", "pass"], ["--help"], ["serve", "--version"], ["-h"]])
+def test_what_serves_nothing_is_not_held_up(words: list[str], tmp_path: Path) -> None:
+    assert entrypoint.preflight(words, CARD, ends("raise SystemExit(4)", tmp_path)) == 0
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["serve", "org/name"], ["--max-model-len", "8"]])
+def test_whatever_serves_is_asked_first(words: list[str], tmp_path: Path) -> None:
+    program = ends("raise SystemExit(4)", tmp_path)
+    assert entrypoint.preflight(words, CARD, program) == 4
+    assert entrypoint.preflight(words, CARD | {"CARDSTOCK_ARCHS": ""}, program) == 0  # the image for the CPU
+
+
+def test_preflight_can_be_left_out_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = ends("raise SystemExit(4)", tmp_path)
+    assert entrypoint.preflight([], CARD | {"CARDSTOCK_SKIP_PREFLIGHT": "1"}, program) == 0
+    assert "CARDSTOCK_SKIP_PREFLIGHT" in capsys.readouterr().err
+    for no in ("", "0"):
+        assert entrypoint.preflight([], CARD | {"CARDSTOCK_SKIP_PREFLIGHT": no}, program) == 4
+
+
+def test_the_entrypoint_ends_with_the_refusals_code(tmp_path: Path) -> None:
+    environment = CARD | {"HOME": str(tmp_path), "CARDSTOCK_VARIANT": "cu1-sm75", "LD_LIBRARY_PATH": ""}
+    done = process.run([str(HERE / "entrypoint")], env=environment | {"CUDA_VISIBLE_DEVICES": ""}, check=False)
+    assert done.code == 4, done.err  # whether this machine has a card or none: none may be seen
+    assert "preflight: cu1-sm75 needs an NVIDIA card" in done.err
+
+
 def test_what_is_written_goes_below_the_cache(tmp_path: Path) -> None:
     cache, home = tmp_path / "cache", tmp_path / "home"
     cache.mkdir()
