@@ -115,6 +115,11 @@ class PrivateApt:
         self._apt("download", "-q", *packages, cwd=into)
         return tuple(sorted(into.glob("*.deb")))
 
+    def download_missing(self, packages: Iterable[str]) -> tuple[Path, ...]:
+        """Download ``packages`` and all that they need and this host has not installed; the .deb files."""
+        self._apt("install", "-q", "--yes", "--download-only", "--no-install-recommends", *packages)
+        return tuple(sorted((self.folder / "cache" / "archives").glob("*.deb")))
+
     def download_upgrades(self, root: Path) -> tuple[Path, ...]:
         """Download what an installed system below ``root`` lacks against these sources; the .deb files."""
         archives = self.folder / "cache" / "archives"

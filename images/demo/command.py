@@ -71,7 +71,6 @@ def surroundings(root: Path, work: Path) -> dict[str, str]:
     """The page's environment: gradio's folders below ``work``, no reports to its makers, no proxy for itself."""
     return {
         "PYTHONPATH": str(root),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "GRADIO_TEMP_DIR": str(work / "uploads"),
         "TMPDIR": str(work / "tmp"),
         "GRADIO_ANALYTICS_ENABLED": "False",

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import httpx
 import openai
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,7 +27,7 @@ from images.demo.settings import Settings, say_size
 from images.demo.video import read_frames
 
 _HOUR = 3600
-_SECONDS = httpx.Timeout(600.0, connect=10.0)
+_SECONDS = openai.Timeout(600.0, connect=10.0)
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 # Without gradio's footer and its way to share a picture with the world; a refusal above what it is about, not over it.
 _CSS = """

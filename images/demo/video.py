@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,21 +56,25 @@ def _sampled(
 ) -> Iterator[tuple[Fraction, av.VideoFrame]]:
     """Time from the beginning, and frame, of each middle; a video of fewer frames gives each of them once."""
     # The times of all packets, nothing decoded: headers may lack a length, or lie.
-    times = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
-    if not times or stream.time_base is None:
+    times = sorted({packet.pts for packet in container.demux(stream) if packet.pts is not None})
+    if stream.time_base is None:
         return
-    first, length = min(times), max(times) - min(times)
-    last_given: int | None = None
-    for at in range(count):
-        wanted = first + length * (2 * at + 1) // (2 * count)
+    for wanted in shown(times, count):
         container.seek(wanted, stream=stream)
         for frame in container.decode(stream):
-            if frame.pts is None or frame.pts < wanted:
-                continue
-            if frame.pts != last_given:
-                last_given = frame.pts
-                yield (frame.pts - first) * stream.time_base, frame
-            break
+            if frame.pts is not None and frame.pts >= wanted:
+                yield (frame.pts - times[0]) * stream.time_base, frame
+                break
+
+
+def shown(times: Sequence[int], count: int) -> list[int]:
+    """Which of the frames that begin at ``times`` (sorted) are seen in the middle of each of ``count`` equal parts."""
+    if not times:
+        return []
+    # The last frame is seen as long as the others are on average.
+    length = times[-1] - times[0] + (times[-1] - times[0]) / max(1, len(times) - 1)
+    middles = (times[0] + length * (2 * at + 1) / (2 * count) for at in range(count))
+    return list(dict.fromkeys(times[bisect_right(times, middle) - 1] for middle in middles))
 
 
 def _picture(frame: av.VideoFrame, side: int) -> Picture:
