@@ -47,13 +47,13 @@ def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
     return list(dict.fromkeys(left))
 
 
-def with_block(text: str, new: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
-    """``text`` with ``new`` between two marks. Raises UsageError where it does not have each of them once, in order."""
+def with_block(text: str, new: str, marks: tuple[str, str] = (BEGIN, END), what: str = "the table of cards") -> str:
+    """``text`` with ``new`` between its marks. Raises UsageError where it does not have each of them once, in order."""
     first, last = marks
     head, begin, rest = text.partition(first)
     _, end, tail = rest.partition(last)
     if not (begin and end) or text.count(first) != 1 or text.count(last) != 1:
-        raise UsageError(f"{README} has no place for a generated table", do=f"put {first} and {last} where it belongs")
+        raise UsageError(f"{README} has no place for {what}", do=f"put {first} and {last} where it belongs")
     return f"{head}{first}\n{new}\n{last}{tail}"
 
 
