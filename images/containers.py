@@ -5,7 +5,7 @@ Nothing here waits or decides; images/serve/start.py does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +77,40 @@ class Containers:
         except CardstockError:
             made.remove(force=True, v=True)
             raise
+
+    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any], address: str = "") -> None:
+        """Make and start a container of ``words`` as docker-py takes them; ``address`` is its own in their network.
+
+        One that cannot start is removed.
+        """
+        what, network = f"a container of {image} could not be started", words.get("network")
+        family = "ipv6_address" if ":" in address else "ipv4_address"
+        with self._translated(what):
+            own = {network: self._client.api.create_endpoint_config(**{family: address})} if address else None
+            made = self._client.containers.create(image, list(command), **words, networking_config=own)
+        try:
+            with self._translated(what):
+                made.start()
+        except CardstockError:
+            made.remove(force=True, v=True)
+            raise
+
+    def execute(self, name: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a program in a running container: its exit code and what it printed."""
+        with self._translated(f"{command[0]} could not be run in {name}"):
+            done = self._client.containers.get(name).exec_run(list(command))
+        return int(done.exit_code), done.output.decode(errors="replace")
+
+    def ended(self, name: str, seconds: int) -> tuple[int, str]:
+        """Wait until it ends: its exit code and its log."""
+        with self._translated(f"{name} did not end within {seconds} s"):
+            code = self._client.containers.get(name).wait(timeout=seconds)["StatusCode"]
+        return int(code), self.log(name)
+
+    def restart(self, name: str, seconds: int) -> None:
+        """End it, by force after ``seconds``, and start it anew; one that does not run is started."""
+        with self._translated(f"{name} could not be started again"):
+            self._client.containers.get(name).restart(timeout=seconds)
 
     def keep(self, name: str, restart: str) -> None:
         """Give a running container its restart policy."""

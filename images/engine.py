@@ -38,7 +38,7 @@ from images.engine_values import (
     refused_pull,
     split_reference,
 )
-from images.errors import CardstockError, EngineUnreachable
+from images.errors import CardstockError, EngineUnreachable, UsageError
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -403,6 +403,24 @@ def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lamb
         client = docker.DockerClient(layout.endpoint, timeout=API_SECONDS)
     environment = home.cli_env(layout)
     return Engine(client, layout.endpoint, layout=layout, embedded=True, environment=environment)
+
+
+def reach(endpoint: str) -> Engine:
+    """The engine at ``endpoint`` (unix://, tcp://, ssh://) or of a context of the docker CLI; none is started.
+
+    Raises EngineUnreachable, UsageError for a context that there is not.
+    """
+    context = None if "://" in endpoint else docker.ContextAPI.get_context(endpoint)
+    if context is None and "://" not in endpoint:
+        raise UsageError(f"docker has no context {endpoint}", do="docker context ls, or an endpoint such as ssh://host")
+    url = endpoint if context is None else str(context.Host)
+    try:
+        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"))
+        client.ping()
+    except _SILENT as error:
+        do = f"see that docker -H {url} info answers"
+        raise EngineUnreachable(f"no engine answers at {endpoint}", cause=_deepest(error), do=do) from error
+    return Engine(client, url, layout=home.default_layout())
 
 
 def _open(url: str | None) -> docker.DockerClient:

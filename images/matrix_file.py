@@ -37,7 +37,7 @@ def parse_matrix(text: str, name: str = "matrix.yaml") -> Matrix:
             where=f"{name}:{mark.line + 1}" if mark else name,
         ) from error
     lines: dict[Location, int] = {}
-    data = _plain(node, (), lines, name)
+    data = plain(node, (), lines, name)
     try:
         matrix = Matrix.model_validate(data)
     except ValidationError as error:
@@ -48,7 +48,7 @@ def parse_matrix(text: str, name: str = "matrix.yaml") -> Matrix:
     return matrix
 
 
-def _plain(node: yaml.Node | None, at: Location, lines: dict[Location, int], name: str) -> Any:
+def plain(node: yaml.Node | None, at: Location, lines: dict[Location, int], name: str) -> Any:
     """Plain values of a YAML node, noting each key's line; a key given twice is an error (YAML would keep the last)."""
     if node is None:
         return None
@@ -67,10 +67,10 @@ def _plain(node: yaml.Node | None, at: Location, lines: dict[Location, int], nam
                     where=f"{name}:{line}",
                 )
             lines[(*at, key)] = line
-            out[key] = _plain(value_node, (*at, key), lines, name)
+            out[key] = plain(value_node, (*at, key), lines, name)
         return out
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*at, index), lines, name) for index, item in enumerate(node.value)]
+        return [plain(item, (*at, index), lines, name) for index, item in enumerate(node.value)]
     return yaml.SafeLoader("").construct_object(node)
 
 

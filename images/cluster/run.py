@@ -1,0 +1,226 @@
+"""A cluster started, waited for, watched, mended and ended: Ray's containers on every host, the head's serves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from images.cluster.boxes import Boxes
+from images.cluster.hosts import Host, Hosts
+from images.cluster.nodes import Node
+from images.cluster.status import read_status
+from images.cluster.watch import Box, Event, Watch, wrong_interface
+from images.errors import CardstockError, CheckFailed, EngineUnreachable, NothingSelected, UsageError
+from images.serve.start import Clock, steps
+from images.smoke.health import Health, likely_cause, tail
+
+Say = Callable[[str], None]
+# `ray status` starts a Python and imports Ray: seconds of a core each time it is asked.
+PAUSE = 5.0
+# Ray itself waits up to half a minute before it gives a silent host up.
+LOOKS = 2
+
+
+class Cluster:
+    """The containers of hosts.yaml; ``boxes`` has each host's engine by name, ``environment`` what they are passed."""
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        nodes: Sequence[Node],
+        boxes: Mapping[str, Boxes],
+        environment: Mapping[str, str],
+        say: Say,
+        clock: Clock | None = None,
+    ) -> None:
+        self.hosts = hosts
+        self.nodes = tuple(nodes)
+        self.head = next(node for node in nodes if node.head)
+        self.boxes = boxes
+        self.environment = environment
+        self.say = say
+        self.clock = clock or Clock()
+        self.watch = Watch(hosts)
+
+    # Starting
+
+    def check(self) -> None:
+        """See that every host can take part: image, network card, address, model. Raises with the host's name."""
+        for node in self.nodes:
+            host, box = node.host, self.boxes[node.host.name]
+            if box.engine.inspect(node.image) is None:
+                raise NothingSelected(
+                    f"{host.name} does not have the image {node.image}",
+                    do=f"docker pull it there, or ./inv build it{'' if not host.engine else ' there'}",
+                )
+            if there := box.find(node):
+                raise UsageError(
+                    f"{host.name} has a container {node.name} already ({there.status})", do="./inv cluster --stop first"
+                )
+            seen = box.look(self.hosts, node)
+            if wrong := wrong_interface(host, self.hosts.interface_of(host), seen.interfaces):
+                raise UsageError(wrong[0], do=wrong[1], where="hosts.yaml")
+            if not seen.model:
+                folder = self.hosts.folder_of(host)
+                what = f"{host.name} has no model in {folder}: no config.json that its container may read"
+                raise UsageError(what, do="put the same model there on every host, readable by all (chmod -R a+rX)")
+
+    def start(self) -> None:
+        """Make and start every container, the head's first."""
+        for node in self.nodes:
+            self.boxes[node.host.name].launch(self.hosts, node, self.environment)
+            self.say(f"{node.host.name}: {node.name} started")
+
+    @contextlib.contextmanager
+    def or_remove(self) -> Iterator[None]:
+        """Remove what was started if the block fails or is interrupted: half a cluster serves nobody."""
+        try:
+            yield
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> int:
+        """End and remove every container of the cluster, the workers' first; how many."""
+        return sum(self.boxes[node.host.name].remove(node) for node in reversed(self.nodes))
+
+    # Looking
+
+    def look(self) -> list[Event]:
+        """Ask Ray who is there; what has happened since the last look, told as it is found."""
+        told = self.boxes[self.head.host.name].ray_status(self.head)
+        joined = read_status(told).joined(self.hosts.hosts) if told else frozenset()
+        lost = {node.host.name: self._box(node) for node in self.nodes if node.host.name not in joined}
+        self.watch, events = self.watch.look(joined, lost)
+        for event in events:
+            self.say(event.what)
+            if event.do:
+                self.say(f"  do: {event.do}")
+        return events
+
+    def _box(self, node: Node) -> Box:
+        box = self.boxes[node.host.name]
+        try:
+            found = box.find(node)
+            return Box(found.status, found.exit_code, box.log(node)) if found else Box("gone")
+        except EngineUnreachable:
+            return Box("unreachable")
+
+    def wait_joined(self, limit: float) -> float:
+        """Wait until every host is in the cluster; seconds that it took.
+
+        Raises CheckFailed after ``limit`` seconds, or when a container ends first: each missing host by name, told
+        apart by whether it has ever joined, with the end of its log.
+        """
+        began = self.clock.now()
+        while True:
+            self.look()
+            waited = self.clock.now() - began
+            if self.watch.complete:
+                return waited
+            missing = [node for node in self.nodes if node.host.name not in self.watch.there]
+            boxes = {node.host.name: self._box(node) for node in missing}
+            if waited > limit or any(box.status in ("exited", "dead", "gone") for box in boxes.values()):
+                raise self._incomplete(boxes, waited)
+            self.clock.sleep(PAUSE)
+
+    def _incomplete(self, boxes: Mapping[str, Box], waited: float) -> CheckFailed:
+        events = self.watch.never(boxes)
+        lost = [name for name in boxes if name in self.watch.ever]
+        told = [event.what for event in events] + [
+            f"{name} dropped out; its container {boxes[name].told}" for name in lost
+        ]
+        logs = [f"last lines of {name}:\n{tail(box.log, 15)}" for name, box in boxes.items() if box.log.strip()]
+        return CheckFailed(
+            f"the cluster is not complete after {waited:.0f} s: {'; '.join(told)}",
+            cause="\n".join(logs),
+            do="; ".join(dict.fromkeys(event.do for event in events)) or "start it again",
+        )
+
+    def wait_healthy(self, limit: float) -> float:
+        """Wait until the head serves; seconds that it took. Raises CheckFailed with its log's end and likely cause."""
+        box, began, told = self.boxes[self.head.host.name], self.clock.now(), set[str]()
+        while True:
+            found = box.find(self.head)
+            if found is None:
+                raise CheckFailed(f"{self.head.name} is gone", cause="somebody else has removed it")
+            log = self.boxes[self.head.host.name].log(self.head, 200)
+            for line in steps(log):
+                if line not in told:
+                    self.say(line)
+                    told.add(line)
+            health, waited = Health.of(found.attributes), self.clock.now() - began
+            if health.verdict:
+                return waited
+            if health.status in ("exited", "dead") or waited > limit:
+                cause, do = likely_cause(health, log)
+                state = (
+                    f"ended with {health.exit_code}"
+                    if health.status != "running"
+                    else f"does not answer after {waited:.0f} s"
+                )
+                raise CheckFailed(f"the server on {self.head.host.name} {state}", cause=f"{cause}\n{tail(log)}", do=do)
+            self.clock.sleep(2.0)
+
+    def keep(self) -> None:
+        """From now on every engine starts its container again when it ends."""
+        for node in self.nodes:
+            self.boxes[node.host.name].keep(node)
+
+    # Mending
+
+    def watch_over(self, limit: float, rounds: int | None = None) -> None:
+        """Look again and again, for ever or ``rounds`` times; when a host has dropped out, start all anew.
+
+        All, because an engine that has lost a part of its model does not go on in any version of vLLM.
+        """
+        missed = 0
+        while rounds is None or rounds > 0:
+            rounds = None if rounds is None else rounds - 1
+            self.look()
+            missed = 0 if self.watch.complete else missed + 1
+            if missed >= LOOKS:
+                self.mend(limit)
+                missed = 0
+            self.clock.sleep(PAUSE)
+
+    def mend(self, limit: float) -> float:
+        """Start every container anew, the head's first, and wait until the server answers; seconds that it took."""
+        began = self.clock.now()
+        self.say(f"starting all hosts anew: {', '.join(self.lost()) or 'the server'} was lost")
+        self.watch = Watch(self.hosts, self.watch.ever)
+        for node in self.nodes:
+            try:
+                self.boxes[node.host.name].restart(node)
+            except CardstockError as error:
+                self.say(f"{node.host.name}: {error}")
+        self._patiently_joined(limit)
+        self.wait_healthy(limit)
+        return self.clock.now() - began
+
+    def _patiently_joined(self, limit: float) -> None:
+        """As `wait_joined`, but a container may end: its engine starts it again."""
+        began = self.clock.now()
+        while not self.watch.complete:
+            self.look()
+            if self.clock.now() - began > limit:
+                missing = [node for node in self.nodes if node.host.name not in self.watch.there]
+                raise self._incomplete({node.host.name: self._box(node) for node in missing}, limit)
+            self.clock.sleep(PAUSE)
+
+    def lost(self) -> list[str]:
+        """Hosts that had joined and were not there at the last look."""
+        return [host.name for host in self.hosts.hosts if host.name in self.watch.ever - self.watch.there]
+
+
+def engines_of(hosts: Hosts, connect: Callable[[Host], Boxes]) -> dict[str, Boxes]:
+    """An engine for each host; hosts with the same endpoint share one. Raises what ``connect`` does, with the name."""
+    made: dict[str, Boxes] = {}
+    for host in hosts.hosts:
+        if host.engine not in made:
+            try:
+                made[host.engine] = connect(host)
+            except EngineUnreachable as error:
+                what = f"{host.name} cannot be reached: {error.what}"
+                raise EngineUnreachable(what, cause=error.cause, do=error.do, where="hosts.yaml") from error
+    return {host.name: made[host.engine] for host in hosts.hosts}
