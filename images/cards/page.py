@@ -6,13 +6,14 @@ wrote, renders this table from it, and pushes both to a branch of their own (.gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from images.arch import Arch
 from images.audited.page import README, with_block
-from images.cards.data import all_cards
+from images.cards.data import Card, all_cards
+from images.cards.evidence import of_image
 from images.cards.listing import Row, published_rows, rows, with_records
 from images.catalogue import Catalogue, read_catalogue
 from images.gpu_records import GpuRecord, read_all
@@ -72,7 +73,7 @@ def block(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], cata
     else:
         table, said = with_records(rows(matrix, variants, all_cards()), records), _RECOMMENDED
     header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), "proven"]
-    found = groups(table)
+    found = [*groups(table), *_without_card(variants, catalogue)]
     lines = [header, ["---"] * len(header), *(_cells(group) for group in found)]
     notes: dict[str, list[str]] = {}
     for group in found:
@@ -82,12 +83,27 @@ def block(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], cata
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *told, *([""] if told else []), said])
 
 
+_NONE = Card("no card", Arch(0, 0), 0, "")
+_CPU = "CPU canary, CPU server"
+
+
+def _without_card(variants: Variants, catalogue: Catalogue | None) -> Iterator[Group]:
+    """The images for the CPU."""
+    for variant in variants.valid.values():
+        if variant.archs:
+            continue
+        if catalogue is None:
+            yield Group((), Row(_NONE, variant, None, None, _CPU))
+        elif published := catalogue.current.get(variant.id):
+            yield Group((), Row(_NONE, variant, None, published, of_image(published)))
+
+
 def _cells(group: Group) -> list[str]:
     archs = [arch.capability for arch in group.archs]
     image, published = group.row.image, group.row.published
     return [
-        ", ".join(archs),
-        ", ".join(FAMILIES.get(arch, "") for arch in archs),
+        ", ".join(archs) or "-",
+        ", ".join(FAMILIES.get(arch, "") for arch in archs) or group.row.card.name,
         f"`{image.id}`" if image else "-",
         (image.min_driver if image else None) or "-",
         *([human_bytes(published.compressed)] if published else []),

@@ -62,7 +62,11 @@ def runner(engine: Engine, registry: RealRegistry, keys: Path) -> Iterator[Runne
 
 
 @pytest.mark.timeout(3600)
-def test_an_image_goes_from_plan_to_catalogue(runner: Runner, registry: RealRegistry, keys: Path) -> None:
+def test_an_image_goes_from_plan_to_catalogue(
+    runner: Runner, registry: RealRegistry, keys: Path, tmp_path: Path
+) -> None:
+    remote = tmp_path / "remote.git"
+    process.run(["git", "init", "--quiet", "--bare", str(remote)])
     planned = runner.job("publish.yml", "plan")
     [[image]] = json.loads(planned["images"])
     assert image["id"].startswith("cpu-")
@@ -80,6 +84,13 @@ def test_an_image_goes_from_plan_to_catalogue(runner: Runner, registry: RealRegi
     runner.known["fromJSON(needs.plan.outputs.images)[0][0].id"] = image["id"]
     runner.job("publish.yml", "catalogue")
     saved = runner.checkout / "build" / "catalogue.json"
+
+    runner.known["format('https://x-access-token:{0}@github.com/{1}', secrets.GITHUB_TOKEN, github.repository)"] = str(
+        remote
+    )
+    runner.job("publish.yml", "readme")
+    shown = process.run(["git", "show", "catalogue:README.md"], cwd=remote).out
+    assert f"| - | no card | `{image['id']}` |" in shown
     [entry] = read_catalogue(saved.read_bytes(), "build/catalogue.json").images
     assert (entry.variant, entry.digest) == (image["id"], published.digest)
     assert {proof.level: proof.status for proof in entry.evidence}["canary"] == "passed"

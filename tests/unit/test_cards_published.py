@@ -126,15 +126,17 @@ def test_the_table_of_images_without_a_catalogue() -> None:
     told = block(matrix(), variants(), [RECORD], None)
     assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in told
     assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in told
+    assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in told
     assert "- 7.0: AWQ needs 7.5" in told
 
 
 def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> None:
-    told = block(matrix(), variants(), [RECORD], catalogue(SM75_SDPA))
+    told = block(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
     rows = [line for line in told.splitlines() if line.startswith("| ")]
     assert rows[0] == "| `--arch` | cards | image | driver from | to pull | proven |"
     assert rows[2:] == [
         f"| 7.5 | {FAMILIES['7.5']} | `{SM75_SDPA}` | 525.60.13 | 1.50 GB | audited, CPU canary |",
+        f"| - | no card | `{CPU}` | - | 1.50 GB | audited, CPU canary |",
     ]
     assert "as of 2026-11-21" in told
 

@@ -26,6 +26,7 @@ WRITES = {
     ("publish.yml", "gpu"): {"packages": "write", "id-token": "write"},
     ("publish.yml", "images"): {"packages": "write", "id-token": "write"},
     ("publish.yml", "kernel"): {"packages": "write"},
+    ("publish.yml", "readme"): {"contents": "write"},
 }
 # Hours of compiling; every other job is a matter of minutes.
 LONG = {("publish.yml", "kernel"): 350}
