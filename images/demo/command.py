@@ -84,16 +84,18 @@ def surroundings(root: Path, work: Path) -> dict[str, str]:
 
 def free_port(host: str, port: int) -> None:
     """Raises UsageError when nothing can listen there."""
+    if not 0 < port < 65536:
+        raise UsageError(f"the page cannot listen on port {port}", do="take one of 1 to 65535: --port 7860")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UsageError(
             f"the page cannot listen on {host}, port {port}",
             cause=str(error),
-            do=f"take another: --port {port + 1 if port < 65535 else 7860}",
+            do=f"take another: --port {port + 1}",
         ) from error
 
 
