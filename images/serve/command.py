@@ -24,7 +24,7 @@ from images.serve.forms import compose, docker_line
 from images.serve.hub import read_config
 from images.serve.make import Options, check_memory, make_serving
 from images.serve.source import Source, find_source
-from images.serve.value import Gpus, Serving, read_gpus
+from images.serve.value import CACHE_VOLUME, Gpus, Serving, read_gpus
 from images.variants import Variant, Variants
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class ServeWords:
     port: int = 8000
     restart: str = "unless-stopped"
     served: str = ""
+    cache: str = CACHE_VOLUME
     flags: Sequence[str] = ()
     env: Sequence[str] = ()
     driver: str = ""
@@ -120,6 +121,7 @@ def plan(
         gpus=gpus,
         restart=words.restart,
         served=words.served,
+        cache=words.cache,
         flags=words.flags,
         environment=os.environ,
     )

@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from images.engine_values import Mount
 from images.errors import NoImageFits, UsageError
@@ -35,7 +36,8 @@ _CPU_CACHE = 1
 class Options:
     """What was asked for beside image and model. ``gpus`` None: as many as the fit has; ``flags`` win over the fit's.
 
-    ``served`` is another name for the model; ``environment`` is that of whoever starts it.
+    ``served`` is another name for the model; ``cache`` a volume or a folder for what is fetched and compiled;
+    ``environment`` is that of whoever starts it.
     """
 
     name: str = "cardstock"
@@ -44,6 +46,7 @@ class Options:
     gpus: Gpus | None = None
     restart: str = "unless-stopped"
     served: str = ""
+    cache: str = CACHE_VOLUME
     flags: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
 
@@ -80,7 +83,7 @@ def make_serving(
         passed=tuple(one for one in wanted if (how.environment or {}).get(one)),
         mounts=(
             *((Mount(source.folder, MODELS),) if source.folder else ()),
-            Mount(CACHE_VOLUME, CACHE, read_only=False),
+            Mount(_cache(how.cache), CACHE, read_only=False),
         ),
         gpus=(how.gpus or Gpus(found.ask.count)) if found else None,
         shm=0 if variant.engine == "transformers" else shm_gigabytes(found) if found else 2,
@@ -89,6 +92,13 @@ def make_serving(
         restart=how.restart,
         labels=((SERVED, variant.id), ("dev.cardstock.model", name)),
     )
+
+
+def _cache(text: str) -> str:
+    """A volume's name, or a folder as the engine wants it. Raises UsageError."""
+    if "/" in text:
+        return str(Path(text).expanduser().absolute())
+    return check_name(text, "a volume's name")
 
 
 def read_flags(typed: Sequence[str]) -> list[str]:

@@ -88,10 +88,11 @@ def check_weights(path: Path) -> None:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             header = json.loads(file.read(length)) if 0 < length <= min(size - 8, _MOST_HEADER) else None
-        ends = [one["data_offsets"][1] for name, one in (header or {}).items() if name != "__metadata__"]
+        tensors = {} if header is None else dict(header.items())
+        ends = [one["data_offsets"][1] for name, one in tensors.items() if name != "__metadata__"]
     except OSError as error:
         raise UsageError(f"{path} cannot be read", cause=error.strerror or "", do=_AGAIN) from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a safetensors file", cause=repr(error), do=_AGAIN) from error
     if header is None:
         raise UsageError(f"{path} is not a safetensors file, or cut off in its header", do=_AGAIN)

@@ -86,13 +86,13 @@ def read_gpus(text: str) -> Gpus | None:
     raise UsageError(f"--gpus {text!r} names no cards", do="--gpus all, --gpus 2, --gpus device=0,1, or --gpus none")
 
 
-def check_name(name: str) -> str:
-    """A container's name, as docker allows it. Raises UsageError."""
+def check_name(name: str, what: str = "a container's name") -> str:
+    """A name of a container or a volume, as docker allows it. Raises UsageError."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be a container's name",
+            f"{name!r} cannot be {what}",
             cause="docker takes letters, digits, '.', '_' and '-', and no other sign first",
-            do="--name cardstock",
+            do="choose another, such as cardstock",
         )
     return name
 

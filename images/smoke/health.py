@@ -43,6 +43,16 @@ CAUSES = (
     ),
     Cause(r"Bfloat16 is only supported", "bfloat16 needs a card of 8.0 or newer", "start it with --dtype half"),
     Cause(
+        r"GatedRepoError|RepositoryNotFoundError|401 Client Error|403 Client Error",
+        "the hub has no such repository, or not for this token",
+        "correct the model's name, or set HF_TOKEN",
+    ),
+    Cause(
+        r"couldn't connect to|failure in name resolution|LocalEntryNotFoundError|Max retries exceeded with url",
+        "the hub cannot be reached from the container",
+        "set HTTPS_PROXY, or HF_ENDPOINT for a mirror; or serve a folder that was downloaded elsewhere",
+    ),
+    Cause(
         r"Read-only file system",
         "it writes outside of /tmp and its volumes",
         "point that cache to /cache in the image",

@@ -18,6 +18,8 @@ from images import bases, debian, embedded, process
 from images.embedded.home import Layout
 from images.engine import Engine, connect
 from tests.engine import real_registry
+from tests.engine.cpu_server import CpuServer
+from tests.engine.cpu_server import cpu_server as started
 from tests.engine.real_registry import RealRegistry
 
 PROGRAMS = ("sh", "cat", "id", "sleep")
@@ -78,6 +80,20 @@ def second() -> Iterator[Layout]:
     yield layout
     embedded.stop(layout)
     shutil.rmtree(layout.home)
+
+
+@pytest.fixture(scope="session")
+def cpu_server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuServer]:
+    """The image for the CPU, serving the tiny AWQ checkpoint; shared, so leave it as it is found."""
+    with started(engine, tmp_path_factory.mktemp("model") / "tiny") as server:
+        yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test asks for the server first waits for its start, which takes minutes on a busy machine."""
+    for item in items:
+        if "cpu_server" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,98 @@
+"""One server for all tests that need one: the CPU's image with the tiny AWQ checkpoint, started by `invoke serve`."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from images import process
+from images.containers import Found
+from images.engine import Engine
+from images.report import Report
+from images.serve import command
+from images.serve import start as starting
+from images.smoke.checkpoint import write_checkpoint
+from tests.unit.matrices import matrix, variants
+
+MODEL = "tiny"
+
+
+@dataclass(frozen=True)
+class CpuServer:
+    """A healthy server: ``url`` without a path, the model's name in the API, the container's name."""
+
+    engine: Engine
+    url: str
+    model: str
+    name: str
+    folder: Path
+    cache: str
+
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def container(self) -> Found:
+        """As the engine sees it now."""
+        found = self.engine.containers.find(self.name)
+        assert found
+        return found
+
+    def run(self, argv: Sequence[str]) -> str:
+        """What a program in the container prints, run as the container's own user."""
+        return docker(self.engine, ["exec", self.name, *argv])
+
+
+def docker(engine: Engine, argv: Sequence[str]) -> str:
+    """What the docker CLI prints."""
+    program = shutil.which("docker", path=engine.cli_env().get("PATH"))
+    assert program
+    return process.run([program, *argv], env=engine.cli_env()).out
+
+
+def image_for_the_cpu() -> str:
+    """The id of the matrix's variant without cards."""
+    return next(v.id for v in variants().valid.values() if v.cuda is None)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with closing(socket.socket()) as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
+
+
+def shop() -> command.Shop:
+    """What `invoke serve` chooses from."""
+    return command.Shop(matrix(), variants(), {})
+
+
+@contextmanager
+def cpu_server(engine: Engine, folder: Path) -> Iterator[CpuServer]:
+    """Start it, give it to the tests, end it; it must end by itself when asked to, and leave nothing."""
+    identifier = image_for_the_cpu()
+    if engine.inspect(f"{matrix().image}:{identifier}") is None:
+        pytest.skip(f"{identifier} is not built: ./inv build --only 'cpu*'")
+    write_checkpoint(folder)
+    name = cache = f"cardstock-test-{uuid.uuid4().hex[:8]}"
+    words = command.ServeWords(
+        model=str(folder), variant=identifier, name=name, port=free_port(), served=MODEL, cache=cache, wait=840
+    )
+    try:
+        command.serve(shop(), words, Report())
+        yield CpuServer(engine, f"http://127.0.0.1:{words.port}", MODEL, name, folder, cache)
+        ended = starting.stop(engine.containers, name)
+        assert ended.clean, f"it did not end by itself: exit code {ended.code}"
+    finally:
+        if engine.containers.find(name):
+            engine.containers.remove(name)
+        docker(engine, ["volume", "rm", "--force", cache])
