@@ -22,6 +22,8 @@ from images.variants import Variant
 
 # How this machine reaches a hub is passed on to a container that fetches from one.
 HUB_SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+# Where the image's preflight says that the image that would fit is.
+REPOSITORY = "CARDSTOCK_REPOSITORY"
 # Where each engine looks for the key that its clients must send.
 API_KEYS = {"vllm": "VLLM_API_KEY", "transformers": "CARDSTOCK_API_KEY"}
 # The serve command's own to set: another value would take the server away from its port, its model or its health check.
@@ -73,7 +75,7 @@ def make_serving(
     env |= environment(found) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
-    wanted = (API_KEYS[variant.engine], *(HUB_SETTINGS if source.repository else ()))
+    wanted = (API_KEYS[variant.engine], REPOSITORY, *(HUB_SETTINGS if source.repository else ()))
     return Serving(
         name=check_name(how.name),
         image=image,

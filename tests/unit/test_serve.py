@@ -103,20 +103,25 @@ def test_several_machines_are_for_the_cluster() -> None:
 
 
 def test_what_is_taken_from_outside_is_named_and_not_told() -> None:
-    outside = {"HF_TOKEN": "hf_secret", "VLLM_API_KEY": "s3cret", "CARDSTOCK_API_KEY": "other", "HTTP_PROXY": ""}
+    outside = {
+        "HF_TOKEN": "hf_secret",
+        "CARDSTOCK_REPOSITORY": "r/x",
+        "VLLM_API_KEY": "s3cret",
+        "CARDSTOCK_API_KEY": "other",
+        "HTTP_PROXY": "",
+    }
     made = served("3b-awq", "T4", environment=outside)
-    assert made.passed == ("VLLM_API_KEY", "HF_TOKEN")
+    assert made.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY", "HF_TOKEN")
     for text in (docker_line(made), compose(made)):
         assert "s3cret" not in text and "hf_secret" not in text and "HF_TOKEN" in text
     assert create_words(made, outside, "no")["environment"]["VLLM_API_KEY"] == "s3cret"
     folder = Options(environment=outside)
     local = make_serving(variant(CPU), "x", Source("m", folder="/m"), model("3b"), None, folder)
-    assert local.passed == ("VLLM_API_KEY",)
+    assert local.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY")
     other = variant("cu124-transformers4.51.3-sdpa-sm75")
     found = fit(ask("3b", "T4", by=other.id))
-    assert make_serving(other, "x", Source("m", folder="/m"), model("3b"), found, folder).passed == (
-        "CARDSTOCK_API_KEY",
-    )
+    made = make_serving(other, "x", Source("m", folder="/m"), model("3b"), found, folder)
+    assert made.passed == ("CARDSTOCK_API_KEY", "CARDSTOCK_REPOSITORY")
 
 
 def test_flags_of_the_user_win() -> None:
