@@ -260,6 +260,7 @@ def fit(c, model, card, count=0, nodes=1, driver="", variant="", tp=0, pp=0, jso
         "env": "NAME=VALUE for the server; repeat",
         "driver": "with --card: its driver",
         "wait": "seconds until it must be healthy",
+        "from-modelscope": "fetch the model from ModelScope (as VLLM_USE_MODELSCOPE=1)",
         "detach": "do not wait until it is healthy",
         "print": "print the docker line, start nothing",
         "compose": "print a compose file, start nothing",
@@ -285,6 +286,7 @@ def serve(
     restart="unless-stopped",
     driver="",
     wait=1800,
+    from_modelscope=False,
     detach=False,
     print=False,
     compose=False,
@@ -296,7 +298,14 @@ def serve(
     """Serve a model on the cards of this machine with the fitted settings; or print how, stop it, show its log."""
     told = {"model": model, "cards": card, "variant": variant, "image": image, "gpus": gpus, "driver": driver}
     told |= {"host": host, "port": port, "name": name, "served": served, "restart": restart, "flags": flag, "env": env}
-    told |= {"cache": cache, "wait": wait, "detach": detach, "print": print, "compose": compose}
+    told |= {
+        "from_modelscope": from_modelscope,
+        "cache": cache,
+        "wait": wait,
+        "detach": detach,
+        "print": print,
+        "compose": compose,
+    }
     commands.run(lambda: commands.serve(told, stop=stop, logs=logs, lines=lines), debug)
 
 

@@ -7,9 +7,11 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images.arch import Arch
+from images.embedded.home import default_layout
 from images.errors import NoImageFits, NothingSelected, UsageError
 from images.fit.choose import Fit
 from images.fit.model import Model, from_config, named
@@ -19,6 +21,7 @@ from images.labels import VARIANT
 from images.matrix import Matrix
 from images.nvml import Machine, read_machine
 from images.report import Report
+from images.serve import modelscope
 from images.serve import start as starting
 from images.serve.forms import compose, docker_line
 from images.serve.hub import read_config
@@ -53,6 +56,7 @@ class ServeWords:
     env: Sequence[str] = ()
     driver: str = ""
     wait: int = WAIT
+    from_modelscope: bool = False
     detach: bool = False
     print: bool = False
     compose: bool = False
@@ -75,9 +79,13 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None
     """
     if not words.model:
         raise UsageError("which model?", do="./inv serve --model 3b-awq, OWNER/NAME, or a folder")
+    only_told = words.print or words.compose
     source = find_source(words.model)
+    if words.from_modelscope or modelscope.wanted(os.environ):
+        home = default_layout().home
+        source = (modelscope.planned if only_told else modelscope.source_of)(home, source, report)
     model = _model(words.model, source)
-    if words.print or words.compose:
+    if only_told:
         serving = plan(shop, words, source, model, report, machine, None)
         print(compose(serving) if words.compose else docker_line(serving), end="" if words.compose else "\n")
         return
@@ -90,10 +98,11 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None
 
 
 def _model(text: str, source: Source) -> Model:
-    """What is served, as fit sees it: by name, from the folder, or asked of the hub."""
-    if source.folder:
+    """What is served, as fit sees it: from the folder, by name, or asked of the hub."""
+    if source.folder and Path(source.folder).is_dir():
         return read_model(source.folder)
-    return named(text) or from_config(read_config(source.repository, os.environ), source.repository)
+    repository = source.repository or source.name
+    return named(text) or from_config(read_config(repository, os.environ), repository)
 
 
 def plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import struct
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from images.errors import CardstockError, NoImageFits, NothingSelected, Registry
 from images.fit.choose import fit
 from images.nvml import LocalCard, Machine
 from images.report import Report
-from images.serve import command, hub
+from images.serve import command, hub, modelscope
 from images.serve.forms import compose, docker_line, docker_words
 from images.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
 from images.serve.source import Source, check_weights, find_source
@@ -487,3 +488,53 @@ def test_what_to_type_next() -> None:
     assert "anyone who reaches 0.0.0.0" in command.told(replace(SERVING, host="0.0.0.0"), "")[-1]
     keyed = command.told(replace(SERVING, host="0.0.0.0", passed=("VLLM_API_KEY",)), "")
     assert "Authorization: Bearer" in keyed[0] and not any("anyone" in line for line in keyed)
+
+
+# -- ModelScope
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for what is fetched, and a downloader that copies a tiny checkpoint."""
+    monkeypatch.setenv("CARDSTOCK_HOME", str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "modelscope"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, shutil, sys\nfrom pathlib import Path\n"
+        f"Path({str(tmp_path)!r}, 'asked.json').write_text(json.dumps(sys.argv[1:]))\n"
+        f"source = Path({str(tmp_path)!r}, 'hub')\n"
+        "if not source.is_dir():\n    sys.exit('no such repository')\n"
+        "shutil.copytree(source, sys.argv[4], dirs_exist_ok=True)\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(modelscope, "provide", lambda lock, home, say: tmp_path / "bin" / "python")
+    return tmp_path
+
+
+def test_a_model_of_modelscope_is_fetched_to_a_folder(home: Path) -> None:
+    source = Source("Qwen/X", repository="Qwen/X")
+    with pytest.raises(RegistryFailure, match="could not be fetched from ModelScope") as told:
+        modelscope.source_of(home, source, Report(live=False))
+    assert "no such repository" in told.value.cause
+    write_checkpoint(home / "hub")
+    found = modelscope.source_of(home, source, Report(live=False))
+    assert found == Source("Qwen/X", folder=str(home / "models/modelscope/Qwen/X"))
+    asked = json.loads((home / "asked.json").read_text())
+    assert asked[:4] == ["download", "Qwen/X", "--local-dir", found.folder] and "*.safetensors" in asked
+    mine = Source("mine", folder="/m")
+    assert modelscope.source_of(home, mine, Report()) == mine
+    (home / "hub" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="cut off"):
+        modelscope.source_of(home, source, Report(live=False))
+
+
+def test_a_line_for_modelscope_fetches_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = printed(capsys, model="3b-awq", variant=CPU, from_modelscope=True)
+    folder = home / "models/modelscope/Qwen/Qwen2.5-VL-3B-Instruct-AWQ"
+    assert value(words, "--mount") == f"type=bind,source={folder},target=/models,readonly"
+    assert value(words, "--served-model-name") == "Qwen/Qwen2.5-VL-3B-Instruct-AWQ" and "--model" not in words
+    assert not (home / "asked.json").exists()
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
+    assert printed(capsys, model="3b-awq", variant=CPU) == words
