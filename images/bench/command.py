@@ -20,10 +20,10 @@ GPU_RECORDS = "tests/gpu/records"
 
 def register_all(checkout: Checkout) -> dict[str, str]:
     """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
-    from images.bench import audit, builds, catalogue, kernels, levels, plan, preflight, rendering, sizes, slim
+    from images.bench import audit, builds, catalogue, kernels, levels, plan, preflight, rendering, sizes, slim, start
 
     if not frame.BENCHES:
-        for module in (plan, rendering, catalogue, audit, slim, sizes, kernels, builds, levels, preflight):
+        for module in (plan, rendering, catalogue, audit, slim, sizes, kernels, builds, levels, start, preflight):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

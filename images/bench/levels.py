@@ -1,4 +1,4 @@
-"""`invoke bench smoke` and `bench start`: what proving an image takes, level by level, and starting its server.
+"""`invoke bench smoke`: what proving an image takes, level by level.
 
 By default the image for the CPU; $CARDSTOCK_BENCH_ONLY names others by a glob on variant ids.
 """
@@ -20,9 +20,6 @@ from images.smoke.record import NAMES, Level, Record
 from images.variants import Variant
 
 REPEATS = 3
-# What the image's server imports before it does anything, by engine.
-SERVERS = {"vllm": "vllm.entrypoints.openai.api_server", "transformers": "transformers"}
-_TIMED = "import time; a = time.perf_counter(); import {0}; print(time.perf_counter() - a)"
 
 
 def chosen(tools: Workbench) -> list[Variant]:
@@ -57,44 +54,16 @@ def rows_of_levels(variant: str, image: str, records: Sequence[Record]) -> Itera
     yield Row("smoke", f"{variant}: all levels", whole, None, "s", image=image)
 
 
-def rows_of_start(variant: str, image: str, records: Sequence[Record], imports: Sequence[float]) -> Iterator[Row]:
-    """From the container's start to healthy, the imports in it, and the end."""
-    servers = [_level(record, 4) for record in records]
-    if short := [level for level in servers if level.status != "passed"]:
-        yield Row("start", f"{variant}: from start to healthy", None, None, "s", why=short[0].reason, image=image)
-    else:
-        healthy, stop = (
-            median(level.facts[what] for level in servers) for what in ("seconds to healthy", "seconds to stop")
-        )
-        yield Row("start", f"{variant}: from start to healthy", healthy, None, "s", image=image, headline=True)
-        yield Row("start", f"{variant}: from SIGTERM to its end", stop, None, "s", image=image)
-    yield Row("start", f"{variant}: importing the server", median(imports), None, "s", image=image)
-
-
 def _level(record: Record, number: int) -> Level:
     missing = Level(number, NAMES[number], "not run", "not asked for")
     return next((level for level in record.levels if level.number == number), missing)
 
 
-def imports(tools: Workbench, variant: Variant) -> list[float]:
-    """Seconds of importing the engine's server in a container that does nothing else, one a repeat."""
-    code = ["-c", _TIMED.format(SERVERS[variant.engine])]
-    ran = [tools.engine.run(tools.name(variant), code, entrypoint=["/opt/venv/bin/python"]) for _ in range(REPEATS)]
-    return [float(one.out.splitlines()[-1]) for one in ran]
-
-
 def register(checkout: Checkout) -> None:
-    """Make the benches known."""
+    """Make the bench known."""
 
     @bench("smoke", heavy="the built image for the CPU, ten minutes")
     def levels() -> Iterable[Row]:
         tools = workbench(checkout)
         for variant in chosen(tools):
             yield from rows_of_levels(variant.id, tools.told(variant), proofs(tools, variant, (1, 2, 3, 4)))
-
-    @bench("start", heavy="the built image for the CPU, five minutes")
-    def start() -> Iterable[Row]:
-        tools = workbench(checkout)
-        for variant in chosen(tools):
-            found = imports(tools, variant)
-            yield from rows_of_start(variant.id, tools.told(variant), proofs(tools, variant, (4,)), found)

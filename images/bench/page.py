@@ -70,7 +70,7 @@ def pages(
     pages: Mapping[str, str], records: Sequence[Record], on_cards: Sequence[GpuRecord], benches: Mapping[str, str]
 ) -> dict[str, str]:
     """``pages`` (path -> text) with BENCH.md, and with the README's block filled in."""
-    readme = with_block(pages[README], headlines(records, on_cards), MARKS)
+    readme = with_block(pages[README], headlines(records, on_cards), MARKS, "the measurements")
     return {**pages, README: readme, PAGE: page(records, on_cards, benches)}
 
 

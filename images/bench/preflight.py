@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 from images.bench.frame import bench
-from images.bench.levels import imports
 from images.bench.record import Row
 from images.bench.stages import ONLY, Workbench, workbench
+from images.bench.start import imports
 from images.build import PYTHON_IN_IMAGE
 from images.checkout import Checkout
 from images.errors import NothingSelected

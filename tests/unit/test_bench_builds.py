@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from images.bench import start as starting
 from images.bench.builds import Taken, noop, proven, seconds
 from images.bench.devel import compressed_bytes, repository_of
 from images.bench.layers import Packed
-from images.bench.levels import chosen, rows_of_levels, rows_of_start
+from images.bench.levels import chosen, rows_of_levels
 from images.bench.sizes import Weighed, on_devel
 from images.bench.stages import ONLY, Workbench
 from images.checkout import Checkout
+from images.containers import Found
 from images.engine import Engine
-from images.errors import NothingSelected, RegistryFailure
+from images.errors import CheckFailed, NothingSelected, RegistryFailure
 from images.labels import EVIDENCE, INPUT, PROVEN
 from images.matrix import Base
 from images.registry import MANIFEST, Repository, digest_of
@@ -83,11 +86,57 @@ def test_levels_are_medians_and_what_did_not_run_says_why() -> None:
     assert rows["server"].ours == 14.0
 
 
-def test_start_is_told_with_its_imports() -> None:
-    rows = list(rows_of_start(CPU, "x", [record(served(took)) for took in (60.0, 50.0, 55.0)], [20.0, 30.0, 22.0]))
-    assert [row.ours for row in rows] == [55.0, 1.5, 22.0]
-    other = list(rows_of_start(T4, "x", [record(Level(4, "server", "not run", "no card"))], [9.0]))
-    assert [(row.ours, row.why) for row in other] == [(None, "no card"), (9.0, "")]
+class Servers:
+    """Containers that get healthy ``after`` so many looks; a clock that a look moves on by a second."""
+
+    def __init__(self, *after: int) -> None:
+        self.after, self.looks, self.now, self.said = list(after), 0, 0.0, list[str]()
+
+    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None:
+        self.said.append(f"launch {image} with {words['mounts'][0]['Source']}")
+
+    def find(self, name: str) -> Found:
+        self.looks, self.now = self.looks + 1, self.now + 1
+        state = "healthy" if self.looks > self.after[0] else "starting"
+        health = {"Status": state if self.after[0] >= 0 else "unhealthy"}
+        return Found(name, {"State": {"Status": "running", "Running": True, "Health": health}})
+
+    def log(self, name: str) -> str:
+        return "No module named 'uvloop'"
+
+    def restart(self, name: str, seconds: int) -> None:
+        self.said.append("restart")
+        self.after, self.looks = self.after[1:], 0
+
+    def stop(self, name: str, seconds: int) -> Found | None:
+        self.said.append("stop")
+        self.now += 2
+        return None
+
+    def remove(self, name: str) -> None:
+        self.said.append("remove")
+
+
+def test_a_server_is_started_ended_and_started_again_with_what_it_kept() -> None:
+    servers = Servers(60, 40)
+    clock = starting.Clock(lambda: servers.now, lambda _: None)
+    found = starting.start(servers, "an-image", Path("/a/model"), clock)
+    assert found == starting.Started(first=61.0, end=2.0, again=41.0)
+    assert servers.said == ["launch an-image with /a/model", "stop", "restart", "remove"]
+    rows = list(starting.rows(CPU, "x", [found, starting.Started(55.0, 4.0, 30.0)], [20.0, 30.0, 22.0]))
+    assert [(row.ours, row.peer) for row in rows] == [(58.0, None), (35.5, 58.0), (22.0, 58.0), (3.0, None)]
+
+
+def test_a_server_that_does_not_get_healthy_is_removed_and_its_log_shown() -> None:
+    servers = Servers(-1)
+    with pytest.raises(CheckFailed, match="did not get healthy"):
+        starting.start(servers, "an-image", Path("/m"), starting.Clock(lambda: servers.now, lambda _: None))
+    assert servers.said[-1] == "remove"
+
+
+def test_a_server_that_needs_a_card_is_not_started() -> None:
+    (row,) = starting.measure(tools({T4: {INPUT: "0" * 64}}), variants().valid[T4])
+    assert (row.ours, row.why, row.image) == (None, "no card", f"{T4}@{'0' * 12}")
 
 
 def test_the_image_for_the_cpu_is_measured_unless_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_the_readme_has_the_headlines_and_their_machines_only() -> None:
     (readme,) = [filled({"README.md": "\n".join(["x", *MARKS, "y"])}, [PLAN], [], {})["README.md"]]
     assert readme.startswith(f"x\n{MARKS[0]}\n| what")
     assert readme.endswith(f"{MARKS[1]}\ny")
-    with pytest.raises(UsageError, match="no place for a generated table"):
+    with pytest.raises(UsageError, match="no place for the measurements"):
         filled({"README.md": "nothing"}, [PLAN], [], {})
 
 
