@@ -41,6 +41,8 @@ class Cluster:
         self.say = say
         self.clock = clock or Clock()
         self.watch = Watch(hosts)
+        self._missed = 0
+        self._restarts = 0
 
     # Starting
 
@@ -91,12 +93,21 @@ class Cluster:
         told = self.boxes[self.head.host.name].ray_status(self.head)
         joined = read_status(told).joined(self.hosts.hosts) if told else frozenset()
         lost = {node.host.name: self._box(node) for node in self.nodes if node.host.name not in joined}
-        self.watch, events = self.watch.look(joined, lost)
+        anew = told is None or self._restarted()
+        if anew and self.watch.there:
+            self.say(f"the server on {self.head.host.name} has ended: every host has to join again")
+        self.watch, events = self.watch.look(joined, lost, anew)
         for event in events:
             self.say(event.what)
             if event.do:
                 self.say(f"  do: {event.do}")
         return events
+
+    def _restarted(self) -> bool:
+        """Whether the head's engine has started its container again since the last look."""
+        found = self.boxes[self.head.host.name].find(self.head)
+        before, self._restarts = self._restarts, found.restarts if found else 0
+        return self._restarts > before
 
     def _box(self, node: Node) -> Box:
         box = self.boxes[node.host.name]
@@ -169,20 +180,24 @@ class Cluster:
 
     # Mending
 
-    def watch_over(self, limit: float, rounds: int | None = None) -> None:
-        """Look again and again, for ever or ``rounds`` times; when a host has dropped out, start all anew.
+    def watch_over(self, limit: float) -> None:
+        """Look again and again, until interrupted; ``limit`` seconds is what a mending may take."""
+        while True:
+            self.step(limit)
+
+    def step(self, limit: float) -> bool:
+        """One look, and a pause; whether all was started anew because a host was missing twice running.
 
         All, because an engine that has lost a part of its model does not go on in any version of vLLM.
         """
-        missed = 0
-        while rounds is None or rounds > 0:
-            rounds = None if rounds is None else rounds - 1
-            self.look()
-            missed = 0 if self.watch.complete else missed + 1
-            if missed >= LOOKS:
-                self.mend(limit)
-                missed = 0
+        self.look()
+        self._missed = 0 if self.watch.complete else self._missed + 1
+        if self._missed < LOOKS:
             self.clock.sleep(PAUSE)
+            return False
+        self._missed = 0
+        self.mend(limit)
+        return True
 
     def mend(self, limit: float) -> float:
         """Start every container anew, the head's first, and wait until the server answers; seconds that it took."""

@@ -49,17 +49,21 @@ class Watch:
         """Whether all were there at the last look."""
         return len(self.there) == len(self.hosts.hosts)
 
-    def look(self, joined: frozenset[str], boxes: Mapping[str, Box]) -> tuple[Watch, list[Event]]:
-        """The next state, and what happened since the last look; ``boxes`` by host, of those that are not there."""
+    def look(self, joined: frozenset[str], boxes: Mapping[str, Box], anew: bool = False) -> tuple[Watch, list[Event]]:
+        """The next state, and what happened since the last look; ``boxes`` by host, of those that are not there.
+
+        ``anew``: the head is silent or new, so that every host has to join again. One that still runs is not blamed.
+        """
         events = [
             Event("joined" if host.name not in self.ever else "back", host.name, f"{host.name} {self._arrival(host)}")
             for host in self.hosts.hosts
             if host.name in joined - self.there
         ]
+        lost = {host: boxes.get(host.name, Box("unreachable")) for host in self.hosts.hosts}
         events += [
-            self._dropped(host, boxes.get(host.name, Box("unreachable")))
-            for host in self.hosts.hosts
-            if host.name in self.there - joined
+            self._dropped(host, box)
+            for host, box in lost.items()
+            if host.name in self.there - joined and not (anew and box.status == "running")
         ]
         return replace(self, ever=self.ever | joined, there=joined), events
 

@@ -117,6 +117,22 @@ def test_joined_dropped_and_back() -> None:
     assert [(one.kind, one.host) for one in events] == [("back", "box2")]
 
 
+def test_when_the_head_went_the_others_are_not_blamed() -> None:
+    watch, _ = Watch(HOSTS).look(frozenset({"box1", "box2"}), {})
+    gone = {"box1": Box("running"), "box2": Box("running")}
+    watch, events = watch.look(frozenset(), gone, anew=True)
+    assert events == []
+    assert not watch.complete
+    watch, events = watch.look(frozenset({"box1", "box2"}), {})
+    assert [one.kind for one in events] == ["back", "back"]
+
+
+def test_a_host_that_took_the_head_with_it_is_blamed() -> None:
+    watch, _ = Watch(HOSTS).look(frozenset({"box1", "box2"}), {})
+    watch, events = watch.look(frozenset({"box1"}), {"box2": Box("exited", 137)}, anew=True)
+    assert [(one.kind, one.host) for one in events] == [("dropped", "box2")]
+
+
 def test_never_joined_is_another_thing_than_dropped_out() -> None:
     watch, _ = Watch(HOSTS).look(frozenset({"box1"}), {})
     (never,) = watch.never({"box2": Box("running")})
