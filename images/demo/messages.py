@@ -22,6 +22,12 @@ class Turn:
     files: tuple[str, ...] = ()
 
 
+def question(message: Mapping[str, Any]) -> Turn:
+    """Gradio's ``text`` and ``files`` of its input box; asked again, a file comes as a mapping with its path."""
+    files = [file if isinstance(file, str) else str(file["path"]) for file in message.get("files") or ()]
+    return Turn("user", message.get("text") or "", tuple(files))
+
+
 def turns(history: Sequence[Mapping[str, Any]]) -> list[Turn]:
     """Gradio's messages (``role``, ``content``: a text, or parts of type "text" and "file") as turns."""
     return [

@@ -144,8 +144,7 @@ def _validator(settings: Settings) -> Callable[..., Any]:
 
     def check(message: Mapping[str, Any]) -> Any:
         try:
-            question = messages.Turn("user", message.get("text") or "", tuple(message.get("files") or ()))
-            messages.request_messages((), question, parts, settings.limits)
+            messages.request_messages((), messages.question(message), parts, settings.limits)
         except Refused as refusal:
             return gr.validate(False, str(refusal))
         return gr.validate(True, "")
@@ -167,9 +166,9 @@ def answerer(settings: Settings) -> Callable[..., Iterator[str]]:
         message: Mapping[str, Any], history: list[Any], system: str, max_tokens: float, temperature: float
     ) -> Iterator[str]:
         """Ask the model; the answer so far, as it grows."""
-        question = messages.Turn("user", message.get("text") or "", tuple(message.get("files") or ()))
+        question, said = messages.question(message), messages.turns(history)
         try:
-            request = messages.request_messages(messages.turns(history), question, parts, settings.limits, system or "")
+            request = messages.request_messages(said, question, parts, settings.limits, system or "")
             yield from _answer(client, settings, request, int(max_tokens), float(temperature))
         except Refused as refusal:
             raise gr.Error(str(refusal), title="Not sent", duration=None, print_exception=False) from refusal

@@ -15,17 +15,18 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-# Every text that the newest answer has had, in order.
+# Every text that the newest answer has had, in order; none at all before it begins.
 WATCH = """() => {
   window.seen = [];
   new MutationObserver(() => {
     const bots = document.querySelectorAll('[data-testid=bot]');
     const text = bots.length ? bots[bots.length - 1].innerText.trim() : '';
-    if (text && text !== window.seen.at(-1)) window.seen.push(text);
+    if (text !== window.seen.at(-1)) window.seen.push(text);
   }).observe(document.body, {subtree: true, childList: true, characterData: true});
 }"""
-# An answer is whole when the box takes the next question.
-WHOLE = "() => window.seen.length && !document.querySelector('textarea[data-testid=textbox]').disabled"
+# An answer that has begun is whole when the box takes the next question.
+WHOLE = """() => window.seen.includes('') && window.seen.at(-1)
+  && !document.querySelector('textarea[data-testid=textbox]').disabled"""
 SECONDS = 1000
 
 
@@ -50,7 +51,7 @@ class Visit:
     def answer(self) -> list[str]:
         """Wait for the end of an answer; its states."""
         self.page.wait_for_function(WHOLE, timeout=120 * SECONDS)
-        return list(self.page.evaluate("() => window.seen"))
+        return list(self.page.evaluate("() => window.seen.slice(window.seen.lastIndexOf('') + 1)"))
 
     def again(self) -> list[str]:
         """Press regenerate; the new answer's states."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from images.demo.files import Refused
-from images.demo.messages import LEFT_OUT, Part, Turn, image_part, request_messages, text_part, turns
+from images.demo.messages import LEFT_OUT, Part, Turn, image_part, question, request_messages, text_part, turns
 from images.demo.settings import Limits
 
 LIMITS = Limits(pictures=3, frames=3, letters=100)
@@ -77,6 +77,11 @@ def test_a_video_counts_as_its_frames() -> None:
 def test_empty_and_endless_questions_are_refused(text: str, told: str) -> None:
     with pytest.raises(Refused, match=told):
         sent(Turn("user", text))
+
+
+def test_gradios_box_is_understood() -> None:
+    assert question({"text": "What?", "files": ["a", {"path": "b", "url": "/x"}]}) == Turn("user", "What?", ("a", "b"))
+    assert question({"text": None}) == Turn("user", "")
 
 
 def test_gradios_messages_are_understood() -> None:
