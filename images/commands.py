@@ -27,6 +27,8 @@ from images.states import KERNEL_GROUP, all_locks, asked_locks, lock_states, why
 from images.variants import Variant, make_variants
 
 CHECKOUT = Checkout(Path(__file__).resolve().parent.parent)
+# `invoke test` runs so many tests at once, where there are processors for them: more would wait for the engine.
+TEST_PROCESSES = 4
 
 
 @dataclass(frozen=True)
@@ -511,8 +513,10 @@ def _build_check(report: Report) -> None:
 def test(*, engine: bool, unit: bool) -> None:
     """`invoke test`: pytest over what this machine can run; its closing line is the last thing printed."""
     folders = ["tests/engine"] if engine else ["tests/unit"] if unit else ["tests/unit", "tests/engine"]
-    code = process.stream(
-        [sys.executable, "-m", "pytest", *folders], lambda line: print(line, flush=True), cwd=CHECKOUT.root, check=False
-    )
+    argv = [sys.executable, "-m", "pytest", *folders]
+    if (workers := min(os.cpu_count() or 1, TEST_PROCESSES)) > 1:
+        # A file of tests/engine stays in one process (tests/conftest.py), which also says what comes first.
+        argv += ["-n", str(workers), "--dist", "loadgroup", "--no-loadscope-reorder"]
+    code = process.stream(argv, lambda line: print(line, flush=True), cwd=CHECKOUT.root, check=False)
     if code:
         raise CheckFailed(f"pytest exited with {code}")

@@ -15,12 +15,24 @@ guard = Guard()
 guard.install()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of tests/engine is marked engine, all of tests/gpu gpu."""
+# What several files share and what is dear to make: those files run in one process, one after the other.
+SHARED = ("cpu_server",)
+# Among several processes the longest file begins first, and what is short fills up the rest.
+LONGEST = ("test_workflow_steps.py",)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """All of tests/engine is marked engine, all of tests/gpu gpu; a file of these stays whole among processes."""
+    shared = {item.path: name for item in items for name in SHARED if name in getattr(item, "fixturenames", ())}
     for item in items:
         folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
         if folder in ("engine", "gpu"):
             item.add_marker(folder)
+            if config.pluginmanager.hasplugin("xdist"):
+                item.add_marker(pytest.mark.xdist_group(shared.get(item.path, item.path.name)))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (item.path.name not in LONGEST, not item.get_closest_marker("xdist_group")))
 
 
 @pytest.hookimpl(wrapper=True)
