@@ -11,7 +11,7 @@ from images.cluster.nodes import Node
 from images.cluster.status import read_status
 from images.cluster.watch import Box, Event, Watch, wrong_interface
 from images.errors import CardstockError, CheckFailed, EngineUnreachable, NothingSelected, UsageError
-from images.serve.start import Clock, steps
+from images.serve.start import Clock, died, steps
 from images.smoke.health import Health, likely_cause, tail
 
 Say = Callable[[str], None]
@@ -150,27 +150,26 @@ class Cluster:
 
     def wait_healthy(self, limit: float) -> float:
         """Wait until the head serves; seconds that it took. Raises CheckFailed with its log's end and likely cause."""
-        box, began, told = self.boxes[self.head.host.name], self.clock.now(), set[str]()
+        box, began = self.boxes[self.head.host.name], self.clock.now()
+        told = set(steps(box.log(self.head, 200)))  # a log goes on where the start before ended
         while True:
             found = box.find(self.head)
             if found is None:
                 raise CheckFailed(f"{self.head.name} is gone", cause="somebody else has removed it")
-            log = self.boxes[self.head.host.name].log(self.head, 200)
-            for line in steps(log):
-                if line not in told:
-                    self.say(line)
-                    told.add(line)
+            log = box.log(self.head, 200)
+            for line in [line for line in dict.fromkeys(steps(log)) if line not in told]:
+                self.say(line)
+                told.add(line)
             health, waited = Health.of(found.attributes), self.clock.now() - began
             if health.verdict:
                 return waited
-            if health.status in ("exited", "dead") or waited > limit:
+            if health.status in ("exited", "dead"):
+                self.look()  # a host that was lost is what it ended of
+                raise died(found, health, log, waited)
+            if waited > limit:
                 cause, do = likely_cause(health, log)
-                state = (
-                    f"ended with {health.exit_code}"
-                    if health.status != "running"
-                    else f"does not answer after {waited:.0f} s"
-                )
-                raise CheckFailed(f"the server on {self.head.host.name} {state}", cause=f"{cause}\n{tail(log)}", do=do)
+                what = f"the server on {self.head.host.name} does not answer after {waited:.0f} s"
+                raise CheckFailed(what, cause=f"{cause}\n{tail(log)}", do=do)
             self.clock.sleep(2.0)
 
     def keep(self) -> None:
