@@ -13,7 +13,7 @@ from images.bake_run import LOGS, run_bake
 from images.bases import local_reference
 from images.checkout import INPUTS, Checkout, write_atomically
 from images.engine import Engine
-from images.errors import CardstockError, CheckFailed
+from images.errors import CardstockError, CheckFailed, EngineUnreachable
 from images.jobs import Job, describe, disk_needed, done_state
 from images.kernels.compiler import Compiler
 from images.kernels.kernel import Kernel
@@ -171,18 +171,25 @@ def _finish(
     _give_labels(checkout, job, engine, job.staging, _labels(checkout, job, engine, record))
     engine.untag(job.staging)
     if engine.embedded:
-        _drop_replaced(job, engine, report)
+        drop_replaced(job, engine, report)
     return Built(job, "built", record)
 
 
-def _drop_replaced(job: Job, engine: Engine, report: Report) -> None:
-    """On the embedded engine, which has a limit: names of this variant that stand for other inputs."""
+def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
+    """On the embedded engine, which has a limit: names of this variant that stand for other inputs, unless in use."""
     prefix = f"{job.tags[0]}-"
     for facts in engine.images(f"{VARIANT}={job.variant.id}"):
         for tag in facts.tags:
             if tag.startswith(prefix) and tag not in job.tags:
-                engine.untag(tag)
-                report.line(f"replaced: {tag}")
+                try:
+                    engine.untag(tag)
+                except EngineUnreachable:
+                    raise
+                except CardstockError as error:
+                    # A container runs it. The new image is proven and has its names: nothing has failed.
+                    report.line(f"left as it is: {tag}: {error.cause}")
+                else:
+                    report.line(f"replaced: {tag}")
 
 
 def _labels(checkout: Checkout, job: Job, engine: Engine, record: Record | None) -> dict[str, str]:

@@ -5,15 +5,16 @@ import json
 import runpy
 import shutil
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from images.bake_run import interesting, last_error
-from images.build import check_disk
+from images.build import check_disk, drop_replaced
 from images.checkout import Checkout
 from images.engine import Engine
-from images.errors import CardstockError, RegistryFailure
+from images.errors import CardstockError, EngineUnreachable, RegistryFailure
 from images.jobs import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, done_state, make_job
 from images.labels import EVIDENCE, INPUT, PROVEN, Reading, labels, read_reading
 from images.matrix import Base
@@ -169,3 +170,35 @@ def test_the_reader_needs_no_import_of_torch(
     script.write_text(READ_IMAGE)
     runpy.run_path(str(script))
     assert json.loads(capsys.readouterr().out)["cuda"] == "12.4"
+
+
+class Shelf:
+    """An engine with names of images, of which some are in use."""
+
+    def __init__(self, *names: str, used: str = "", error: type[CardstockError] = CardstockError) -> None:
+        self.names, self._used, self._error = list(names), used, error
+
+    def images(self, label: str) -> list[Any]:
+        assert label.endswith(f"={SM75}")
+        return [SimpleNamespace(tags=tuple(self.names))]
+
+    def untag(self, name: str) -> bool:
+        if name == self._used:
+            raise self._error(f"{name} could not be removed", cause="a container is using it")
+        self.names.remove(name)
+        return True
+
+
+def test_a_replaced_image_that_a_container_runs_stays_and_nothing_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = job()
+    old, older = f"{made.tags[0]}-000000000000", f"{made.tags[0]}-111111111111"
+    shelf = Shelf(*made.tags, older, old, "mine:1", used=older)
+    drop_replaced(made, cast("Engine", shelf), Report())
+    assert shelf.names == [*made.tags, older, "mine:1"]
+    told = "".join(capsys.readouterr())
+    assert f"left as it is: {older}: a container is using it" in told
+    gone = Shelf(*made.tags, older, used=older, error=EngineUnreachable)
+    with pytest.raises(EngineUnreachable):
+        drop_replaced(made, cast("Engine", gone), Report())
