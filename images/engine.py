@@ -120,6 +120,11 @@ class Engine:
         with translated("the engine's machine could not be read"):
             return host_of(self._client.info())
 
+    def keeps_what_came(self) -> bool:
+        """Whether layers of a failed pull stay for the next one: in the containerd store, not in the classic one."""
+        with translated("the engine's store could not be read"):
+            return any(name == "driver-type" for name, _ in self._client.info().get("DriverStatus") or [])
+
     def keep_under_limit(self, say: Say = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
         if self.embedded:
@@ -261,6 +266,13 @@ class Engine:
         with translated(f"the layers of {reference} could not be read"):
             rows = self._client.api.history(reference)  # type: ignore[no-untyped-call]
         return tuple(int(row["Size"]) for row in rows)
+
+    def load(self, archive: Iterator[bytes]) -> None:
+        """Take an image as `docker save` writes it. Raises Unsafe where layers are not those of its configuration."""
+        with translated("the image could not be loaded"):
+            for line in self._client.api.load_image(archive):  # type: ignore[no-untyped-call]
+                if "error" in line:
+                    raise refused_pull("the image", str(line["error"]))
 
     @contextmanager
     def save(self, reference: str) -> Iterator[Iterator[bytes]]:

@@ -12,7 +12,7 @@ from images.errors import CardstockError, CheckFailed, RegistryFailure, Unsafe
 TAIL_LINES = 40
 # What an engine says of bytes that are not those of their digest, or that do not make the image they are said to.
 _LIES = re.compile(
-    r"verification failed|digest.*(mismatch|not match)|don't match image config|unexpected (size|commit)"
+    r"verification failed|digest.*(mismatch|not match)|don't match image config|unexpected (size|commit)|invalid diffID"
 )
 _BUILDX_VERSION = re.compile(r"buildx v?(\d+(?:\.\d+)*)")
 

@@ -22,7 +22,7 @@ _CONFIG_MAX = 4 << 20
 class RemoteImage:
     """An image in a registry: the digests of its manifest and configuration, its packed layers, what it says of itself.
 
-    ``diff_ids`` are the digests of the layers unpacked, in the same order.
+    ``diff_ids`` are the digests of the layers unpacked, in the same order; ``configuration`` is that file.
     """
 
     digest: str
@@ -30,6 +30,7 @@ class RemoteImage:
     layers: tuple[Blob, ...]
     diff_ids: tuple[str, ...]
     labels: Mapping[str, str]
+    configuration: bytes
 
 
 def make_manifest(config: Blob, layers: Sequence[Blob]) -> bytes:
@@ -59,7 +60,8 @@ def read_image(repository: Repository, digest: str) -> RemoteImage | None:
         return None
     where = f"{repository.name}@{found.digest}"
     config, layers = _parts(found, where)
-    said = _read_json(repository, config, where)
+    raw = read_blob(repository, config)
+    said = _object(raw, where)
     try:
         diff_ids = tuple(map(str, said["rootfs"]["diff_ids"]))
         labels = {str(name): str(value) for name, value in (said["config"].get("Labels") or {}).items()}
@@ -67,7 +69,7 @@ def read_image(repository: Repository, digest: str) -> RemoteImage | None:
         raise _no_image(where, f"its configuration has no sensible {error}") from error
     if len(diff_ids) != len(layers):
         raise _no_image(where, f"{len(layers)} layers, and its configuration names {len(diff_ids)}")
-    return RemoteImage(found.digest, config.digest, layers, diff_ids, labels)
+    return RemoteImage(found.digest, config.digest, layers, diff_ids, labels, raw)
 
 
 def _parts(found: Manifest, where: str) -> tuple[Blob, tuple[Blob, ...]]:
@@ -87,9 +89,9 @@ def _blob(part: Mapping[str, Any]) -> Blob:
     return Blob(str(part["mediaType"]), digest, size)
 
 
-def _read_json(repository: Repository, blob: Blob, where: str) -> dict[str, Any]:
+def _object(raw: bytes, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_blob(repository, blob))
+        content = json.loads(raw)
     except ValueError as error:
         raise _no_image(where, f"its configuration is no JSON: {error}") from error
     if not isinstance(content, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from images.cards.data import Card
@@ -12,6 +13,7 @@ from images.catalogue import Catalogue, Image, shared_bytes
 from images.drivers import Driver
 from images.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, Unsafe
 from images.nvml import Machine
+from images.pull_layers import Started, fetch
 from images.registry import Repository
 from images.report import human_bytes
 from images.resolve import Found, Resolved
@@ -74,23 +76,21 @@ def pull(
     tags: Sequence[str],
     say: Say = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
+    home: Path | None = None,
 ) -> str:
     """Have the engine fetch a verified image by its digest, see that it is the one, and name it; its full reference.
 
-    Raises RegistryFailure where the registry stays broken (what came already stays for the next time), Unsafe where it
-    gives something else; then nothing is named.
+    With ``home``, a folder, what the engine's own pull could not finish, in this run or an earlier one, goes on layer
+    by layer (images/pull_layers.py). Raises RegistryFailure where the registry stays broken, Unsafe where it gives
+    something else; then nothing is named.
     """
     reference = f"{repository.name}@{image.digest}"
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            engine.pull(reference, say)
-            break
-        except RegistryFailure as error:
-            if attempt == ATTEMPTS:
-                raise
-            wait = 0.5 * 2 ** (attempt - 1)
-            say(f"{error.cause.splitlines()[0]}; again in {wait:g} s")
-            sleep(wait)
+    started = Started(home, image.digest) if home else None
+    if started is None:
+        _pull_whole(engine, reference, say, sleep)
+    elif started.before or not _at_once(engine, reference, started, say):
+        say(f"{image.variant}: the pull that did not end goes on layer by layer")
+        reference = fetch(engine, repository, image, started, say)
     facts = engine.inspect(reference)
     # An image's id is its configuration's digest; for an engine with the containerd store, its manifest's.
     if facts is None or facts.id not in (image.config, image.digest):
@@ -101,7 +101,36 @@ def pull(
         )
     for tag in tags:
         engine.tag(reference, tag)
+    if started:
+        started.end()
     return reference
+
+
+def _at_once(engine: Engine, reference: str, started: Started, say: Say) -> bool:
+    """Whether the engine pulled it; it tries each layer several times by itself."""
+    started.begin()
+    try:
+        engine.pull(reference, say)
+    except RegistryFailure as error:
+        say(error.cause.splitlines()[0])
+        return False
+    except Unsafe:
+        started.end()
+        raise
+    return True
+
+
+def _pull_whole(engine: Engine, reference: str, say: Say, sleep: Callable[[float], None]) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return engine.pull(reference, say)
+        except RegistryFailure as error:
+            if attempt == ATTEMPTS:
+                raise
+            wait = 0.5 * 2 ** (attempt - 1)
+            say(f"{error.cause.splitlines()[0]}; again in {wait:g} s")
+            sleep(wait)
+    return None
 
 
 def run_words(image: Image, reference: str, uuids: Sequence[str] = ()) -> list[str]:

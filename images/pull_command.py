@@ -14,10 +14,11 @@ from images.cards.names import resolve as named
 from images.catalogue import Catalogue, read_catalogue
 from images.checkout import Checkout, write_atomically
 from images.drivers import parse_driver
+from images.embedded.home import default_layout
 from images.errors import UsageError
 from images.matrix import Matrix
 from images.nvml import read_machine
-from images.publish_command import repository
+from images.publish_command import WHERE, repository
 from images.registry import Repository
 from images.report import Report
 from images.resolve import Found, Resolved, by_name, refuse_all, resolve
@@ -52,31 +53,49 @@ def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -
     Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
     """
     report, site = Report(), read_site(checkout.root, os.environ)
+    if words.offline:
+        _ask_saved(matrix, variants, words, report)
+        return
     shop = repository(words.source, "--from", site, report)
     keys = _keys(words, report)
-    catalogue = _saved(words.offline) if words.offline else _catalogue(words, shop, keys, report)
+    catalogue = _catalogue(words, shop, keys, report)
     asked, resolved = _resolved(words, matrix, variants, catalogue)
     refuse_all(resolved)
-    runs = [_run(matrix, shop, one, asked, resolved, local=not _only_told(words)) for one in resolved.found]
+    local = matrix.image if not words.dry_run else ""
     if not words.json:
-        for line in pulling.told_lines(shop.name, catalogue, resolved):
-            report.line(line)
-    if not words.offline:
-        for one in resolved.found:
-            with report.step(f"verify {one.image.variant}"):
-                pulling.verify(shop, one.image, keys)
-    if not _only_told(words):
+        _lines(shop.name, catalogue, resolved, report)
+    for one in resolved.found:
+        with report.step(f"verify {one.image.variant}"):
+            pulling.verify(shop, one.image, keys)
+    if not words.dry_run:
         _pull(matrix, shop, resolved.found, report)
+    _tell(shop.name, catalogue, asked, resolved, words, local)
+
+
+def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report) -> None:
+    """What a saved catalogue has; its repository need not be named, nothing is asked of it."""
+    catalogue = _saved(words.offline)
+    asked, resolved = _resolved(words, matrix, variants, catalogue)
+    refuse_all(resolved)
+    name = words.source or os.environ.get(WHERE, "")
+    if not words.json:
+        _lines(name, catalogue, resolved, report)
+    _tell(name, catalogue, asked, resolved, words, "")
+
+
+def _lines(name: str, catalogue: Catalogue, resolved: Resolved, report: Report) -> None:
+    for line in pulling.told_lines(name, catalogue, resolved):
+        report.line(line)
+
+
+def _tell(name: str, catalogue: Catalogue, asked: pulling.Asked, resolved: Resolved, words: Words, local: str) -> None:
+    """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
+    runs = [_run(local, name, one, asked, resolved) for one in resolved.found]
     if words.json:
-        told = pulling.told_json(shop.name, catalogue, asked, resolved, runs)
-        print(json_module.dumps(told, indent=1))
+        print(json_module.dumps(pulling.told_json(name, catalogue, asked, resolved, runs), indent=1))
         return
     for run in runs:
         print(pulling.line(run))
-
-
-def _only_told(words: Words) -> bool:
-    return words.dry_run or bool(words.offline)
 
 
 def _keys(words: Words, report: Report) -> Keys | None:
@@ -129,10 +148,8 @@ def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catal
     return asked, resolve(catalogue, matrix, variants, asked.cards, asked.driver)
 
 
-def _run(
-    matrix: Matrix, shop: Repository, found: Found, asked: pulling.Asked, resolved: Resolved, *, local: bool
-) -> list[str]:
-    reference = f"{matrix.image}:{found.image.tag}" if local else f"{shop.name}@{found.image.digest}"
+def _run(local: str, repository: str, found: Found, asked: pulling.Asked, resolved: Resolved) -> list[str]:
+    reference = f"{local}:{found.image.tag}" if local else pulling.reference_of(repository or "REPO", found.image)
     return pulling.run_words(found.image, reference, pulling.uuids_of(found, asked, resolved))
 
 
@@ -140,10 +157,11 @@ def _pull(matrix: Matrix, shop: Repository, found: Sequence[Found], report: Repo
     from images.engine import connect  # docker-py is slow to import, and a dry run needs none
 
     engine = connect(say=report.line)
+    home = None if engine.keeps_what_came() else default_layout().home / "pulled"
     for one in found:
         image = one.image
         with report.step(f"pull {image.variant}") as step:
             names = [f"{matrix.image}:{image.variant}", f"{matrix.image}:{image.tag}"]
-            step.note(pulling.pull(engine, shop, image, names, report.line))
+            step.note(pulling.pull(engine, shop, image, names, report.line, home=home))
     if engine.embedded:
         report.line(f"export DOCKER_HOST={engine.endpoint} first: the image is on the embedded engine")

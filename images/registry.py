@@ -213,10 +213,11 @@ class Repository:
         if not self.has_blob(digest):
             self._retry(path.name, once)
 
-    def download(self, blob: Blob, into: Path) -> None:
+    def download(self, blob: Blob, into: Path, *, keep: bool = False) -> None:
         """Write a blob's bytes to ``into``, whole and with its digest, or raise and leave nothing there.
 
-        One that breaks off goes on where it was.
+        One that breaks off goes on where it was; with ``keep`` also in the next call, if the registry stays broken or
+        this process ends.
         """
         if not DIGEST.fullmatch(blob.digest):
             raise RegistryFailure(f"{self.name}: {blob.digest!r} is no sha256 digest", where=self._base)
@@ -226,8 +227,14 @@ class Repository:
             if (found := digest_of_file(part)) != blob.digest:
                 raise self._unsafe("a blob", blob.digest, found)
             part.replace(into)
-        finally:
-            part.unlink(missing_ok=True)
+        except RegistryFailure:
+            if not keep:
+                part.unlink(missing_ok=True)
+            raise
+        except BaseException as error:
+            if not (keep and isinstance(error, KeyboardInterrupt)):
+                part.unlink(missing_ok=True)
+            raise
 
     # -- how it is asked
 

@@ -27,6 +27,7 @@ from images.labels import REVISION
 from images.oci_image import read_image
 from images.publish import publish
 from images.published import roll_back
+from images.pull_layers import Started
 from images.registry import Repository
 from images.resolve import resolve
 from images.shelf import Keys, fetch_catalogue, point
@@ -467,3 +468,45 @@ def test_a_layer_that_lies_is_refused_and_nothing_is_named(
         with pytest.raises(Unsafe, match="not what its digest says"):
             pull(empty_engine, f"127.0.0.1:{plan.port}/team/qwen", "RTX 2080 Ti", "535.104")
     assert empty_engine.inspect(f"test/pulled:{SM75}") is None
+
+
+def test_a_pull_that_broke_off_goes_on_where_it_was(
+    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
+) -> None:
+    """Layer by layer: a layer that came is not fetched again, and one that broke off goes on at its last byte."""
+    image = published(stall, repository)
+    first, second = image.layers[:2]
+    home = tmp_path / "pulled"
+    Started(home, image.digest).begin()  # an earlier pull of the engine's own was killed
+    with faulty(registry.port) as plan:
+        shop = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=brisk)
+        wronged(plan, *[Fault(f"blobs/{first}", "cut") for _ in range(3)], *[Fault(f"blobs/{second}", 503)] * 9)
+        with pytest.raises(RegistryFailure):
+            pulling.pull(empty_engine, shop, image, ["test/pulled:x"], sleep=brisk, home=home)
+        assert empty_engine.inspect("test/pulled:x") is None
+        plan.faults, plan.asked = [], []
+        pulling.pull(empty_engine, shop, image, ["test/pulled:x"], sleep=brisk, home=home)
+        assert not [line for line in plan.asked if first in line]
+    assert registry.log.read_text().count(f"blobs/{first}") >= 4
+    facts = empty_engine.inspect("test/pulled:x")
+    assert facts is not None
+    assert facts.id == image.config
+    assert empty_engine.run("test/pulled:x", ["-c", "x"], entrypoint=["/opt/venv/bin/python"]).code == 0
+    assert not list(home.iterdir())
+
+
+def test_what_the_engine_could_not_pull_comes_layer_by_layer(
+    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
+) -> None:
+    image = published(stall, repository)
+    shop = Repository(repository, sleep=brisk)
+    with faulty(registry.port) as plan:
+        through = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=brisk)
+        # One answer of 404 ends the engine's pull; the next question is not the engine's.
+        wronged(plan, *[Fault(f"GET /v2/team/qwen/manifests/{image.digest}", 404)])
+        pulling.pull(empty_engine, through, image, ["test/pulled:x"], sleep=brisk, home=tmp_path)
+        assert plan.faults == []
+    facts = empty_engine.inspect("test/pulled:x")
+    assert facts is not None
+    assert facts.id == image.config
+    assert pulling.pull(empty_engine, shop, image, ["test/pulled:x"], home=tmp_path).endswith(image.digest)
