@@ -22,6 +22,11 @@ class Cause:
 # The first whose pattern is in the log speaks; a group of the pattern is shown.
 CAUSES = (
     Cause(
+        r"preflight: (.* (?:has no code for|is too old for|needs an NVIDIA card).*)",
+        "the image does not fit this machine",
+        "do what its log says: it names the image that fits",
+    ),
+    Cause(
         r"no kernel image is available",
         "the image holds no code for this card",
         "take the image made for this card: ./inv plan --card NAME",

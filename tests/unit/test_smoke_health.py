@@ -41,6 +41,13 @@ def test_when_to_go_on_waiting() -> None:
     ("state", "log", "cause"),
     [
         (EXITED, "RuntimeError: CUDA error: no kernel image is available for execution", "no code for this card"),
+        (
+            EXITED,
+            "preflight: cu1-sm75 has no code for NVIDIA L4 (8.9)\n  cause: x",
+            "cu1-sm75 has no code for NVIDIA L4",
+        ),
+        (EXITED, "preflight: driver 470.82.01 is too old for cu1-sm75", "does not fit this machine"),
+        (EXITED, "preflight: cu1-sm75 fits Tesla T4\nCUDA out of memory", "memory is too small"),
         (EXITED, "CUDA driver version is insufficient for CUDA runtime version", "driver is too old"),
         (EXITED, "RuntimeError: Failed to infer device type", "no GPU is visible"),
         (EXITED, "torch.OutOfMemoryError: CUDA out of memory", "memory is too small"),
