@@ -64,11 +64,12 @@ class ServeWords:
 
 @dataclass(frozen=True)
 class Shop:
-    """What there is to choose from: the matrix, its variants, which locks are there."""
+    """What there is to choose from: the matrix, its variants, which locks are there; ``ca`` is the site's bundle."""
 
     matrix: Matrix
     variants: Variants
     locked: Mapping[str, bool]
+    ca: Path | None = None
 
 
 def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None = None) -> None:
@@ -84,7 +85,7 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None
     if words.from_modelscope or modelscope.wanted(os.environ):
         home = default_layout().home
         source = (modelscope.planned if only_told else modelscope.source_of)(home, source, report)
-    model = _model(words.model, source)
+    model = _model(words.model, source, shop.ca)
     if only_told:
         serving = plan(shop, words, source, model, report, machine, None)
         print(compose(serving) if words.compose else docker_line(serving), end="" if words.compose else "\n")
@@ -97,12 +98,12 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None
     run(engine, serving, words, report)
 
 
-def _model(text: str, source: Source) -> Model:
+def _model(text: str, source: Source, ca: Path | None) -> Model:
     """What is served, as fit sees it: from the folder, by name, or asked of the hub."""
     if source.folder and Path(source.folder).is_dir():
         return read_model(source.folder)
     repository = source.repository or source.name
-    return named(text) or from_config(read_config(repository, os.environ), repository)
+    return named(text) or from_config(read_config(repository, os.environ, ca), repository)
 
 
 def plan(

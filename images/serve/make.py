@@ -17,7 +17,19 @@ from images.fit.settings import environment, flags, shm_gigabytes
 from images.fit.weights import kv_bytes, stage_weights, vision_weights
 from images.report import human_bytes
 from images.serve.source import Source
-from images.serve.value import CACHE, CACHE_VOLUME, MODELS, PORT, RESTART, SERVED, Gpus, Serving, check_name, check_port
+from images.serve.value import (
+    CACHE,
+    CACHE_VOLUME,
+    MODELS,
+    NO_CARDS,
+    PORT,
+    RESTART,
+    SERVED,
+    Gpus,
+    Serving,
+    check_name,
+    check_port,
+)
 from images.variants import Variant
 
 # How this machine reaches a hub is passed on to a container that fetches from one.
@@ -87,7 +99,7 @@ def make_serving(
             *((Mount(source.folder, MODELS),) if source.folder else ()),
             Mount(_cache(how.cache), CACHE, read_only=False),
         ),
-        gpus=(how.gpus or Gpus(found.ask.count)) if found else None,
+        gpus=None if not found or how.gpus == NO_CARDS else how.gpus or Gpus(found.ask.count),
         shm=0 if variant.engine == "transformers" else shm_gigabytes(found) if found else 2,
         host=how.host,
         port=check_port(how.port),

@@ -25,7 +25,7 @@ _DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[0-9a-zA-Z/-]+")
 
 @dataclass(frozen=True)
 class Gpus:
-    """The cards of a container: ``count`` of them (-1: all), or those named by index or UUID."""
+    """The cards of a container: ``count`` of them (-1: all, 0: none), or those named by index or UUID."""
 
     count: int = 0
     devices: tuple[str, ...] = ()
@@ -68,14 +68,17 @@ class Serving:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
-def read_gpus(text: str) -> Gpus | None:
-    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=GPU-…"; None for "none".
+NO_CARDS = Gpus()
+
+
+def read_gpus(text: str) -> Gpus:
+    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=GPU-…"; or "none".
 
     Raises UsageError for anything else.
     """
     word = text.strip().strip('"')
     if word in ("none", "0"):
-        return None
+        return NO_CARDS
     if word == "all":
         return Gpus(-1)
     if word.isdigit():

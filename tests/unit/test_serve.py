@@ -28,7 +28,7 @@ from images.serve import command, hub, modelscope
 from images.serve.forms import compose, docker_line, docker_words
 from images.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
 from images.serve.source import Source, check_weights, find_source
-from images.serve.value import Gpus, Serving, check_name, check_port, read_gpus
+from images.serve.value import NO_CARDS, Gpus, Serving, check_name, check_port, read_gpus
 from images.smoke.checkpoint import write_checkpoint
 from tests.unit import matrices
 from tests.unit.fits import SM75, ask, model, variant
@@ -145,15 +145,15 @@ def test_flags_that_are_none_or_not_for_the_user(flag: str) -> None:
     [
         ("all", Gpus(-1)),
         ("2", Gpus(2)),
-        ("none", None),
-        ("0", None),
+        ("none", NO_CARDS),
+        ("0", NO_CARDS),
         ("device=0,1", Gpus(devices=("0", "1"))),
         ('"device=1"', Gpus(devices=("1",))),
         ("device=GPU-1a2b-3c", Gpus(devices=("GPU-1a2b-3c",))),
         ("device=0:0, MIG-1/2/3", Gpus(devices=("0:0", "MIG-1/2/3"))),
     ],
 )
-def test_cards_as_docker_takes_them(text: str, found: Gpus | None) -> None:
+def test_cards_as_docker_takes_them(text: str, found: Gpus) -> None:
     assert read_gpus(text) == found
 
 
@@ -381,6 +381,7 @@ def test_cards_by_name_and_an_image_by_name(capsys: pytest.CaptureFixture[str]) 
     assert f"registry.example.com:5000/a/b:{SM75}" in words
     words = printed(capsys, model="7b", cards=["T4"], gpus="2", env=["X=a=b"])
     assert value(words, "--gpus") == "2" and "X=a=b" in words
+    assert "--gpus" not in printed(capsys, model="7b-awq", cards=["T4"], gpus="none")
     words = printed(capsys, model="3b-awq", variant=CPU)
     assert "--gpus" not in words and words[-2:] == ["--max-model-len", "8192"]
 
@@ -424,7 +425,7 @@ def test_a_repository_is_asked_what_it_is(
     config = json.loads((tiny / "config.json").read_text())
     asked: list[str] = []
 
-    def answer(repository: str, environment: Any) -> Any:
+    def answer(repository: str, environment: Any, ca: Any) -> Any:
         asked.append(repository)
         return config
 
