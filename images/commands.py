@@ -390,7 +390,7 @@ def fit(model: str, cards: Sequence[str], json: bool, **rest: Any) -> None:
 def serve(told: Mapping[str, Any], *, stop: str, logs: str, lines: int) -> None:
     """`invoke serve`; ``told`` are its own words (images/serve/command.py)."""
     from images.bases import ca_bundle
-    from images.serve import command
+    from images.serve import command, pick
     from images.site import read_site
 
     if stop:
@@ -401,8 +401,8 @@ def serve(told: Mapping[str, Any], *, stop: str, logs: str, lines: int) -> None:
         matrix = CHECKOUT.matrix()
         locked = {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
         ca = ca_bundle(read_site(CHECKOUT.root, os.environ).ca)
-        shop = command.Shop(matrix, make_variants(matrix), locked, ca)
-        command.serve(shop, command.ServeWords(**told), Report())
+        shop = pick.Shop(matrix, make_variants(matrix), locked, ca)
+        command.serve(shop, pick.ServeWords(**told), Report())
 
 
 def demo(**words: Any) -> None:

@@ -131,7 +131,7 @@ def died(found: Found, health: Health, log: str, waited: float) -> CardstockErro
         return NoImageFits(
             "the image does not fit these cards: its preflight has ended it (exit code 4)",
             cause=tail(log, 12),
-            do="take the image that it names; CARDSTOCK_SKIP_PREFLIGHT=1 (--env) goes on all the same",
+            do="take the image that it names; --env CARDSTOCK_SKIP_PREFLIGHT=1 goes on all the same",
         )
     what, cause, do = unhealthy_text(health, log, waited)
     return CheckFailed(f"{found.name}: {what}", cause=cause, do=do)

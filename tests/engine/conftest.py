@@ -82,6 +82,10 @@ def second() -> Iterator[Layout]:
     shutil.rmtree(layout.home)
 
 
+# Whichever test asks for one first waits for its start, which takes minutes on a busy machine.
+SERVERS = {"cpu_server", "light_server"}
+
+
 @pytest.fixture(scope="session")
 def cpu_server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuServer]:
     """The image for the CPU, serving the tiny AWQ checkpoint; shared, so leave it as it is found."""
@@ -90,9 +94,9 @@ def cpu_server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test asks for the server first waits for its start, which takes minutes on a busy machine."""
+    """More time for tests with a server."""
     for item in items:
-        if "cpu_server" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
+        if SERVERS.intersection(getattr(item, "fixturenames", ())) and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
 
 

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import re
+import shlex
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from images import process
-from images.errors import CheckFailed, UsageError
+from images.engine import Engine
+from images.errors import CheckFailed, NoImageFits, UsageError
 from images.report import Report
 from images.serve import command
 from images.smoke.health import Health
 from images.smoke.picture import png
-from tests.engine.cpu_server import MODEL, CpuServer, free_port, image_for_the_cpu, shop
-from tests.unit.matrices import ROOT
+from tests.engine.cpu_server import LIGHT, MODEL, CpuServer, docker, free_port, shop
+from tests.engine.cpu_server import cpu_server as started
+from tests.unit.fits import SM75
+from tests.unit.matrices import ROOT, matrix
 
 EXAMPLES = ROOT / "images" / "serve" / "examples"
 COLOUR = "What colour is the square?"
+# Seconds that a second start may take on a busy machine.
+PATIENCE = 600
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +77,9 @@ def test_the_container_is_as_locked_as_it_says(cpu_server: CpuServer) -> None:
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
     assert "no-new-privileges" in host["SecurityOpt"]
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
-    assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(cpu_server.port)}]}
+    assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(cpu_server.words.port)}]}
     mounts = {one["Destination"]: (one.get("Name") or one["Source"], one["RW"]) for one in attributes["Mounts"]}
-    assert mounts == {"/models": (str(cpu_server.folder), False), "/cache": (cpu_server.cache, True)}
+    assert mounts == {"/models": (cpu_server.words.model, False), "/cache": (cpu_server.words.cache, True)}
     assert "VLLM_WORKER_MULTIPROC_METHOD=spawn" in attributes["Config"]["Env"]
 
 
@@ -139,33 +146,83 @@ def test_metrics_rise_with_what_is_asked(cpu_server: CpuServer, pictures: Path) 
 
 
 def test_what_is_in_use_is_refused(cpu_server: CpuServer) -> None:
-    words = command.ServeWords(model=str(cpu_server.folder), variant=image_for_the_cpu(), port=cpu_server.port)
+    words = replace(cpu_server.words, name="cardstock-test-other")
     with pytest.raises(UsageError, match=r"port \d+ of 127\.0\.0\.1 is in use"):
         command.serve(shop(), words, Report())
     with pytest.raises(UsageError, match=r"already \(running\)") as told:
-        command.serve(shop(), replace(words, name=cpu_server.name), Report())
+        command.serve(shop(), replace(words, name=cpu_server.name, port=free_port()), Report())
     assert told.value.do.startswith(f"./inv serve --stop {cpu_server.name}")
 
 
 def test_a_server_that_ends_while_it_starts_is_told_and_removed(cpu_server: CpuServer) -> None:
     name = f"{cpu_server.name}-dies"
-    words = command.ServeWords(
-        model=str(cpu_server.folder),
-        variant=image_for_the_cpu(),
-        name=name,
-        port=free_port(),
-        cache=cpu_server.cache,
-        env=("CARDSTOCK_ENGINE=none",),
-    )
+    words = replace(cpu_server.words, name=name, port=free_port(), env=("CARDSTOCK_ENGINE=none",))
     with pytest.raises(CheckFailed, match="exit code 2") as told:
         command.serve(shop(), words, Report())
     assert "CARDSTOCK_ENGINE must be vllm or transformers" in told.value.cause
     assert cpu_server.engine.containers.find(name) is None
 
 
+def test_the_docker_line_makes_the_same_container(cpu_server: CpuServer, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"{cpu_server.name}-line"
+    command.serve(shop(), replace(cpu_server.words, name=name, print=True), Report())
+    line = shlex.split(capsys.readouterr().out)
+    assert line[:3] == ["docker", "run", "--detach"]
+    docker(cpu_server.engine, ["create", *line[3:]])
+    try:
+        found = cpu_server.engine.containers.find(name)
+        assert found
+        ours = cpu_server.container.attributes
+        for part in ("HostConfig", "Config"):
+            mine, other = ours[part], found.attributes[part]
+            differ = {key for key in mine | other if not same(mine.get(key), other.get(key))}
+            # Of docker-py it can be had only when it is stopped; the rest is what else a terminal's client says.
+            assert differ <= {"StopTimeout", "Hostname", "AttachStdout", "AttachStderr", "ConsoleSize"}, part
+    finally:
+        cpu_server.engine.containers.remove(name)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two settings of the engine's API mean the same: nothing is told as null, "", [] and {}."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(same(one.get(key), other.get(key)) for key in one | other)
+    return bool(one == other or not (one or other))
+
+
 def test_the_log_is_shown(cpu_server: CpuServer, capsys: pytest.CaptureFixture[str]) -> None:
     command.logs(cpu_server.name, 400, Report())
     assert "Application startup complete" in capsys.readouterr().out
+
+
+def test_an_image_that_fits_no_card_here_says_so_itself(cpu_server: CpuServer) -> None:
+    image = f"{matrix().image}:{SM75}"
+    if cpu_server.engine.inspect(image) is None:
+        pytest.skip(f"{image} is not built: ./inv build --only '{SM75}'")
+    name = f"{cpu_server.name}-none"
+    words = replace(cpu_server.words, name=name, port=free_port(), variant=SM75, cards=("T4",), gpus="none")
+    with pytest.raises(NoImageFits, match="preflight") as told:
+        command.serve(shop(), words, Report())
+    assert "needs an NVIDIA card" in told.value.cause and cpu_server.engine.containers.find(name) is None
+
+
+# -- the server on transformers, in a container of its own: it is killed
+
+
+@pytest.fixture(scope="module")
+def light_server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuServer]:
+    """The image for the CPU with its other engine."""
+    with started(engine, tmp_path_factory.mktemp("light") / "tiny", LIGHT) as server:
+        yield server
+
+
+def test_the_server_on_transformers_answers_and_counts(light_server: CpuServer, pictures: Path) -> None:
+    names = ("cardstock_prompt_tokens_total", "cardstock_generation_tokens_total")
+    assert [counter(light_server, name) for name in names] == [0, 0]
+    assert example(light_server, "data_url.py", str(pictures / "red.png"), COLOUR) == "red"
+    assert [counter(light_server, name) for name in names] == [36, 2]
+    assert example(light_server, "stream.py", "Say hello", "You are a tiny model.") == "Hello from a tiny model"
 
 
 KILL = """
@@ -177,19 +234,15 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 
-@pytest.fixture
-def patience() -> Iterator[float]:
-    """Seconds that a second start may take on a busy machine."""
-    yield float(os.environ.get("CARDSTOCK_TEST_PATIENCE", "600"))
-
-
-def test_a_killed_server_is_started_again_by_its_policy(cpu_server: CpuServer, pictures: Path, patience: float) -> None:
-    """The last one: what came before needs a server, and this takes a second start."""
-    assert cpu_server.container.restarts == 0
-    cpu_server.run(["python", "-c", KILL])
-    deadline = time.monotonic() + patience
-    while not (cpu_server.container.restarts and Health.of(cpu_server.container.attributes).verdict):
-        assert time.monotonic() < deadline, cpu_server.engine.containers.log(cpu_server.name, 40)
+def test_a_killed_server_is_started_again_by_its_policy(light_server: CpuServer, pictures: Path) -> None:
+    assert light_server.container.restarts == 0
+    # The program that kills goes down with its container.
+    with suppress(process.ProcessFailed):
+        light_server.run(["python", "-c", KILL])
+    deadline = time.monotonic() + PATIENCE
+    while not (light_server.container.restarts and Health.of(light_server.container.attributes).verdict):
+        assert time.monotonic() < deadline, light_server.engine.containers.log(light_server.name, 40)
         time.sleep(1)
-    assert cpu_server.container.restarts == 1
-    assert example(cpu_server, "data_url.py", str(pictures / "red.png"), COLOUR) == "red"
+    assert light_server.container.restarts == 1
+    assert example(light_server, "data_url.py", str(pictures / "red.png"), COLOUR) == "red"
+    assert counter(light_server, "cardstock_generation_tokens_total") == 2, "it counts from its start on"

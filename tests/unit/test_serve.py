@@ -24,7 +24,7 @@ from images.errors import CardstockError, NoImageFits, NothingSelected, Registry
 from images.fit.choose import fit
 from images.nvml import LocalCard, Machine
 from images.report import Report
-from images.serve import command, hub, modelscope
+from images.serve import command, hub, modelscope, pick
 from images.serve.forms import compose, docker_line, docker_words
 from images.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
 from images.serve.source import Source, check_weights, find_source
@@ -347,12 +347,12 @@ def test_models_that_are_nowhere(text: str) -> None:
 # -- the command, as far as it goes without an engine
 
 
-def shop() -> command.Shop:
-    return command.Shop(matrices.matrix(), matrices.variants(), {})
+def shop() -> pick.Shop:
+    return pick.Shop(matrices.matrix(), matrices.variants(), {})
 
 
 def printed(capsys: pytest.CaptureFixture[str], machine: Machine | None = None, **words: Any) -> list[str]:
-    told = command.ServeWords(**{"print": True, **words})
+    told = pick.ServeWords(**{"print": True, **words})
     command.serve(shop(), told, Report(live=False), machine or Machine(why="no driver"))
     return shlex.split(capsys.readouterr().out)
 
@@ -387,7 +387,7 @@ def test_cards_by_name_and_an_image_by_name(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
-    told = command.ServeWords(model=str(tiny), variant=CPU, compose=True)
+    told = pick.ServeWords(model=str(tiny), variant=CPU, compose=True)
     command.serve(shop(), told, Report(live=False))
     service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
     assert service["volumes"][0]["source"] == str(tiny) and service["command"][-1] == "4096"
@@ -407,7 +407,7 @@ def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path
 )
 def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError], told: str) -> None:
     with pytest.raises(kind) as found:
-        command.serve(shop(), command.ServeWords(**{"print": True, **words}), Report(), Machine(why="no driver"))
+        command.serve(shop(), pick.ServeWords(**{"print": True, **words}), Report(), Machine(why="no driver"))
     assert told in found.value.what and found.value.do
 
 
@@ -415,8 +415,8 @@ def test_cards_that_this_machine_has_not() -> None:
     one = rig("Tesla T4")
     for gpus in ("2", "device=1", "device=GPU-9"):
         with pytest.raises(UsageError, match="this machine has"):
-            command.narrowed(one, read_gpus(gpus))
-    assert command.narrowed(one, Gpus(-1)) is one and command.narrowed(one, None) is one
+            pick.narrowed(one, read_gpus(gpus))
+    assert pick.narrowed(one, Gpus(-1)) is one and pick.narrowed(one, None) is one
 
 
 def test_a_repository_is_asked_what_it_is(
