@@ -19,6 +19,7 @@ from images.errors import UsageError
 from images.matrix import Matrix
 from images.nvml import read_machine
 from images.publish_command import WHERE, repository
+from images.pull_layers import check_room
 from images.registry import Repository
 from images.report import Report
 from images.resolve import Found, Resolved, by_name, refuse_all, resolve
@@ -161,6 +162,7 @@ def _pull(matrix: Matrix, shop: Repository, found: Sequence[Found], report: Repo
     for one in found:
         image = one.image
         with report.step(f"pull {image.variant}") as step:
+            check_room(engine, shop, image)
             names = [f"{matrix.image}:{image.variant}", f"{matrix.image}:{image.tag}"]
             step.note(pulling.pull(engine, shop, image, names, report.line, home=home))
     if engine.embedded:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images.catalogue import Image
-from images.errors import RegistryFailure, Unsafe
+from images.errors import CardstockError, RegistryFailure, Unsafe
 from images.oci_image import RemoteImage, read_image
 from images.push import Say
 from images.registry import Blob, Repository, digest_of_file
@@ -60,9 +60,7 @@ def fetch(engine: Engine, repository: Repository, image: Image, started: Started
     Raises RegistryFailure where the registry stays broken: what came is kept, and the same again goes on. Unsafe where
     something else came.
     """
-    found = read_image(repository, image.digest)
-    if found is None:
-        raise RegistryFailure(f"{repository.name} has no {image.digest} any more", do="run the same again later")
+    found = _remote(repository, image)
     there = _there(engine, found.diff_ids)
     if there:
         say(f"{there} of {len(found.layers)} layers are in the engine")
@@ -77,6 +75,31 @@ def fetch(engine: Engine, repository: Repository, image: Image, started: Started
             do="do not use it; tell whoever publishes it",
         )
     return found.config
+
+
+def check_room(engine: Engine, repository: Repository, image: Image) -> None:
+    """Raise CardstockError where the engine's disk has less free than pulling this image takes, as far as is known.
+
+    That is what it lacks of the layers, packed as they come and unpacked as they stay.
+    """
+    free = engine.free_bytes()
+    found = _remote(repository, image)
+    lacking = sum(layer.size for layer in found.layers[_there(engine, found.diff_ids) :])
+    need = lacking + image.unpacked * lacking // max(1, image.compressed)
+    if free is not None and free < need:
+        raise CardstockError(
+            f"the disk is too small for {image.variant}: {human_bytes(need)} needed, {human_bytes(free)} free",
+            cause=f"{human_bytes(lacking)} of it are to be pulled, and unpacked",
+            do="free some space: docker system df, ./inv engine --prune",
+            where=engine.endpoint,
+        )
+
+
+def _remote(repository: Repository, image: Image) -> RemoteImage:
+    found = read_image(repository, image.digest)
+    if found is None:
+        raise RegistryFailure(f"{repository.name} has no {image.digest} any more", do="run the same again later")
+    return found
 
 
 def _there(engine: Engine, diff_ids: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ from images.engine_values import ImageFacts, refused_pull
 from images.errors import NoImageFits, NothingSelected, RegistryFailure, Unsafe
 from images.nvml import LocalCard, Machine
 from images.oci_image import make_manifest
+from images.publish_command import WHERE
 from images.pull import ATTEMPTS, Asked
 from images.pull_command import Words
 from images.pull_command import pull as command
@@ -266,6 +267,17 @@ def test_offline_from_a_saved_catalogue(
     shop.shelf.asked.clear()
     assert json.loads(dry(shop, capsys, offline=file, json=True)[0]) == online
     assert shop.shelf.asked == []
+
+
+def test_a_saved_catalogue_is_asked_without_naming_its_repository(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WHERE, raising=False)
+    file = tmp_path / "saved.json"
+    file.write_text(catalogue(SM75).to_json(), encoding="utf-8")
+    words = Words(cards=["2080 Ti"], driver="535.104", offline=str(file))
+    command(Checkout(ROOT), matrix(), variants(), words)
+    assert capsys.readouterr().out.rstrip().endswith(f" REPO@{image(SM75).digest}")
 
 
 def test_a_lie_is_refused_by_the_command_too(make: Callable[..., Shop], capsys: pytest.CaptureFixture[str]) -> None:
