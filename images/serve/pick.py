@@ -1,4 +1,4 @@
-"""What `invoke serve` starts: the image that was named or fits the cards, with the settings of the fit and the words."""
+"""What `invoke serve` starts: the image that was named or fits the cards, with the settings of fit and the words."""
 
 from __future__ import annotations
 
