@@ -70,8 +70,10 @@ def prove(
             "--health-limit": health_limit,
             "--stop-limit": stop_limit,
         }
+        whole = False
         try:
             _pytest(_arguments(sorted(levels), options), env, say, record)
+            whole = True
         except process.ProcessFailed as error:
             raise CardstockError(
                 f"the smoke levels could not be run on {image}",
@@ -80,8 +82,9 @@ def prove(
                 where=str(LEVELS.relative_to(ROOT)),
             ) from error
         finally:
-            clean = [sys.executable, "-m", "images.smoke.containers", run]
-            process.run(clean, cwd=ROOT, env=env, check=False, timeout=120)
+            if not whole:  # a run that came to its end has removed what it made before it wrote its record
+                clean = [sys.executable, "-m", "images.smoke.containers", run]
+                process.run(clean, cwd=ROOT, env=env, check=False, timeout=120)
         return Record.from_json(record.read_text(), image)
 
 

@@ -278,14 +278,14 @@ def test_level_4_tells_what_is_wrong(fault: str, engine: Engine, make: Make, run
 
 def test_a_server_that_never_gets_healthy_shows_its_log(engine: Engine, make: Make, run: str) -> None:
     told = failure(proven(engine, make("hangs"), 4, health_limit=4), 4)
-    assert re.search(r"did not get healthy within \d s: state running, health starting", told)
+    assert re.search(r"did not get healthy within \d+ s: state running, health starting", told)
     assert "loading weights, shard 1 of 3" in told
     assert "it is still starting" in told
 
 
 def test_a_server_that_dies_is_not_waited_for(engine: Engine, make: Make, run: str) -> None:
     told = failure(proven(engine, make("dies"), 4), 4)
-    assert re.search(r"did not get healthy within \d s: state exited, health \w+, exit code 1", told)
+    assert re.search(r"did not get healthy within \d+ s: state exited, health \w+, exit code 1", told)
     assert "a package is missing or broken: No module named 'uvloop'" in told
 
 

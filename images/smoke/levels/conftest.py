@@ -25,6 +25,7 @@ GOLDEN = ROOT / "images" / "smoke" / "golden" / "golden.json"
 PROBE = ROOT / "images" / "smoke" / "inside" / "probe.py"
 CANNOT_START = 4
 COLLECTOR = pytest.StashKey[Collector]()
+CLOSED = pytest.StashKey[bool]()
 HOST_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")
 
 
@@ -106,12 +107,14 @@ def workshop(pytestconfig: pytest.Config, expectation: Expectation, with_gpus: b
         yield made
     finally:
         made.close()
+        pytestconfig.stash[CLOSED] = True
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The record, whole, if the session went to its end."""
+    """The record, whole, if the session went to its end and nothing of it is left on the engine."""
     collector = session.config.stash[COLLECTOR]
-    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and collector.base:
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if ended and collector.base and session.config.stash.get(CLOSED, False):
         write_whole(session.config.getoption("--record"), collector.record().to_json())
 
 
