@@ -75,6 +75,12 @@ def plan(
     """What is served, as `fit` works it out for these hosts."""
     wanted = words.variant or hosts.variant
     model = words.model or hosts.model or hosts.folder
+    if model == hosts.folder and not Path(model).exists():
+        raise UsageError(
+            f"{words.hosts} does not say what model is in {model}, and the folder is not on this machine",
+            do="model: 72b-awq (or its like), or --model",
+            where=words.hosts,
+        )
     variant = find_variant(variants, wanted) if wanted else None
     if variant is not None and not variant.archs:
         made = on_cpus(hosts, read_model(model), variant.id, f"{matrix.image}:{variant.id}", words.flags)
@@ -82,7 +88,7 @@ def plan(
     nameless = [host.name for host in hosts.hosts if not host.card or not host.devices]
     if nameless:
         raise UsageError(
-            f"hosts.yaml does not say card and devices of {', '.join(nameless)}",
+            f"{words.hosts} does not say card and devices of {', '.join(nameless)}",
             do="card: RTX 2080 Ti and devices: [0, 1]; or variant: with an image for the CPU",
             where=words.hosts,
         )

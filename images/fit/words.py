@@ -77,6 +77,7 @@ def fit_command(
         return
     for line in lines:
         report.next_command(line)
+    report.next_command("./inv cluster --hosts hosts.yaml", "instead: through Ray, started on all, watched over")
 
 
 def find_fit(
