@@ -20,6 +20,7 @@ _HELP = "install Chromium or Chrome, so that one of these is on PATH: " + ", ".j
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig><dir>{prefix}/usr/share/fonts</dir><dir>/usr/share/fonts</dir><cachedir>{prefix}/fonts-cache</cachedir>
+<match><edit name="family" mode="append_last"><string>DejaVu Sans</string></edit></match>
 </fontconfig>
 """
 
@@ -50,6 +51,7 @@ def chromium() -> Browser:
     prefix = default_layout().home / "test" / "chromium"
     if not _unpacked(prefix).program.is_file() or not _unpacked(prefix).works():
         _fetch(prefix)
+    (prefix / "fonts.conf").write_text(_FONTS.format(prefix=prefix))
     if not _unpacked(prefix).works():
         pytest.fail(f"Debian's Chromium does not start here: {_HELP}")
     return _unpacked(prefix)
@@ -63,7 +65,6 @@ def _fetch(prefix: Path) -> None:
     apt = debian.PrivateApt(work / "apt", mirror.lines(mirror.codename))
     apt.update()
     debian.unpack(apt.download_missing(PACKAGES), work / "out")
-    (work / "out/fonts.conf").write_text(_FONTS.format(prefix=prefix))
     shutil.rmtree(prefix, ignore_errors=True)
     (work / "out").rename(prefix)
     shutil.rmtree(work)

@@ -78,7 +78,7 @@ class Visit:
 
     def picture(self, name: str) -> None:
         """Keep what the page looks like."""
-        self.page.screenshot(path=self.folder / name)
+        self.page.screenshot(path=self.folder / name, animations="disabled")
 
 
 def visit(plan: dict[str, Any]) -> dict[str, Any]:
