@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from images.bench import frame
 from images.bench.circumstances import look
@@ -35,16 +36,24 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
     """
     takes = register_all(checkout)
     report = Report()
-    chosen = list(names)
-    light = [name for name in sorted(takes) if everything or not takes[name]]
-    some = {name: frame.BENCHES[name] for name in chosen or light}
-    found = frame.run_benches(chosen, report, checkout.root / RESULTS, partial(look, checkout), some or None)
-    shown = found if chosen else [*found, *_kept(checkout, found)]
+    unasked = {name: frame.BENCHES[name] for name in takes if everything or not takes[name]}
+    around = partial(look, checkout)
+    found = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
+    shown = found if names else [*found, *_kept(checkout, found)]
     report.table([cells for one in shown for cells in _lines(one, one in found)], frame.HEADER)
     if record:
-        for one in found:
+        for one in worth_keeping(found, checkout.root / FOLDER):
             report.line(f"kept: {write(checkout.root / FOLDER, one).relative_to(checkout.root)}")
         report.next_command("./inv render", "writes BENCH.md and the README's rows anew")
+
+
+def worth_keeping(found: Sequence[Record], folder: Path) -> list[Record]:
+    """Those that measured something, or that no run is kept of: what did not run here drops no good run from before."""
+    return [
+        one
+        for one in found
+        if any(row.ours is not None for row in one.rows) or not (folder / f"{one.bench}.json").is_file()
+    ]
 
 
 def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from images.bench import command, frame
 from images.bench.circumstances import busy_share, read_machine
 from images.bench.command import pages
 from images.bench.page import MARKS, headlines, page
 from images.bench.page import pages as filled
-from images.bench.record import FOLDER, Circumstances, Machine, Record, Row, read_records
+from images.bench.record import FOLDER, Circumstances, Machine, Record, Row, read_records, write
 from images.checkout import Checkout
 from images.errors import UsageError
 from images.gpu_records import Figure, GpuRecord, Step
@@ -96,3 +97,30 @@ def test_busy_is_what_others_took_while_this_process_slept() -> None:
     assert busy_share(times=lambda: next(times), sleep=slept.append) == 0.75
     assert len(slept) == 1
     assert busy_share(times=lambda: (0.0, 0.0), sleep=slept.append) == 0.0
+
+
+def test_what_did_not_run_drops_no_run_that_is_kept(tmp_path: Path) -> None:
+    missed = Record("plan", QUIET, (Row("plan", "", None, None, "", why="nothing is built"),))
+    assert command.worth_keeping([missed, SIZES], tmp_path) == [missed, SIZES]
+    write(tmp_path, PLAN)
+    assert command.worth_keeping([missed, SIZES], tmp_path) == [SIZES]
+    assert command.worth_keeping([PLAN], tmp_path) == [PLAN]
+
+
+def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "look", lambda _: QUIET)
+    monkeypatch.setattr(frame, "BENCHES", {"plan": lambda: PLAN.rows, "sizes": lambda: SIZES.rows})
+    monkeypatch.setattr(frame, "HEAVY", {"sizes": "built images"})
+    checkout = Checkout(tmp_path)
+    command.bench(checkout, [])
+    assert "10,000 points" in (out := capsys.readouterr().out)
+    assert "a | b" not in out
+    command.bench(checkout, ["sizes"], record=True)
+    assert "a | b" in capsys.readouterr().out
+    assert [record.bench for record in read_records(tmp_path / FOLDER)] == ["sizes"]
+    command.bench(checkout, [])
+    assert "2349 MB (the whole)  0.0413  2 cores, 2026-11-21" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no bench is named 'size'"):
+        command.bench(checkout, ["size"])
