@@ -141,6 +141,12 @@ def run_words(image: Image, reference: str, uuids: Sequence[str] = ()) -> list[s
     return [*words, "--shm-size", "4g", "-p", "127.0.0.1:8000:8000", "-v", "/path/to/model:/models:ro", reference]
 
 
+def serve_words(image: Image, uuids: Sequence[str] = ()) -> list[str]:
+    """What serves a model with a pulled image and the settings that fit the cards; MODEL is to be put in."""
+    gpus = ["--gpus", f"device={','.join(uuids)}"] if image.archs and uuids else []
+    return ["./inv", "serve", "--variant", image.variant, *gpus, "--model", "MODEL"]
+
+
 def line(words: Sequence[str]) -> str:
     """A command as it is typed; a word with double quotes keeps them."""
     return " ".join(f"'{word}'" if '"' in word else word for word in words)

@@ -71,6 +71,10 @@ def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -
     if not words.dry_run:
         _pull(matrix, shop, resolved.found, report)
     _tell(shop.name, catalogue, asked, resolved, words, local)
+    if not words.dry_run and not words.json:
+        for one in resolved.found:
+            serve = pulling.serve_words(one.image, pulling.uuids_of(one, asked, resolved))
+            report.next_command(pulling.line(serve), "the same with the settings that fit; MODEL: 3b-awq, or a folder")
 
 
 def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report) -> None:

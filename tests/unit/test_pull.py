@@ -221,6 +221,9 @@ def test_the_command_that_runs_it() -> None:
     )
     assert "--gpus '\"device=GPU-1,GPU-2\"'" in pulling.line(pulling.run_words(image(SM75), "r", ["GPU-1", "GPU-2"]))
     assert "--gpus" not in pulling.run_words(image(CPU), "r")
+    assert pulling.line(pulling.serve_words(image(SM75))) == f"./inv serve --variant {SM75} --model MODEL"
+    assert pulling.serve_words(image(SM75), ["GPU-1", "GPU-2"])[4:6] == ["--gpus", "device=GPU-1,GPU-2"]
+    assert "--gpus" not in pulling.serve_words(image(CPU), ["GPU-1"])
 
 
 def test_all_of_it_as_json() -> None:
