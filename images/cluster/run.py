@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from images.cluster.boxes import Boxes
@@ -49,28 +50,31 @@ class Cluster:
     def check(self) -> None:
         """See that every host can take part: image, network card, address, model. Raises with the host's name."""
         for node in self.nodes:
-            host, box = node.host, self.boxes[node.host.name]
-            if box.engine.inspect(node.image) is None:
-                raise NothingSelected(
-                    f"{host.name} does not have the image {node.image}",
-                    do=f"docker pull it there, or ./inv build it{'' if not host.engine else ' there'}",
-                )
-            if there := box.find(node):
-                raise UsageError(
-                    f"{host.name} has a container {node.name} already ({there.status})", do="./inv cluster --stop first"
-                )
-            seen = box.look(self.hosts, node)
-            if wrong := wrong_interface(host, self.hosts.interface_of(host), seen.interfaces):
-                raise UsageError(wrong[0], do=wrong[1], where="hosts.yaml")
-            if not seen.model:
-                folder = self.hosts.folder_of(host)
-                what = f"{host.name} has no model in {folder}: no config.json that its container may read"
-                raise UsageError(what, do="put the same model there on every host, readable by all (chmod -R a+rX)")
+            with told_of(node.host):
+                self._check(node)
+
+    def _check(self, node: Node) -> None:
+        host, box = node.host, self.boxes[node.host.name]
+        if box.engine.inspect(node.image) is None:
+            what = f"{host.name} does not have the image {node.image}"
+            raise NothingSelected(what, do="docker pull it there, or build it there with ./inv build")
+        if there := box.find(node):
+            raise UsageError(
+                f"{host.name} has a container {node.name} already ({there.status})", do="./inv cluster --stop first"
+            )
+        seen = box.look(self.hosts, node)
+        if wrong := wrong_interface(host, self.hosts.interface_of(host), seen.interfaces):
+            raise UsageError(wrong[0], do=wrong[1], where="hosts.yaml")
+        if not seen.model:
+            folder = self.hosts.folder_of(host)
+            what = f"{host.name} has no model in {folder}: no config.json that its container may read"
+            raise UsageError(what, do="put the same model there on every host, readable by all (chmod -R a+rX)")
 
     def start(self) -> None:
         """Make and start every container, the head's first."""
         for node in self.nodes:
-            self.boxes[node.host.name].launch(self.hosts, node, self.environment)
+            with told_of(node.host):
+                self.boxes[node.host.name].launch(self.hosts, node, self.environment)
             self.say(f"{node.host.name}: {node.name} started")
 
     @contextlib.contextmanager
@@ -225,6 +229,19 @@ class Cluster:
     def lost(self) -> list[str]:
         """Hosts that had joined and were not there at the last look."""
         return [host.name for host in self.hosts.hosts if host.name in self.watch.ever - self.watch.there]
+
+
+@contextlib.contextmanager
+def told_of(host: Host) -> Iterator[None]:
+    """Put the host's name before an error that does not say it: one of its engine's."""
+    try:
+        yield
+    except CardstockError as error:
+        if host.name not in error.what:
+            error.what = f"{host.name}: {error.what}"
+        if re.search(r"could not select device driver|nvidia-container|unresolvable CDI", error.cause):
+            error.do = f"install the NVIDIA container toolkit on {host.name}; ./inv doctor there says what is missing"
+        raise
 
 
 def engines_of(hosts: Hosts, connect: Callable[[Host], Boxes]) -> dict[str, Boxes]:

@@ -11,9 +11,9 @@ import pytest
 from images.cluster.boxes import Boxes, Seen
 from images.cluster.hosts import Host, Hosts, parse_hosts
 from images.cluster.nodes import Node, make_nodes, on_cpus
-from images.cluster.run import Cluster, engines_of
+from images.cluster.run import Cluster, engines_of, told_of
 from images.containers import Found
-from images.errors import CheckFailed, EngineUnreachable, NoImageFits, NothingSelected, UsageError
+from images.errors import CardstockError, CheckFailed, EngineUnreachable, NoImageFits, NothingSelected, UsageError
 from images.serve.start import Clock
 from tests.unit.clusters import CARDS, CPUS
 from tests.unit.fits import model
@@ -191,3 +191,10 @@ def test_an_engine_that_cannot_be_reached_is_told_with_its_host() -> None:
     with pytest.raises(EngineUnreachable) as caught:
         engines_of(parse_hosts(CARDS), connect)
     assert caught.value.what == "box2 cannot be reached: no engine answers at ssh://box2"
+
+
+def test_what_an_engine_says_is_told_with_its_host() -> None:
+    with pytest.raises(CardstockError) as caught, told_of(HOSTS.head):
+        raise CardstockError("a container could not be started", cause='could not select device driver "" with gpu')
+    assert caught.value.what == "box1: a container could not be started"
+    assert "container toolkit on box1" in caught.value.do
