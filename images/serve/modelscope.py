@@ -53,7 +53,7 @@ def source_of(home: Path, source: Source, report: Report) -> Source:
         except process.ProcessFailed as error:
             raise RegistryFailure(
                 f"{source.repository} could not be fetched from ModelScope",
-                cause=error.tail,
+                cause="\n".join(error.tail.strip().splitlines()[-1:]),
                 do="see that this machine reaches it (HTTPS_PROXY) and that the name is right; the same again goes on",
             ) from error
         step.size(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))

@@ -9,6 +9,7 @@ import shlex
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from images import process
 from images.engine import Engine
 from images.errors import CheckFailed, NoImageFits, UsageError
 from images.report import Report
-from images.serve import command
+from images.serve import command, pick
 from images.smoke.health import Health
 from images.smoke.picture import png
 from tests.engine.cpu_server import LIGHT, MODEL, CpuServer, docker, free_port, shop
@@ -196,15 +197,18 @@ def test_the_log_is_shown(cpu_server: CpuServer, capsys: pytest.CaptureFixture[s
     assert "Application startup complete" in capsys.readouterr().out
 
 
-def test_an_image_that_fits_no_card_here_says_so_itself(cpu_server: CpuServer) -> None:
+def test_an_image_that_fits_no_card_here_says_so_itself(engine: Engine) -> None:
     image = f"{matrix().image}:{SM75}"
-    if cpu_server.engine.inspect(image) is None:
+    if engine.inspect(image) is None:
         pytest.skip(f"{image} is not built: ./inv build --only '{SM75}'")
-    name = f"{cpu_server.name}-none"
-    words = replace(cpu_server.words, name=name, port=free_port(), variant=SM75, cards=("T4",), gpus="none")
-    with pytest.raises(NoImageFits, match="preflight") as told:
-        command.serve(shop(), words, Report())
-    assert "needs an NVIDIA card" in told.value.cause and cpu_server.engine.containers.find(name) is None
+    name = f"cardstock-test-{uuid.uuid4().hex[:8]}"
+    words = pick.ServeWords("3b-awq", ("T4",), SM75, gpus="none", name=name, port=free_port(), cache=name)
+    try:
+        with pytest.raises(NoImageFits, match="preflight") as told:
+            command.serve(shop(), words, Report())
+        assert f"{SM75} needs an NVIDIA card" in told.value.cause and engine.containers.find(name) is None
+    finally:
+        docker(engine, ["volume", "rm", "--force", name])
 
 
 # -- the server on transformers, in a container of its own: it is killed
