@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from images.demo import messages
-from images.demo.files import Refused, given
+from images.demo.files import Given, Refused, given
 from images.demo.pictures import read_picture
 from images.demo.server_words import trouble
 from images.demo.settings import Settings, say_size
 from images.demo.video import read_frames
 
+PartsOf = Callable[[str], Sequence[messages.Part]]
 _HOUR = 3600
+_LOOK = 2.0  # seconds between looks at the parent
+_KEPT = 16  # files whose parts are kept: each question of a conversation sends them again
 _SECONDS = openai.Timeout(600.0, connect=10.0)
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 # Without gradio's footer and its way to share a picture with the world; a refusal above what it is about, not over it.
@@ -43,7 +47,7 @@ _POLICY = (
 
 def serve(settings: Settings) -> None:
     """Run the page until SIGTERM or SIGINT, then end the streams that are open, and it."""
-    ended = threading.Event()
+    ended, parent = threading.Event(), os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     page = build(settings)
@@ -70,13 +74,15 @@ def serve(settings: Settings) -> None:
         css=_CSS,
     )
     print(f"open {page.local_url}", flush=True)
-    ended.wait()
+    # Whoever started it may be killed with no chance to end it: it does not live on alone.
+    while not ended.wait(_LOOK) and os.getppid() == parent:
+        pass
     page.close()
 
 
 def build(settings: Settings) -> gr.ChatInterface:
     """The page for one server."""
-    limits = settings.limits
+    limits, parts = settings.limits, parts_of(settings)
     chatbot = gr.Chatbot(
         show_label=False,
         scale=1,
@@ -93,10 +99,10 @@ def build(settings: Settings) -> gr.ChatInterface:
         submit_btn=True,
         stop_btn=True,
     )
-    for part in (chatbot, textbox):
-        part.async_move_resource_to_block_cache = _from_here_only(part.async_move_resource_to_block_cache)
+    for component in (chatbot, textbox):
+        component.async_move_resource_to_block_cache = _from_here_only(component.async_move_resource_to_block_cache)
     return gr.ChatInterface(
-        answerer(settings),
+        answerer(settings, parts),
         multimodal=True,
         chatbot=chatbot,
         textbox=textbox,
@@ -112,7 +118,7 @@ def build(settings: Settings) -> gr.ChatInterface:
             f"which {limits.frames} frames are sent; {limits.pictures} pictures in a question. "
             f"Answers come from {settings.server}.</center>"
         ),
-        validator=_validator(settings),
+        validator=_validator(settings, parts),
         analytics_enabled=False,
         delete_cache=(_HOUR, 24 * _HOUR),
         concurrency_limit=4,
@@ -120,12 +126,15 @@ def build(settings: Settings) -> gr.ChatInterface:
     )
 
 
-def parts_of(settings: Settings) -> Callable[[str], Sequence[messages.Part]]:
-    """How the file at a path becomes parts of a message; it raises Refused."""
+def parts_of(settings: Settings) -> PartsOf:
+    """How the file at a path becomes parts of a message; it raises Refused. A path is checked whenever it is asked for.
+
+    An upload never changes: gradio keeps it below the hash of its content.
+    """
     limits = settings.limits
 
-    def parts(path: str) -> Sequence[messages.Part]:
-        file = given(path, settings.uploads, limits)
+    @lru_cache(_KEPT)
+    def decoded(file: Given) -> Sequence[messages.Part]:
         if file.kind == "picture":
             picture = read_picture(file.path, file.form, limits.pixels, limits.side)
             return [messages.image_part(picture.url())]
@@ -135,12 +144,11 @@ def parts_of(settings: Settings) -> Callable[[str], Sequence[messages.Part]]:
         ]
         return [*out, *(messages.image_part(frame.picture.url()) for frame in frames)]
 
-    return parts
+    return lambda path: decoded(given(path, settings.uploads, limits))
 
 
-def _validator(settings: Settings) -> Callable[..., Any]:
+def _validator(settings: Settings, parts: PartsOf) -> Callable[..., Any]:
     """Tells what is refused before the question leaves its box, so that it can be mended there."""
-    parts = parts_of(settings)
 
     def check(message: Mapping[str, Any]) -> Any:
         try:
@@ -152,9 +160,8 @@ def _validator(settings: Settings) -> Callable[..., Any]:
     return check
 
 
-def answerer(settings: Settings) -> Callable[..., Iterator[str]]:
+def answerer(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
     """What the chat interface calls: a question and what was said before in, the answer so far out, again and again."""
-    parts = parts_of(settings)
     client = openai.OpenAI(
         base_url=f"{settings.server}/v1",
         api_key=os.environ.get("OPENAI_API_KEY") or "none",

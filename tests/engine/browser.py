@@ -71,7 +71,8 @@ def _fetch(prefix: Path) -> None:
 
 
 def _unpacked(prefix: Path) -> Browser:
-    folder = prefix / "usr/lib" / f"{os.uname().machine}-linux-gnu"
-    libraries = ":".join([str(folder), str(folder / "pulseaudio"), str(folder / "nss")])
+    name = f"{os.uname().machine}-linux-gnu"
+    places = [prefix / place / name for place in ("usr/lib", "lib")]
+    libraries = ":".join(map(str, [*places, places[0] / "pulseaudio", places[0] / "nss"]))
     environment = {"LD_LIBRARY_PATH": libraries, "FONTCONFIG_FILE": str(prefix / "fonts.conf")}
     return Browser(prefix / "usr/lib/chromium/chromium-headless-shell", environment)

@@ -1,7 +1,8 @@
 """A visit to the demo page with a real browser: `python demo_visit.py PLAN`, in the environment of dev/browser.lock.
 
 PLAN is JSON: ``url``, ``browser`` (a program), ``environment``, ``folder`` for the pictures taken, ``several`` and
-``one`` (a question each: ``files``, ``text``), ``broken`` and ``big`` (a file each). What was seen goes to stdout.
+``one`` (a question each: ``files``, ``text``), ``further`` (a text, asked after the first), ``broken`` and ``big`` (a
+file each). What was seen goes to stdout.
 """
 
 from __future__ import annotations
@@ -74,11 +75,12 @@ class Visit:
             self.box.press("Enter")
         found = self.page.locator(message).first
         expect(found).to_be_visible(timeout=30 * SECONDS)
+        self.page.wait_for_timeout(0.7 * SECONDS)  # it fades in; the screenshot should have it
         return str(found.inner_text())
 
     def picture(self, name: str) -> None:
         """Keep what the page looks like."""
-        self.page.screenshot(path=self.folder / name, animations="disabled")
+        self.page.screenshot(path=self.folder / name)
 
 
 def visit(plan: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +101,7 @@ def visit(plan: dict[str, Any]) -> dict[str, Any]:
         seen["several"] = here.ask(**plan["several"])
         here.picture("several.png")
         seen["again"] = here.again()
+        seen["further"] = here.ask([], plan["further"])
         seen["left"] = here.clear()
         seen["one"] = here.ask(**plan["one"])
         here.picture("one.png")

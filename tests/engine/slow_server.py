@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import requests
 
@@ -13,7 +15,8 @@ class SlowServer:
     """Forwards to ``target`` what comes to ``url``, on loopback; waits ``pause`` seconds before each event."""
 
     def __init__(self, target: str, pause: float) -> None:
-        session = requests.Session()
+        self.asked: list[dict[str, Any]] = []  # the bodies of all that was posted
+        asked, session = self.asked, requests.Session()
         session.trust_env = False
 
         class Handler(BaseHTTPRequestHandler):
@@ -21,10 +24,11 @@ class SlowServer:
                 self.forward("GET")
 
             def do_POST(self) -> None:
-                self.forward("POST")
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                asked.append(json.loads(body))
+                self.forward("POST", body)
 
-            def forward(self, method: str) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            def forward(self, method: str, body: bytes = b"") -> None:
                 kind = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
                 with session.request(
                     method, target + self.path, data=body, headers=kind, stream=True, timeout=240

@@ -132,6 +132,7 @@ def seen(page: RunningPage, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "folder": str(SHOTS),
         "several": {"files": [str(folder / "green.png"), str(folder / "yellow.png")], "text": SEVERAL[0]},
         "one": {"files": [str(folder / "red.png")], "text": ONE[0]},
+        "further": "Say hello",
         "broken": str(folder / "notes.png"),
         "big": str(folder / "big.png"),
     }
@@ -149,6 +150,14 @@ def test_the_answer_arrives_while_it_is_made(seen: dict[str, Any]) -> None:
 
 def test_a_question_asked_again_gets_the_same_answer(seen: dict[str, Any]) -> None:
     assert seen["again"][-1] == SEVERAL[1]
+
+
+def test_a_further_question_sends_what_was_said_before(seen: dict[str, Any], server: SlowServer) -> None:
+    assert seen["further"]
+    first, answer, last = next(body["messages"] for body in server.asked if len(body["messages"]) > 1)
+    assert [part["type"] for part in first["content"]] == ["image_url", "image_url", "text"]
+    assert answer == {"role": "assistant", "content": SEVERAL[1]}
+    assert last == {"role": "user", "content": "Say hello"}
 
 
 def test_a_cleared_page_has_forgotten(seen: dict[str, Any]) -> None:
