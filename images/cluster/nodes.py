@@ -58,7 +58,7 @@ class Node:
 def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> Plan:
     """The plan of a fit; ``user`` are flags that win over it."""
     served = PurePosixPath(hosts.folder).name
-    own = ["--served-model-name", served, *_with_ray(flags(found))]
+    own = ["--served-model-name", served, *flags(found)]
     words = tuple(merged(own, read_flags(user)))
     return Plan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served)
 
@@ -80,15 +80,6 @@ def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence
     # mode 1 compiles nothing either (gpu_model_runner.py, cpu_worker.py _should_warm_up_model @v0.32.0).
     own += ["--no-enforce-eager", "--compilation-config", '{"mode": 1}']
     return Plan(image, variant, Split(1, stages), tuple(merged(own, read_flags(user))), 2, served)
-
-
-def _with_ray(words: Sequence[str]) -> list[str]:
-    """The flags of a fit, with Ray in the place of vLLM's own way across machines (``--nnodes``)."""
-    out = list(words)
-    if "--nnodes" in out:
-        at = out.index("--nnodes")
-        del out[at : at + 2]
-    return out if "--distributed-executor-backend" in out else [*out, "--distributed-executor-backend", "ray"]
 
 
 def resource(host: Host) -> str:

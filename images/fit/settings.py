@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-from pathlib import PurePosixPath
 
 from packaging.version import Version
 
@@ -14,7 +12,6 @@ from images.fit.parallel import Obstacle, sizes, try_split
 
 # Below this the processor enlarges a picture (preprocessor_config.json: 4 * 28 * 28).
 MIN_PIXELS = 3136
-_RAY = Version("0.12")
 _JSON_LIMITS = Version("0.8.5")
 
 
@@ -41,9 +38,7 @@ def flags(fit: Fit) -> list[str]:
     if split.pp > 1:
         out += ["--pipeline-parallel-size", str(split.pp)]
     if fit.ask.nodes > 1:
-        out += (
-            ["--distributed-executor-backend", "ray"] if fit.engine.version < _RAY else ["--nnodes", str(fit.ask.nodes)]
-        )
+        out += ["--distributed-executor-backend", "ray"]
     if split.whole_vision:
         out += ["--mm-encoder-tp-mode", "data"]
     out += ["--max-model-len", str(load.length), "--max-num-seqs", str(load.seqs)]
@@ -73,33 +68,11 @@ def environment(fit: Fit) -> dict[str, str]:
     }
 
 
-def commands(fit: Fit, image: str, folder: str = "") -> list[str]:
-    """The docker lines that serve it on several machines, one for each kind; images/serve has those of one machine.
-
-    ``folder`` is the model's on each machine; without it a path to put in is named.
-    """
-    name = PurePosixPath(fit.ask.model.source or fit.ask.model.name).name
-    reference = f"{image}:{fit.ask.variant.id}"
-    mount = f"{folder or f'/path/to/{name}'}:/models:ro"
-    run = ["docker", "run", "--gpus", str(fit.ask.count) if fit.ask.count > 1 else "1", "-v", mount]
-    net = [*run, "--shm-size", f"{shm_gigabytes(fit)}g", "--name", "cardstock", "--network", "host"]
-    if fit.engine.version >= _RAY:
-        rest = [*flags(fit), "--master-addr", "FIRST_MACHINE", "--node-rank"]
-        serve = [*net, reference, "vllm", "serve", "/models", *rest]
-        last = [shlex.join([*serve, str(rank), "--headless"]) for rank in range(1, fit.ask.nodes)]
-        return [shlex.join([*net, reference, *rest, "0"]), *last]
-    return [
-        shlex.join([*net, "-d", reference, "ray", "start", "--head", "--port", "6379", "--block"]),
-        shlex.join([*net, "-d", reference, "ray", "start", "--address", "FIRST_MACHINE:6379", "--block"]),
-        shlex.join(["docker", "exec", "cardstock", "/opt/cardstock/entrypoint", *flags(fit)]),
-    ]
-
-
 def unverified(fit: Fit) -> list[str]:
     """What is said here and was neither read in its place nor tried."""
     found = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
     if fit.ask.nodes > 1:
-        found.append("the lines for several machines: not run on any yet")
+        found.append("several machines: served by two hosts without cards, on cards not yet")
     if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
         found.append("this vLLM on a card below 8.0: not shown by anybody yet")
     return found

@@ -18,7 +18,6 @@ from images.fit.choose import Ask, Fit, fit
 from images.fit.model import Model, from_config, named
 from images.fit.nearest import nearest
 from images.fit.room import sold_bytes, usable
-from images.fit.settings import commands
 from images.fit.show import fit_json, fit_lines
 from images.matrix import Matrix
 from images.nearest import nearest as nearest_word
@@ -70,14 +69,11 @@ def fit_command(
         print(json_module.dumps(fit_json(found, lines), indent=1))
         return
     print("\n".join(fit_lines(found)))
-    if found.ask.nodes == 1:
-        for line in lines:
-            report.line(line)
-        report.next_command(serve_command(found, words))
+    if found.ask.nodes > 1:
+        report.next_command(lines[0], "hosts.yaml names the machines")
         return
-    for line in lines:
-        report.next_command(line)
-    report.next_command("./inv cluster --hosts hosts.yaml", "instead: through Ray, started on all, watched over")
+    report.line(lines[0])
+    report.next_command(serve_command(found, words))
 
 
 def find_fit(
@@ -100,11 +96,11 @@ def find_fit(
 
 
 def _lines(found: Fit, matrix: Matrix, typed: str) -> list[str]:
-    """The docker lines: of the container that `invoke serve` would start, or of each machine."""
+    """The docker line of the container that `invoke serve` would start; of several machines, what starts them."""
     path = Path(typed).expanduser()
     folder = str((path if path.is_dir() else path.parent).resolve()) if path.exists() else ""
     if found.ask.nodes > 1:
-        return commands(found, matrix.image, folder)
+        return [shlex.join(["./inv", "cluster", "--hosts", "hosts.yaml", "--model", typed])]
     repository = found.ask.model.source
     source = Source(Path(folder).name, folder) if folder else Source(repository, repository=repository)
     if not folder and not repository:

@@ -16,7 +16,7 @@ from images.fit.model import SHAPES, Form, Model, Shape, Vision
 from images.fit.nearest import nearest
 from images.fit.parallel import Split
 from images.fit.room import GIB
-from images.fit.settings import choices, commands, environment, flags, unverified
+from images.fit.settings import choices, environment, flags, unverified
 from images.fit.weights import kv_bytes, stage_weights, vision_weights
 from tests.unit.fits import SM75, ask, card, image, model, unpadded, variant
 
@@ -90,10 +90,8 @@ def test_72b_on_sixteen_2080_ti_in_two_machines() -> None:
     found = fit(ask("72b", "2080 Ti", 8, 2))
     assert (found.split, found.load.length) == (Split(8, 2), 4096)
     assert _value(found, "--distributed-executor-backend") == "ray"
-    lines = commands(found, "cardstock/qwen2.5-vl")
     assert any("several machines" in what for what in unverified(found))
     assert not unverified(fit(ask("7b", "2080 Ti", 4)))
-    assert len(lines) == 3 and "ray start --head" in lines[0] and "ray start --address" in lines[1]
     # The official 4-bit form leaves far more: 29696 / 8 = 3712 = 29 groups.
     assert fit(ask("72b-awq", "2080 Ti", 8, 2)).load.length == 32768
 
@@ -162,8 +160,7 @@ def test_the_newest_stack_names_both_attentions() -> None:
     found = fit(ask("7b", "L40S", by="cu130-vllm0.25.1-flash-attn-sm89"))
     assert _value(found, "--attention-backend") == _value(found, "--mm-encoder-attn-backend") == "FLASH_ATTN"
     two = fit(ask("72b", "H200", 4, 2, by="cu130-vllm0.25.1-flash-attn-sm90"))
-    lines = commands(two, "cardstock/qwen2.5-vl")
-    assert ["--node-rank 0" in lines[0], "--node-rank 1 --headless" in lines[1]] == [True, True]
+    assert _value(two, "--distributed-executor-backend") == "ray"
 
 
 def test_what_nobody_has_shown_is_said() -> None:
