@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import tempfile
@@ -17,6 +18,7 @@ from images.errors import UsageError
 from images.report import Report
 
 LOCK = Path("dev/demo.lock")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,18 @@ def demo_command(root: Path, home: Path, words: DemoWords, report: Report) -> No
 
 def surroundings(root: Path, work: Path) -> dict[str, str]:
     """The page's environment: gradio's folders below ``work``, no reports to its makers, no proxy for itself."""
+    past_proxies = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), *LOOPBACK]))
     return {
         "PYTHONPATH": str(root),
         "GRADIO_TEMP_DIR": str(work / "uploads"),
         "TMPDIR": str(work / "tmp"),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_SHARE": "False",
+        "GRADIO_ALLOWED_PATHS": "",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "127.0.0.1,localhost,::1",
-        "no_proxy": "127.0.0.1,localhost,::1",
+        "NO_PROXY": past_proxies,
+        "no_proxy": past_proxies,
     }
 
 

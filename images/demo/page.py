@@ -1,4 +1,4 @@
-"""The page itself, made with gradio's chat interface, and what it asks the server.
+"""The page itself, made with gradio's chat interface.
 
 gradio keeps files to its upload folder too, and refuses what is larger than a limit while it comes in. What it does
 not do is done here: an address in place of a path is not fetched, and a browser is told to load nothing from elsewhere.
@@ -9,29 +9,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import openai
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from images.demo import messages
-from images.demo.files import Given, Refused, given
-from images.demo.pictures import read_picture
-from images.demo.server_words import trouble
+from images.demo.ask import PartsOf, answerer, parts_of
+from images.demo.files import Refused
 from images.demo.settings import Settings, say_size
-from images.demo.video import read_frames
 
-PartsOf = Callable[[str], Sequence[messages.Part]]
 _HOUR = 3600
 _LOOK = 2.0  # seconds between looks at the parent
-_KEPT = 16  # files whose parts are kept: each question of a conversation sends them again
-_SECONDS = openai.Timeout(600.0, connect=10.0)
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 # Without gradio's footer and its way to share a picture with the world; a refusal above what it is about, not over it.
 _CSS = """
@@ -126,27 +118,6 @@ def build(settings: Settings) -> gr.ChatInterface:
     )
 
 
-def parts_of(settings: Settings) -> PartsOf:
-    """How the file at a path becomes parts of a message; it raises Refused. A path is checked whenever it is asked for.
-
-    An upload never changes: gradio keeps it below the hash of its content.
-    """
-    limits = settings.limits
-
-    @lru_cache(_KEPT)
-    def decoded(file: Given) -> Sequence[messages.Part]:
-        if file.kind == "picture":
-            picture = read_picture(file.path, file.form, limits.pixels, limits.side)
-            return [messages.image_part(picture.url())]
-        frames = read_frames(file.path, file.form, limits.frames, limits.pixels, limits.frame_side)
-        out = [
-            messages.text_part(f"{len(frames)} frames of a video, at " + ", ".join(f"{f.seconds:g} s" for f in frames))
-        ]
-        return [*out, *(messages.image_part(frame.picture.url()) for frame in frames)]
-
-    return lambda path: decoded(given(path, settings.uploads, limits))
-
-
 def _validator(settings: Settings, parts: PartsOf) -> Callable[..., Any]:
     """Tells what is refused before the question leaves its box, so that it can be mended there."""
 
@@ -158,55 +129,6 @@ def _validator(settings: Settings, parts: PartsOf) -> Callable[..., Any]:
         return gr.validate(True, "")
 
     return check
-
-
-def answerer(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
-    """What the chat interface calls: a question and what was said before in, the answer so far out, again and again."""
-    client = openai.OpenAI(
-        base_url=f"{settings.server}/v1",
-        api_key=os.environ.get("OPENAI_API_KEY") or "none",
-        timeout=_SECONDS,
-        max_retries=0,
-    )
-
-    def chat(
-        message: Mapping[str, Any], history: list[Any], system: str, max_tokens: float, temperature: float
-    ) -> Iterator[str]:
-        """Ask the model; the answer so far, as it grows."""
-        question, said = messages.question(message), messages.turns(history)
-        try:
-            request = messages.request_messages(said, question, parts, settings.limits, system or "")
-            yield from _answer(client, settings, request, int(max_tokens), float(temperature))
-        except Refused as refusal:
-            raise gr.Error(str(refusal), title="Not sent", duration=None, print_exception=False) from refusal
-        except openai.OpenAIError as error:
-            told = trouble(settings.server, error)
-            raise gr.Error(told, title="No answer", duration=None, print_exception=False) from error
-
-    return chat
-
-
-def _answer(
-    client: openai.OpenAI, settings: Settings, request: list[Any], max_tokens: int, temperature: float
-) -> Iterator[str]:
-    text, finish = "", None
-    with ExitStack() as closing:
-        # Closed when the person stops it too: the server then stops computing.
-        stream = closing.enter_context(
-            client.chat.completions.create(
-                model=settings.model, messages=request, max_tokens=max_tokens, temperature=temperature, stream=True
-            )
-        )
-        for event in stream:
-            for choice in event.choices:
-                finish = choice.finish_reason or finish
-                if choice.delta.content:
-                    text += choice.delta.content
-                    yield text
-    if not text:
-        raise Refused("The model answered with nothing at all.")
-    if finish == "length":
-        gr.Info(f"The answer was cut off after {max_tokens} tokens; the settings allow more.")
 
 
 def _from_here_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:

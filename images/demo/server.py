@@ -13,9 +13,7 @@ from images.errors import CheckFailed, UsageError
 
 KEY = "OPENAI_API_KEY"
 _SECONDS = 10.0
-_START = (
-    "start one (./inv serve --help, or the docker run line that ./inv fit ends with), or name another: --server URL"
-)
+_START = "start one (./inv serve --model MODEL), or name another: --server URL"
 
 
 def address(text: str) -> str:

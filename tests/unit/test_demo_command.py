@@ -98,6 +98,11 @@ def test_what_is_no_port(port: int) -> None:
     assert told.value.do == "take one of 1 to 65535: --port 7860"
 
 
+def test_the_page_keeps_the_sites_exceptions_to_its_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "qwen.example.com")
+    assert surroundings(ROOT, tmp_path)["NO_PROXY"] == "qwen.example.com,127.0.0.1,localhost,::1"
+
+
 def test_all_that_the_page_writes_lies_in_its_folder(tmp_path: Path) -> None:
     env = surroundings(ROOT, tmp_path)
     assert {env["GRADIO_TEMP_DIR"], env["TMPDIR"]} == {str(tmp_path / "uploads"), str(tmp_path / "tmp")}
