@@ -237,8 +237,9 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None, wheels:
         print(one.job.tags[0])
     first = built[0].job
     cards = " --gpus all" if first.variant.cuda else ""
+    mounts = "-v /path/to/model:/models:ro -v cardstock-cache:/cache"  # the next start finds what this one found out
     report.next_command(
-        f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 -v /path/to/model:/models:ro {first.tags[0]}",
+        f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 {mounts} {first.tags[0]}",
         "an OpenAI-compatible server on port 8000"
         + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
     )

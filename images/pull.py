@@ -17,6 +17,7 @@ from images.pull_layers import Started, fetch
 from images.registry import Repository
 from images.report import human_bytes
 from images.resolve import Found, Resolved
+from images.serve.value import CACHE, CACHE_VOLUME
 from images.shelf import Keys, check_image, fetch_catalogue
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ def run_words(image: Image, reference: str, uuids: Sequence[str] = ()) -> list[s
     words = ["docker", "run", "--rm"]
     if image.archs:
         words += ["--gpus", f'"device={",".join(uuids)}"' if uuids else "all"]
-    return [*words, "--shm-size", "4g", "-p", "127.0.0.1:8000:8000", "-v", "/path/to/model:/models:ro", reference]
+    words += ["--shm-size", "4g", "-p", "127.0.0.1:8000:8000"]
+    return [*words, "-v", "/path/to/model:/models:ro", "-v", f"{CACHE_VOLUME}:{CACHE}", reference]
 
 
 def serve_words(image: Image, uuids: Sequence[str] = ()) -> list[str]:

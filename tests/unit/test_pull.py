@@ -217,7 +217,8 @@ def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
 
 def test_the_command_that_runs_it() -> None:
     assert pulling.line(pulling.run_words(image(SM75), "r@d")) == (
-        "docker run --rm --gpus all --shm-size 4g -p 127.0.0.1:8000:8000 -v /path/to/model:/models:ro r@d"
+        "docker run --rm --gpus all --shm-size 4g -p 127.0.0.1:8000:8000 "
+        "-v /path/to/model:/models:ro -v cardstock-cache:/cache r@d"
     )
     assert "--gpus '\"device=GPU-1,GPU-2\"'" in pulling.line(pulling.run_words(image(SM75), "r", ["GPU-1", "GPU-2"]))
     assert "--gpus" not in pulling.run_words(image(CPU), "r")
