@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images.embedded.home import default_layout
-from images.errors import UsageError
+from images.errors import CardstockError, UsageError
 from images.fit.model import Model, from_config, named
 from images.fit.words import read_model
 from images.nvml import Machine
@@ -71,6 +72,8 @@ def run(engine: Engine, serving: Serving, words: ServeWords, report: Report) -> 
                 starting.wait(containers, serving, words.wait, report.line)
                 step.note("healthy")
     except KeyboardInterrupt:
+        with suppress(CardstockError):
+            starting.keep(containers, serving)
         report.line(f"{serving.name} goes on: ./inv serve --logs {serving.name}, ./inv serve --stop {serving.name}")
         raise
     for line in told(serving, engine.endpoint if engine.embedded else ""):

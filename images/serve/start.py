@@ -109,20 +109,26 @@ def wait(containers: Containers, serving: Serving, limit: float, say: Say, clock
                 told.add(line)
         health, waited = Health.of(found.attributes), clock.now() - began
         if health.verdict:
-            if serving.restart != "no":
-                containers.keep(serving.name, serving.restart)
+            keep(containers, serving)
             return waited
         if health.status in ("exited", "dead"):
             containers.remove(serving.name)
             raise died(found, health, log, waited)
         if health.verdict is False or waited > limit:
+            keep(containers, serving)
             raise _late(serving, health, log, waited)
         clock.sleep(1.0)
 
 
+def keep(containers: Containers, serving: Serving) -> None:
+    """Give it its restart policy: it is waited for no longer."""
+    if serving.restart != "no":
+        containers.keep(serving.name, serving.restart)
+
+
 def steps(log: str) -> list[str]:
     """The lines of a log that tell how far a server is, without their prefixes."""
-    return [_PREFIX.sub("", line).strip()[:160] for line in log.splitlines() if _STEPS.search(line)]
+    return [_PREFIX.sub("", line).strip()[:240] for line in log.splitlines() if _STEPS.search(line)]
 
 
 def died(found: Found, health: Health, log: str, waited: float) -> CardstockError:

@@ -130,7 +130,8 @@ def test_one_that_takes_too_long_goes_on() -> None:
         fake = FakeContainers([last])
         with pytest.raises(CheckFailed, match="did not get healthy") as told:
             waited(fake, limit=5)
-        assert "./inv serve --stop cardstock" in told.value.do and fake.done == []
+        assert "./inv serve --stop cardstock" in told.value.do
+        assert fake.done == [("keep", "cardstock", "unless-stopped")]
     with pytest.raises(CheckFailed, match="is gone"):
         waited(FakeContainers([]))
 
