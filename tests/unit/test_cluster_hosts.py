@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+
 import pytest
 
 from images.cluster.hosts import parse_hosts
 from images.errors import UsageError
+from tests.unit import matrices
 from tests.unit.clusters import CARDS, CPUS
 
 
@@ -66,3 +70,12 @@ def test_one_host_is_no_cluster() -> None:
         parse_hosts(CARDS[: CARDS.index("  - name: box2")])
     assert "at least two hosts" in caught.value.what
     assert "./inv serve" in caught.value.do
+
+
+def test_the_readmes_example() -> None:
+    text = (matrices.ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Several machines") : text.index("## Sites behind a proxy")]
+    block = max(re.findall(r"(?:^    .*\n)+", section, re.MULTILINE), key=len)
+    hosts = parse_hosts(textwrap.dedent(block), "README.md")
+    assert [host.engine for host in hosts.hosts] == ["", "ssh://box2"]
+    assert hosts.model == "72b"
