@@ -13,7 +13,7 @@ from images.containers import Containers, Found
 from images.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
 from images.serve.forms import GRACE
 from images.serve.value import SERVED, Serving
-from images.smoke.health import Health, tail, unhealthy_text
+from images.smoke.health import Health, unhealthy_text
 
 Say = Callable[[str], None]
 # The image's entrypoint ends so where the image does not fit the cards or their driver.
@@ -133,14 +133,26 @@ def steps(log: str) -> list[str]:
 
 def died(found: Found, health: Health, log: str, waited: float) -> CardstockError:
     """The error of a server that ended while it started."""
-    if health.exit_code == PREFLIGHT:
-        return NoImageFits(
-            "the image does not fit these cards: its preflight has ended it (exit code 4)",
-            cause=tail(log, 12),
-            do="take the image that it names; --env CARDSTOCK_SKIP_PREFLIGHT=1 goes on all the same",
-        )
+    if health.exit_code == PREFLIGHT and "preflight: " in log:
+        return refused_by_preflight(log)
     what, cause, do = unhealthy_text(health, log, waited)
     return CheckFailed(f"{found.name}: {what}", cause=cause, do=do)
+
+
+def refused_by_preflight(log: str) -> NoImageFits:
+    """What the image's preflight said: a line, then ``cause``, ``do``, ``or`` and ``where``, a fact each."""
+    told = log.rpartition("preflight: ")[2].splitlines()
+    facts: dict[str, list[str]] = {}
+    for line in told[1:]:
+        name, colon, text = line.strip().partition(": ")
+        if colon and line.startswith("  "):
+            facts.setdefault(name, []).append(text)
+    return NoImageFits(
+        f"preflight: {told[0]}",
+        cause="; ".join(facts.get("cause", [])),
+        do="\n  or: ".join([*facts.get("do", []), *facts.get("or", [])]),
+        where="; ".join(facts.get("where", [])),
+    )
 
 
 def _late(serving: Serving, health: Health, log: str, waited: float) -> CheckFailed:

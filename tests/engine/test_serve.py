@@ -206,7 +206,8 @@ def test_an_image_that_fits_no_card_here_says_so_itself(engine: Engine) -> None:
     try:
         with pytest.raises(NoImageFits, match="preflight") as told:
             command.serve(shop(), words, Report())
-        assert f"{SM75} needs an NVIDIA card" in told.value.cause and engine.containers.find(name) is None
+        assert f"{SM75} needs an NVIDIA card" in told.value.what and engine.containers.find(name) is None
+        assert "CARDSTOCK_SKIP_PREFLIGHT=1" in told.value.do and told.value.where
     finally:
         docker(engine, ["volume", "rm", "--force", name])
 

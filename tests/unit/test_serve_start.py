@@ -104,11 +104,12 @@ def test_a_server_that_ends_is_removed_with_its_last_words() -> None:
 
 
 def test_the_preflight_speaks_for_itself() -> None:
-    text = "this image does not fit\n  do: docker pull cardstock/qwen2.5-vl:other"
-    fake = FakeContainers([state("exited", code=4)], text=text)
+    text = "preflight: x has no code\n  cause: it is cut for 7.5\n  do: docker pull other\n  or: y=1\n  where: here\n"
     with pytest.raises(NoImageFits) as told:
-        waited(fake)
-    assert told.value.exit_code == 4 and "docker pull cardstock/qwen2.5-vl:other" in told.value.cause
+        waited(FakeContainers([state("exited", code=4)], text=f"a line\n{text}"))
+    assert told.value.exit_code == 4 and str(told.value) == text.strip()
+    with pytest.raises(CheckFailed, match="exit code 4"):
+        waited(FakeContainers([state("exited", code=4)], text="the server's own 4"))
 
 
 @pytest.mark.parametrize(
