@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ guard.install()
 
 # What several files share and what is dear to make: those files run in one process, one after the other.
 SHARED = ("cpu_server",)
-# Among several processes the longest file begins first, and what is short fills up the rest.
+# Among several processes the longest of the files that stay whole begins first.
 LONGEST = ("test_workflow_steps.py",)
 
 
@@ -32,7 +33,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if config.pluginmanager.hasplugin("xdist"):
                 item.add_marker(pytest.mark.xdist_group(shared.get(item.path, item.path.name)))
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (item.path.name not in LONGEST, not item.get_closest_marker("xdist_group")))
+        # Those with an engine last: what they share is taken down in a process's last test, and must be free to.
+        items.sort(key=lambda item: (bool(item.get_closest_marker("xdist_group")), item.path.name not in LONGEST))
+
+
+def say(config: pytest.Config, line: str) -> None:
+    """Print a line that people are to see, also from one of several processes."""
+    if hasattr(config, "workeroutput"):
+        config.workeroutput.setdefault("said", []).append(line)
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print(f"\n{line}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process was told to `say` is said when it ends."""
+    for line in getattr(node, "workeroutput", {}).get("said", []):
+        say(node.config, line)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -32,6 +32,7 @@ from images.registry import Repository
 from images.resolve import resolve
 from images.shelf import Keys, fetch_catalogue, point
 from images.sign import PASSWORD, Cosign, find_cosign
+from tests.conftest import say
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, Plan, faulty
 from tests.engine.real_registry import RealRegistry
@@ -45,9 +46,7 @@ PLANS: list[Plan] = []
 def count(request: pytest.FixtureRequest) -> Iterator[None]:
     """Print how many faults were tried."""
     yield
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print(f"\nfaults tried while publishing and pulling: {sum(plan.done for plan in PLANS)}")
+    say(request.config, f"faults tried while publishing and pulling: {sum(plan.done for plan in PLANS)}")
 
 
 @pytest.fixture

@@ -57,12 +57,12 @@ def collected(*items: Item, worker: bool = True) -> list[Item]:
     return found
 
 
-def test_a_file_of_engine_tests_stays_whole_and_unit_tests_fill_up() -> None:
+def test_a_file_of_engine_tests_stays_whole_and_comes_after_those_without_an_engine() -> None:
     unit, build = Item(UNIT / "test_x.py"), Item(ENGINE / "test_build.py")
     longest = Item(ENGINE / conftest.LONGEST[0])
-    assert collected(unit, build, longest) == [longest, build, unit]
+    assert collected(build, unit, longest) == [unit, longest, build]
     assert (build.marks["xdist_group"], "xdist_group" in unit.marks) == ("test_build.py", False)
-    assert collected(unit, build, longest, worker=False) == [unit, build, longest]
+    assert collected(build, unit, longest, worker=False) == [build, unit, longest]
 
 
 def test_files_that_share_a_server_run_in_one_process() -> None:
