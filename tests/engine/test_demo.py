@@ -17,7 +17,6 @@ import pytest
 import requests
 
 from images import process
-from images.embedded.home import default_layout
 from images.smoke import picture
 from tests.engine import browser
 from tests.engine.cpu_server import CpuServer, free_port
@@ -75,10 +74,6 @@ def given(path: str) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def folders() -> set[Path]:
-    return set(default_layout().home.glob("demo-*"))
-
-
 @pytest.fixture(scope="module")
 def server(cpu_server: CpuServer) -> Iterator[SlowServer]:
     """The cpu server, slow enough for a browser on a busy machine to draw each state of an answer."""
@@ -90,7 +85,7 @@ def server(cpu_server: CpuServer) -> Iterator[SlowServer]:
 @pytest.fixture(scope="module")
 def page(server: SlowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
     """The page of the cpu server; at the end Ctrl-C, which must end all of it and leave nothing."""
-    port, log, before = free_port(), tmp_path_factory.mktemp("demo") / "log", folders()
+    port, log = free_port(), tmp_path_factory.mktemp("demo") / "log"
     argv = [str(ROOT / "inv"), "demo", "--server", server.url, "--port", str(port)]
     url, pid = f"http://127.0.0.1:{port}", process.start_daemon(argv, log)
     try:
@@ -99,14 +94,15 @@ def page(server: SlowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.1)
-        (folder,) = folders() - before
+        (path,) = session().post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"x")}, timeout=60).json()
+        folder = Path(path).parents[2]  # FOLDER/uploads/HASH/a.png
         yield RunningPage(url, pid, log, folder)
     finally:
         os.kill(pid, signal.SIGINT)
         _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, log.read_text()
     assert "stopped; what was uploaded is removed" in log.read_text()
-    assert not folders() - before
+    assert not folder.exists()
     with pytest.raises(requests.ConnectionError):
         session().get(url, timeout=5)
 
