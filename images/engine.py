@@ -17,9 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, cast
 
-import docker
-import docker.errors
-import docker.types
 import requests.exceptions
 
 from images import embedded, process
@@ -39,6 +36,12 @@ from images.engine_values import (
     split_reference,
 )
 from images.errors import CardstockError, EngineUnreachable, UsageError
+from images.lazily import put_off
+
+put_off("paramiko")  # docker-py imports it for engines behind ssh; half of the time that its own import takes
+import docker  # noqa: E402
+import docker.errors  # noqa: E402
+import docker.types  # noqa: E402
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
