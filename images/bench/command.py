@@ -21,10 +21,24 @@ GPU_RECORDS = "tests/gpu/records"
 
 def register_all(checkout: Checkout) -> dict[str, str]:
     """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
-    from images.bench import audit, builds, catalogue, kernels, levels, plan, preflight, rendering, sizes, slim, start
+    from images.bench import (
+        audit,
+        builds,
+        catalogue,
+        devel,
+        kernels,
+        levels,
+        plan,
+        preflight,
+        rendering,
+        sizes,
+        slim,
+        start,
+    )
 
+    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, start, preflight)
     if not frame.BENCHES:
-        for module in (plan, rendering, catalogue, audit, slim, sizes, kernels, builds, levels, start, preflight):
+        for module in modules:
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

@@ -1,12 +1,21 @@
-"""The size of NVIDIA's devel image, from its manifest in the registry: nothing is pulled."""
+"""`invoke bench devel`: images as pulled, against the same pins untouched on NVIDIA's devel base, by arithmetic.
+
+The base is added up from its manifest in the registry, nothing is pulled; the images are those whose weight is kept
+(`./inv bench sizes --record`). The devel base has NVIDIA's libraries of its own, and torch's wheels bring theirs all
+the same; the operating system below the untouched pins, some 30 MB, is counted twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from images.errors import RegistryFailure
+from images.bench.frame import bench
+from images.bench.record import FOLDER, Record, Row, read_records
+from images.checkout import Checkout
+from images.errors import NothingSelected, RegistryFailure
 from images.matrix import Base
 from images.registry import Manifest, Repository
+from images.variants import Variant, make_variants
 
 HUB = "registry-1.docker.io"
 _INDEXES = ("image.index", "manifest.list")
@@ -45,3 +54,33 @@ def _manifest(repository: Repository, reference: str) -> Manifest:
 
 def _is_amd64(platform: dict[str, str]) -> bool:
     return (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
+
+
+def rows_of(
+    sizes: Record, variants: Mapping[str, Variant], bases: Mapping[str, Base], size: Callable[[Base], int]
+) -> Iterator[Row]:
+    """A row for each image that ``sizes`` has as gzip. ``bases`` are by CUDA version, ``size`` tells a base's bytes."""
+    for one in sizes.rows:
+        name, _, what = one.measures.partition(": ")
+        variant = variants.get(name)
+        if what != "all, gzip" or one.peer is None or variant is None or variant.cuda is None:
+            continue
+        base = bases[variant.cuda]
+        try:
+            peer: float | None = size(base) / 1e6 + one.peer
+            against = f"untouched on {base.image}"
+        except RegistryFailure as error:
+            peer, against = None, f"untouched on {base.image}: not run, {error.what}"
+        yield Row("devel", one.measures, one.ours, peer, "MB", against, image=one.image)
+
+
+def register(checkout: Checkout) -> None:
+    """Make the bench known."""
+
+    @bench("devel", heavy="a registry that has NVIDIA's images")
+    def rows() -> Iterable[Row]:
+        kept = [record for record in read_records(checkout.root / FOLDER) if record.bench == "sizes"]
+        if not kept:
+            raise NothingSelected("no image's weight is kept", do="./inv bench sizes --record")
+        matrix = checkout.matrix()
+        return list(rows_of(kept[0], make_variants(matrix).valid, matrix.devel_images, compressed_bytes))

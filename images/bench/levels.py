@@ -1,6 +1,7 @@
 """`invoke bench smoke`: what proving an image takes, level by level.
 
-By default the image for the CPU; $CARDSTOCK_BENCH_ONLY names others by a glob on variant ids.
+By default the image for the CPU, three times; $CARDSTOCK_BENCH_ONLY names others by a glob on variant ids,
+$CARDSTOCK_BENCH_RUNS says how often.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from images.smoke.record import NAMES, Level, Record
 from images.variants import Variant
 
 REPEATS = 3
+# Another number of runs, where three are too many.
+RUNS = "CARDSTOCK_BENCH_RUNS"
 
 
 def chosen(tools: Workbench) -> list[Variant]:
@@ -33,7 +36,7 @@ def chosen(tools: Workbench) -> list[Variant]:
 def proofs(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[Record]:
     """Records of an image's levels, one a repeat. Raises CheckFailed where a level fails."""
     found = []
-    for _ in range(REPEATS):
+    for _ in range(int(os.environ.get(RUNS) or REPEATS)):
         record = prove(tools.name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels)
         if not record.ok:
             raise CheckFailed(f"{variant.id} is not proven, so it is not measured: {record.evidence()}")
@@ -45,13 +48,13 @@ def rows_of_levels(variant: str, image: str, records: Sequence[Record]) -> Itera
     """A row for each level: the median of its seconds, or why it did not run."""
     for number, name in NAMES.items():
         levels = [_level(record, number) for record in records]
-        told = f"{variant}: level {number}, {name}"
+        told = f"{variant}: level {number}, {name}; runs: {len(records)}"
         if short := [level for level in levels if level.status != "passed"]:
             yield Row("smoke", told, None, None, "s", why=short[0].reason or short[0].status, image=image)
         else:
             yield Row("smoke", told, median(level.seconds for level in levels), None, "s", image=image)
     whole = median(sum(level.seconds for level in record.levels) for record in records)
-    yield Row("smoke", f"{variant}: all levels", whole, None, "s", image=image)
+    yield Row("smoke", f"{variant}: all levels; runs: {len(records)}", whole, None, "s", image=image)
 
 
 def _level(record: Record, number: int) -> Level:

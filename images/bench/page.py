@@ -107,7 +107,8 @@ def _run(record: Record, letter: str) -> list[str]:
     around = record.circumstances
     when = around.date.replace("T", " ").removesuffix("Z")
     command = f"`./inv bench {record.bench}`"
-    return [record.bench, command, letter, when, around.revision, around.inputs, f"{around.busy:.0%}"]
+    others = "not told" if around.busy is None else f"{around.busy:.0%}"
+    return [record.bench, command, letter, when, around.revision, around.inputs, others]
 
 
 def _images(records: Iterable[Record]) -> list[Row]:

@@ -58,14 +58,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Where and when: ``busy`` is the share of the processors that other work had just before.
+    """Where and when: ``busy`` is the share of the processors that other work had just before, None if nobody looked.
 
     ``revision`` is a git commit, with "-dirty" behind it where files differ from it; ``inputs`` the first 12 digits of
     a hash of everything that images are made of. ``date`` is UTC.
     """
 
     machine: Machine
-    busy: float
+    busy: float | None
     date: str
     revision: str
     inputs: str
@@ -73,7 +73,7 @@ class Circumstances:
     @property
     def was_busy(self) -> bool:
         """Whether times are longer than they need be."""
-        return self.busy > BUSY
+        return self.busy is not None and self.busy > BUSY
 
 
 @dataclass(frozen=True)

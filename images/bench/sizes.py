@@ -7,18 +7,16 @@ only. NVIDIA's libraries are in a layer of their own, the same on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 
-from images.bench.devel import compressed_bytes
 from images.bench.frame import bench
 from images.bench.layers import Packed, Sizes, total
 from images.bench.record import Row
 from images.bench.stages import Workbench, workbench
 from images.checkout import Checkout
-from images.errors import NothingSelected, RegistryFailure
-from images.matrix import Base
+from images.errors import NothingSelected
 from images.variants import Variant
 
 CACHE = "build/bench/layers.json"
@@ -90,25 +88,6 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
                 yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=second.image, headline=shown)
 
 
-def on_devel(images: Sequence[Weighed], bases: Mapping[str, Base], size: Callable[[Base], int]) -> Iterator[Row]:
-    """Each image packed as gzip against the same pins untouched on NVIDIA's devel base, which has its own libraries.
-
-    ``bases`` are the devel images by CUDA version, ``size`` tells the bytes of one in its registry.
-    """
-    for one in images:
-        if one.variant.cuda is None:
-            continue
-        base, ours = bases[one.variant.cuda], one.after.gzip / 1e6
-        told = f"{one.variant.id}: all, gzip"
-        try:
-            peer = (size(base) + (one.before - next(iter(one.own.values()))).gzip) / 1e6
-        except RegistryFailure as error:
-            against = f"untouched on {base.image}: not run, {error.what}"
-            yield Row("sizes", told, ours, None, "MB", against, image=one.image)
-        else:
-            yield Row("sizes", told, ours, peer, "MB", f"untouched on {base.image}", image=one.image)
-
-
 def weigh(bench: Workbench) -> list[Weighed]:
     """Every variant that the engine has under its name; an environment no longer in the cache is installed again."""
     sizes = Sizes(bench.engine, bench.checkout.root / CACHE)
@@ -129,4 +108,4 @@ def register(checkout: Checkout) -> None:
         images = weigh(workbench(checkout))
         if not images:
             raise NothingSelected("bench sizes weighs built images, and there are none", do="./inv build")
-        return [*rows_of(images), *on_devel(images, checkout.matrix().devel_images, compressed_bytes)]
+        return list(rows_of(images))

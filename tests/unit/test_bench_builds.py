@@ -13,9 +13,10 @@ import pytest
 from images.bench import start as starting
 from images.bench.builds import Taken, noop, proven, seconds
 from images.bench.devel import compressed_bytes, repository_of
-from images.bench.layers import Packed
+from images.bench.devel import rows_of as rows_on_devel
 from images.bench.levels import chosen, rows_of_levels
-from images.bench.sizes import Weighed, on_devel
+from images.bench.record import Circumstances, Machine, Row
+from images.bench.record import Record as BenchRecord
 from images.bench.stages import ONLY, Workbench
 from images.checkout import Checkout
 from images.containers import Found
@@ -79,7 +80,8 @@ def served(healthy: float) -> Level:
 def test_levels_are_medians_and_what_did_not_run_says_why() -> None:
     audit = Level(1, "audit", "not run", "no card in it")
     runs = [record(audit, Level(2, "stack", "passed", "", took), served(took)) for took in (3.0, 9.0, 4.0)]
-    rows = {row.measures.rpartition(", ")[2]: row for row in rows_of_levels(CPU, "x", runs)}
+    rows = {row.measures.partition("; ")[0].rpartition(", ")[2]: row for row in rows_of_levels(CPU, "x", runs)}
+    assert all(row.measures.endswith("; runs: 3") for row in rows.values())
     assert (rows["audit"].ours, rows["audit"].why) == (None, "no card in it")
     assert rows["stack"].ours == 4.0
     assert (rows["canary"].ours, rows["canary"].why) == (None, "not asked for")
@@ -184,16 +186,19 @@ def test_layers_of_the_manifest_for_x86_are_added_up() -> None:
 
 
 def test_the_devel_base_is_added_or_said_to_be_out_of_reach() -> None:
-    variant = variants().valid["cu124-transformers4.51.3-sdpa-sm75"]
-    own = {name: Packed(gzip=size * 10**6) for name, size in (("os", 30), ("nvidia", 2000), ("s", 100), ("d", 80))}
-    one = Weighed(variant, own, {"os": own["os"], "venv": Packed(gzip=900 * 10**6)}, "x@0")
+    name = "cu124-transformers4.51.3-sdpa-sm75"
+    machine = Machine("X", 2, 1, "Linux", "3.11.7")
+    around = Circumstances(machine, None, "2026-11-21T12:00:00Z", "abc", "def")
+    told = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]
+    kept = [Row("sizes", f"{name}: {what}", ours, peer, "MB") for what, ours, peer in told]
+    sizes = BenchRecord("sizes", around, (*kept, Row("sizes", f"{CPU}: all, gzip", 1.0, 2.0, "MB")))
     bases = {"12.4": Base(image="nvidia/cuda:12.4.1-devel-ubuntu22.04", digest=None)}
-    (row,) = on_devel([one], bases, lambda _: 3_900_000_000)
-    assert (row.ours, row.peer) == (2210.0, 3900 + 2000 + 900)
+    (row,) = rows_on_devel(sizes, variants().valid, bases, lambda _: 3_900_000_000)
+    assert (row.ours, row.peer) == (2387.0, 3900 + 2962.0)
 
     def unreachable(_: Base) -> int:
         raise RegistryFailure("registry out of reach")
 
-    (row,) = on_devel([one], bases, unreachable)
-    assert (row.ours, row.peer) == (2210.0, None)
+    (row,) = rows_on_devel(sizes, variants().valid, bases, unreachable)
+    assert (row.ours, row.peer) == (2387.0, None)
     assert row.against.endswith("not run, registry out of reach")
