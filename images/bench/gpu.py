@@ -6,15 +6,27 @@ from images.bench.record import Row
 from images.gpu_records import Figure, GpuRecord
 
 
+# How a figure's circumstances are told; other values speak for themselves.
+_TOLD = {"batch": "batch {}", "prompt": "{} tokens of prompt", "caches": "{} caches"}
+# What the README shows: what a user of the recommended image waits for.
+_HEADLINES = ("decode", "start to first token")
+
+
 def rows_of(record: GpuRecord) -> list[Row]:
-    """One row a figure; the untouched package's figure is the peer of the slimmed one's and has no row of its own."""
+    """One row a figure, then what did not run, with its reason; nothing of a record without figures.
+
+    The untouched package's figure is the peer of the slimmed one's and has no row of its own.
+    """
+    if not record.figures:
+        return []
     rows = []
     for figure in record.figures:
         peer = _peer(record, figure)
         if peer is None and _is_peer(record, figure):
             continue
-        told = ", ".join(f"batch {value}" if key == "batch" else value for key, value in figure.of.items())
+        told = ", ".join(_TOLD.get(key, "{}").format(value) for key, value in figure.of.items())
         measures = f"{figure.name}: {told}" if told else figure.name
+        measures += f"; runs: {len(figure.runs)}" if figure.runs else ""
         image = f"{record.variant}@{record.input_hash[:12]}" if record.variant else ""
         against = "untouched" if peer else ""
         rows.append(Row("gpu", measures, figure.value, peer.value if peer else None, figure.unit, against, image=image))

@@ -55,7 +55,11 @@ def test_what_is_slimmed_stands_against_what_is_untouched() -> None:
     slimmed = Figure("decode", 990.0, "tokens/s", {**of, "content": "slimmed"})
     untouched = Figure("decode", 1000.0, "tokens/s", {**of, "content": "untouched"})
     other = Figure("prefill", 5.0, "tokens/s", {**of, "content": "untouched"})
-    text = page([PLAN], [on_card(untouched, slimmed, other)], {})
+    record = on_card(untouched, slimmed, other)
+    record = replace(record, steps=(*record.steps, Step("warm start", "not run", "no time left")))
+    text = page([PLAN], [record, on_card()], {})
+    assert "| gpu | warm start | not run: no time left | - | - | B |" in text
+    assert "decode" in headlines([PLAN], [record])
     told = "| gpu | decode: vllm, batch 16, slimmed | 990 tokens/s | 1000 tokens/s (untouched) | 0.99 | B |"
     assert [line for line in text.splitlines() if "decode" in line] == [told]
     assert "| gpu | prefill: vllm, batch 16, untouched | 5 tokens/s | - | - | B |" in text
