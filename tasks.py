@@ -426,7 +426,16 @@ def lint(c, debug=False):
     commands.run(commands.lint, debug)
 
 
-@task(help={"engine": "only the tests that need a Docker engine", "unit": "only those that need nothing"})
-def test(c, engine=False, unit=False, debug=False):
-    """The tests: all that this machine can run, or one kind."""
-    commands.run(lambda: commands.test(engine=engine, unit=unit), debug)
+@task(
+    iterable=["only"],
+    help={
+        "engine": "only the tests that need a Docker engine",
+        "unit": "only those that need nothing",
+        "gpu": "the proof on this machine's card, in the image for it",
+        "only": "with --gpu: globs on the names of steps",
+    },
+)
+def test(c, only, engine=False, unit=False, gpu=False, debug=False):
+    """The tests: all that this machine can run without a card, or one kind."""
+    action = partial(commands.test_gpu, only) if gpu else partial(commands.test, engine=engine, unit=unit)
+    commands.run(action, debug)

@@ -524,3 +524,23 @@ def test(*, engine: bool, unit: bool) -> None:
     code = process.stream(argv, lambda line: print(line, flush=True), cwd=CHECKOUT.root, check=False)
     if code:
         raise CheckFailed(f"pytest exited with {code}")
+
+
+def test_gpu(only: Sequence[str]) -> None:
+    """`invoke test --gpu`: the image for this machine's card proves itself on it, and leaves a record."""
+    from images import gpu_proof
+    from images.engine import connect
+    from images.nvml import read_machine
+
+    card = gpu_proof.card_of(read_machine())
+    matrix, variants, wanted = _selected(Words(cards=[card]))
+    variant = planning.select(matrix, variants, wanted)[0]
+    report, reference = Report(), f"{matrix.image}:{variant.id}"
+    engine = connect(say=report.line)
+    facts = engine.inspect(reference)
+    if facts is None:
+        raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
+    folder = CHECKOUT.root / "build" / "records"
+    kept, record = gpu_proof.prove(reference, facts.labels, CHECKOUT.root, folder, engine.cli_env(), report.line, only)
+    report.line(record.evidence())
+    report.line(f"to publish it as evidence, commit {kept.relative_to(CHECKOUT.root)} as tests/gpu/records/{kept.name}")

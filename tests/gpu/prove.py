@@ -30,7 +30,7 @@ from images.gpu_records import Figure, GpuRecord
 from images.smoke.checkpoint import write_checkpoint
 from images.smoke.serving import GOLDEN
 from tests.gpu import engines, wrong_arch
-from tests.gpu.runs import IN_IMAGE, Failed, NotRun, Run
+from tests.gpu.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 
 NO_CARD = 3
 SEE = """
@@ -44,9 +44,9 @@ NAMES = ("torch", "torchvision", "triton", "vllm", "transformers", "flash-attn",
 
 
 def machine() -> dict[str, Any]:
-    """The card and driver by NVML; {} with the reason in "why" where there is none."""
+    """The card and driver by NVML; only "why" where there is none. Without nvidia-ml-py the image's own reader asks."""
     if util.find_spec("pynvml") is None:
-        return {"why": "the package nvidia-ml-py is not here"}
+        return plain_machine()
     from images.nvml import read_machine
 
     found = read_machine()
@@ -55,6 +55,19 @@ def machine() -> dict[str, Any]:
     card = found.cards[0]
     facts = {"driver": found.driver, "cuda of the driver": found.cuda, "cards": len(found.cards)}
     return facts | {"name": card.name, "capability": card.arch.capability, "memory": card.memory, "mig": card.mig}
+
+
+def plain_machine() -> dict[str, Any]:
+    """The same from the images' preflight, which tells no memory (0)."""
+    sys.path.insert(0, str(ROOTFS))
+    from nvml import read_machine as read  # type: ignore[import-not-found,unused-ignore]
+
+    found = read()
+    if found.why or not found.cards:
+        return {"why": found.why or "the driver sees no card"}
+    major, minor = found.cards[0].capability
+    facts = {"driver": found.driver, "cards": len(found.cards), "name": found.cards[0].name}
+    return facts | {"capability": f"{major}.{minor}", "memory": 0}
 
 
 def see(run: Run, content: str) -> dict[str, Any]:
