@@ -5,7 +5,6 @@ from __future__ import annotations
 from images.bench.record import Row
 from images.gpu_records import Figure, GpuRecord
 
-
 # How a figure's circumstances are told; other values speak for themselves.
 _TOLD = {"batch": "batch {}", "prompt": "{} tokens of prompt", "caches": "{} caches"}
 # What the README shows: what a user of the recommended image waits for.
@@ -29,8 +28,11 @@ def rows_of(record: GpuRecord) -> list[Row]:
         measures += f"; runs: {len(figure.runs)}" if figure.runs else ""
         image = f"{record.variant}@{record.input_hash[:12]}" if record.variant else ""
         against = "untouched" if peer else ""
-        rows.append(Row("gpu", measures, figure.value, peer.value if peer else None, figure.unit, against, image=image))
-    return rows
+        shown = figure.name in _HEADLINES and peer is not None
+        ours, other = figure.value, peer.value if peer else None
+        rows.append(Row("gpu", measures, ours, other, figure.unit, against, image=image, headline=shown))
+    missed = [step for step in record.steps if step.verdict == "not run"]
+    return rows + [Row("gpu", step.name, None, None, "", why=step.reason or "not told") for step in missed]
 
 
 def _peer(record: GpuRecord, figure: Figure) -> Figure | None:
