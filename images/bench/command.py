@@ -9,7 +9,7 @@ from pathlib import Path
 from images.bench import frame
 from images.bench.circumstances import look
 from images.bench.page import pages as filled
-from images.bench.record import FOLDER, Record, read_records, write
+from images.bench.record import ACTED, FOLDER, Record, read_acted, read_records, write
 from images.checkout import Checkout
 from images.gpu_records import read_all
 from images.report import Report
@@ -76,7 +76,8 @@ def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
     Raises UsageError for a broken record.
     """
     takes = register_all(checkout)
-    return filled(others, read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS), takes)
+    kept, on_cards = read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS)
+    return filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
 
 
 def _kept(checkout: Checkout, found: Sequence[Record]) -> list[Record]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from images.audited.page import README, with_block
 from images.bench.frame import HEADER, cells
 from images.bench.gpu import rows_of as gpu_rows
-from images.bench.record import FOLDER, Record, Row
+from images.bench.record import FOLDER, Acted, Record, Row
 from images.gpu_records import GpuRecord
 
 PAGE = "BENCH.md"
@@ -25,7 +25,9 @@ when the run began, so that its seconds say less than its ratios.
 """
 
 
-def page(records: Sequence[Record], on_cards: Sequence[GpuRecord], benches: Mapping[str, str]) -> str:
+def page(
+    records: Sequence[Record], on_cards: Sequence[GpuRecord], benches: Mapping[str, str], acted: Sequence[Acted] = ()
+) -> str:
     """BENCH.md. ``benches`` are all there are, each with what it takes ("" for seconds and nothing else)."""
     letters = _letters(records, on_cards)
     lines = [cells(row, machine) for row, machine in _rows(records, on_cards, letters)]
@@ -41,6 +43,7 @@ def page(records: Sequence[Record], on_cards: Sequence[GpuRecord], benches: Mapp
         [
             _HEAD,
             *_table(HEADER, lines),
+            *_acted(acted),
             "\n## Machines\n",
             *machines,
             "\n## Runs\n",
@@ -67,11 +70,15 @@ def headlines(records: Sequence[Record], on_cards: Sequence[GpuRecord]) -> str:
 
 
 def pages(
-    pages: Mapping[str, str], records: Sequence[Record], on_cards: Sequence[GpuRecord], benches: Mapping[str, str]
+    pages: Mapping[str, str],
+    records: Sequence[Record],
+    on_cards: Sequence[GpuRecord],
+    benches: Mapping[str, str],
+    acted: Sequence[Acted] = (),
 ) -> dict[str, str]:
     """``pages`` (path -> text) with BENCH.md, and with the README's block filled in."""
     readme = with_block(pages[README], headlines(records, on_cards), MARKS, "the measurements")
-    return {**pages, README: readme, PAGE: page(records, on_cards, benches)}
+    return {**pages, README: readme, PAGE: page(records, on_cards, benches, acted)}
 
 
 def _rows(
@@ -109,6 +116,11 @@ def _run(record: Record, letter: str) -> list[str]:
     command = f"`./inv bench {record.bench}`"
     others = "not told" if around.busy is None else f"{around.busy:.0%}"
     return [record.bench, command, letter, when, around.revision, around.inputs, others]
+
+
+def _acted(acted: Sequence[Acted]) -> list[str]:
+    lines = [[one.what, one.before, one.after, one.how] for one in acted]
+    return ["\n## Acted on\n", *_table(["what cost", "before", "after", "measured by"], lines)] if acted else []
 
 
 def _images(records: Iterable[Record]) -> list[Row]:

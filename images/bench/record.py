@@ -8,10 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from images.errors import UsageError
 
 # Where the last good run of each bench is kept; BENCH.md is written from these.
 FOLDER = "images/bench/records"
+# What measuring led to; written by hand.
+ACTED = "images/bench/acted.yaml"
 # A machine of which other work has more than this share when a bench begins is called busy.
 BUSY = 0.25
 
@@ -109,6 +113,24 @@ class Record:
                 do="measure again: ./inv bench NAME --record",
                 where=where,
             ) from error
+
+
+@dataclass(frozen=True)
+class Acted:
+    """A cost that measuring found and that is gone: what it was, before and after, and how that was measured."""
+
+    what: str
+    before: str
+    after: str
+    how: str
+
+
+def read_acted(path: Path) -> tuple[Acted, ...]:
+    """Those of a YAML file. Raises UsageError for another form."""
+    try:
+        return tuple(Acted(**one) for one in yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (TypeError, yaml.YAMLError) as error:
+        raise UsageError("this is no list of what was acted on", cause=str(error), where=str(path)) from error
 
 
 def write(folder: Path, record: Record) -> Path:

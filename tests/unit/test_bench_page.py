@@ -12,7 +12,7 @@ from images.bench.circumstances import busy_share, read_machine
 from images.bench.command import pages
 from images.bench.page import MARKS, headlines, page
 from images.bench.page import pages as filled
-from images.bench.record import FOLDER, Circumstances, Machine, Record, Row, read_records, write
+from images.bench.record import FOLDER, Circumstances, Machine, Record, Row, read_acted, read_records, write
 from images.checkout import Checkout
 from images.errors import UsageError
 from images.gpu_records import Figure, GpuRecord, Step
@@ -64,6 +64,15 @@ def test_what_is_slimmed_stands_against_what_is_untouched() -> None:
     assert [line for line in text.splitlines() if "decode" in line] == [told]
     assert "| gpu | prefill: vllm, batch 16, untouched | 5 tokens/s | - | - | B |" in text
     assert "- B: one NVIDIA H200, driver 580.1" in text
+
+
+def test_what_was_acted_on_stands_before_and_after(tmp_path: Path) -> None:
+    file = tmp_path / "acted.yaml"
+    file.write_text("- {what: imports, before: 2 s, after: 1 s, how: a | b}\n")
+    assert "| imports | 2 s | 1 s | a \\| b |" in page([PLAN], [], {}, read_acted(file))
+    file.write_text("- {what: imports}\n")
+    with pytest.raises(UsageError, match="acted on"):
+        read_acted(file)
 
 
 def test_the_readme_has_the_headlines_and_their_machines_only() -> None:
