@@ -142,11 +142,15 @@ def explain(words: Words, json: bool) -> None:
 
 def render(check: bool) -> None:
     """`invoke render`."""
+    from images.cards.page import pages as images_pages  # its list of cards takes half a second
+
     matrix = CHECKOUT.matrix()
     states = lock_states(matrix, CHECKOUT.locks)
     locked = {name: state == "locked" for name, state in states.items()}
-    files = render_files(matrix, make_variants(matrix), CHECKOUT.templates(), locked)
+    variants = make_variants(matrix)
+    files = render_files(matrix, variants, CHECKOUT.templates(), locked)
     pages = bench_pages(CHECKOUT, audited_pages(CHECKOUT.root, matrix))
+    pages = images_pages(CHECKOUT.root, matrix, variants, pages)
     report = Report()
     if check:
         wrong = [*differences(files, CHECKOUT.generated()), *differences(pages, CHECKOUT.texts(pages))]

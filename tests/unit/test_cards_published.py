@@ -10,16 +10,17 @@ import pytest
 
 from images import commands
 from images.audited.page import README, with_block
+from images.cards import page
 from images.cards.data import Card, all_cards
 from images.cards.evidence import UNSEEN, of_image, of_records
 from images.cards.listing import image_cells, published_rows, rows, with_records
 from images.cards.names import resolve
 from images.cards.page import CATALOGUE, FAMILIES, MARKS, block, groups, pages
 from images.catalogue import Proof
-from images.errors import Unsafe, UsageError
+from images.errors import CheckFailed, Unsafe, UsageError
 from images.gpu_records import GpuRecord, Step
 from tests.unit.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
-from tests.unit.matrices import matrix, variants
+from tests.unit.matrices import ROOT, matrix, variants
 
 SM90 = "cu128-vllm0.11.0-flash-attn-sm90"
 RECORD = GpuRecord(
@@ -161,3 +162,18 @@ def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
 def test_a_readme_without_a_place_for_the_table_is_told() -> None:
     with pytest.raises(UsageError, match="no place for the table of images"):
         with_block("nothing", "new", MARKS, "the table of images")
+
+
+def test_the_readme_holds_the_table_of_images_of_today() -> None:
+    text = (ROOT / README).read_text(encoding="utf-8")
+    assert pages(ROOT, matrix(), variants(), {README: text})[README] == text, "./inv render"
+
+
+def test_render_looks_at_the_table_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(root: object, matrix: object, variants: object, before: dict[str, str]) -> dict[str, str]:
+        return {**before, README: before[README] + "other"}
+
+    monkeypatch.setattr(page, "pages", other)
+    with pytest.raises(CheckFailed) as caught:
+        commands.render(True)
+    assert f"differs: {README}" in caught.value.cause
