@@ -33,10 +33,15 @@ def chosen(tools: Workbench) -> list[Variant]:
     return found
 
 
+def runs() -> int:
+    """How often an image is measured."""
+    return int(os.environ.get(RUNS) or REPEATS)
+
+
 def proofs(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[Record]:
     """Records of an image's levels, one a repeat. Raises CheckFailed where a level fails."""
     found = []
-    for _ in range(int(os.environ.get(RUNS) or REPEATS)):
+    for _ in range(runs()):
         record = prove(tools.name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels)
         if not record.ok:
             raise CheckFailed(f"{variant.id} is not proven, so it is not measured: {record.evidence()}")

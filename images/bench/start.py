@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from images.bench.frame import bench
-from images.bench.levels import chosen
+from images.bench.levels import chosen, runs
 from images.bench.record import Row
 from images.bench.stages import Workbench, workbench
 from images.build import PYTHON_IN_IMAGE
@@ -105,7 +105,8 @@ def start(containers: Keeps, image: str, model: Path, clock: Clock) -> Started:
 def rows(variant: str, image: str, starts: Sequence[Started], imported: Sequence[float]) -> Iterator[Row]:
     """Medians of the starts, and of the imports alone."""
     first, again, end = (median(getattr(one, what) for one in starts) for what in ("first", "again", "end"))
-    yield Row("start", f"{variant}: first start to healthy", first, None, "s", image=image, headline=True)
+    told = f"{variant}: first start to healthy; runs: {len(starts)}"
+    yield Row("start", told, first, None, "s", image=image, headline=True)
     yield Row("start", f"{variant}: the next start, /cache kept", again, first, "s", "first start", image=image)
     yield Row(
         "start", f"{variant}: importing the server, once", median(imported), first, "s", "first start", image=image
@@ -130,7 +131,7 @@ def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
         model = Path(folder, "tiny")
         write_checkpoint(model)
         Path(folder).chmod(0o755)
-        made = [start(tools.engine.containers, tools.name(variant), model, Clock()) for _ in range(REPEATS)]
+        made = [start(tools.engine.containers, tools.name(variant), model, Clock()) for _ in range(runs())]
     yield from rows(variant.id, image, made, imports(tools, variant))
 
 
