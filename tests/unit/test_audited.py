@@ -222,6 +222,7 @@ def test_render_check_fails_on_a_stale_table(
     monkeypatch.setattr(type(commands.CHECKOUT), "generated", lambda _: {})
     monkeypatch.setattr(commands, "audited_pages", lambda root, matrix: {"README.md": "another text"})
     monkeypatch.setattr(commands, "bench_pages", lambda checkout, pages: pages)
+    monkeypatch.setattr("images.cards.page.pages", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         commands.run(lambda: commands.render(True))
     assert caught.value.code == 1
