@@ -151,7 +151,8 @@ def test_a_server_that_ends_names_the_host_that_it_ended_of() -> None:
 
 def test_an_image_that_refuses_its_cards_says_so() -> None:
     stage = Stage({"box1": {"Status": "exited", "ExitCode": 4}}, [{"box1"}])
-    with pytest.raises(NoImageFits):
+    stage.logs = {"box1": "preflight: an-image has no code for Tesla T4 (7.5)\n  do: docker pull another\n"}
+    with pytest.raises(NoImageFits, match="no code for Tesla T4"):
         _cluster(stage, []).wait_healthy(600)
 
 
