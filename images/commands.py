@@ -241,7 +241,7 @@ def build(words: Words, *, dry_run: bool, smoke: bool, gpus: str | None, wheels:
         print(one.job.tags[0])
     first = built[0].job
     cards = " --gpus all" if first.variant.cuda else ""
-    mounts = "-v /path/to/model:/models:ro -v cardstock-cache:/cache"  # what a start fetches and compiles is kept for the next
+    mounts = "-v /path/to/model:/models:ro -v cardstock-cache:/cache"  # keeps what is fetched and compiled
     report.next_command(
         f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 {mounts} {first.tags[0]}",
         "an OpenAI-compatible server on port 8000"
