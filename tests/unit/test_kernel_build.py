@@ -184,6 +184,13 @@ def test_a_build_that_does_not_end_by_itself_is_interrupted(tmp_path: Path) -> N
     assert told.value.code == STOPPED
 
 
+def test_a_build_that_ignores_interrupts_ends_too(tmp_path: Path) -> None:
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(0.01)"
+    with pytest.raises(Failure) as told:
+        run(tmp_path, deaf, seconds=0.0)
+    assert told.value.code == STOPPED
+
+
 def test_a_long_log_is_shown_by_its_two_ends(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"first" + b"x" * 1000 + b"last")
     compile.show(tmp_path / "log", most=100, a_second=1000)

@@ -72,7 +72,9 @@ def run(
     """Run a build to its end. ``log`` gets all its output, ``on_line`` every line.
 
     After ``seconds`` the file ``stop`` is made, which lets no new compiler start (wrapper.py); ``grace`` later the
-    build is interrupted. ``taken`` gets what it took. Raises Failure: with the code STOPPED when the time was up.
+    build is interrupted, and ended once it let another ``grace`` pass (one begun in the background of a shell ignores
+    interrupts, and so do its children). ``taken`` gets what it took. Raises Failure: with the code STOPPED when the
+    time was up.
     """
     stop.unlink(missing_ok=True)
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -89,6 +91,8 @@ def run(
                     stop.touch()
                 if seconds is not None and passed > seconds + grace:
                     os.killpg(process.pid, signal.SIGINT)
+                if seconds is not None and passed > seconds + 2 * grace:
+                    break
                 reader.join(timeout=1.0)
         finally:
             _end(process)
