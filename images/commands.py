@@ -523,8 +523,8 @@ def test(*, engine: bool, unit: bool) -> None:
     folders = ["tests/engine"] if engine else ["tests/unit"] if unit else ["tests/unit", "tests/engine"]
     argv = [sys.executable, "-m", "pytest", *folders]
     if (workers := min(os.cpu_count() or 1, TEST_PROCESSES)) > 1:
-        # A file of tests/engine stays in one process (tests/conftest.py), which also says what comes first.
-        argv += ["-n", str(workers), "--dist", "loadgroup", "--no-loadscope-reorder"]
+        # A file stays in one process; tests/conftest.py says which files too, and what comes first.
+        argv += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
     code = process.stream(argv, lambda line: print(line, flush=True), cwd=CHECKOUT.root, check=False)
     if code:
         raise CheckFailed(f"pytest exited with {code}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,38 @@ guard.install()
 
 # What several files share and what is dear to make: those files run in one process, one after the other.
 SHARED = ("cpu_server",)
-# Among several processes the longest of the files that stay whole begins first.
+# Among several processes the longest of the files with an engine begins first.
 LONGEST = ("test_workflow_steps.py",)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All of tests/engine is marked engine, all of tests/gpu gpu; a file of these stays whole among processes."""
-    shared = {item.path: name for item in items for name in SHARED if name in getattr(item, "fixturenames", ())}
+    """All of tests/engine is marked engine, all of tests/gpu gpu."""
     for item in items:
         folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
         if folder in ("engine", "gpu"):
             item.add_marker(folder)
-            if config.pluginmanager.hasplugin("xdist"):
-                item.add_marker(pytest.mark.xdist_group(shared.get(item.path, item.path.name)))
     if hasattr(config, "workerinput"):
         # Those with an engine last: what they share is taken down in a process's last test, and must be free to.
-        items.sort(key=lambda item: (bool(item.get_closest_marker("xdist_group")), item.path.name not in LONGEST))
+        items.sort(key=lambda item: (bool(item.get_closest_marker("engine")), item.path.name not in LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays in one process, and so do files that share something.
+
+    Not by xdist's own groups: it writes them into the names of tests, where pytest 9.2 no longer reads them (xdist
+    3.8.0), and files fell apart without a word.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Whole(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            text = (config.rootpath / file).read_text(encoding="utf-8")
+            return next((name for name in SHARED if re.search(rf"\b{name}\b", text)), file)
+
+    return Whole(config, log)
 
 
 def say(config: pytest.Config, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -57,19 +58,29 @@ def collected(*items: Item, worker: bool = True) -> list[Item]:
     return found
 
 
-def test_a_file_of_engine_tests_stays_whole_and_comes_after_those_without_an_engine() -> None:
+def test_those_with_an_engine_come_last_and_the_longest_first_of_them() -> None:
     unit, build = Item(UNIT / "test_x.py"), Item(ENGINE / "test_build.py")
     longest = Item(ENGINE / conftest.LONGEST[0])
     assert collected(build, unit, longest) == [unit, longest, build]
-    assert (build.marks["xdist_group"], "xdist_group" in unit.marks) == ("test_build.py", False)
+    assert ("engine" in build.marks, "engine" in unit.marks) == (True, False)
     assert collected(build, unit, longest, worker=False) == [build, unit, longest]
 
 
-def test_files_that_share_a_server_run_in_one_process() -> None:
-    alone, asks = Item(ENGINE / "test_a.py"), Item(ENGINE / "test_a.py", "cpu_server")
-    other = Item(ENGINE / "test_b.py", "cpu_server")
-    collected(alone, asks, other)
-    assert {item.marks["xdist_group"] for item in (alone, asks, other)} == {"cpu_server"}
+def test_a_file_stays_in_one_process_and_files_that_share_a_server_too(tmp_path: Path) -> None:
+    test = "import os, pathlib, pytest\n\n"
+    test += "@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n"
+    test += "    with pathlib.Path(__file__).with_suffix('.pid').open('a') as out:\n"
+    test += "        out.write(f'{os.getpid()} ')\n"
+    for name in ("alone", "other", "asks", "asks_too"):
+        uses = "# cpu_server\n" if "asks" in name else ""
+        (tmp_path / f"test_{name}.py").write_text(uses + test)
+    argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "2"]
+    argv += ["--dist", "loadfile", "--no-loadscope-reorder", f"--rootdir={tmp_path}", str(tmp_path)]
+    process.run(argv, cwd=Path(conftest.__file__).parent.parent, timeout=120)
+    pids = {path.stem.removeprefix("test_"): set(path.read_text().split()) for path in tmp_path.glob("*.pid")}
+    assert [len(found) for found in pids.values()] == [1, 1, 1, 1]
+    assert pids["asks"] == pids["asks_too"]
+    assert len(set.union(*pids.values())) == 2
 
 
 def test_the_longest_file_is_there() -> None:
