@@ -66,17 +66,7 @@ class Containers:
 
     def start(self, serving: Serving, environment: Mapping[str, str], restart: str) -> None:
         """Make and start it; ``environment`` has the values of ``serving.passed``. One that cannot start is removed."""
-        what = f"a container of {serving.image} could not be started"
-        with self._translated(what):
-            made = self._client.containers.create(
-                serving.image, list(serving.arguments), **create_words(serving, environment, restart)
-            )
-        try:
-            with self._translated(what):
-                made.start()
-        except CardstockError:
-            made.remove(force=True, v=True)
-            raise
+        self.launch(serving.image, serving.arguments, create_words(serving, environment, restart))
 
     def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any], address: str = "") -> None:
         """Make and start a container of ``words`` as docker-py takes them; ``address`` is its own in their network.
