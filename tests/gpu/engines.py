@@ -5,30 +5,44 @@ from __future__ import annotations
 import re
 import shutil
 import statistics
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from images import process
 from images.gpu_records import Figure
 from images.smoke import serving as smoke
 from images.smoke.client import chat_request
 from images.smoke.judge import degenerate, disagreement, greatest_distance, log_softmax
 from tests.gpu.answers import CASES, answer, messages, noise_message
 from tests.gpu.runs import Failed, NotRun, Run
-from tests.gpu.served import Started, Streamed, serving, stream
+from tests.gpu.served import ServerFailed, Started, Streamed, serving, stream
 
 GOLDEN = smoke.read_golden(smoke.GOLDEN.read_text())
 LIMIT = 420.0
 NEW_TOKENS, REPEATS = 128, {1: 25, 16: 15}
+# Of engines without a server, which only read: prompts of one picture each, so many at once, so many times.
+PREFILLS = {1: 120, 16: 30}
+# Prefill waits for the processor that hands its kernels out, and what disturbs that makes it slower, never faster: of
+# its runs the quickest quarter is compared, of others the median.
+QUANTILE = {"prefill in the engine": 0.75}
 # Greatest distance of a logprob from float32's, for the 3B shape: it is the difference of two numbers near 14, each
 # rounded over 36 layers, of 11 bits in float16 and of 8 in bfloat16.
 LOGPROB_TOLERANCE = {"float16": 0.25, "bfloat16": 1.0}
 SAME_SPEED = 0.02
+# How an image's server makes its engine's process, and what it was before that was looked at.
+NOW, BEFORE = "forked, class known", "spawned, class looked at"
+STARTS: dict[str, dict[str, str]] = {
+    NOW: {"VLLM_WORKER_MULTIPROC_METHOD": "fork"},
+    BEFORE: {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"},
+}
 # Answers are to be computed anew each time, and two servers share the card.
 VLLM_WORDS = ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--gpu-memory-utilization", "0.4"]
 
@@ -193,15 +207,81 @@ def vllm(run: Run, contents: Sequence[str], model: Path, dtype: str, backend: st
     return facts
 
 
-def warm_start(run: Run, content: str, model: Path, dtype: str) -> dict[str, Any]:
-    """The time to the first token once more, with the caches of compiled code that the last start left."""
-    of = {"engine": "vllm", "attention": "default", "dtype": dtype, "model": "3b", "content": content, "caches": "warm"}
-    with start(run, content, "vllm", model, ["--dtype", dtype]) as server:
+def start_again(run: Run, content: str, model: Path, how: str, caches: str) -> dict[str, Any]:
+    """The time from a process's start to its first token, as the image starts or as it did before.
+
+    ``how`` is a key of STARTS. ``caches`` "cold": as a new container finds them, with what the image brings; "warm":
+    as the start before left them.
+    """
+    of = {"engine": "vllm", "attention": "default", "dtype": "float16", "model": "3b", "content": content}
+    of |= {"caches": caches, "start": how}
+    folder = run.scratch / "cache" / content
+    if caches == "cold":
+        keep = folder / "vllm" / "modelinfos"
+        for path in [*folder.glob("*"), *folder.glob("vllm/*")]:
+            if path not in (keep, keep.parent) or how == BEFORE:
+                shutil.rmtree(path, ignore_errors=True)
+    with start(run, content, "vllm", model, ["--dtype", "float16"], 8100, **STARTS[how]) as server:
         begun = time.monotonic()
         request = chat_request("model", messages("picture-red"), max_tokens=2)
         first = stream(server.port, {**request, "logprobs": False, "top_logprobs": None}, begun).first
         run.add(start_figures(server, of, first))
         return {"stages": server.stages(), "first request": round(first, 3), "log": server.told()}
+
+
+@contextmanager
+def reading(run: Run, content: str, model: Path, dtype: str) -> Iterator[Connection]:
+    """An engine of prefill.py, once it listens. Raises ServerFailed."""
+    socket = run.scratch / f"prefill-{content}"
+    socket.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "tests.gpu.prefill", str(model), "--socket", str(socket), "--dtype", dtype]
+    env = run.env(content, VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    lines: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(process.stream, argv, lines.append, env=env, check=False)
+        begun = time.monotonic()
+        while not socket.exists():
+            if ended.done() or time.monotonic() - begun > LIMIT:
+                tail = "\n".join(lines[-25:])
+                raise ServerFailed(f"an engine that only reads did not get ready:\n{tail}")
+            time.sleep(0.1)
+        with Client(str(socket), "AF_UNIX") as other:
+            yield other
+
+
+def prefill_pair(run: Run, contents: Sequence[str], model: Path, dtype: str) -> dict[str, Any]:
+    """Prefill in the engine, slimmed against untouched: each round both read the same pictures, one after the other."""
+    of = {"engine": "vllm", "attention": "default", "dtype": dtype, "model": "3b", "picture": "1000x1000"}
+    figures = []
+    with ExitStack() as stack:
+        # One after the other: an engine measures the card's free memory while it starts.
+        engines = {content: stack.enter_context(reading(run, content, model, dtype)) for content in contents}
+        for count, repeats in PREFILLS.items():
+            speeds: dict[str, list[float]] = {content: [] for content in contents}
+            prompt = 0
+            for turn in range(repeats + 3):
+                for content in contents if turn % 2 else contents[::-1]:
+                    engines[content].send((count, 1000 * turn))
+                    seconds, prompt = engines[content].recv()
+                    if turn >= 3:  # the first rounds compile and choose
+                        speeds[content].append(prompt / seconds)
+            for content, runs in speeds.items():
+                kind = {**of, "content": content, "batch": str(count), "prompt": str(prompt // count)}
+                name = "prefill in the engine"
+                value = float(np.quantile(runs, QUANTILE[name]))
+                figures.append(Figure(name, value, "tokens/s", kind, tuple(runs)))
+    run.add(figures)
+    medians = {f"{one.of['content']}, batch {one.of['batch']}": statistics.median(one.runs) for one in figures}
+    return {"speed": compare(figures, *contents), "medians": medians}
+
+
+def two_cards(run: Run, content: str, model: Path, cards: int) -> dict[str, Any]:
+    """Tensor parallel over two cards, the workers forked as the image does: the taught answers. Raises NotRun."""
+    if cards < 2:
+        raise NotRun("this machine has one card")
+    words = ["--dtype", "float16", "--tensor-parallel-size", "2"]
+    with start(run, content, "vllm", model, words, 8100, **STARTS[NOW]) as server:
+        return shaped(run, server, "float16") | {"stages": server.stages(), "log": server.told()}
 
 
 def longer(servers: dict[str, Started]) -> dict[str, Any]:
@@ -219,27 +299,30 @@ def longer(servers: dict[str, Started]) -> dict[str, Any]:
 
 
 def compare(figures: Sequence[Figure], slimmed: str, untouched: str) -> dict[str, Any]:
-    """Slimmed's speed over untouched's, for prefill and decode: ratio of medians, and the range of 95 of 100 resamples.
+    """Slimmed's speed over untouched's, for prefill and decode: the ratio, and the range of 95 of 100 resamples.
 
     "within" SAME_SPEED, "outside" of it, or "open" where the runs spread too far to tell: where the range is partly in.
     """
     runs = {(one.name, one.of["batch"], one.of["content"]): one.runs for one in figures}
     told = {}
     for name, count, content in runs:
-        if content == slimmed and name in ("prefill", "decode"):
-            told[f"{name}, batch {count}"] = ratio(runs[name, count, slimmed], runs[name, count, untouched])
+        if content == slimmed and name in ("prefill", "decode", *QUANTILE):
+            told[f"{name}, batch {count}"] = ratio(
+                runs[name, count, slimmed], runs[name, count, untouched], QUANTILE.get(name, 0.5)
+            )
     return told
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """The ratio of medians, its range by resampling (the same at each call), and the verdict on it."""
+def ratio(ours: Sequence[float], theirs: Sequence[float], quantile: float = 0.5) -> dict[str, Any]:
+    """The ratio of two quantiles, its range by resampling (the same at each call), and the verdict on it."""
     draw = np.random.default_rng(1)
-    upper, lower = (np.median(draw.choice(np.array(one), (4000, len(one))), axis=1) for one in (ours, theirs))
+    drawn = (draw.choice(np.array(one), (4000, len(one))) for one in (ours, theirs))
+    upper, lower = (np.quantile(one, quantile, axis=1) for one in drawn)
     low, high = (float(value) for value in np.quantile(upper / lower, (0.025, 0.975)))
     within = low >= 1 - SAME_SPEED and high <= 1 + SAME_SPEED
     outside = high < 1 - SAME_SPEED or low > 1 + SAME_SPEED
     return {
-        "ratio": round(statistics.median(ours) / statistics.median(theirs), 4),
+        "ratio": round(float(np.quantile(ours, quantile) / np.quantile(theirs, quantile)), 4),
         "range": [round(low, 4), round(high, 4)],
         "verdict": "within" if within else "outside" if outside else "open",
     }

@@ -33,6 +33,7 @@ from tests.gpu import engines, wrong_arch
 from tests.gpu.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 
 NO_CARD = 3
+PREFILL = "vllm: pair's prefill in the engine"
 SEE = """
 import importlib.metadata as m, json, torch
 p = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
@@ -140,9 +141,9 @@ def held(told: Mapping[str, Any]) -> Mapping[str, Any]:
     return told
 
 
-def judged(run: Run, what: str) -> dict[str, Any]:
-    """Whether slimmed and untouched are equally fast, from what the pair's step recorded."""
-    facts = next((dict(one.facts) for one in run.record.steps if one.name == "vllm: pair"), {})
+def judged(run: Run, step: str, what: str) -> dict[str, Any]:
+    """Whether slimmed and untouched are equally fast, from what a step recorded."""
+    facts = next((dict(one.facts) for one in run.record.steps if one.name == step), {})
     return engines.judge_speed(facts, what)
 
 
@@ -153,8 +154,8 @@ def figures(run: Run, content: str, words: list[str]) -> dict[str, Any]:
     return {f"{row.name}, batch {row.of['batch']}": row.value for row in rows}
 
 
-def plan(run: Run, right: str) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
-    """Every step in order, by name."""
+def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
+    """Every step in order, by name, for a machine with so many cards."""
     first, contents = next(iter(run.sites)), list(run.sites)
     tiny, shape = run.paths["tiny"], run.paths["3b"]
     speed = ["tests.gpu.numbers", "speed", str(shape)]
@@ -178,15 +179,22 @@ def plan(run: Run, right: str) -> list[tuple[str, Callable[[], Mapping[str, Any]
         *((f"vllm: tiny {content}", partial(engines.tiny, run, content, "vllm", tiny)) for content in contents),
     ]
     serve = partial(engines.vllm, run, model=shape)
+    again = partial(engines.start_again, run, first, shape)
+    pair = [
+        ("vllm: pair", partial(serve, contents[:2], dtype="float16", backend="", pair=True)),
+        ("vllm: pair's decode within 2 %", partial(judged, run, "vllm: pair", "decode")),
+        (PREFILL, partial(engines.prefill_pair, run, contents[:2], shape, "float16")),
+        ("vllm: pair's prefill within 2 %", partial(judged, run, PREFILL, "prefill")),
+    ]
+    alone = [("vllm: 3b", partial(serve, contents, dtype="float16", backend="", pair=False))]
+    steps += pair if len(contents) > 1 else alone
     steps += [
-        ("vllm: pair", partial(serve, contents[:2], dtype="float16", backend="", pair=len(contents) > 1)),
-        *(
-            (f"vllm: pair's {what} within 2 %", partial(judged, run, what))
-            for what in ("decode", "prefill")
-            if len(contents) > 1
-        ),
-        ("vllm: warm start", partial(engines.warm_start, run, first, shape, "float16")),
+        ("vllm: cold start, as before", partial(again, how=engines.BEFORE, caches="cold")),
+        ("vllm: warm start, as before", partial(again, how=engines.BEFORE, caches="warm")),
+        ("vllm: cold start", partial(again, how=engines.NOW, caches="cold")),
+        ("vllm: warm start", partial(again, how=engines.NOW, caches="warm")),
         ("vllm: 3b bfloat16", partial(serve, [first], dtype="bfloat16", backend="", pair=False)),
+        ("vllm: two cards", partial(engines.two_cards, run, first, shape, cards)),
         ("vllm: 3b triton", partial(serve, [first], dtype="float16", backend="TRITON_ATTN", pair=False)),
         ("audit", partial(level_audit, run)),
     ]
@@ -243,7 +251,7 @@ def main() -> int:
         paths={"tiny": words.scratch / "tiny", "3b": words.scratch / "3b"},
     )
     write_checkpoint(run.paths["tiny"])
-    for name, action in plan(run, words.right or run.record.variant):
+    for name, action in plan(run, words.right or run.record.variant, int(seen["cards"])):
         run.step(name, action)
     return 0 if run.record.ok else 1
 

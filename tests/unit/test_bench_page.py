@@ -66,6 +66,25 @@ def test_what_is_slimmed_stands_against_what_is_untouched() -> None:
     assert "- B: one NVIDIA H200, driver 580.1" in text
 
 
+def test_a_start_stands_against_how_it_was_before_and_parts_of_one_without_bytecode_are_left_out() -> None:
+    def start(name: str, seconds: float, **of: str) -> Figure:
+        return Figure(name, seconds, "s", {"content": "slimmed", **of})
+
+    now, before = {"start": "forked, class known"}, {"start": "spawned, class looked at"}
+    made = {"bytecode": "bytecode made"}
+    told = [
+        start("start: imports", 14.0, **now),
+        start("start: imports", 28.0, **before),
+        start("start: imports", 41.0, **made),
+        start("start to first token", 118.0, **made),
+    ]
+    text = page([PLAN], [on_card(*told)], {})
+    assert [line for line in text.splitlines() if "start: imports" in line] == [
+        "| gpu | start: imports: slimmed, forked, class known | 14 s | 28 s (spawned, class looked at) | 0.5 | B |"
+    ]
+    assert "| gpu | start to first token: slimmed, bytecode made | 118 s | - | - | B |" in text
+
+
 def test_what_was_acted_on_stands_before_and_after(tmp_path: Path) -> None:
     file = tmp_path / "acted.yaml"
     file.write_text("- {what: imports, before: 2 s, after: 1 s, how: a | b}\n")

@@ -135,6 +135,18 @@ def test_speed_is_the_same_or_not_or_cannot_be_told(ours: list[float], verdict: 
     assert ratio(ours, [100.0, 100.2, 99.8, 100.1, 99.9])["verdict"] == verdict
 
 
+def test_what_only_ever_slows_a_run_does_not_count_against_it() -> None:
+    steady = [100.0 + step / 100 for step in range(40)]
+    disturbed = [one * (0.6 if step % 4 == 0 else 1.0) for step, one in enumerate(steady)]
+    assert ratio(disturbed, steady, 0.75)["verdict"] == "within"
+    assert ratio([one * 0.95 for one in disturbed], steady, 0.75)["verdict"] == "outside"
+    figures = [
+        Figure("prefill in the engine", 1.0, "tokens/s", {"batch": "1", "content": content}, tuple(runs))
+        for content, runs in (("slimmed", disturbed), ("untouched", steady))
+    ]
+    assert compare(figures, "slimmed", "untouched")["prefill in the engine, batch 1"]["verdict"] == "within"
+
+
 def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
     def figures(ours: float) -> list[Figure]:
         kind = {"batch": "1"}
