@@ -1,8 +1,8 @@
 """`invoke bench sizes`: what each built image weighs packed, against the same pins untouched, and what a second costs.
 
-Untouched is what the same Dockerfile installs before anything is dropped: the layer of its stage `venv`, and of the
-finished image those that hold no environment. A kernel built for exactly these cards is counted with the slimmed side
-only. NVIDIA's libraries are in a layer of their own, the same on both sides.
+Untouched is what the same Dockerfile installs before anything is dropped: the layers of its stages `venv` and
+`nvidia-whole`, and of the finished image those that hold neither. A kernel built for exactly these cards is counted
+with the slimmed side only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import combinations, takewhile
 from images.bench.frame import bench
 from images.bench.layers import Packed, Sizes, total
 from images.bench.record import Row
-from images.bench.stages import Workbench, workbench
+from images.bench.stages import UNTOUCHED, Workbench, workbench
 from images.checkout import Checkout
 from images.errors import NothingSelected
 from images.variants import Variant
@@ -27,18 +27,24 @@ _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 class Weighed:
     """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
 
-    ``image`` is its variant and the hash of its inputs, as `Row` has it.
+    ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``image`` is its variant and the hash of its inputs, as `Row` has it.
     """
 
     variant: Variant
     own: Mapping[str, Packed]
     venv: Mapping[str, Packed]
+    nvidia: Mapping[str, Packed]
     image: str = ""
 
     @property
     def of_nvidia(self) -> Packed:
         """NVIDIA's libraries: they stand on the operating system, as the untouched environment does in its stage."""
         return list(self.own.values())[len(self.venv) - 1]
+
+    @property
+    def of_nvidia_before(self) -> Packed:
+        """The same with every file of theirs."""
+        return list(self.nvidia.values())[-1]
 
     @property
     def after(self) -> Packed:
@@ -48,7 +54,8 @@ class Weighed:
     @property
     def before(self) -> Packed:
         """The same pins untouched: instead of the image's environment the one that was installed."""
-        return self.after - total(self.environment) + list(self.venv.values())[-1]
+        kept = self.after - self.of_nvidia - total(self.environment)
+        return kept + self.of_nvidia_before + list(self.venv.values())[-1]
 
     @property
     def environment(self) -> Sequence[Packed]:
@@ -69,8 +76,8 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
     for one in images:
         parts = {
             "all": (one.after, one.before),
-            "NVIDIA's libraries": (one.of_nvidia, one.of_nvidia),
-            "the rest": (one.after - one.of_nvidia, one.before - one.of_nvidia),
+            "NVIDIA's libraries": (one.of_nvidia, one.of_nvidia_before),
+            "the rest": (one.after - one.of_nvidia, one.before - one.of_nvidia_before),
         }
         for form in ("zstd", "gzip", "tar"):
             for what, sides in parts.items():
@@ -94,9 +101,12 @@ def weigh(bench: Workbench) -> list[Weighed]:
     found = []
     for variant in bench.built():
         with bench.report.step(f"weigh {variant.id}"):
-            with bench.stage(variant, "venv") as reference:
-                venv = sizes.of(reference)
-            found.append(Weighed(variant, sizes.of(bench.name(variant)), venv, bench.told(variant)))
+            before = []
+            for stage in UNTOUCHED:
+                with bench.stage(variant, stage) as reference:
+                    before.append(sizes.of(reference))
+            nvidia, venv = before
+            found.append(Weighed(variant, sizes.of(bench.name(variant)), venv, nvidia, bench.told(variant)))
     return found
 
 

@@ -30,7 +30,7 @@ from images.states import lock_states
 from images.variants import Variant, make_variants
 
 # What a Dockerfile installs before anything is dropped: NVIDIA's wheels, and everything else of the stack.
-UNTOUCHED = ("nvidia", "venv")
+UNTOUCHED = ("nvidia-whole", "venv")
 VARIABLE = "CARDSTOCK_BENCH_SITE"
 # A glob on variant ids, for measurements that take minutes an image.
 ONLY = "CARDSTOCK_BENCH_ONLY"

@@ -1,58 +1,26 @@
-"""Layers: what all cards of a stack share apart from what differs per card, and away with what nobody runs.
+"""Layers: what all cards of a stack share, apart from what differs per card.
 
 Run in builder stages, standard library only:
 
     python -m images.device_code.layers shared SITE             leave in SITE only what every card has in common
-    python -m images.device_code.layers drop SITE GLOB...       delete files and their rows in RECORD
     python -m images.device_code.layers strip SITE              take out of libraries what no loader maps
     python -m images.device_code.layers difference NEW OLD OUT  copy to OUT what NEW has beyond OLD, or differently
 """
 
 from __future__ import annotations
 
-import csv
 import filecmp
 import mmap
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from pathlib import Path
 
 from images.device_code.layout import DEVICE_SECTIONS
-from images.device_code.record import owners, replace_whole
+from images.device_code.record import owners
 from images.device_code.slim import elf_files, is_nvidia
 from images.device_code.strip import strip_folder
-
-# What no server of Qwen2.5-VL runs, and why. Globs below site-packages, where "*" also crosses folders.
-_TESTS = "tests of the package"  # not numpy's: numpy.testing imports some of them, and scipy that
-_HEADERS = "for compiling against it: there is no compiler for that here"
-_PROFILER = "Triton's profiler, a program of its own: no server starts it"
-UNUSED = {
-    "torch/include/*": _HEADERS,
-    "torch/share/cmake/*": _HEADERS,
-    "torch/test/*": "torch's own C++ tests",
-    "torch/bin/protoc*": "for building torch",
-    "triton/backends/nvidia/bin/cuobjdump": "for looking at kernels; compiling them takes ptxas alone",
-    "triton/backends/nvidia/bin/nvdisasm": "for looking at kernels; compiling them takes ptxas alone",
-    "triton/_C/libproton.so": _PROFILER,
-    "triton/profiler/*": _PROFILER,
-    "triton/backends/nvidia/lib/cupti/*": f"{_PROFILER}; torch's profiler has CUPTI from NVIDIA's own wheel",
-    "triton/instrumentation/*": "compiler passes for Triton's own tests",
-    "ray/jars/*": "Ray's Java workers",
-    "ray/rllib/*": "Ray's reinforcement learning",
-    "ray/dashboard/client/*": "the dashboard's pages: its server needs ray[default], which no lock has",
-    "mistral_common/data/*": "vocabularies of Mistral's models",
-    "pycountry/locales/*": "names of countries in other languages",
-    "*/lib/*.a": "static archives: for linking, not for running",
-    "pyarrow/include/*": _HEADERS,
-    "*.js.map": "for debugging web pages",
-    "cupy/_core/include/*/tests/*": _TESTS,
-    **{f"{package}/tests/*": _TESTS for package in ("llvmlite", "mpmath", "numba", "pandas", "pyarrow", "setuptools")},
-    **{f"{package}/*/tests/*": _TESTS for package in ("networkx", "numba", "ray", "scipy", "sympy")},
-}
 
 
 def has_device_code(path: Path) -> bool:
@@ -77,41 +45,6 @@ def shared(site: Path) -> list[Path]:
     for path in gone:
         path.unlink()
     return sorted(gone)
-
-
-def matching(site: Path, globs: Sequence[str]) -> Iterator[Path]:
-    """Files below ``site`` whose path there matches one of ``globs`` ("*" also crosses folders)."""
-    for root, _, files in os.walk(site):
-        for name in files:
-            path = Path(root, name)
-            if any(fnmatchcase(str(path.relative_to(site)), glob) for glob in globs):
-                yield path
-
-
-def drop(site: Path, globs: Sequence[str]) -> int:
-    """Delete what matches, the folders it leaves empty, and its rows in RECORD; the bytes given back."""
-    found = sorted(matching(site, globs))
-    freed = sum(path.lstat().st_size for path in found)
-    owned = owners(site.resolve())
-    rows: dict[Path, set[str]] = {}
-    for path in found:
-        if owner := owned.get(path.resolve()):
-            rows.setdefault(owner.record, set()).add(owner.row)
-        path.unlink()
-    folders = {parent for path in found for parent in path.parents if site in parent.parents}
-    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-        with suppress(OSError):  # not empty
-            folder.rmdir()
-    for record, gone in rows.items():
-        drop_rows(record, gone)
-    return freed
-
-
-def drop_rows(record: Path, gone: set[str]) -> None:
-    """Take the rows of files that are gone out of a RECORD; the others stay byte for byte."""
-    lines = record.read_bytes().decode("utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if next(csv.reader([line]), [""])[0] not in gone]
-    replace_whole(record, "".join(kept).encode("utf-8"))
 
 
 def difference(new: Path, old: Path, out: Path) -> int:
@@ -143,8 +76,6 @@ def main(words: Sequence[str]) -> int:
         case ["shared", site]:
             gone = shared(Path(site))
             print(f"layers: {len(gone)} files differ per card and are not shared")
-        case ["drop", site, *globs]:
-            print(f"layers: {drop(Path(site), [*UNUSED, *globs]) / 1e6:.1f} MB that nobody runs dropped")
         case ["strip", site]:
             count, freed = strip_folder(Path(site))
             print(f"layers: {freed / 1e6:.1f} MB that no loader maps taken out of {count} libraries")

@@ -83,8 +83,7 @@ def make_serving(
     name = how.served or source.name
     own = [*([] if source.folder else ["--model", source.repository]), "--served-model-name", name]
     own += flags(found) if found else ["--max-model-len", str(cpu_length(model))]
-    env = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"} if variant.engine == "vllm" else {}
-    env |= environment(found) if found else cpu_environment(model)
+    env = environment(found) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
     wanted = (API_KEYS[variant.engine], REPOSITORY, *(HUB_SETTINGS if source.repository else ()))

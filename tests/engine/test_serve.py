@@ -81,7 +81,6 @@ def test_the_container_is_as_locked_as_it_says(cpu_server: CpuServer) -> None:
     assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(cpu_server.words.port)}]}
     mounts = {one["Destination"]: (one.get("Name") or one["Source"], one["RW"]) for one in attributes["Mounts"]}
     assert mounts == {"/models": (cpu_server.words.model, False), "/cache": (cpu_server.words.cache, True)}
-    assert "VLLM_WORKER_MULTIPROC_METHOD=spawn" in attributes["Config"]["Env"]
 
 
 LOOK = """

@@ -132,18 +132,19 @@ def variants() -> dict[str, Variant]:
 def image(variant: Variant, *own: tuple[str, int]) -> Weighed:
     sizes = {name: Packed(10 * size, 2 * size, size) for name, size in own}
     venv = Packed(10 * 5_000_000_000, 2 * 5_000_000_000, 5_000_000_000)
-    return Weighed(variant, sizes, {"os": sizes["os"], "venv": venv})
+    whole = Packed(10 * 140, 2 * 140, 140)
+    return Weighed(variant, sizes, {"os": sizes["os"], "venv": venv}, {"os": sizes["os"], "whole": whole})
 
 
 def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str, Variant]) -> None:
     own = [("os", 1), ("nvidia", 100), ("gcc", 7), ("shared", 30), ("slim", 20), ("rootfs", 2)]
     vllm = image(variants["cu124-vllm0.8.5.post1-xformers-sm75"], *own)
     assert (vllm.after.zstd, vllm.of_nvidia.zstd) == (160, 100)
-    assert vllm.before.zstd == 1 + 100 + 7 + 5_000_000_000 + 2
+    assert vllm.before.zstd == 1 + 140 + 7 + 5_000_000_000 + 2
     sdpa = image(variants["cu124-transformers4.51.3-sdpa-sm75"], *own[:2], *own[3:])
-    assert sdpa.before.zstd == 1 + 100 + 5_000_000_000 + 2
+    assert sdpa.before.zstd == 1 + 140 + 5_000_000_000 + 2
     cpu = image(variants["cpu-vllm0.32.0-sdpa"], *own[:2], ("slim", 50), ("rootfs", 2))
-    assert cpu.before.zstd == 1 + 100 + 5_000_000_000 + 2
+    assert cpu.before.zstd == 1 + 140 + 5_000_000_000 + 2
 
 
 def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: dict[str, Variant]) -> None:

@@ -271,3 +271,29 @@ def test_healthy_is_a_200_and_nothing_else(answers: tuple[int, list[int]]) -> No
 def test_no_server_is_not_healthy(capsys: pytest.CaptureFixture[str]) -> None:
     assert not healthcheck.healthy(1)
     assert "port 1" in capsys.readouterr().err
+
+
+def test_what_the_image_knows_of_the_model_class_is_brought_into_the_cache(tmp_path: Path) -> None:
+    own, cache = tmp_path / "own", tmp_path / "cache"
+    (own / "modelinfos").mkdir(parents=True)
+    (own / "modelinfos/qwen.json").write_text('{"hash": "new"}')
+    environment = {"VLLM_CACHE_ROOT": str(cache)}
+    for before in (None, '{"hash": "of an older image"}'):
+        if before:
+            (cache / "modelinfos/qwen.json").write_text(before)
+        entrypoint.bring(environment, own)
+        assert [path.name for path in (cache / "modelinfos").iterdir()] == ["qwen.json"]
+        assert (cache / "modelinfos/qwen.json").read_text() == '{"hash": "new"}'
+
+
+def test_a_cache_that_cannot_be_written_keeps_no_server_from_starting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    (own / "modelinfos").mkdir(parents=True)
+    (own / "modelinfos/qwen.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    entrypoint.bring({"VLLM_CACHE_ROOT": str(tmp_path / "file")}, own)
+    assert "going on" in capsys.readouterr().err
+    entrypoint.bring({"VLLM_CACHE_ROOT": str(tmp_path / "file")}, tmp_path / "an image that knows nothing")
+    assert capsys.readouterr().err == ""

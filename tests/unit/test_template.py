@@ -32,10 +32,10 @@ def stages(variant: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def packages(instruction: str) -> list[str]:
-    """What an apt-install line installs."""
+    """What a line of apt-install, or of compiler-install, installs."""
     return (
         list(json.loads(instruction[instruction.index('["') :])[1:])
-        if '"/run/build/apt-install"' in instruction
+        if '"/run/build/apt-install"' in instruction or '"/run/build/compiler-install"' in instruction
         else []
     )
 
@@ -75,6 +75,16 @@ def test_history_is_right_because_the_runtime_line_comes_last_among_siblings(var
     assert list(found)[-1] == "runtime"
 
 
+@pytest.mark.parametrize("variant", VARIANTS + KERNELS)
+def test_nvidias_wheels_are_cut_for_every_image_alike_and_whole_for_measuring(variant: str) -> None:
+    found = stages(variant)
+    (whole,) = [line for line in found["nvidia-whole"][1] if "RUN" in line]
+    assert whole.endswith('["/run/build/venv-install"]')
+    (cut,) = [line for line in found["nvidia"][1] if "RUN" in line]
+    assert cut.endswith(f'["/run/build/nvidia-install", "{"no-card" if variant.startswith("cpu-") else "nvidia"}"]')
+    assert "nvidia-whole" not in [parent for parent, _ in found.values()]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_compiler_reaches_only_the_images_that_declare_one(variant: str) -> None:
     _, lines = stages(variant)["runtime"]
@@ -83,6 +93,7 @@ def test_a_compiler_reaches_only_the_images_that_declare_one(variant: str) -> No
     assert installed == (["gcc", "libc6-dev", "libpython3.11-dev"] if jit else [])
     (environment,) = [line for line in lines if line.startswith("ENV ")]
     assert f'CARDSTOCK_JIT="{"triton" if jit else "none"}"' in environment
+    assert any("/run/build/class-facts" in line for line in lines) == ("-vllm" in variant)
     (seal,) = [line for line in lines if "/run/build/seal" in line]
     assert seal.endswith(f'"{"yes" if jit else "no"}"]')
 
