@@ -212,10 +212,10 @@ def test_the_secrets_of_a_site_reach_no_layer(yard: Yard, tmp_path: Path) -> Non
 
 def test_the_command_line_says_up_to_date_and_prints_the_image(yard: Yard) -> None:
     yard.build()
-    script = "from images import commands, checkout; from pathlib import Path\n"
-    script += "commands.CHECKOUT = checkout.Checkout(Path('.'))\n"
+    script = "from images import checkout; from images.tasks import make, typed; from pathlib import Path\n"
+    script += "typed.CHECKOUT = checkout.Checkout(Path('.'))\n"
     script += (
-        f"commands.run(lambda: commands.build(commands.Words(only=[{SM75!r}]), dry_run=False, smoke=False, gpus=None))"
+        f"typed.run(lambda: make.build_images(typed.Words(only=[{SM75!r}]), dry_run=False, smoke=False, gpus=None))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], cwd=yard.root, env=env, capture_output=True, text=True)

@@ -324,8 +324,9 @@ def test_the_command_line_exports_what_pip_installs(
     yard.build(only=slice(1))
 
     def inv(*words: str) -> process.Finished:
-        script = "import sys; from pathlib import Path; from images import checkout, commands, program\n"
-        script += f"commands.CHECKOUT = checkout.Checkout(Path({str(yard.root)!r}))\n"
+        script = "import sys; from pathlib import Path\nfrom images import checkout, program\n"
+        script += "from images.tasks import typed\n"
+        script += f"typed.CHECKOUT = checkout.Checkout(Path({str(yard.root)!r}))\n"
         script += "sys.argv = ['inv', *sys.argv[1:]]; sys.exit(program.main())"
         argv = [sys.executable, "-c", script, "kernels", "--only", yard.kernel.id, *words]
         return process.run(argv, cwd=ROOT, check=False, env={"PYTHONPATH": str(ROOT)})

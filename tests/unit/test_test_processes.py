@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 import tests.conftest as conftest
-from images import commands, process
+from images import process
+from images.tasks import prove
 
 ENGINE = Path(conftest.__file__).parent / "engine"
 UNIT = ENGINE.parent / "unit"
@@ -29,7 +30,7 @@ def test_as_many_as_there_are_processors_and_four_at_most(
         return 0
 
     monkeypatch.setattr(process, "stream", stream)
-    commands.test(engine=False, unit=True)
+    prove.run_tests(engine=False, unit=True)
     (argv,) = ran
     assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
     assert argv[3] == "tests/unit"
