@@ -13,6 +13,7 @@ from invoke.program import Program
 from images import __version__
 from images.errors import UsageError
 from images.nearest import nearest
+from images.report import reader_has_gone
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
@@ -51,7 +52,10 @@ class Inv(Program):
 
 def main() -> None:
     """Run the tasks of the folder this is started in."""
-    Inv(version=__version__, name="Cardstock", binary="inv").run(["inv", *spelled_out(sys.argv[1:])])
+    try:
+        Inv(version=__version__, name="Cardstock", binary="inv").run(["inv", *spelled_out(sys.argv[1:])])
+    except BrokenPipeError:  # invoke's own lists
+        reader_has_gone()
 
 
 if __name__ == "__main__":

@@ -128,6 +128,11 @@ class Report:
             self._err.file.flush()
 
 
+def reader_has_gone() -> None:
+    """After a BrokenPipeError: the reader (head, less) has what it wanted, and what is still held back goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None = None) -> int:
     """Tell an error on stderr and give the exit code of its kind. The traceback only with ``debug``.
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from images import process
 from images.program import Inv, spelled_out
+
+ROOT = Path(__file__).parents[2]
 
 
 def typed(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -43,3 +49,12 @@ def test_a_flag_without_its_value_is_usage_too(capsys: pytest.CaptureFixture[str
 )
 def test_a_word_after_bench_is_its_name(words: list[str], meant: list[str]) -> None:
     assert spelled_out(words) == meant
+
+
+def test_a_reader_that_goes_early_gets_no_traceback() -> None:
+    whole = process.run([sys.executable, "-m", "images.program", "--list"], cwd=ROOT)
+    assert len(whole.out.splitlines()) > 20
+    script = "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"
+    script += "sys.argv = ['inv', '--list']; from images.program import main; main()"
+    done = process.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert (done.code, done.err) == (0, "")
