@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from images import process
 from images.errors import CheckFailed
-from images.report import Report
+from images.report import Report, human_seconds
 
 LOGS = "build/logs"
 
-# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 DONE 3.2s", "#12 CACHED", and what kernel-build says.
-_STAGE = re.compile(r"#\d+ \[(?P<stage>[^\]]+)\] (?P<what>.+)")
-_KERNEL = re.compile(r"#\d+ [\d.]+ kernel-build: (?P<said>.+)")
+# BuildKit's plain progress: "#12 [venv 3/5] RUN …", "#12 0.6 what it says", "#12 DONE 3.2s", "#12 CACHED".
+_LINE = re.compile(r"#(?P<number>\d+) (?:\[(?P<stage>[^\]]+)\] (?P<what>.+)|DONE (?P<seconds>[\d.]+)s|(?P<said>.+))")
+_SAYS = re.compile(r"[\d.]+ (?:kernel-build: (?P<kernel>.+))?")
+_SCRIPT = re.compile(r"RUN .*\[\"/run/build/(?P<name>[\w-]+)\"(?P<words>.*)\]$")
+_SHORT = 1.0  # seconds; what took less is not told
 
 
 def run_bake(
@@ -31,13 +33,12 @@ def run_bake(
     argv = ["docker", "buildx", "bake", "--progress=plain"]
     argv += [word for file in files for word in ("-f", str(file))]
     log.parent.mkdir(parents=True, exist_ok=True)
-    shown: set[str] = set()
+    steps = Steps()
     with log.open("w", encoding="utf-8", buffering=1) as out:
 
         def on_line(line: str) -> None:
             out.write(line + "\n")
-            if (text := interesting(line)) and text not in shown:
-                shown.add(text)
+            for text in steps.told(line):
                 report.line(text)
 
         try:
@@ -51,14 +52,44 @@ def run_bake(
             ) from error
 
 
-def interesting(line: str) -> str | None:
-    """The line of BuildKit's progress as people should see it, None for most."""
-    if match := _KERNEL.match(line):
-        return f"kernel: {match['said']}"
-    match = _STAGE.match(line)
-    if match is None or match["stage"].startswith("internal"):
-        return None
-    return f"[{match['stage']}] {match['what'][:100]}"
+class Steps:
+    """What of BuildKit's progress people should see: the steps that really run, and how long each took.
+
+    A step is told when it says its first word, or when it ends: one that comes from the cache does neither.
+    """
+
+    def __init__(self) -> None:
+        self._titles: dict[str, str] = {}
+        self._begun: set[str] = set()
+
+    def told(self, line: str) -> Iterator[str]:
+        """What one line adds, if anything."""
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return
+        number = match["number"]
+        if match["stage"]:
+            if not match["stage"].startswith("internal") and "context " not in match["stage"]:
+                self._titles.setdefault(number, title(match["stage"], match["what"]))
+        elif match["seconds"]:
+            took = float(match["seconds"])
+            if number in self._titles and (number in self._begun or took >= _SHORT):
+                yield f"done  {self._titles[number]}: {human_seconds(took)}"
+        elif says := _SAYS.match(match["said"]):
+            if number in self._titles and number not in self._begun:
+                self._begun.add(number)
+                yield f"start {self._titles[number]}"
+            if says["kernel"]:
+                yield f"kernel: {says['kernel']}"
+
+
+def title(stage: str, what: str) -> str:
+    """A step in few words: "cpu-vllm0-32-0-sdpa venv: venv-install" for BuildKit's "[… venv 1/1] RUN --mount=…"."""
+    where = re.sub(r" +\d+/\d+$", "", stage)
+    if match := _SCRIPT.match(what):
+        words = " ".join(re.findall(r'"([^"]+)"', match["words"]))
+        what = f"{match['name']} {words}".strip()
+    return f"{where}: {what[:80]}"
 
 
 def last_error(tail: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from images.bake_run import interesting, last_error
+from images.bake_run import Steps, last_error
 from images.build import check_disk, drop_replaced
 from images.checkout import Checkout
 from images.engine import Engine
@@ -110,19 +110,38 @@ def test_a_tag_is_resolved_to_a_digest_by_the_users_own_engine_only() -> None:
     assert resolve(pinned, cast(Engine, embedded), site, report) == "debian@sha256:" + "c" * 64
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("#12 [venv 3/5] RUN --mount=x [install]", "[venv 3/5] RUN --mount=x [install]"),
-        ("#1 [internal] load build definition", None),
-        ("#17 117.0 kernel-build: xformers  [13/33] after 115 s", "kernel: xformers  [13/33] after 115 s"),
-        ("#17 117.0 env TORCH_CUDA_ARCH_LIST=7.5", None),
-        ("#12 DONE 3.2s", None),
-        ("", None),
-    ],
-)
-def test_progress_is_the_part_people_need(line: str, told: str | None) -> None:
-    assert interesting(line) == told
+PROGRESS = """\
+#1 [internal] load build definition from Dockerfile
+#1 DONE 0.0s
+#2 [context base] load metadata for cardstock/base
+#2 DONE 3.0s
+#5 [os 1/4] COPY build/mountpoints/ /etc/
+#5 CACHED
+#12 [cu124-a venv 1/1] RUN --mount=type=bind,source=build/x,target=/run/build/x     ["/run/build/venv-install"]
+#12 ...
+#13 [cu124-a runtime 2/5] COPY --from=slim /out/ /opt/venv/
+#13 DONE 0.4s
+#12 [cu124-b venv 1/1] RUN --mount=type=bind,source=build/x,target=/run/build/x     ["/run/build/venv-install"]
+#12 0.6 Resolved 13 packages
+#12 9.9 Installed
+#12 DONE 75.9s
+#17 [kernels 3/3] RUN --mount=type=secret,id=ca ["/run/build/device-code", "share", "/opt/venv"]
+#17 117.0 kernel-build: xformers [13/33] after 115 s
+#18 [cu124-a] exporting to image
+#18 exporting layers
+#18 DONE 6.0s
+"""
+
+
+def test_progress_is_the_part_people_need() -> None:
+    steps = Steps()
+    assert [text for line in ["", *PROGRESS.splitlines()] for text in steps.told(line)] == [
+        "start cu124-a venv: venv-install",
+        "done  cu124-a venv: venv-install: 1 min 16 s",
+        "start kernels: device-code share /opt/venv",
+        "kernel: xformers [13/33] after 115 s",
+        "done  cu124-a: exporting to image: 6.0 s",
+    ]
 
 
 def test_a_broken_build_says_why() -> None:
