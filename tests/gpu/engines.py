@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import statistics
@@ -37,12 +38,9 @@ QUANTILE = {"prefill in the engine": 0.75}
 # rounded over 36 layers, of 11 bits in float16 and of 8 in bfloat16.
 LOGPROB_TOLERANCE = {"float16": 0.25, "bfloat16": 1.0}
 SAME_SPEED = 0.02
-# How an image's server makes its engine's process, and what it was before that was looked at.
-NOW, BEFORE = "forked, class known", "spawned, class looked at"
-STARTS: dict[str, dict[str, str]] = {
-    NOW: {"VLLM_WORKER_MULTIPROC_METHOD": "fork"},
-    BEFORE: {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"},
-}
+# How an image of vLLM 0.25 starts its engine, and how images did before that was looked at.
+FORKED, BEFORE, OTHERWISE = "forked, class known", "spawned, class looked at", "as the image does"
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 # Answers are to be computed anew each time, and two servers share the card.
 VLLM_WORDS = ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--gpu-memory-utilization", "0.4"]
 
@@ -207,21 +205,23 @@ def vllm(run: Run, contents: Sequence[str], model: Path, dtype: str, backend: st
     return facts
 
 
-def start_again(run: Run, content: str, model: Path, how: str, caches: str) -> dict[str, Any]:
-    """The time from a process's start to its first token, as the image starts or as it did before.
+def start_again(run: Run, content: str, model: Path, caches: str, *, before: bool = False) -> dict[str, Any]:
+    """The time from a process's start to its first token, as the image starts, or as images did before.
 
-    ``how`` is a key of STARTS. ``caches`` "cold": as a new container finds them, with what the image brings; "warm":
-    as the start before left them.
+    ``caches`` "cold": as a new container finds them, with what the image brings; "warm": as the start before left them.
     """
+    own = {METHOD: "spawn"} if before else {}
+    method = run.env(content, **own).get(METHOD, os.environ.get(METHOD))
+    how = BEFORE if before else FORKED if method == "fork" else OTHERWISE
     of = {"engine": "vllm", "attention": "default", "dtype": "float16", "model": "3b", "content": content}
     of |= {"caches": caches, "start": how}
     folder = run.scratch / "cache" / content
     if caches == "cold":
         keep = folder / "vllm" / "modelinfos"
         for path in [*folder.glob("*"), *folder.glob("vllm/*")]:
-            if path not in (keep, keep.parent) or how == BEFORE:
+            if before or path not in (keep, keep.parent):
                 shutil.rmtree(path, ignore_errors=True)
-    with start(run, content, "vllm", model, ["--dtype", "float16"], 8100, **STARTS[how]) as server:
+    with start(run, content, "vllm", model, ["--dtype", "float16"], 8100, **own) as server:
         begun = time.monotonic()
         request = chat_request("model", messages("picture-red"), max_tokens=2)
         first = stream(server.port, {**request, "logprobs": False, "top_logprobs": None}, begun).first
@@ -276,11 +276,11 @@ def prefill_pair(run: Run, contents: Sequence[str], model: Path, dtype: str) -> 
 
 
 def two_cards(run: Run, content: str, model: Path, cards: int) -> dict[str, Any]:
-    """Tensor parallel over two cards, the workers forked as the image does: the taught answers. Raises NotRun."""
+    """Tensor parallel over two cards, the workers made as the image does: the taught answers. Raises NotRun."""
     if cards < 2:
         raise NotRun("this machine has one card")
     words = ["--dtype", "float16", "--tensor-parallel-size", "2"]
-    with start(run, content, "vllm", model, words, 8100, **STARTS[NOW]) as server:
+    with start(run, content, "vllm", model, words, 8100) as server:
         return shaped(run, server, "float16") | {"stages": server.stages(), "log": server.told()}
 
 

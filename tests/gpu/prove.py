@@ -188,11 +188,14 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     ]
     alone = [("vllm: 3b", partial(serve, contents, dtype="float16", backend="", pair=False))]
     steps += pair if len(contents) > 1 else alone
+    if run.record.place == "packages":  # inside an image its entry point brings what it knows
+        steps += [
+            ("vllm: cold start, as before", partial(again, caches="cold", before=True)),
+            ("vllm: warm start, as before", partial(again, caches="warm", before=True)),
+        ]
     steps += [
-        ("vllm: cold start, as before", partial(again, how=engines.BEFORE, caches="cold")),
-        ("vllm: warm start, as before", partial(again, how=engines.BEFORE, caches="warm")),
-        ("vllm: cold start", partial(again, how=engines.NOW, caches="cold")),
-        ("vllm: warm start", partial(again, how=engines.NOW, caches="warm")),
+        ("vllm: cold start", partial(again, caches="cold")),
+        ("vllm: warm start", partial(again, caches="warm")),
         ("vllm: 3b bfloat16", partial(serve, [first], dtype="bfloat16", backend="", pair=False)),
         ("vllm: two cards", partial(engines.two_cards, run, first, shape, cards)),
         ("vllm: 3b triton", partial(serve, [first], dtype="float16", backend="TRITON_ATTN", pair=False)),
