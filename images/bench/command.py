@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from images.audited.page import README
 from images.bench import frame
 from images.bench.circumstances import look
 from images.bench.page import pages as filled
@@ -46,7 +47,8 @@ def register_all(checkout: Checkout) -> dict[str, str]:
 def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, everything: bool = False) -> None:
     """Run the named benches, or those that take seconds, or all; print the table; with ``record`` keep the run.
 
-    Without a name the table also has the kept rows of what did not run now.
+    Without a name the table also has the kept rows of what did not run now. What is kept is in BENCH.md, and in the
+    README's rows, at once.
     """
     takes = register_all(checkout)
     report = Report()
@@ -58,7 +60,9 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
     if record:
         for one in worth_keeping(found, checkout.root / FOLDER):
             report.line(f"kept: {write(checkout.root / FOLDER, one).relative_to(checkout.root)}")
-        report.next_command("./inv render", "writes BENCH.md and the README's rows anew")
+        for path in checkout.write_pages(pages(checkout, checkout.texts([README]))):
+            report.line(f"written: {path}")
+        report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
 
 
 def worth_keeping(found: Sequence[Record], folder: Path) -> list[Record]:

@@ -27,7 +27,8 @@ _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 class Weighed:
     """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
 
-    ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``image`` is its variant and the hash of its inputs, as `Row` has it.
+    ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``image`` is its variant and the hash of its inputs,
+    as `Row` has it.
     """
 
     variant: Variant

@@ -12,7 +12,7 @@ from images.bench.circumstances import busy_share, read_machine
 from images.bench.command import pages
 from images.bench.page import MARKS, headlines, page
 from images.bench.page import pages as filled
-from images.bench.record import FOLDER, Circumstances, Machine, Record, Row, read_acted, read_records, write
+from images.bench.record import ACTED, FOLDER, Circumstances, Machine, Record, Row, read_acted, read_records, write
 from images.checkout import Checkout
 from images.errors import UsageError
 from images.gpu_records import Figure, GpuRecord, Step
@@ -146,12 +146,18 @@ def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
     monkeypatch.setattr(frame, "BENCHES", {"plan": lambda: PLAN.rows, "sizes": lambda: SIZES.rows})
     monkeypatch.setattr(frame, "HEAVY", {"sizes": "built images"})
     checkout = Checkout(tmp_path)
+    (tmp_path / "README.md").write_text("\n".join(["x", *MARKS, ""]))
+    (tmp_path / ACTED).parent.mkdir(parents=True)
+    (tmp_path / ACTED).write_text("[]\n")
     command.bench(checkout, [])
+    assert not (tmp_path / "BENCH.md").exists()
     assert "10,000 points" in (out := capsys.readouterr().out)
     assert "a | b" not in out
     command.bench(checkout, ["sizes"], record=True)
     assert "a | b" in capsys.readouterr().out
     assert [record.bench for record in read_records(tmp_path / FOLDER)] == ["sizes"]
+    assert "a \\| b" in (tmp_path / "BENCH.md").read_text()
+    assert "| what" in (tmp_path / "README.md").read_text()
     command.bench(checkout, [])
     assert "2349 MB (the whole)  0.0413  2 cores, 2026-11-21" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no bench is named 'size'"):
