@@ -117,7 +117,7 @@ def show_cards(names: Sequence[str], driver: str, json: bool, **where: Any) -> N
     from images.gpu_records import read_all
 
     matrix, report = typed.CHECKOUT.matrix(), Report()
-    locked = {name: state == "locked" for name, state in lock_states(matrix, typed.CHECKOUT.locks).items()}
+    locked = typed.locked(matrix)
     known = Known(locked, read_all())
     if where.get("source") or where.get("offline"):
         from images import pull_command
@@ -133,7 +133,7 @@ def show_fit(model: str, cards: Sequence[str], json: bool, **rest: Any) -> None:
 
     words = FitWords(model, cards, **rest)
     matrix = typed.CHECKOUT.matrix()
-    locked = {name: state == "locked" for name, state in lock_states(matrix, typed.CHECKOUT.locks).items()}
+    locked = typed.locked(matrix)
     fit_command(matrix, make_variants(matrix), words, locked, json, Report())
 
 
@@ -142,7 +142,7 @@ def look_at_machine(registries: Sequence[str], json: bool) -> None:
     from images.doctor.command import doctor as look
 
     matrix = typed.CHECKOUT.matrix()
-    locked = {name: state == "locked" for name, state in lock_states(matrix, typed.CHECKOUT.locks).items()}
+    locked = typed.locked(matrix)
     look(typed.CHECKOUT.root, matrix, make_variants(matrix), locked, registries, json, Report())
 
 

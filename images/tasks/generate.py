@@ -43,10 +43,8 @@ def write_generated(check: bool) -> None:
     from images.cards.page import pages as images_pages  # its list of cards takes half a second
 
     matrix = typed.CHECKOUT.matrix()
-    states = lock_states(matrix, typed.CHECKOUT.locks)
-    locked = {name: state == "locked" for name, state in states.items()}
     variants = make_variants(matrix)
-    files = render_files(matrix, variants, typed.CHECKOUT.templates(), locked)
+    files = render_files(matrix, variants, typed.CHECKOUT.templates(), typed.locked(matrix))
     pages = bench_pages(typed.CHECKOUT, audited_pages(typed.CHECKOUT.root, matrix))
     pages = images_pages(typed.CHECKOUT.root, matrix, variants, pages)
     report = Report()

@@ -9,7 +9,6 @@ from typing import Any
 from invoke.tasks import task
 
 from images.report import Report
-from images.states import lock_states
 from images.tasks import typed
 from images.variants import make_variants
 
@@ -164,7 +163,7 @@ def serve_model(told: Mapping[str, Any], *, stop: str, logs: str, lines: int) ->
         command.logs(logs, lines, Report())
     else:
         matrix = typed.CHECKOUT.matrix()
-        locked = {name: state == "locked" for name, state in lock_states(matrix, typed.CHECKOUT.locks).items()}
+        locked = typed.locked(matrix)
         ca = ca_bundle(read_site(typed.CHECKOUT.root, os.environ).ca)
         shop = pick.Shop(matrix, make_variants(matrix), locked, ca)
         command.serve(shop, pick.ServeWords(**told), Report())
@@ -176,7 +175,7 @@ def serve_on_hosts(hosts: str, **rest: Any) -> None:
     from images.cluster.command import cluster as gather
 
     matrix = typed.CHECKOUT.matrix()
-    locked = {name: state == "locked" for name, state in lock_states(matrix, typed.CHECKOUT.locks).items()}
+    locked = typed.locked(matrix)
     gather(matrix, make_variants(matrix), ClusterWords(hosts, **rest), locked, Report())
 
 

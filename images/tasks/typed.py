@@ -12,7 +12,9 @@ from typing import Any
 from images import plan as planning
 from images.checkout import Checkout
 from images.errors import EngineUnreachable
+from images.matrix import Matrix
 from images.report import Report, print_error, reader_has_gone
+from images.states import lock_states
 from images.variants import make_variants
 
 CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
@@ -79,3 +81,8 @@ def running_engine() -> Any:
         return connect(start=False)
     except EngineUnreachable:
         return None
+
+
+def locked(matrix: Matrix) -> dict[str, bool]:
+    """Which locks are there, whole and as the matrix has their pins: lock -> yes or no."""
+    return {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}
