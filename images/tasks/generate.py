@@ -8,8 +8,6 @@ from pathlib import Path
 from invoke.tasks import task
 
 from images import process
-from images.audited.page import pages as audited_pages
-from images.bench.command import pages as bench_pages
 from images.errors import CheckFailed, RegistryFailure, UsageError
 from images.nearest import nearest
 from images.render import GENERATED, differences
@@ -40,7 +38,9 @@ def lint(c, debug=False):
 
 def write_generated(check: bool) -> None:
     """`invoke render`."""
-    from images.cards.page import pages as images_pages  # its list of cards takes half a second
+    from images.audited.page import pages as audited_pages  # these three are slow to import, and all others do without
+    from images.bench.command import pages as bench_pages
+    from images.cards.page import pages as images_pages
 
     matrix = typed.CHECKOUT.matrix()
     variants = make_variants(matrix)

@@ -13,8 +13,6 @@ from invoke.tasks import task
 
 from images import plan as planning
 from images import process
-from images.audited.page import record as record_wheel
-from images.bench.command import bench as run_bench
 from images.checkout import write_atomically
 from images.errors import CheckFailed, NothingSelected, UsageError
 from images.report import Report
@@ -132,6 +130,7 @@ def prove_images(words: typed.Words, image: str | None, model: str | None, gpus:
 def audit_device_code(target: str, archs: Sequence[str], json: bool, record: bool = False) -> None:
     """`invoke audit`."""
     from images.audit_target import audit_command
+    from images.audited.page import record as record_wheel
 
     if record:
         report = Report()
@@ -188,6 +187,8 @@ def run_tests(*, engine: bool, unit: bool) -> None:
 
 def measure(names: Sequence[str], record: bool, everything: bool) -> None:
     """`invoke bench`."""
+    from images.bench.command import bench as run_bench
+
     run_bench(typed.CHECKOUT, names, record=record, everything=everything)
 
 

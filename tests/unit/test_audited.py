@@ -220,8 +220,8 @@ def test_render_check_fails_on_a_stale_table(
 ) -> None:
     monkeypatch.setattr(generate, "render_files", lambda *_: {})  # this test is about the page alone
     monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda _: {})
-    monkeypatch.setattr(generate, "audited_pages", lambda root, matrix: {"README.md": "another text"})
-    monkeypatch.setattr(generate, "bench_pages", lambda checkout, pages: pages)
+    monkeypatch.setattr("images.audited.page.pages", lambda root, matrix: {"README.md": "another text"})
+    monkeypatch.setattr("images.bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.cards.page.pages", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: generate.write_generated(True))
