@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from images.gpu_records import Figure, GpuRecord, read
 from images.nvml import LocalCard, Machine
 from tests.gpu.answers import CASES, answer, messages, noise_message, picture_bytes
 from tests.gpu.engines import compare, judge_speed, ratio, start_figures
+from tests.gpu.prefill import prefill
 from tests.gpu.runs import Failed, NotRun, Run, read_env
 from tests.gpu.served import Started, Streamed
 
@@ -133,6 +136,22 @@ def test_tokens_between_two_moments_are_counted() -> None:
 )
 def test_speed_is_the_same_or_not_or_cannot_be_told(ours: list[float], verdict: str) -> None:
     assert ratio(ours, [100.0, 100.2, 99.8, 100.1, 99.9])["verdict"] == verdict
+
+
+def test_prefill_counts_from_the_first_that_is_taken_to_the_last_first_token() -> None:
+    asked: list[Any] = []
+
+    class Engine:
+        def chat(self, conversations: list[Any], params: object, *, use_tqdm: bool) -> list[SimpleNamespace]:
+            asked.extend(conversations)
+            spans = [(10.0, 10.5), (10.25, 11.0)]
+            metrics = [SimpleNamespace(scheduled_ts=taken, first_token_ts=first) for taken, first in spans]
+            return [SimpleNamespace(metrics=one, prompt_token_ids=[0] * 100) for one in metrics]
+
+    assert prefill(Engine(), None, 2, 7) == (1.0, 200)
+    first, second = asked
+    assert first != second
+    assert first == noise_message(7)
 
 
 def test_what_only_ever_slows_a_run_does_not_count_against_it() -> None:
