@@ -12,6 +12,7 @@ from images import bake, process, supplies
 from images.bake_run import LOGS, run_bake
 from images.bases import local_reference
 from images.checkout import INPUTS, Checkout, write_atomically
+from images.embedded.home import Say
 from images.engine import Engine
 from images.errors import CardstockError, CheckFailed, EngineUnreachable
 from images.jobs import Job, describe, disk_needed, done_state
@@ -71,7 +72,7 @@ def build(
         else:
             to_do.append(job)
     if missing := [job for job in to_do if engine.inspect(job.staging) is None]:
-        check_disk(engine, missing)
+        check_disk(engine, missing, report.line)
         for job in missing:
             report.line(f"to build: {describe(job)}")
         needs = needs_of(
@@ -98,14 +99,16 @@ def _state(engine: Engine, job: Job) -> str:
     return done_state(job, facts.labels if facts else None)
 
 
-def check_disk(engine: Engine, jobs: Sequence[Job]) -> None:
-    """Raise CardstockError when the engine's disk has less free than these jobs need."""
-    free, need = engine.free_bytes(), disk_needed(jobs)
+def check_disk(engine: Engine, jobs: Sequence[Job], say: Say = lambda _: None) -> None:
+    """Make room for these jobs on the engine's disk. Raises CardstockError when there is too little all the same."""
+    need = disk_needed(jobs)
+    free = engine.make_room(need, say)
     if free is not None and free < need:
         raise CardstockError(
             f"the disk is too small for this build: {human_bytes(need)} needed, {human_bytes(free)} free",
             cause=f"{len(jobs)} image(s) with their build cache",
-            do="free some space (./inv engine --prune), build fewer at once, or set CARDSTOCK_HOME to a larger disk",
+            do="free some space (./inv engine --prune --everything drops images too), build fewer at once, "
+            "or set CARDSTOCK_HOME to a larger disk",
             where=engine.endpoint,
         )
 

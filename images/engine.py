@@ -133,6 +133,14 @@ class Engine:
         if self.embedded:
             embedded.keep_under_limit(self._layout, say=say)
 
+    def make_room(self, need: int, say: Say = lambda _: None) -> int | None:
+        """`free_bytes`, once the embedded engine's build cache has gone as far as a build's ``need`` asks."""
+        free = self.free_bytes()
+        if self.embedded and free is not None and free < need:
+            embedded.make_room(need - free, self._layout, say=say)
+            free = self.free_bytes()
+        return free
+
     # The docker CLI and buildx
 
     @cached_property

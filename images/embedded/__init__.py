@@ -20,7 +20,7 @@ from images import debian, process
 from images.embedded import bridge, home, mounts
 from images.embedded.home import Layout, Say, cli_env, default_layout
 from images.embedded.ping import engine_version
-from images.embedded.space import LIMIT_BYTES, Pruned, data_bytes, keep_under_limit, prune
+from images.embedded.space import LIMIT_BYTES, Pruned, data_bytes, keep_under_limit, make_room, prune
 from images.errors import CardstockError, EngineUnreachable
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "default_layout",
     "engine_version",
     "keep_under_limit",
+    "make_room",
     "prune",
     "start",
     "status",

@@ -69,6 +69,16 @@ def every_step() -> tuple[tuple[str, ...], ...]:
     )
 
 
+def make_room(short: int, layout: Layout | None = None, *, say: Say = lambda _: None) -> None:
+    """Let build cache go, oldest first, until the engine holds ``short`` bytes less, or no more can; images stay.
+
+    Raises as `prune` does.
+    """
+    layout = layout or default_layout()
+    pruned = prune(layout, limit=max(data_bytes(layout) - short, 0))
+    say(f"the disk is short of room: {(pruned.before - pruned.after) / GB:.1f} GB of the engine's build cache dropped")
+
+
 def prune(
     layout: Layout | None = None, *, everything: bool = False, limit: int = LIMIT_BYTES, say: Say = lambda _: None
 ) -> Pruned:

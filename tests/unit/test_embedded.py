@@ -358,6 +358,15 @@ def test_tagged_images_stay_even_over_the_limit_and_that_is_said(
     assert "tagged images hold the rest" in said[-1]
 
 
+def test_room_is_made_only_as_far_as_is_asked(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
+    fake = FakeDocker(monkeypatch, 40, 40, 40, 36, 31, 20)
+    said: list[str] = []
+    embedded.make_room(8 * GB, layout, say=said.append)
+    assert fake.steps == [*GENTLE, "buildx prune --all"]
+    assert said == ["the disk is short of room: 9.0 GB of the engine's build cache dropped"]
+    assert "image prune --all" not in fake.steps
+
+
 def test_everything_takes_tagged_images_too(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
     fake = FakeDocker(monkeypatch, 60, 50, 1)
     embedded.prune(layout, everything=True)

@@ -121,6 +121,18 @@ def test_free_space_is_known_only_on_this_machine(tmp_path: Path) -> None:
 # Which engine
 
 
+def test_room_is_made_in_the_embedded_engine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    free = iter([5, 5, 30, 50])
+    monkeypatch.setattr(Engine, "free_bytes", lambda self: next(free))
+    monkeypatch.setattr(embedded, "make_room", lambda short, layout, say: asked.append(short))
+    assert made(FakeClient(), tmp_path).make_room(20) == 5
+    own = made(FakeClient(), tmp_path, embedded=True)
+    assert own.make_room(20) == 30
+    assert own.make_room(20) == 50
+    assert asked == [15]
+
+
 class Engines:
     """Stands in for docker-py's ways to find an engine: url (None = the environment's or the context's) -> client."""
 

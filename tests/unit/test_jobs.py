@@ -44,7 +44,7 @@ class Disk:
     def registry_digest(self, reference: str) -> str | None:
         return self._digest
 
-    def free_bytes(self) -> int | None:
+    def make_room(self, need: int, say: object) -> int | None:
         return self._free
 
 
