@@ -229,12 +229,13 @@ class Serving(_Part):
 class Gap(_Part):
     """A library (glob below site-packages) that lacks code for some cards, and why that does no harm.
 
-    With ``drop`` it is left out of the images of those cards.
+    With ``drop`` it is left out of the images of those cards; an ``optional`` one may hold no code for them at all.
     """
 
     id: Name
     when: When
     drop: bool = False
+    optional: bool = False
     library: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
     reason: str
     source: str

@@ -26,6 +26,9 @@ from images.device_code.record import owners, replace_whole
 # What no server of Qwen2.5-VL runs, and why. Globs below site-packages, where "*" also crosses folders.
 _TESTS = "tests of the package"  # not numpy's: numpy.testing imports some of them, and scipy that
 _HEADERS = "for compiling against it: there is no compiler for that here"
+_NVCC = (
+    "NVIDIA's compiler, which some kernel packages of vLLM 0.25 ask for: Triton has its own, and images have no other"
+)
 _PROFILER = "Triton's profiler, a program of its own: no server starts it"
 UNUSED = {
     "torch/include/*": _HEADERS,
@@ -46,6 +49,8 @@ UNUSED = {
     "*/lib/*.a": "static archives: for linking, not for running",
     "pyarrow/include/*": _HEADERS,
     "*.js.map": "for debugging web pages",
+    "nvidia/*/bin/*": _NVCC,
+    "nvidia/*/nvvm/*": _NVCC,
     "cupy/_core/include/*/tests/*": _TESTS,
     **{f"{package}/tests/*": _TESTS for package in ("llvmlite", "mpmath", "numba", "pandas", "pyarrow", "setuptools")},
     **{f"{package}/*/tests/*": _TESTS for package in ("networkx", "numba", "ray", "scipy", "sympy")},

@@ -35,7 +35,8 @@ class Expectation:
     ``pins`` maps installed package names to versions; ``archs`` holds capabilities such as "7.5", empty for the CPU;
     ``cuda`` is major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
     packages whose requirements by others are knowingly not met (the lock's overrides and exclusions); ``served`` is
-    the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why.
+    the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why;
+    ``optional`` those that may have none at all.
     """
 
     variant_id: str
@@ -53,6 +54,7 @@ class Expectation:
     loose: tuple[str, ...] = ()
     served: str = ""
     gaps: tuple[tuple[str, str], ...] = ()
+    optional: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
@@ -67,7 +69,8 @@ class Expectation:
             if kernel:
                 kernel = BuiltKernel(kernel["package"], kernel["version"], tuple(kernel["archs"]))
             data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose")}
-            data["gaps"] = tuple((glob, reason) for glob, reason in data["gaps"])
+            for kind in ("gaps", "optional"):
+                data[kind] = tuple((glob, reason) for glob, reason in data.get(kind, ()))
             return Expectation(kernel=kernel, **data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
@@ -108,6 +111,7 @@ def expect(variant: Variant) -> Expectation:
         loose=_loose(variant),
         served=variant.served,
         gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
+        optional=tuple((gap.library, gap.reason) for gap in variant.gaps if gap.optional),
     )
 
 

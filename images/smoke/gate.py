@@ -23,11 +23,18 @@ class Gate:
     archs: tuple[str, ...]
 
 
-def ask(found: Audit, archs: Sequence[str], served: Iterable[str] | None, gaps: Sequence[tuple[str, str]]) -> Gate:
+def ask(
+    found: Audit,
+    archs: Sequence[str],
+    served: Iterable[str] | None,
+    gaps: Sequence[tuple[str, str]],
+    optional: Sequence[tuple[str, str]] = (),
+) -> Gate:
     """Hold an audit against the cards ``archs``.
 
     ``served`` are the libraries that the server loads (None: not recorded, so all of them count); ``gaps`` are globs
-    below site-packages with a reason: they excuse a library that has code for the card in part, never one without any.
+    below site-packages with a reason: they excuse a library that has code for the card in part; only one of
+    ``optional`` may be without any.
     NVIDIA's own libraries pick among their kernels by themselves and are not asked.
     """
     loaded = None if served is None else frozenset(served)
@@ -42,10 +49,11 @@ def ask(found: Audit, archs: Sequence[str], served: Iterable[str] | None, gaps: 
             if not below or owned_by_nvidia(below) or verdict.covers:
                 continue
             text = f"{below} on {arch}: {cell(verdict)}"
-            reason = next((why for glob, why in gaps if fnmatchcase(below, glob)), None)
+            excuses = gaps if verdict.kind == PARTLY else optional
+            reason = next((why for glob, why in excuses if fnmatchcase(below, glob)), None)
             if loaded is not None and below not in loaded:
                 idle.append(text)
-            elif reason is not None and verdict.kind == PARTLY:
+            elif reason is not None:
                 known.append(f"{text} ({reason})")
             else:
                 failures.append(text)

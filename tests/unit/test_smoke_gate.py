@@ -34,6 +34,13 @@ def test_a_library_without_any_code_fails_even_if_a_gap_names_it() -> None:
     assert result.archs == ()
 
 
+def test_an_optional_library_may_have_no_code_at_all() -> None:
+    result = ask(Audit("i", (FLASH,)), ["7.5"], None, (), (("vllm/*", "nobody calls it"),))
+    assert (result.failures, result.archs) == ((), ("7.5",))
+    assert "on 7.5: none (nobody calls it)" in result.known[0]
+    assert ask(Audit("i", (FLASH,)), ["7.5"], None, (), (("torch/*", "another"),)).failures
+
+
 def test_a_partial_gap_needs_its_reason() -> None:
     found = Audit("i", (TORCH, MIXED))
     assert len(ask(found, ["7.5"], None, ()).failures) == 1

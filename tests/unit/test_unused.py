@@ -75,6 +75,13 @@ def test_of_nvidias_what_is_loaded_stays_whole(
     assert "MB that nobody runs" in capsys.readouterr().out
 
 
+def test_nvidias_compiler_goes_and_tritons_assembler_stays(tmp_path: Path) -> None:
+    ours = ["triton/backends/nvidia/bin/ptxas", "triton/backends/nvidia/lib/libdevice.10.bc"]
+    lay_out(tmp_path, [*ours, "nvidia/cu13/bin/nvcc", "nvidia/cu13/nvvm/bin/cicc"], "nvidia_cuda_nvcc-13.2.86")
+    drop(tmp_path, list(UNUSED))
+    assert left(tmp_path) == sorted(ours)
+
+
 def test_more_globs_can_be_named(tmp_path: Path) -> None:
     lay_out(tmp_path, TORCH, "torch-2.6.0")
     assert main(["drop", str(tmp_path), "torch/__init__.*"]) == 0
