@@ -15,7 +15,7 @@ _PEERS = (
     ("start", "forked, class known", "spawned, class looked at"),
 )
 # What the README shows: what a user of the recommended image waits for.
-_HEADLINES = ("decode", "start to first token")
+_HEADLINES = ("decode", "prefill in the engine", "start to first token")
 
 
 def rows_of(record: GpuRecord) -> list[Row]:
@@ -29,14 +29,14 @@ def rows_of(record: GpuRecord) -> list[Row]:
     rows = []
     for figure in record.figures:
         peer, against = _peer(record, figure)
-        part = figure.name.startswith("start: ") and figure.of.get("bytecode") == "bytecode made"
-        if part or (peer is None and _is_peer(record, figure)):
+        without = figure.of.get("bytecode") == "bytecode made"
+        if (without and figure.name.startswith("start: ")) or (peer is None and _is_peer(record, figure)):
             continue
         told = ", ".join(_TOLD.get(key, "{}").format(value) for key, value in figure.of.items())
         measures = f"{figure.name}: {told}" if told else figure.name
         measures += f"; runs: {len(figure.runs)}" if figure.runs else ""
         image = f"{record.variant}@{record.input_hash[:12]}" if record.variant else ""
-        shown = figure.name in _HEADLINES and peer is not None
+        shown = figure.name in _HEADLINES and peer is not None and not without
         ours, other = figure.value, peer.value if peer else None
         rows.append(Row("gpu", measures, ours, other, figure.unit, against, image=image, headline=shown))
     missed = [step for step in record.steps if step.verdict == "not run"]

@@ -19,10 +19,11 @@ _HEAD = f"""\
 Written from the last runs that are kept: `{FOLDER}/NAME.json`, and, for what ran on a card, `tests/gpu/records/`.
 `./inv bench` shows the table; `./inv bench NAME` measures one of its names anew, and with `--record` keeps what it
 finds and writes this page; `./inv render` writes it after a new run on a card. A time is the median of the repeats of
-one run (of a single one where it says `runs: 1`, and in starts on a card); sizes are counted once. What is compared
-ran on the same machine, and times that repeat ran in turns. The ratio is this project to its peer, or to the limit
-that it is to stay below: below 1 is better for seconds and megabytes, above 1 for tokens/s. *Busy*: other work had
-more than a quarter of the processors when the run began, so that its seconds say less than its ratios.
+one run (of a single one where it says `runs: 1`, and in starts on a card), prefill in the engine that of the quickest
+quarter; sizes are counted once. What is compared ran on the same machine, and times that repeat ran in turns. The
+ratio is this project to its peer, or to the limit that it is to stay below: below 1 is better for seconds and
+megabytes, above 1 for tokens/s. *Busy*: other work had more than a quarter of the processors when the run began, so
+that its seconds say less than its ratios.
 """
 
 
