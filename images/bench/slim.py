@@ -28,9 +28,9 @@ from images.device_code.choose import parse_wanted
 from images.device_code.slim import slim_folder
 from images.device_code.strip import strip_folder
 begun = time.perf_counter()
-stripped, freed = strip_folder(Path(sys.argv[1]), durable=False)
+stripped, freed = strip_folder(Path(sys.argv[1]))
 between = time.perf_counter()
-report = slim_folder(Path(sys.argv[1]), [parse_wanted(sys.argv[2])], durable=False)
+report = slim_folder(Path(sys.argv[1]), [parse_wanted(sys.argv[2])])
 ended = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 largest = max((one.before for one in report.libraries), default=0)

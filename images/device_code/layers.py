@@ -77,7 +77,7 @@ def main(words: Sequence[str]) -> int:
             gone = shared(Path(site))
             print(f"layers: {len(gone)} files differ per card and are not shared")
         case ["strip", site]:
-            count, freed = strip_folder(Path(site), durable=False)
+            count, freed = strip_folder(Path(site))
             print(f"layers: {freed / 1e6:.1f} MB that no loader maps taken out of {count} libraries")
         case ["difference", new, old, out]:
             print(f"layers: {difference(Path(new), Path(old), Path(out)) / 1e6:.1f} MB differ per card")

@@ -55,7 +55,7 @@ def file_hash(path: Path) -> str:
     return "sha256=" + base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
 
 
-def update_record(owner: Owner, path: Path, *, durable: bool = True) -> None:
+def update_record(owner: Owner, path: Path) -> None:
     """Write the hash and size of ``path`` into its row; other rows stay as they are, byte for byte."""
     lines = owner.record.read_bytes().decode("utf-8").split("\n")
     for number, line in enumerate(lines):
@@ -64,18 +64,17 @@ def update_record(owner: Owner, path: Path, *, durable: bool = True) -> None:
             text = io.StringIO()
             csv.writer(text, lineterminator="").writerow([row[0], file_hash(path), path.stat().st_size])
             lines[number] = text.getvalue() + ("\r" if line.endswith("\r") else "")
-    replace_whole(owner.record, "\n".join(lines).encode("utf-8"), durable=durable)
+    replace_whole(owner.record, "\n".join(lines).encode("utf-8"))
 
 
-def replace_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write ``content`` to ``path`` whole or not at all, with the mode that it had; ``durable`` as in write.py."""
+def replace_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` whole or not at all, with the mode that it had."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:
             file.write(content)
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         part.chmod(path.stat().st_mode & 0o7777)
         os.replace(part, path)
     finally:

@@ -94,14 +94,12 @@ class FolderReport:
         }
 
 
-def slim_library(
-    path: Path, wanted: Sequence[Wanted], *, hollow: bool = False, durable: bool = True
-) -> LibraryReport | None:
+def slim_library(path: Path, wanted: Sequence[Wanted], *, hollow: bool = False) -> LibraryReport | None:
     """Slim one file for the cards ``wanted``, in place, whole or not at all. None: it holds no device code.
 
     Raises SlimRefused for a layout that is not known, OSError where the file cannot be read or replaced; then it is
     as it was. A file that needs no change is not written to. Mode, owner and times stay. ``hollow`` leaves nothing in
-    a container that holds no code for any wanted card, where else its smallest entry stays. ``durable`` as in write.py.
+    a container that holds no code for any wanted card, where else its smallest entry stays.
     """
     if not wanted:
         raise ValueError("no card is named: nothing would be left")
@@ -115,7 +113,7 @@ def slim_library(
             return None
         if plan.pieces:
             prove = partial(_prove, plan=plan, wanted=wanted, hollow=hollow)
-            write_over(path, file.fileno(), plan.pieces, plan.patches, prove, durable=durable)
+            write_over(path, file.fileno(), plan.pieces, plan.patches, prove)
     after = plan.size if plan.pieces else status.st_size
     return LibraryReport(str(path), status.st_size, after, _names(plan.before), _names(plan.after), plan.emptied)
 
@@ -156,12 +154,7 @@ def _names(entries: Iterable[Entry]) -> tuple[str, ...]:
 
 
 def slim_folder(
-    folder: Path,
-    wanted: Sequence[Wanted],
-    *,
-    nvidia_libraries: bool = False,
-    hollow: bool = False,
-    durable: bool = True,
+    folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: bool = False, hollow: bool = False
 ) -> FolderReport:
     """Slim every library below ``folder`` and write its new hash and size into its wheel's RECORD.
 
@@ -176,14 +169,14 @@ def slim_folder(
             left.append(Left(str(path), "NVIDIA's own: may be passed on unmodified only"))
             continue
         try:
-            report = slim_library(path, wanted, hollow=hollow, durable=durable)
+            report = slim_library(path, wanted, hollow=hollow)
         except SlimRefused as error:
             refused.append(Left(str(path), error.reason, error.offset))
             continue
         if report is None:
             continue
         if report.changed and owner is not None:
-            update_record(owner, path, durable=durable)
+            update_record(owner, path)
         libraries.append(report)
     return FolderReport(tuple(str(card) for card in wanted), tuple(libraries), tuple(left), tuple(refused))
 
@@ -225,7 +218,6 @@ def slim_command(
     as_json: bool = False,
     nvidia_libraries: bool = False,
     hollow: bool = False,
-    durable: bool = True,
 ) -> int:
     """`invoke slim FOLDER --arch 7.5`: print what was done, return the exit code. Raises ValueError on bad words."""
     root = Path(folder)
@@ -236,7 +228,7 @@ def slim_command(
         raise ValueError("no card is named: give --arch, such as --arch 7.5")
     if nvidia_libraries:
         print(NVIDIA_LICENCE, file=sys.stderr)
-    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow, durable=durable)
+    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow)
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
     else:
@@ -276,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = parser.parse_args(arguments)
     asked = {"as_json": words.json, "nvidia_libraries": words.nvidia_libraries, "hollow": words.hollow}
     try:
-        return slim_command(words.folder, words.arch, **asked, durable=False)
+        return slim_command(words.folder, words.arch, **asked)
     except ValueError as error:
         parser.error(str(error))
 

@@ -55,11 +55,10 @@ class Stripped:
         return sum(piece.size for piece in self.pieces)
 
 
-def strip_folder(folder: Path, *, durable: bool = True) -> tuple[int, int]:
+def strip_folder(folder: Path) -> tuple[int, int]:
     """Strip every library below ``folder`` but NVIDIA's own, with its row in RECORD: (libraries, bytes given back).
 
-    A layout that is not known is left as it is; ``durable`` as in write.py. Raises OSError where a file cannot be
-    read or replaced.
+    A layout that is not known is left as it is. Raises OSError where a file cannot be read or replaced.
     """
     owned = owners(folder.resolve())
     count = freed = 0
@@ -68,16 +67,16 @@ def strip_folder(folder: Path, *, durable: bool = True) -> tuple[int, int]:
         if is_nvidia(path, owner):
             continue
         try:
-            gained = strip_library(path, durable=durable)
+            gained = strip_library(path)
         except SlimRefused:
             continue
         if gained and owner is not None:
-            update_record(owner, path, durable=durable)
+            update_record(owner, path)
         count, freed = count + bool(gained), freed + gained
     return count, freed
 
 
-def strip_library(path: Path, *, durable: bool = True) -> int:
+def strip_library(path: Path) -> int:
     """Strip one file in place, whole or not at all: the bytes given back; 0, and not written to, if there are none.
 
     Raises SlimRefused for a layout that is not known, OSError where the file cannot be read or replaced; then it is
@@ -98,7 +97,7 @@ def strip_library(path: Path, *, durable: bool = True) -> int:
                 if make_plan(data).pieces or _loaded(read_layout(data)) != _loaded(layout):
                     raise SlimRefused("the new file does not read as planned")
 
-        write_over(path, file.fileno(), plan.pieces, plan.patches, prove, durable=durable)
+        write_over(path, file.fileno(), plan.pieces, plan.patches, prove)
     return status.st_size - plan.size
 
 

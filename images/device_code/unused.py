@@ -110,7 +110,7 @@ def drop_rows(record: Path, gone: set[str]) -> None:
     """Take the rows of files that are gone out of a RECORD; the others stay byte for byte."""
     lines = record.read_bytes().decode("utf-8").splitlines(keepends=True)
     kept = [line for line in lines if next(csv.reader([line]), [""])[0] not in gone]
-    replace_whole(record, "".join(kept).encode("utf-8"), durable=False)
+    replace_whole(record, "".join(kept).encode("utf-8"))
 
 
 def main(words: Sequence[str]) -> int:

@@ -38,14 +38,11 @@ def write_over(
     pieces: Sequence[Piece],
     patches: Sequence[tuple[int, bytes]],
     prove: Callable[[int], None],
-    *,
-    durable: bool = True,
 ) -> None:
     """Replace ``path``, open as ``source``, by ``pieces`` with ``patches`` (offset in the new file, bytes) on them.
 
     ``prove`` is given the new file's descriptor and raises SlimRefused if it is not as planned. Mode, owner and times
-    stay. On any error the old file is as it was. ``durable``: after a loss of power as well; a builder's stage, which
-    is made anew then, need not wait for the disk.
+    stay. On any error the old file is as it was.
     """
     status = os.fstat(source)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
@@ -64,8 +61,7 @@ def write_over(
                 os.fchown(out.fileno(), status.st_uid, status.st_gid)
                 os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode))
             os.utime(out.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            if durable:
-                os.fsync(out.fileno())
+            os.fsync(out.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -225,17 +225,6 @@ def test_a_full_disk_leaves_the_file_alone(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_builder_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
-        raise AssertionError("fsync")
-
-    one, other = site(tmp_path / "one"), site(tmp_path / "other")
-    monkeypatch.setattr(os, "fsync", refused)
-    slim_folder(one, wanted("7.5"), durable=False)
-    with pytest.raises(AssertionError, match="fsync"):
-        slim_folder(other, wanted("7.5"))
-
-
 def site(tmp_path: Path) -> Path:
     """A site-packages of one wheel with device code and one of NVIDIA's."""
     packages = tmp_path / "site-packages"
