@@ -10,7 +10,6 @@ from invoke.tasks import task
 
 from images import listing
 from images import plan as planning
-from images.render import compile_templates
 from images.report import Report
 from images.states import all_locks, lock_states, why_unlocked
 from images.tasks import typed
@@ -78,7 +77,7 @@ def show_plan(words: typed.Words, json: bool) -> None:
     matrix, variants, wanted = typed.selected(words)
     chosen = planning.select(matrix, variants, wanted)
     states = lock_states(matrix, typed.CHECKOUT.locks)
-    built = _built_states(matrix, chosen, states)
+    built = _built_states(matrix, chosen)
     if json:
         typed.print_json([listing.variant_json(matrix.image, v, states[v.lock], built.get(v.id)) for v in chosen])
         return
@@ -146,22 +145,14 @@ def look_at_machine(registries: Sequence[str], json: bool) -> None:
     look(typed.CHECKOUT.root, matrix, make_variants(matrix), locked, registries, json, Report())
 
 
-def _built_states(matrix: Any, chosen: Iterable[Variant], states: Any) -> dict[str, str]:
+def _built_states(matrix: Any, chosen: Iterable[Variant]) -> dict[str, str]:
     """Variant id -> what its image here is, if an engine answers; none is started for it."""
-    from images.jobs import done_state, make_job
+    from images.jobs import done_state
 
     engine = typed.running_engine()
     if engine is None:
         return {}
     by_tag = {tag: facts.labels for facts in engine.images() for tag in facts.tags}
-    template = compile_templates(typed.CHECKOUT.templates())
-    out = {}
-    for variant in chosen:
-        labels = by_tag.get(f"{matrix.image}:{variant.id}")
-        if labels is None:
-            out[variant.id] = "absent"
-        else:
-            out[variant.id] = done_state(
-                make_job(typed.CHECKOUT, matrix, template, variant, states[variant.lock]), labels
-            )
-    return out
+    there = {variant.id: by_tag.get(f"{matrix.image}:{variant.id}") for variant in chosen}
+    jobs = typed.jobs(matrix, (variant for variant in chosen if there[variant.id] is not None))
+    return dict.fromkeys(there, "absent") | {job.variant.id: done_state(job, there[job.variant.id]) for job in jobs}

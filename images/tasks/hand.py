@@ -9,8 +9,6 @@ from typing import Any
 from invoke.tasks import task
 
 from images import plan as planning
-from images.render import compile_templates
-from images.states import lock_states
 from images.tasks import typed
 from images.variants import make_variants
 
@@ -94,17 +92,13 @@ def pull(
 def publish_images(words: typed.Words, told: Mapping[str, Any], *, rollback: bool) -> None:
     """`invoke publish`; ``told`` are its own words (images/publish_command.py)."""
     from images import publish_command
-    from images.jobs import make_job
 
     matrix, variants, wanted = typed.selected(words)
     chosen, how = planning.select(matrix, variants, wanted), publish_command.Words(**told)
     if rollback:
         publish_command.roll_back(typed.CHECKOUT, matrix, variants, chosen, how)
         return
-    states = lock_states(matrix, typed.CHECKOUT.locks)
-    template = compile_templates(typed.CHECKOUT.templates())
-    jobs = [make_job(typed.CHECKOUT, matrix, template, variant, states[variant.lock]) for variant in chosen]
-    publish_command.publish(typed.CHECKOUT, matrix, variants, jobs, how)
+    publish_command.publish(typed.CHECKOUT, matrix, variants, typed.jobs(matrix, chosen), how)
 
 
 def pull_image(**words: Any) -> None:

@@ -11,7 +11,7 @@ from invoke.tasks import task
 
 from images import plan as planning
 from images.errors import CheckFailed
-from images.render import GENERATED, compile_templates, differences
+from images.render import GENERATED, differences
 from images.report import Report, human_bytes
 from images.states import lock_states
 from images.tasks import typed
@@ -85,14 +85,12 @@ def engine(c, start=False, stop=False, status=False, prune=False, everything=Fal
 
 def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | None, wheels: str = "") -> None:
     """`invoke build`."""
-    from images.jobs import describe, make_job
+    from images.jobs import describe
     from images.site import read_site
 
     matrix, variants, wanted = typed.selected(words)
     chosen = planning.select(matrix, variants, wanted)
-    states = lock_states(matrix, typed.CHECKOUT.locks)
-    template = compile_templates(typed.CHECKOUT.templates())
-    jobs = [make_job(typed.CHECKOUT, matrix, template, variant, states[variant.lock]) for variant in chosen]
+    jobs = typed.jobs(matrix, chosen)
     report = Report()
     site = read_site(typed.CHECKOUT.root, os.environ)
     repository = _repository(wheels, site, report)
@@ -106,6 +104,7 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
         from images.kernels.needs import needs_of
         from images.kernels.store import default_store
 
+        states = lock_states(matrix, typed.CHECKOUT.locks)
         needs = needs_of((v.kernel for v in chosen if v.kernel), typed.CHECKOUT.locks, states)
         command.tell(command.Shelf(default_store(), repository, report), needs)
         return

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from images import plan as planning
 from images.checkout import Checkout
 from images.errors import EngineUnreachable
 from images.matrix import Matrix
+from images.render import compile_templates
 from images.report import Report, print_error, reader_has_gone
 from images.states import lock_states
-from images.variants import make_variants
+from images.variants import Variant, make_variants
+
+if TYPE_CHECKING:
+    from images.jobs import Job
 
 CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
 ARCH = {"arch": "compute capability, such as 7.5; repeat for more images; '7.0 7.5' is one image for both"}
@@ -59,10 +63,12 @@ def run(action: Callable[[], None], debug: bool = False) -> None:
 
 
 def print_json(data: Any) -> None:
+    """Data to stdout."""
     print(json.dumps(data, indent=1))
 
 
 def selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
+    """The checkout's matrix, its variants, and what the words choose among them. Raises UsageError."""
     matrix = CHECKOUT.matrix()
     archs = list(words.archs)
     if words.cards:
@@ -81,6 +87,14 @@ def running_engine() -> Any:
         return connect(start=False)
     except EngineUnreachable:
         return None
+
+
+def jobs(matrix: Matrix, chosen: Iterable[Variant]) -> list[Job]:
+    """What builds each of the variants."""
+    from images.jobs import make_job
+
+    states, templates = lock_states(matrix, CHECKOUT.locks), compile_templates(CHECKOUT.templates())
+    return [make_job(CHECKOUT, matrix, templates, variant, states[variant.lock]) for variant in chosen]
 
 
 def locked(matrix: Matrix) -> dict[str, bool]:
