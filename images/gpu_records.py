@@ -16,6 +16,8 @@ from images.errors import UsageError
 
 FOLDER = Path(__file__).parents[1] / "tests" / "gpu" / "records"
 SCHEMA = 1
+# How a start's engine came about, the `of` of its figures: as images of vLLM 0.25 do it, and as they did before.
+FORKED, SPAWNED = "forked, class known", "spawned, class looked at"
 Verdict = Literal["passed", "failed", "not run"]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from images.bench.record import Row
-from images.gpu_records import Figure, GpuRecord
+from images.gpu_records import FORKED, SPAWNED, Figure, GpuRecord
 
 # How a figure's circumstances are told; other values speak for themselves.
 _TOLD = {"batch": "batch {}", "prompt": "{} tokens of prompt", "caches": "{} caches"}
 # In what a figure may differ from its peer: what it is of, this project's, the peer's.
 _PEERS = (
     ("content", "slimmed", "untouched"),
-    ("start", "forked, class known", "spawned, class looked at"),
+    ("start", FORKED, SPAWNED),
 )
 # What the README shows: what a user of the recommended image waits for.
 _HEADLINES = ("decode", "prefill in the engine", "start to first token")

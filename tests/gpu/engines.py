@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from images import process
-from images.gpu_records import Figure
+from images.gpu_records import FORKED, SPAWNED, Figure
 from images.smoke import serving as smoke
 from images.smoke.client import chat_request
 from images.smoke.judge import degenerate, disagreement, greatest_distance, log_softmax
@@ -38,8 +38,6 @@ QUANTILE = {"prefill in the engine": 0.75}
 # rounded over 36 layers, of 11 bits in float16 and of 8 in bfloat16.
 LOGPROB_TOLERANCE = {"float16": 0.25, "bfloat16": 1.0}
 SAME_SPEED = 0.02
-# How an image of vLLM 0.25 starts its engine, and how images did before that was looked at.
-FORKED, BEFORE, OTHERWISE = "forked, class known", "spawned, class looked at", "as the image does"
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 # Answers are to be computed anew each time, and two servers share the card.
 VLLM_WORDS = ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--gpu-memory-utilization", "0.4"]
@@ -163,6 +161,13 @@ def prefill_seconds(server: Started) -> float:
     return float(found[1])
 
 
+def first_token(server: Started) -> float:
+    """Seconds to the first token of a server's first request, about a picture."""
+    begun = time.monotonic()
+    request = chat_request("model", messages("picture-red"), max_tokens=2)
+    return stream(server.port, {**request, "logprobs": False, "top_logprobs": None}, begun).first
+
+
 def start_figures(server: Started, of: dict[str, str], first: float) -> list[Figure]:
     """Where the time to the first token goes: each stage's own seconds, and the sum."""
     stages, before, figures = server.stages(), 0.0, []
@@ -185,10 +190,7 @@ def vllm(run: Run, contents: Sequence[str], model: Path, dtype: str, backend: st
             shutil.rmtree(run.scratch / "cache" / content, ignore_errors=True)
             server = stack.enter_context(start(run, content, "vllm", model, words, 8100 + at))
             servers[content] = server
-            begun = time.monotonic()
-            request = chat_request("model", messages("picture-red"), max_tokens=2)
-            first = stream(server.port, {**request, "logprobs": False, "top_logprobs": None}, begun).first
-            run.add(start_figures(server, {**of, "content": content, "caches": "cold"}, first))
+            run.add(start_figures(server, {**of, "content": content, "caches": "cold"}, first_token(server)))
             facts[content] = shaped(run, server, dtype)
             facts[content] |= {"stages": server.stages(), "log": server.told(), "mapped": mapped(run, content, server)}
         usage = servers[contents[0]].client.call(
@@ -212,7 +214,7 @@ def start_again(run: Run, content: str, model: Path, caches: str, *, before: boo
     """
     own = {METHOD: "spawn"} if before else {}
     method = run.env(content, **own).get(METHOD, os.environ.get(METHOD))
-    how = BEFORE if before else FORKED if method == "fork" else OTHERWISE
+    how = SPAWNED if before else FORKED if method == "fork" else "as the image does"
     of = {"engine": "vllm", "attention": "default", "dtype": "float16", "model": "3b", "content": content}
     of |= {"caches": caches, "start": how}
     folder = run.scratch / "cache" / content
@@ -222,9 +224,7 @@ def start_again(run: Run, content: str, model: Path, caches: str, *, before: boo
             if before or path not in (keep, keep.parent):
                 shutil.rmtree(path, ignore_errors=True)
     with start(run, content, "vllm", model, ["--dtype", "float16"], 8100, **own) as server:
-        begun = time.monotonic()
-        request = chat_request("model", messages("picture-red"), max_tokens=2)
-        first = stream(server.port, {**request, "logprobs": False, "top_logprobs": None}, begun).first
+        first = first_token(server)
         run.add(start_figures(server, of, first))
         return {"stages": server.stages(), "first request": round(first, 3), "log": server.told()}
 
