@@ -1,11 +1,11 @@
-"""Cardstock's tasks. `./inv --list` shows them, `./inv --help TASK` explains; images/tasks/ has them."""
+"""Cardstock's tasks. `./inv --list` shows them, `./inv --help TASK` explains; images/commands/ has them."""
 
-from images.tasks.advise import cards, doctor, explain, fit, plan
-from images.tasks.generate import lint, lock, render
-from images.tasks.hand import publish, pull
-from images.tasks.make import build, engine, kernels
-from images.tasks.prove import audit, bench, served, slim, smoke, test
-from images.tasks.run import cluster, demo, serve
+from images.commands._advise import cards, doctor, explain, fit, plan
+from images.commands._generate import lint, lock, render
+from images.commands._hand import publish, pull
+from images.commands._make import build, engine, kernels
+from images.commands._prove import audit, bench, served, slim, smoke, test
+from images.commands._run import cluster, demo, serve
 
 __all__ = [
     "audit",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from images.arch import Arch
 from images.cards.data import Card
-from images.drivers import Driver, branches, knows, parse_driver, runs
-from images.errors import CardstockError, NoImageFits, NothingSelected
-from images.matrix import Matrix
-from images.plan import Selectors, select
-from images.variants import Variant, Variants
+from images.core.errors import CardstockError, NoImageFits, NothingSelected
+from images.matrix.arch import Arch
+from images.matrix.drivers import Driver, branches, knows, parse_driver, runs
+from images.matrix.model import Matrix
+from images.matrix.selection import Selectors, select
+from images.matrix.variants import Variant, Variants
 
 # GB of weights of the smallest Qwen2.5-VL, 3B in AWQ: its parameters, 4 bits each but for the vision tower.
 SMALLEST_WEIGHTS = 3.4

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from images.cards.data import Card
-from images.errors import UsageError
-from images.nearest import nearest
+from images.core.closest_match import nearest
+from images.core.errors import UsageError
 
 # Words that say nothing, that name a family (people leave them out), and that name a form of the same card.
 _NOISE = frozenset(

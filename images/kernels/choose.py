@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from images import plan as planning
-from images.errors import NothingSelected
-from images.kernels.kernel import Kernel
-from images.matrix import Matrix
-from images.nearest import nearest
-from images.plan import Selectors
-from images.variants import Variants
+from images.core.closest_match import nearest
+from images.core.errors import NothingSelected
+from images.matrix import selection as planning
+from images.matrix.kernel import Kernel
+from images.matrix.model import Matrix
+from images.matrix.selection import Selectors
+from images.matrix.variants import Variants
 
 
 def choose(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Kernel, ...]:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images import bake, supplies
-from images.bake_run import LOGS, run_bake
-from images.checkout import Checkout
-from images.engine import Engine
-from images.kernels.kernel import Kernel
+from images.core.report import Report
+from images.core.site import SiteSettings
+from images.docker import build_inputs as supplies
+from images.docker.buildx import LOGS, run_bake
+from images.docker.engine import Engine
 from images.kernels.make import check_memory
-from images.matrix import Matrix
-from images.render import BAKE_FILE
-from images.report import Report
-from images.site import SiteSettings
+from images.matrix.kernel import Kernel
+from images.matrix.model import Matrix
+from images.render import bakefile as bake
+from images.render.checkout import Checkout
+from images.render.dockerfile import BAKE_FILE
 
 JOBS = "CARDSTOCK_KERNEL_JOBS"
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 
 from packaging.version import Version
 
-from images.kernels.kernel import Kernel
 from images.kernels.record import Record
-from images.lock_files import source_of
+from images.matrix.kernel import Kernel
+from images.render.lock_files import source_of
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from images.errors import CardstockError
+from images.core.errors import CardstockError
+from images.core.report import human_bytes
 from images.kernels import remote
 from images.kernels.inside import costs, limits
-from images.kernels.kernel import Kernel
 from images.kernels.key import Key
 from images.kernels.needs import Need
 from images.kernels.store import Store, Stored
-from images.registry import Repository
-from images.report import human_bytes
+from images.matrix.kernel import Kernel
+from images.registry.client import Repository
 
 Say = Callable[[str], None]
 

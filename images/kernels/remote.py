@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from images import artifact
-from images.artifact import Artifact, Part
-from images.errors import CheckFailed, Unsafe
+from images.core.errors import CheckFailed, Unsafe
 from images.kernels.key import Key
 from images.kernels.record import FILE
 from images.kernels.store import Store, Stored
-from images.registry import Repository
+from images.registry import artifact
+from images.registry.artifact import Artifact, Part
+from images.registry.client import Repository
 
 KIND = "application/vnd.cardstock.kernel.v1"
 _RECORD = "application/vnd.cardstock.kernel.v1+json"

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.embedded.home import default_layout
-from images.errors import CardstockError, CheckFailed, Unsafe
+from images.core.errors import CardstockError, CheckFailed, Unsafe
+from images.docker.embedded.packages import default_layout
 from images.kernels.key import Key, key_of_record
 from images.kernels.record import FILE, Record, read_record
 from images.kernels.wheel import check_digest, check_wheel

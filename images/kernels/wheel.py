@@ -7,12 +7,12 @@ import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
 
-from images.audit_target import audit_path
-from images.errors import CheckFailed, Unsafe
+from images.core.errors import CheckFailed, Unsafe
 from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
 from images.kernels.record import Record
-from images.lock_inputs import normal
+from images.proof.audit.target import audit_path
+from images.render.lock_inputs import normal
 
 
 def check_digest(path: Path, record: Record) -> None:

@@ -18,19 +18,19 @@ from pathlib import Path
 
 import pytest
 
-from images.cluster.boxes import Boxes
-from images.cluster.hosts import Hosts, parse_hosts
-from images.cluster.nodes import TOKEN, make_nodes, on_cpus
-from images.cluster.run import Cluster
-from images.cluster.status import read_status
-from images.engine import Engine, connect
-from images.errors import UsageError
-from images.fit.words import read_model
-from images.smoke import serving
-from images.smoke.checkpoint import write_checkpoint
-from images.smoke.client import Client, chat_request
+from images.core.errors import UsageError
+from images.docker.engine import Engine, connect
+from images.proof.smoke import server as serving
+from images.proof.smoke.client import Client, chat_request
+from images.proof.tiny_model.checkpoint import write_checkpoint
+from images.run.cluster.containers import Boxes
+from images.run.cluster.hosts import Hosts, parse_hosts
+from images.run.cluster.nodes import TOKEN, make_nodes, on_cpus
+from images.run.cluster.run import Cluster
+from images.run.cluster.status import read_status
+from images.run.fit.find import read_model
 from tests.engine.cpu_server import docker
-from tests.unit import matrices
+from tests.helpers import matrices
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from images import debian, process
-from images.demo.environment import provide
-from images.embedded.home import default_layout
+from images.core import debian, process
+from images.docker.embedded.packages import default_layout
+from images.run.demo.environment import provide
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core")

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from images import bases, debian, embedded, process
-from images.embedded.home import Layout
-from images.engine import Engine, connect
+from images.core import debian, process
+from images.docker import base_image as bases
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded.packages import Layout
+from images.docker.engine import Engine, connect
 from tests.engine import real_registry
 from tests.engine.cpu_server import CpuServer
 from tests.engine.cpu_server import cpu_server as started

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from images import process
-from images.containers import Found
-from images.engine import Engine
-from images.report import Report
-from images.serve import command, pick
-from images.serve import start as starting
-from images.smoke.checkpoint import write_checkpoint
-from tests.unit.matrices import matrix, variants
+from images.commands import _serve as command
+from images.core import process
+from images.core.report import Report
+from images.docker.containers import Found
+from images.docker.engine import Engine
+from images.proof.tiny_model.checkpoint import write_checkpoint
+from images.run.serve import pick
+from images.run.serve import start as starting
+from tests.helpers.matrices import matrix, variants
 
 MODEL = "tiny"
 # The server on transformers, which the same image can start: up in a fifth of the time that vLLM's imports take.

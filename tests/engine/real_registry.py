@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from images import debian, process
-from images.embedded.home import default_layout
+from images.core import debian, process
+from images.docker.embedded.packages import default_layout
 
 PACKAGE = "docker-registry"
 

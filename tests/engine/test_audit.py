@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from images import process
-from images.audit_target import Chunks, audit_container, audit_image, audit_target
-from images.bench.audit import cuobjdump
-from images.bench.stages import VARIABLE
-from images.checkout import Checkout
+from bench.audit import cuobjdump
+from bench.stages import VARIABLE
+from images.core import process
+from images.core.errors import UsageError
 from images.device_code.elf import MAGIC
 from images.device_code.fatbin import PTX, SASS, Library, read
 from images.device_code.sources import may_hold_code, read_folder
-from images.engine import Engine
-from images.errors import UsageError
+from images.docker.engine import Engine
+from images.proof.audit.target import Chunks, audit_container, audit_image, audit_target
+from images.render.checkout import Checkout
 from tests.engine.conftest import host_tar
-from tests.unit.elves import library, sm
+from tests.helpers.elf_files import library, sm
 
 _LISTED = re.compile(r"^(ELF|PTX) file .*\.sm_(\d+)([af]?)\.\w+$", re.MULTILINE)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from images import bases, debian, process
-from images.engine import Engine
+from images.core import debian, process
+from images.docker import base_image as bases
+from images.docker.engine import Engine
 from tests.engine.conftest import needs_root_on_debian
 
 

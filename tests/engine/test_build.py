@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from images import build as building
-from images.bake_run import LOGS
-from images.build import build
-from images.checkout import Checkout
-from images.engine import Engine, connect
-from images.errors import CheckFailed
-from images.jobs import Job, make_job
-from images.labels import EVIDENCE, INPUT, PROVEN, VARIANT
-from images.render import compile_templates, render
-from images.report import Report
-from images.site import SiteSettings
-from tests.unit.matrices import ROOT, text, variants
+from images.build import build as building
+from images.build.build import build
+from images.build.job import Job, make_job
+from images.core.errors import CheckFailed
+from images.core.report import Report
+from images.core.site import SiteSettings
+from images.docker.buildx import LOGS
+from images.docker.engine import Engine, connect
+from images.render.checkout import Checkout
+from images.render.dockerfile import compile_templates, render
+from images.render.labels import EVIDENCE, INPUT, PROVEN, VARIANT
+from tests.helpers.matrices import ROOT, text, variants
 
 SM75 = "cu124-transformers4.51.3-sdpa-sm75"
 
@@ -163,7 +163,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.engine.test_build import Yard
-from images.engine import connect
+from images.docker.engine import connect
 yard = Yard.__new__(Yard)
 yard.root, yard.engine = Path({str(yard.root)!r}), connect()
 yard.build()
@@ -212,7 +212,8 @@ def test_the_secrets_of_a_site_reach_no_layer(yard: Yard, tmp_path: Path) -> Non
 
 def test_the_command_line_says_up_to_date_and_prints_the_image(yard: Yard) -> None:
     yard.build()
-    script = "from images import checkout; from images.tasks import make, typed; from pathlib import Path\n"
+    script = "from pathlib import Path; from images.render import checkout\n"
+    script += "from images.commands import _make as make, options as typed\n"
     script += "typed.CHECKOUT = checkout.Checkout(Path('.'))\n"
     script += (
         f"typed.run(lambda: make.build_images(typed.Words(only=[{SM75!r}]), dry_run=False, smoke=False, gpus=None))"

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import requests
 
-from images import process
-from images.smoke import picture
+from images.core import process
+from images.proof.tiny_model import picture
 from tests.engine import browser
 from tests.engine.cpu_server import CpuServer, free_port
 from tests.engine.slow_server import SlowServer
-from tests.unit.matrices import ROOT
+from tests.helpers.matrices import ROOT
 
 SHOTS = ROOT / "build/demo"
 MB = 1000**2

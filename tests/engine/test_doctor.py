@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from images import process
-from images.doctor.facts import EngineFacts
-from images.doctor.gather import gather
-from images.engine import Engine
+from images.core import process
+from images.docker.engine import Engine
+from images.run.doctor.facts import EngineFacts
+from images.run.doctor.gather import gather
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def test_what_the_engine_says_is_what_the_doctor_sees(engine: Engine) -> None:
 
 
 def doctor(env: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    argv = [sys.executable, "-m", "images.program", "doctor", "--json"]
+    argv = [sys.executable, "-m", "images.commands.program", "doctor", "--json"]
     done = process.run(argv, cwd=ROOT, env=env, check=False, timeout=120)
     return done.code, json.loads(done.out)
 

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from images import embedded, process
-from images.embedded import bridge, home
-from images.embedded.home import Layout
-from images.engine import Engine, connect
-from images.errors import EngineUnreachable
+from images.core import process
+from images.core.errors import EngineUnreachable
+from images.docker.embedded import bridge
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded import packages as home
+from images.docker.embedded.packages import Layout
+from images.docker.engine import Engine, connect
 from tests.engine.conftest import host_tar, needs_root_on_debian
 
 IMAGE = "cardstock/test-host:kept"

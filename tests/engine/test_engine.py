@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from images.engine import ContainerFailed, Engine, Mount
-from images.errors import CardstockError
+from images.core.errors import CardstockError
+from images.docker.engine import ContainerFailed, Engine, Mount
 
 BROKEN = "cardstock/test-host:broken"
 

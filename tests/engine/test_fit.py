@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from images.build import PYTHON_IN_IMAGE
-from images.engine import Mount, connect
-from images.errors import NoImageFits
-from images.fit.choose import fit
-from images.fit.model import SHAPES
-from images.fit.parallel import obstacles
-from images.fit.settings import flags
-from tests.unit.fits import SM75, ask, model, unpadded
-from tests.unit.matrices import ROOT, matrix
+from images.build.build import PYTHON_IN_IMAGE
+from images.core.errors import NoImageFits
+from images.docker.engine import Mount, connect
+from images.run.fit.choose import fit
+from images.run.fit.model import SHAPES
+from images.run.fit.parallel import obstacles
+from images.run.fit.settings import flags
+from tests.helpers.fits import SM75, ask, model, unpadded
+from tests.helpers.matrices import ROOT, matrix
 
 FORMS = ("", "-awq", "-gptq")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from images.build import PYTHON_IN_IMAGE
-from images.engine import Mount, connect
-from tests.unit.matrices import ROOT, matrix, variants
+from images.build.build import PYTHON_IN_IMAGE
+from images.docker.engine import Mount, connect
+from tests.helpers.matrices import ROOT, matrix, variants
 
 # The image's own packages come first; pytest and what it needs come from the development environment behind them.
 SCRIPT = """

@@ -19,28 +19,31 @@ from pathlib import Path
 
 import pytest
 
-from images import bases, embedded, lock, process
-from images import build as building
-from images.build import build
-from images.checkout import Checkout
-from images.embedded.home import Layout
-from images.engine import Engine, connect
-from images.errors import CheckFailed, RegistryFailure, Unsafe
-from images.jobs import Job, make_job
+from images.build import build as building
+from images.build.build import build
+from images.build.job import Job, make_job
+from images.core import process
+from images.core.errors import CheckFailed, RegistryFailure, Unsafe
+from images.core.report import Report
+from images.core.site import SiteSettings
+from images.docker import base_image as bases
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded.packages import Layout
+from images.docker.engine import Engine, connect
 from images.kernels import remote
 from images.kernels.compiler import Compiler, empty_cache
-from images.kernels.kernel import Kernel
 from images.kernels.key import Key, key_of
 from images.kernels.store import Store
-from images.lock_files import Lock
-from images.registry import Repository, digest_of
-from images.render import compile_templates, render
-from images.report import Report
-from images.site import SiteSettings
-from images.states import lock_inputs
+from images.matrix.kernel import Kernel
+from images.registry.client import Repository, digest_of
+from images.render import lock
+from images.render.checkout import Checkout
+from images.render.dockerfile import compile_templates, render
+from images.render.lock_files import Lock
+from images.render.lock_state import lock_inputs
 from tests.engine.real_registry import RealRegistry
-from tests.unit import wheels
-from tests.unit.matrices import ROOT, matrix, text, variants
+from tests.helpers import wheels
+from tests.helpers.matrices import ROOT, matrix, text, variants
 
 # Both cards run the 8.0 code of flash-attn, so they share one kernel.
 CARDS = ("cu124-vllm0.8.5.post1-flash-attn-sm86", "cu124-vllm0.8.5.post1-flash-attn-sm89")
@@ -324,8 +327,8 @@ def test_the_command_line_exports_what_pip_installs(
     yard.build(only=slice(1))
 
     def inv(*words: str) -> process.Finished:
-        script = "import sys; from pathlib import Path\nfrom images import checkout, program\n"
-        script += "from images.tasks import typed\n"
+        script = "import sys; from pathlib import Path\nfrom images.render import checkout\n"
+        script += "from images.commands import program, options as typed\n"
         script += f"typed.CHECKOUT = checkout.Checkout(Path({str(yard.root)!r}))\n"
         script += "sys.argv = ['inv', *sys.argv[1:]]; sys.exit(program.main())"
         argv = [sys.executable, "-c", script, "kernels", "--only", yard.kernel.id, *words]

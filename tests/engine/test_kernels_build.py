@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from images import bake, supplies
-from images.engine import Engine
-from images.kernels.kernel import Kernel
-from images.report import Report
-from images.site import SiteSettings
+from images.core.report import Report
+from images.core.site import SiteSettings
+from images.docker import build_inputs as supplies
+from images.docker.engine import Engine
+from images.matrix.kernel import Kernel
+from images.render import bakefile as bake
 from tests.engine.tiny_kernel import NAME, VERSION, sdist
-from tests.unit.matrices import ROOT, matrix, variants
+from tests.helpers.matrices import ROOT, matrix, variants
 
 # Its stages below the compiling are those of the image that the gate builds.
 KERNEL = "xformers0.0.29.post2-torch2.6.0-cu124-sm75"

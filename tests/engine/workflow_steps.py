@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from images import process
+from images.core import process
 
 _EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 

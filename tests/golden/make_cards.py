@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from images.cards.data import all_cards
-from images.cards.listing import HEADER, cells, rows
-from images.cards.words import OLDEST
-from tests.unit.matrices import matrix, variants
+from images.catalogue.card_table import HEADER, cells, rows
+from images.commands._cards import OLDEST
+from tests.helpers.matrices import matrix, variants
 
 PATH = Path(__file__).with_name("cards.tsv")
 

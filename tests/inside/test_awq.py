@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from images.smoke import checkpoint, golden
+from images.proof.tiny_model import checkpoint, golden
 
 sys.path.insert(0, str(golden.ROOTFS))
 import awq_loader  # type: ignore[import-not-found,unused-ignore]

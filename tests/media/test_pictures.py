@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from images.demo.files import PICTURES, Refused, form_of
-from images.demo.pictures import Picture, read_picture
-from images.smoke import picture as drawn
+from images.proof.tiny_model import picture as drawn
+from images.run.demo.files import PICTURES, Refused, form_of
+from images.run.demo.pictures import Picture, read_picture
 
 PIXELS, SIDE = 1_000_000, 512
 RED, GREEN = (220, 20, 30), (20, 190, 40)

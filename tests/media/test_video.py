@@ -10,8 +10,8 @@ import av
 import pytest
 from PIL import Image, ImageStat
 
-from images.demo.files import Refused, form_of
-from images.demo.video import Frame, read_frames, shown
+from images.run.demo.files import Refused, form_of
+from images.run.demo.video import Frame, read_frames, shown
 
 PIXELS, SIDE, RATE = 1_000_000, 160, 10
 KINDS = {"mp4": ("mp4", "mpeg4"), "mov": ("mov", "mpeg4"), "mkv": ("matroska", "mpeg4"), "webm": ("webm", "libvpx"),

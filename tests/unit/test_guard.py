@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from images import process
+from images.core import process
 from tests.conftest import FREE, guard, pytest_runtest_protocol
 from tests.guard import refused_address, refused_program
 

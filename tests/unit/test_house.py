@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from images import process
+from images.core import process
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "dev" / "requirements.lock"
@@ -30,7 +30,7 @@ case "$*" in
         rm -rf .venv && mkdir -p .venv/bin
         cp "$0" .venv/bin/python
         ;;
-    "-m images.program"*)
+    "-m images.commands.program"*)
         shift 2
         echo "invoke in $PWD:" "$@" ;;
     "-m pip install"*) exit "${PIP_FAILS:-0}" ;;

@@ -1,0 +1,82 @@
+"""`invoke bench`: measure, show the one table, keep what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from bench import frame
+from bench.machine import look
+from bench.page import pages as filled
+from bench.record import ACTED, FOLDER, Record, read_acted, read_records, write
+from images.core.report import Report
+from images.proof.audit.readme_table import README
+from images.proof.on_card.records import read_all
+from images.render.checkout import Checkout
+
+# What the last run of each bench found here; git does not keep it.
+RESULTS = "build/bench"
+GPU_RECORDS = "records/cards"
+
+
+def register_all(checkout: Checkout) -> dict[str, str]:
+    """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
+    from bench import audit, builds, catalogue, devel, kernels, levels, plan, preflight, rendering, sizes, slim, start
+
+    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, start, preflight)
+    if not frame.BENCHES:
+        for module in modules:
+            module.register(checkout)
+    return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
+
+
+def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, everything: bool = False) -> None:
+    """Run the named benches, or those that take seconds, or all; print the table; with ``record`` keep the run.
+
+    Without a name the table also has the kept rows of what did not run now. What is kept is in BENCH.md, and in the
+    README's rows, at once.
+    """
+    takes = register_all(checkout)
+    report = Report()
+    unasked = {name: frame.BENCHES[name] for name in takes if everything or not takes[name]}
+    around = partial(look, checkout)
+    found = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
+    shown = found if names else [*found, *_kept(checkout, found)]
+    report.table([cells for one in shown for cells in _lines(one, one in found)], frame.HEADER)
+    if record:
+        for one in worth_keeping(found, checkout.root / FOLDER):
+            report.line(f"kept: {write(checkout.root / FOLDER, one).relative_to(checkout.root)}")
+        for path in checkout.write_pages(pages(checkout, checkout.texts([README]))):
+            report.line(f"written: {path}")
+        report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
+
+
+def worth_keeping(found: Sequence[Record], folder: Path) -> list[Record]:
+    """Those that measured something, or that no run is kept of: what did not run here drops no good run from before."""
+    return [
+        one
+        for one in found
+        if any(row.ours is not None for row in one.rows) or not (folder / f"{one.bench}.json").is_file()
+    ]
+
+
+def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
+    """``others`` (path -> text of pages with a generated part), with BENCH.md and the README's headline rows.
+
+    Raises UsageError for a broken record.
+    """
+    takes = register_all(checkout)
+    kept, on_cards = read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS)
+    return filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
+
+
+def _kept(checkout: Checkout, found: Sequence[Record]) -> list[Record]:
+    ran = {one.bench for one in found}
+    return [one for one in read_records(checkout.root / FOLDER) if one.bench not in ran]
+
+
+def _lines(record: Record, now: bool) -> list[list[str]]:
+    around = record.circumstances
+    where = "here, now" if now else f"{around.machine.cores} cores, {around.date[:10]}"
+    return [frame.cells(row, where + (", busy" if around.was_busy else "")) for row in record.rows]

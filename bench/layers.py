@@ -1,0 +1,132 @@
+"""How large an image's layers are once packed: as gzip and as zstd, the two forms that registries keep."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from images.core import process
+from images.core.errors import CardstockError, UsageError
+from images.proof.audit.target import Chunks
+
+if TYPE_CHECKING:
+    from images.docker.engine import Engine
+
+# Levels that pushing uses: docker's gzip writer takes 6, BuildKit's zstd 3.
+GZIP_LEVEL, ZSTD_LEVEL = 6, 3
+_CHUNK = 4 << 20
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Bytes of one or more layers: as tar, and packed."""
+
+    tar: int = 0
+    gzip: int = 0
+    zstd: int = 0
+
+    def __add__(self, other: Packed) -> Packed:
+        return Packed(self.tar + other.tar, self.gzip + other.gzip, self.zstd + other.zstd)
+
+    def __sub__(self, other: Packed) -> Packed:
+        return Packed(self.tar - other.tar, self.gzip - other.gzip, self.zstd - other.zstd)
+
+
+def total(sizes: Iterable[Packed]) -> Packed:
+    """Their sum."""
+    return sum(sizes, Packed())
+
+
+class Sizes:
+    """Sizes of layers by diff id, kept in ``file``: a layer is packed once, for its id is its content's hash."""
+
+    def __init__(self, engine: Engine, file: Path) -> None:
+        self._engine = engine
+        self._file = file
+        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self._known = {layer: Packed(**sizes) for layer, sizes in told.items()}
+
+    def of(self, reference: str) -> dict[str, Packed]:
+        """Diff id to sizes of an image's layers, base first. Raises CardstockError for a name the engine has not."""
+        facts = self._engine.inspect(reference)
+        if facts is None:
+            raise CardstockError(f"the engine has no image {reference}")
+        if set(facts.layers) - self._known.keys():
+            for layer, sizes in packed_layers(lambda: self._engine.save(reference), facts.layers, dict(self._known)):
+                self._known[layer] = sizes
+                self._write()  # a large layer takes minutes: none is packed twice
+        return {layer: self._known[layer] for layer in facts.layers}
+
+    def _write(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps({layer: vars(sizes) for layer, sizes in self._known.items()}, indent=1) + "\n")
+        part.replace(self._file)
+
+
+def packed_layers(
+    save: Callable[[], AbstractContextManager[Iterable[bytes]]], layers: Iterable[str], known: Mapping[str, Packed]
+) -> Iterator[tuple[str, Packed]]:
+    """Diff id and sizes of the ``layers`` not ``known``, out of the tar that ``save`` gives.
+
+    Which member is which layer is seen from its hash, not from its name, which engines choose differently. Raises
+    CardstockError where a layer does not come.
+    """
+    wanted = set(layers) - known.keys()
+    with save() as chunks, tarfile.open(fileobj=io.BufferedReader(Chunks(iter(chunks)), 1 << 20), mode="r|") as tar:
+        for member in tar:
+            named = f"sha256:{member.name.rpartition('/')[2]}"
+            stream = tar.extractfile(member) if member.isreg() and named not in known else None
+            if stream is None or not wanted:
+                continue
+            layer, sizes = pack(stream, wanted)
+            if sizes is not None:
+                wanted.remove(layer)
+                yield layer, sizes
+    if wanted:
+        raise CardstockError(f"{len(wanted)} layers did not come out of the engine", cause=", ".join(sorted(wanted)))
+
+
+def pack(stream: IO[bytes], wanted: Iterable[str]) -> tuple[str, Packed | None]:
+    """The diff id of a layer's tar, and its sizes if it is among ``wanted``."""
+    with tempfile.TemporaryDirectory(prefix="cardstock-layer-") as folder:
+        file = Path(folder, "layer")
+        digest = hashlib.sha256()
+        with file.open("wb") as out:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+        layer = f"sha256:{digest.hexdigest()}"
+        if layer not in set(wanted):
+            return layer, None
+        return layer, Packed(file.stat().st_size, gzip_size(file), zstd_size(file))
+
+
+def gzip_size(file: Path) -> int:
+    """Bytes of the file as gzip."""
+    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP)
+    with file.open("rb") as source:
+        size = sum(len(packer.compress(chunk)) for chunk in iter(lambda: source.read(_CHUNK), b""))
+    return size + len(packer.flush())
+
+
+def zstd_size(file: Path) -> int:
+    """Bytes of the file as zstd. Raises UsageError where there is no program for it."""
+    if shutil.which("zstd") is None:
+        raise UsageError("sizes as zstd need the program zstd", do="apt-get install zstd")
+    packed = file.with_suffix(".zst")
+    process.run(["zstd", "-q", f"-{ZSTD_LEVEL}", "-o", str(packed), str(file)])
+    size = packed.stat().st_size
+    packed.unlink()
+    return size

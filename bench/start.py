@@ -1,0 +1,145 @@
+"""`invoke bench start`: from a container's start to a healthy server, first with nothing, then with its own caches.
+
+The server has the tiny checkpoint, so what is timed is what every model waits for: imports, and what an engine finds
+out before it loads. By default the image for the CPU; $CARDSTOCK_BENCH_ONLY names others by a glob on variant ids.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from bench.frame import bench
+from bench.levels import chosen, runs
+from bench.record import Row
+from bench.stages import Workbench, workbench
+from images.build.build import PYTHON_IN_IMAGE
+from images.core.errors import CheckFailed
+from images.docker.containers import Found
+from images.docker.engine import RUN_LABEL
+from images.matrix.variants import Variant
+from images.proof.smoke.expectation import expect
+from images.proof.smoke.health import Health, unhealthy_text
+from images.proof.smoke.server import start_arguments, why_not
+from images.proof.tiny_model.checkpoint import write_checkpoint
+from images.render.checkout import Checkout
+
+REPEATS = 3
+LIMIT = 900.0  # seconds to get healthy
+GRACE = 60  # seconds to end
+# What the image's server imports before it does anything, by engine.
+SERVERS = {"vllm": "vllm.entrypoints.openai.api_server", "transformers": "transformers"}
+_TIMED = "import time; a = time.perf_counter(); import {0}; print(time.perf_counter() - a)"
+
+
+class Keeps(Protocol):
+    """What of images.docker.containers.Containers is needed."""
+
+    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None: ...
+    def find(self, name: str) -> Found | None: ...
+    def log(self, name: str) -> str: ...
+    def restart(self, name: str, seconds: int) -> None: ...
+    def stop(self, name: str, seconds: int) -> Found | None: ...
+    def remove(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, for tests to replace."""
+
+    now: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Started:
+    """Seconds: the first start to healthy, its end after SIGTERM, a second start with the caches of the first."""
+
+    first: float
+    end: float
+    again: float
+
+
+def words(name: str, model: Path) -> dict[str, Any]:
+    """A container as docker-py takes it: the model read-only, /cache a volume of its own, and nothing else."""
+    mount = {"Type": "bind", "Source": str(model), "Target": "/models", "ReadOnly": True}
+    labels = {RUN_LABEL: name}
+    return {"name": name, "mounts": [mount], "shm_size": "1g", "labels": labels, "environment": {"HF_HUB_OFFLINE": "1"}}
+
+
+def healthy(containers: Keeps, name: str, clock: Clock) -> float:
+    """Seconds until it is. Raises CheckFailed, with the end of its log, where it does not get so."""
+    began = clock.now()
+    while True:
+        found = containers.find(name)
+        health, waited = Health.of(found.attributes if found else {}), clock.now() - began
+        if health.verdict:
+            return waited
+        if health.verdict is False or waited > LIMIT:
+            what, cause, do = unhealthy_text(health, containers.log(name), waited)
+            raise CheckFailed(what, cause=cause, do=do)
+        clock.sleep(0.25)
+
+
+def start(containers: Keeps, image: str, model: Path, clock: Clock) -> Started:
+    """Start a container, end it, start it again; it is gone afterwards."""
+    name = f"cardstock-bench-{uuid.uuid4().hex[:12]}"
+    containers.launch(image, start_arguments("/models", "tiny"), words(name, model))
+    try:
+        first = healthy(containers, name, clock)
+        ending = clock.now()
+        containers.stop(name, GRACE)
+        ended = clock.now()
+        containers.restart(name, GRACE)
+        return Started(first, ended - ending, healthy(containers, name, clock))
+    finally:
+        containers.remove(name)
+
+
+def rows(variant: str, image: str, starts: Sequence[Started], imported: Sequence[float]) -> Iterator[Row]:
+    """Medians of the starts, and of the imports alone."""
+    first, again, end = (median(getattr(one, what) for one in starts) for what in ("first", "again", "end"))
+    told = f"{variant}: first start to healthy; runs: {len(starts)}"
+    yield Row("start", told, first, None, "s", image=image, headline=True)
+    yield Row("start", f"{variant}: the next start, /cache kept", again, first, "s", "first start", image=image)
+    yield Row(
+        "start", f"{variant}: importing the server, once", median(imported), first, "s", "first start", image=image
+    )
+    yield Row("start", f"{variant}: from SIGTERM to its end", end, None, "s", image=image)
+
+
+def imports(tools: Workbench, variant: Variant) -> list[float]:
+    """Seconds of importing the engine's server in a container that does nothing else, one a repeat."""
+    code = ["-c", _TIMED.format(SERVERS[variant.engine])]
+    ran = [tools.engine.run(tools.name(variant), code, entrypoint=[PYTHON_IN_IMAGE]) for _ in range(REPEATS)]
+    return [float(one.out.splitlines()[-1]) for one in ran]
+
+
+def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
+    """The rows of one image."""
+    image = tools.told(variant)
+    if reason := why_not(expect(variant), gpus=False):
+        yield Row("start", f"{variant.id}: first start to healthy", None, None, "s", why=reason, image=image)
+        return
+    with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
+        model = Path(folder, "tiny")
+        write_checkpoint(model)
+        Path(folder).chmod(0o755)
+        made = [start(tools.engine.containers, tools.name(variant), model, Clock()) for _ in range(runs())]
+    yield from rows(variant.id, image, made, imports(tools, variant))
+
+
+def register(checkout: Checkout) -> None:
+    """Make the bench known."""
+
+    @bench("start", heavy="the built image for the CPU, ten minutes")
+    def measured() -> Iterable[Row]:
+        tools = workbench(checkout)
+        for variant in chosen(tools):
+            yield from measure(tools, variant)

@@ -1,6 +1,0 @@
-"""Measurements: what they find is kept in `records`, and BENCH.md is written from that."""
-
-from images.bench.frame import bench, median_seconds, medians
-from images.bench.record import Row
-
-__all__ = ["Row", "bench", "median_seconds", "medians"]

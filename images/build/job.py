@@ -1,0 +1,79 @@
+"""Jobs: what a build has to do for each chosen variant, and what is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from images.matrix.arch import join_sm
+from images.matrix.model import Matrix
+from images.matrix.variants import Variant
+from images.render.bakefile import STAGING, bake_target
+from images.render.checkout import Checkout, input_hash
+from images.render.dockerfile import Templates, render_dockerfile
+from images.render.labels import EVIDENCE, INPUT, PROVEN
+from images.render.lock import State
+
+# What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
+# NVIDIA's layer, the environment, its copy in the runtime image, and the kernels' own environment; then on one more.
+FIRST_IMAGE = {"vllm": 18_000_000_000, "transformers": 10_000_000_000}
+FIRST_CPU_IMAGE = 10_000_000_000
+FURTHER_IMAGE = 6_000_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to make: its inputs' hash, and the names it is built and tagged as."""
+
+    variant: Variant
+    dockerfile: str
+    input_hash: str
+    state: State
+    staging: str
+    tags: tuple[str, ...]
+
+
+def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: Variant, state: State) -> Job:
+    """The job of a variant; reads the checkout's files."""
+    dockerfile = render_dockerfile(templates, matrix, variant, state == "locked")
+    parts = checkout.input_files(variant.lock)
+    parts["Dockerfile"] = dockerfile.encode()
+    parts["kernel"] = repr(variant.kernel).encode()
+    parts["target"] = repr(sorted(bake_target(matrix, variant).items())).encode()
+    digest = input_hash(parts)
+    return Job(
+        variant=variant,
+        dockerfile=dockerfile,
+        input_hash=digest,
+        state=state,
+        staging=f"{STAGING}:{digest[:24]}",
+        tags=(f"{matrix.image}:{variant.id}", f"{matrix.image}:{variant.id}-{digest[:12]}"),
+    )
+
+
+def done_state(job: Job, labels: Mapping[str, str] | None) -> str:
+    """What the tagged image (its labels; None if there is none) is to this job: absent, outdated, unproven, proven."""
+    if labels is None:
+        return "absent"
+    if labels.get(INPUT) != job.input_hash:
+        return "outdated"
+    return "proven" if labels.get(PROVEN) == "yes" and labels.get(EVIDENCE) else "unproven"
+
+
+def disk_needed(jobs: Iterable[Job]) -> int:
+    """Bytes that building these should need at most."""
+    seen: set[str] = set()
+    total = 0
+    for job in jobs:
+        first = FIRST_IMAGE[job.variant.engine] if job.variant.cuda else FIRST_CPU_IMAGE
+        total += FURTHER_IMAGE if job.variant.lock in seen else first
+        seen.add(job.variant.lock)
+    return total
+
+
+def describe(job: Job) -> str:
+    """One line for people: what will be built."""
+    variant = job.variant
+    kernel = f", {variant.kernel.package} {variant.kernel.version} from source" if variant.kernel else ""
+    cards = join_sm(variant.archs) or "CPU"
+    return f"{variant.id}: {variant.engine} on {cards}{kernel}; stack {variant.stack} {job.state}"

@@ -1,0 +1,175 @@
+"""Every card and its image: as rows for people, as JSON for scripts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from images.cards.choose import Choice, choose, unfit
+from images.cards.data import Card
+from images.catalogue.evidence import of_image, of_records
+from images.catalogue.model import Catalogue, Image
+from images.catalogue.resolve import resolve
+from images.core.errors import CardstockError, NoImageFits
+from images.core.report import human_bytes
+from images.matrix.arch import Arch
+from images.matrix.model import Matrix
+from images.matrix.variants import Variant, Variants
+from images.proof.on_card.records import GpuRecord
+
+
+@dataclass(frozen=True)
+class Row:
+    """A card with the image it should have, or the error that says why it has none.
+
+    ``published`` is the image that a catalogue has for it; ``evidence`` says on what it was seen to run.
+    """
+
+    card: Card
+    image: Variant | None
+    why: CardstockError | None = None
+    published: Image | None = None
+    evidence: str = ""
+
+
+def rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[Row]:
+    """One row for each card, for any driver that is new enough for its image."""
+    known: dict[Arch, Choice] = {}
+    found = []
+    for card in cards:
+        if reason := unfit(card):
+            found.append(Row(card, None, reason))
+            continue
+        if card.arch not in known:
+            known[card.arch] = choose(matrix, variants, [card])
+        choice = known[card.arch]
+        if choice.picks:
+            found.append(Row(card, choice.picks[0].variant))
+        else:
+            found.append(Row(card, None, choice.refusals[0].why))
+    return found
+
+
+def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[Row]:
+    """As `rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
+    known: dict[Arch, Row] = {}
+    found = []
+    for card in cards:
+        if reason := unfit(card):
+            found.append(Row(card, None, reason))
+            continue
+        if card.arch not in known:
+            known[card.arch] = _published_row(matrix, variants, card, catalogue)
+        row = replace(known[card.arch], card=card)
+        if row.why is not None:  # it names the first card of this capability
+            row = replace(row, why=NoImageFits(f"no image for {card.name}", cause=row.why.cause, do=row.why.do))
+        found.append(row)
+    return found
+
+
+def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> Row:
+    answer = resolve(catalogue, matrix, variants, [card])
+    if not answer.found:
+        return Row(card, None, answer.refusals[0].why)
+    image = answer.found[0].image
+    return Row(card, variants.valid[image.variant], None, image, of_image(image))
+
+
+def with_records(rows: Iterable[Row], records: Sequence[GpuRecord]) -> list[Row]:
+    """Rows of what is not published, with what records of runs on cards say of their images."""
+    return [replace(row, evidence=of_records(records, row.image.id) if row.image else "") for row in rows]
+
+
+def cells(row: Row) -> list[str]:
+    """Name, compute capability, GB, image and the driver it needs, or the reason and what to do instead."""
+    reason = f"{row.why.cause}; {row.why.do}" if row.why else ""
+    image, driver = (row.image.id, row.image.min_driver or "") if row.image else ("-", "")
+    return [row.card.name, str(row.card.arch), f"{row.card.memory:g}", image, driver, reason]
+
+
+HEADER = ["card", "capability", "GB", "image", "driver from", "why none"]
+
+
+def seen_cells(row: Row) -> list[str]:
+    """As `cells`, with the evidence before the reason."""
+    *first, reason = cells(row)
+    return [*first, row.evidence, reason]
+
+
+SEEN_HEADER = [*HEADER[:-1], "proven", HEADER[-1]]
+IMAGES_HEADER = ["image", "digest", "to pull", "on disk", "audited for", "driver from", "cards", "proven"]
+
+
+def image_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The published images that cards should have, a row each, by id."""
+    cards: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.published:
+            cards.setdefault(row.published.variant, []).append(row)
+    return [
+        [
+            *(image.variant, image.digest, human_bytes(image.compressed), human_bytes(image.unpacked)),
+            *(" ".join(image.audited), image.min_driver or "", str(len(same)), same[0].evidence),
+        ]
+        for _, same in sorted(cards.items())
+        if (image := same[0].published)
+    ]
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """A row for scripts."""
+    return {
+        "card": row.card.name,
+        "arch": row.card.arch.capability,
+        "memory_gb": row.card.memory,
+        "source": row.card.source,
+        "image": row.image.id if row.image else None,
+        "min_driver": row.image.min_driver if row.image else None,
+        "evidence": row.evidence or None,
+        "published": _image_json(row.published) if row.published else None,
+        **_error_json(row.why),
+    }
+
+
+def _image_json(image: Image) -> dict[str, Any]:
+    proofs = [proof.model_dump() for proof in image.evidence]
+    told = image.model_dump(include={"digest", "tag", "compressed", "unpacked", "audited", "min_driver", "published"})
+    return {**told, "evidence": proofs}
+
+
+def choice_json(choice: Choice, seen: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a machine's cards should have, for scripts; ``seen`` is the evidence of each image."""
+    return {
+        "one_for_all": choice.one_for_all,
+        "images": [
+            {
+                "image": pick.variant.id,
+                "min_driver": pick.variant.min_driver,
+                "cards": [card.name for card in pick.cards],
+                **({"evidence": seen[pick.variant.id]} if seen else {}),
+                "notes": list(pick.notes),
+            }
+            for pick in choice.picks
+        ],
+        "refused": [{"card": refusal.card.name, **_error_json(refusal.why)} for refusal in choice.refusals],
+    }
+
+
+def choice_lines(choice: Choice, seen: Mapping[str, str] | None = None) -> list[str]:
+    """What a machine's cards should have, for people: one fact a line; ``seen`` is the evidence of each image."""
+    told = []
+    if len({card.arch for pick in choice.picks for card in pick.cards}) > 1:
+        told.append("one image covers them all" if len(choice.picks) == 1 else "no image covers them all: one each")
+    for pick in choice.picks:
+        names = ", ".join(dict.fromkeys(card.name for card in pick.cards))
+        told.append(f"{names}: {pick.variant.id}, driver from {pick.variant.min_driver}")
+        told += [f"  proven: {seen[pick.variant.id]}"] if seen else []
+        told += [f"  note: {note}" for note in pick.notes]
+    for refusal in choice.refusals:
+        told += [f"{refusal.card.name}: no image", *(f"  {line}" for line in str(refusal.why).splitlines())]
+    return told
+
+
+def _error_json(why: CardstockError | None) -> dict[str, Any]:
+    return {"what": why.what, "cause": why.cause, "do": why.do} if why else {}

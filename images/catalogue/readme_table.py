@@ -1,0 +1,122 @@
+"""The README's table of images: what is published, by catalogue.json; without that file, what the matrix recommends.
+
+A catalogue is no part of the sources until a maintainer commits it: CI's last job reads the one that a publication
+wrote, renders this table from it, and pushes both to a branch of their own (.github/workflows/publish.yml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.cards.data import Card, all_cards
+from images.catalogue.card_table import Row, published_rows, rows, with_records
+from images.catalogue.evidence import of_image
+from images.catalogue.model import Catalogue, read_catalogue
+from images.core.report import human_bytes
+from images.matrix.arch import Arch
+from images.matrix.model import Matrix
+from images.matrix.variants import Variants
+from images.proof.audit.readme_table import README, with_block
+from images.proof.on_card.records import GpuRecord, read_all
+
+CATALOGUE = "catalogue.json"
+MARKS = ("<!-- images: begin -->", "<!-- images: end -->")
+# What people call the cards of a compute capability; all names are in `./inv cards`.
+FAMILIES = {
+    "7.0": "V100, Titan V",
+    "7.5": "T4, RTX 20xx, Titan RTX, GTX 16xx",
+    "8.0": "A100, A30",
+    "8.6": "RTX 30xx, A10, A40, RTX A6000",
+    "8.9": "RTX 40xx, L4, L40S",
+    "9.0": "H100, H200, H20",
+    "10.0": "B200",
+    "10.3": "B300",
+    "12.0": "RTX 50xx, RTX PRO Blackwell",
+}
+
+_RECOMMENDED = """\
+What `matrix.yaml` recommends; once a `catalogue.json` is committed, what is published. Every image passes the audit and
+the canary on the CPU before it has a name; "tested-on" is what records of runs on cards add (`records/cards`), "its
+packages" that they were run as in the image, slimmed, but on a host without an engine."""
+_PUBLISHED = """\
+What is published, as of {updated} (`catalogue.json`); "tested-on" names the card and driver of the highest level of the
+proof that ran on one."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The compute capabilities whose cards get the same image, and one of their rows."""
+
+    archs: tuple[Arch, ...]
+    row: Row
+
+
+def groups(table: Iterable[Row]) -> list[Group]:
+    """Rows of cards with an image, by that image, the oldest cards first."""
+    archs: dict[str, set[Arch]] = {}
+    first: dict[str, Row] = {}
+    for row in table:
+        if row.image:
+            archs.setdefault(row.image.id, set()).add(row.card.arch)
+            first.setdefault(row.image.id, row)
+    found = [Group(tuple(sorted(archs[name])), row) for name, row in first.items()]
+    return sorted(found, key=lambda group: group.archs)
+
+
+def block(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], catalogue: Catalogue | None) -> str:
+    """What stands between the marks: a row for each image, what its user should know, where all this is from."""
+    if catalogue:
+        table = published_rows(matrix, variants, all_cards(), catalogue)
+        said = _PUBLISHED.format(updated=catalogue.updated[:10])
+    else:
+        table, said = with_records(rows(matrix, variants, all_cards()), records), _RECOMMENDED
+    header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), "proven"]
+    found = [*groups(table), *_without_card(variants, catalogue)]
+    lines = [header, ["---"] * len(header), *(_cells(group) for group in found)]
+    notes: dict[str, list[str]] = {}
+    for group in found:
+        for note in group.row.image.notes if group.row.image else ():
+            notes.setdefault(note.text, []).extend(arch.capability for arch in group.archs)
+    told = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *told, *([""] if told else []), said])
+
+
+_NONE = Card("no card", Arch(0, 0), 0, "")
+_CPU = "CPU canary, CPU server"
+
+
+def _without_card(variants: Variants, catalogue: Catalogue | None) -> Iterator[Group]:
+    """The images for the CPU."""
+    for variant in variants.valid.values():
+        if variant.archs:
+            continue
+        if catalogue is None:
+            yield Group((), Row(_NONE, variant, None, None, _CPU))
+        elif published := catalogue.current.get(variant.id):
+            yield Group((), Row(_NONE, variant, None, published, of_image(published)))
+
+
+def _cells(group: Group) -> list[str]:
+    archs = [arch.capability for arch in group.archs]
+    image, published = group.row.image, group.row.published
+    return [
+        ", ".join(archs) or "-",
+        ", ".join(FAMILIES.get(arch, "") for arch in archs) or group.row.card.name,
+        f"`{image.id}`" if image else "-",
+        (image.min_driver if image else None) or "-",
+        *([human_bytes(published.compressed)] if published else []),
+        group.row.evidence,
+    ]
+
+
+def pages(root: Path, matrix: Matrix, variants: Variants, before: Mapping[str, str]) -> dict[str, str]:
+    """``before`` (pages by path from the root) with this table in the README.
+
+    Raises Unsafe for a catalogue.json that is none.
+    """
+    file = root / CATALOGUE
+    catalogue = read_catalogue(file.read_bytes(), CATALOGUE) if file.is_file() else None
+    new = block(matrix, variants, read_all(), catalogue)
+    return {**before, README: with_block(before[README], new, MARKS, "the table of images")}

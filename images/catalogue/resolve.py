@@ -1,0 +1,163 @@
+"""From cards and a driver to the published image: what a repository's catalogue has for them. Pure.
+
+Which image a card should have is images/cards/choose.py's business; here its choice is among what is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from images.cards.choose import Refusal, choose
+from images.cards.data import Card
+from images.catalogue.model import Catalogue, Image
+from images.core.closest_match import nearest
+from images.core.errors import CardstockError, NoImageFits
+from images.matrix.arch import Arch, covers, parse_arch
+from images.matrix.drivers import Driver, runs
+from images.matrix.model import Matrix
+from images.matrix.variants import Variants
+
+
+@dataclass(frozen=True)
+class Found:
+    """A published image and the cards it is for; ``notes`` say what is special about it."""
+
+    image: Image
+    cards: tuple[Card, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Lost(NamedTuple):
+    """A published image that would run on one of the cards, or nearly, and why another one was chosen."""
+
+    image: Image
+    why: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What was found: one image for all cards, or one for each kind; the cards without one; the images not chosen."""
+
+    found: tuple[Found, ...]
+    refusals: tuple[Refusal, ...] = ()
+    lost: tuple[Lost, ...] = ()
+
+
+def resolve(
+    catalogue: Catalogue, matrix: Matrix, variants: Variants, cards: Sequence[Card], driver: Driver | None = None
+) -> Resolved:
+    """The published images for cards of one machine. ``driver`` None: any."""
+    archs = {card.arch for card in cards}
+    kinds = [kind for kind in _kinds(catalogue) if any(_covers(kind.audited, arch) for arch in archs)]
+    # What the matrix says of a variant's driver may have changed since its image was published: both must hold.
+    known = {
+        image.variant: image
+        for kind in kinds
+        for image in kind.images
+        if (variant := variants.valid.get(image.variant))
+        and (variant.min_driver == kind.min_driver or driver is None or _runs(driver, kind.min_driver))
+    }
+    some = Variants({name: variant for name, variant in variants.valid.items() if name in known}, variants.excluded)
+    choice = choose(matrix, some, cards, driver)
+    found = tuple(Found(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
+    refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
+    return Resolved(found, refusals, _lost(kinds, found, variants, archs, driver))
+
+
+@dataclass
+class _Kind:
+    """The images that run on the same cards by the same driver: what is asked of one of them holds for all."""
+
+    audited: tuple[str, ...]
+    cards: int
+    min_driver: str | None
+    images: list[Image]
+
+
+def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
+    kinds: dict[tuple[object, ...], _Kind] = {}
+    for image in catalogue.current.values():
+        key = (image.audited, len(image.archs), image.min_driver)
+        kind = kinds.get(key)
+        if kind is None:
+            kind = kinds[key] = _Kind(image.audited, len(image.archs), image.min_driver, [])
+        kind.images.append(image)
+    return kinds.values()
+
+
+def _lost(
+    kinds: Iterable[_Kind], found: tuple[Found, ...], variants: Variants, archs: set[Arch], driver: Driver | None
+) -> tuple[Lost, ...]:
+    """The images that were not found, with the reason, those of a kind together."""
+    chosen = {one.image.variant for one in found}
+    valid, out = variants.valid, list[Lost]()
+    for kind in kinds:
+        why = _why(kind, found, archs, driver)
+        left = [image for image in kind.images if image.variant not in chosen]
+        out += [Lost(image, why if image.variant in valid else _STRANGER) for image in left]
+    return tuple(out)
+
+
+def _why(kind: _Kind, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None) -> str:
+    """Why images of a kind are not the ones that were found."""
+    if driver is not None and not _runs(driver, kind.min_driver):
+        return f"it needs driver {kind.min_driver}, here is {driver}"
+    missing = sorted(arch for arch in archs if not _covers(kind.audited, arch))
+    if missing and len(found) == 1:
+        return f"it has no code for {' '.join(map(str, missing))}"
+    rivals = [one for one in found if any(_covers(kind.audited, card.arch) for card in one.cards)]
+    if not rivals:
+        return "a rule excludes it: invoke explain says which"
+    if kind.cards > min(len(one.image.archs) for one in rivals):
+        return "it carries code of other cards as well"
+    return f"{rivals[0].image.variant} is recommended before it"
+
+
+_STRANGER = "its variant is not in this checkout's matrix"
+_runs = cache(runs)
+
+
+@cache
+def _covers(audited: tuple[str, ...], card: Arch) -> bool:
+    """Whether code for these archs runs on a card; thousands of images have the same few lists."""
+    return covers(map(parse_arch, audited), card)
+
+
+def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Driver | None) -> Refusal:
+    """Where the matrix has an image for the card and only the repository has none, say that instead."""
+    choice = choose(matrix, variants, [refusal.card], driver)
+    if not choice.picks:
+        return Refusal(refusal.card, choice.refusals[0].why)
+    variant = choice.picks[0].variant
+    return Refusal(
+        refusal.card,
+        NoImageFits(
+            f"no image for {refusal.card.name} is published here",
+            cause=f"the image for it is {variant.id}, and the catalogue has none that this card and driver run",
+            do=f"build it: ./inv build --only '{variant.id}'",
+        ),
+    )
+
+
+def by_name(catalogue: Catalogue, name: str) -> Image:
+    """The image that a tag names: a variant's id, or another moving or immutable tag. Raises NoImageFits."""
+    if name in catalogue.moving:
+        return catalogue.by_digest[catalogue.moving[name][-1]]
+    for image in catalogue.images:
+        if image.tag == name:
+            return image
+    names = [*catalogue.moving, *(image.tag for image in catalogue.images)]
+    raise NoImageFits(
+        f"nothing is published as {name!r}",
+        do=f"nearest: {nearest(name, names)}" if names else "this repository is empty",
+    )
+
+
+def refuse_all(resolved: Resolved) -> None:
+    """Raise the first refusal where nothing was found."""
+    if not resolved.found:
+        first: CardstockError = resolved.refusals[0].why
+        raise first

@@ -1,0 +1,176 @@
+"""A repository of published images: its catalogue, its tags, what hangs on an image. Reading it, and writing it safely.
+
+A tag is written last, after all that it stands for: who reads at any moment sees the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from images.catalogue.model import FILE, KIND, TAG, Catalogue, Image, check_labels, read_catalogue
+from images.core.errors import RegistryFailure, Unsafe
+from images.registry import artifact
+from images.registry.artifact import Part
+from images.registry.client import INDEX, Manifest, Repository
+from images.registry.cosign import Cosign, Identity
+from images.registry.oci_image import read_blob, read_image
+
+JSON = "application/json"
+# Publishers that meet: each round one of them gets through. Seconds between a write and the look whether it stayed.
+_ROUNDS = 20
+_SETTLE = 2.0
+_CHANCE = random.SystemRandom()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """How to sign and verify: cosign, a private key (None: this CI job's identity), and who must have signed."""
+
+    cosign: Cosign
+    private: Path | None = None
+    signer: Path | Identity | None = None
+
+
+def now() -> str:
+    """This moment, as catalogues write it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def empty() -> Catalogue:
+    """The catalogue of a repository that has none yet."""
+    return Catalogue.model_validate({"schema": 1, "updated": now()})
+
+
+def fetch_catalogue(repository: Repository, keys: Keys | None = None) -> tuple[Catalogue | None, str]:
+    """The catalogue and its digest; None and "" where the repository has none.
+
+    With a signer its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
+    """
+    found = artifact.look(repository, TAG, KIND)
+    if found is None:
+        return None, ""
+    where = f"{repository.name}:{TAG}"
+    if keys is not None and keys.signer is not None:
+        keys.cosign.verify(repository.name, found.digest, keys.signer)
+    if FILE not in found.files:
+        raise Unsafe("the catalogue cannot be trusted", cause=f"it holds no {FILE}", where=where)
+    return read_catalogue(read_blob(repository, found.files[FILE]), where), found.digest
+
+
+def change_catalogue(
+    repository: Repository, change: Callable[[Catalogue], Catalogue], keys: Keys | None = None
+) -> Catalogue:
+    """Read the catalogue, change it, write it and sign it, and only then let its tag name it; what is there then.
+
+    Registries cannot compare and swap. So it is read again after a while, and where another publisher has overwritten
+    the change, it is made again on theirs: ``change`` must leave a catalogue that has it as it is.
+    """
+    for _ in range(_ROUNDS):
+        before, read = fetch_catalogue(repository)
+        after = change(before or empty())
+        if before is not None and before.model_copy(update={"updated": after.updated}) == after:
+            return before
+        with tempfile.TemporaryDirectory(prefix="cardstock-catalogue-") as folder:
+            file = Path(folder, FILE)
+            file.write_text(after.to_json(), encoding="utf-8")
+            digest = artifact.push(repository, None, KIND, [Part(file, JSON)], {})
+        if keys is not None:
+            keys.cosign.sign(repository.name, digest, keys.private)
+        current = repository.manifest(TAG)
+        if (current.digest if current else "") == read:
+            with suppress(Unsafe):  # another was faster by a hair: the next round sees it
+                point(repository, TAG, digest)
+        repository.pause(_SETTLE * _CHANCE.uniform(0.5, 1.5))
+    raise RegistryFailure(
+        f"{repository.name}: the catalogue changes faster than it can be written",
+        do="see who else publishes there, then run the same again",
+    )
+
+
+def point(repository: Repository, tag: str, digest: str) -> None:
+    """Let a tag name what the repository has by digest, and see that it does. Raises Unsafe if it does not."""
+    found = _there(repository, digest)
+    repository.put_manifest(found.raw, tag, found.media_type)
+    named = repository.manifest(tag)
+    if named is None or named.digest != digest:
+        raise Unsafe(
+            f"{repository.name}:{tag} is not what was just written",
+            cause=f"wrote {digest}, it names {named.digest if named else 'nothing'}",
+            do="see who else writes this tag, then run the same again",
+        )
+
+
+def _there(repository: Repository, digest: str) -> Manifest:
+    found = repository.manifest(digest)
+    if found is None:
+        raise RegistryFailure(
+            f"{repository.name}: the registry has no {digest} any more",
+            cause="it was there a moment ago: a clean-up removes what no tag names",
+            do="run the same again",
+        )
+    return found
+
+
+def check_image(repository: Repository, image: Image) -> None:
+    """Hold what the registry has under an image's digest against its entry in the catalogue.
+
+    Its configuration and layers must be those, its labels must say the same, and its immutable tag must name nothing
+    else. Raises Unsafe for the first that does not, RegistryFailure where the image is not there.
+    """
+    where = f"{repository.name}@{image.digest}"
+    found = read_image(repository, image.digest)
+    if found is None:
+        raise RegistryFailure(
+            f"{image.variant} is in the catalogue, but the registry does not have it",
+            cause=f"it knows no {image.digest}",
+            do="tell whoever publishes it; take another image meanwhile",
+            where=repository.name,
+        )
+    if found.config != image.config or tuple(layer.digest for layer in found.layers) != image.layers:
+        raise Unsafe(
+            f"the image of {image.variant} is not made of what the catalogue says",
+            cause="its configuration or its layers are others",
+            do="do not use it; tell whoever publishes it",
+            where=where,
+        )
+    check_labels(image, found.labels, where)
+    named = repository.manifest(image.tag)
+    if named is not None and named.digest != image.digest:
+        raise Unsafe(
+            f"the tag {image.tag} was pointed at something else, and it never moves",
+            cause=f"the catalogue has {image.digest}, the tag names {named.digest}",
+            do="do not use it; tell whoever publishes it",
+            where=f"{repository.name}:{image.tag}",
+        )
+
+
+def attach(repository: Repository, digest: str, kind: str, part: Part) -> str:
+    """Hang a file on an image, as a referrer of it; the digest of its manifest. The same file again changes nothing.
+
+    Registries without the referrers API (OCI 1.1) get the list of an image's referrers as the specification wants it:
+    an index under the tag "sha256-…".
+    """
+    subject = _there(repository, digest)
+    descriptor = {"mediaType": subject.media_type, "digest": digest, "size": len(subject.raw)}
+    attached = artifact.push(repository, None, kind, [part], {}, subject=descriptor)
+    manifest = _there(repository, attached)
+    tag = digest.replace(":", "-")
+    listed: list[dict[str, Any]] = []
+    if (index := repository.manifest(tag)) is not None and index.media_type == INDEX:
+        listed = [one for one in index.content.get("manifests") or [] if isinstance(one, dict)]
+    if all(one.get("digest") != attached for one in listed):
+        listed = [one for one in listed if one.get("artifactType") != kind]
+        listed.append(
+            {"mediaType": manifest.media_type, "digest": attached, "size": len(manifest.raw), "artifactType": kind}
+        )
+        content = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}
+        repository.put_manifest(json.dumps(content, indent=1).encode(), tag, INDEX)
+    return attached

@@ -1,0 +1,154 @@
+"""`--card` and `invoke cards`: names as typed to archs, and to what is printed."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from images.cards.choose import choose, unfit
+from images.cards.data import Card, all_cards
+from images.cards.names import resolve
+from images.cards.this_machine import read_machine
+from images.catalogue.card_table import (
+    IMAGES_HEADER,
+    SEEN_HEADER,
+    Row,
+    choice_json,
+    choice_lines,
+    image_cells,
+    published_rows,
+    row_json,
+    rows,
+    seen_cells,
+    with_records,
+)
+from images.catalogue.evidence import of_records
+from images.catalogue.model import Catalogue
+from images.catalogue.resolve import Resolved, refuse_all
+from images.catalogue.resolve import resolve as resolve_published
+from images.core.report import Report
+from images.distribution.pull import Asked, reference_of, run_words, told_json, told_lines
+from images.matrix.arch import Arch
+from images.matrix.drivers import Driver, parse_driver
+from images.matrix.model import Matrix
+from images.matrix.variants import Variants
+from images.proof.on_card.records import GpuRecord
+
+OLDEST = Arch(5, 0)
+
+
+def archs_of(texts: Sequence[str], report: Report) -> list[str]:
+    """The arch lists that cards named on the command line stand for; "T4, RTX 4090" is one image for both.
+
+    Raises UsageError for a name that is no card's or several cards', NoImageFits for a card that no image can serve.
+    """
+    lists = []
+    for text in texts:
+        found = _named(text, report)
+        for card in found:
+            if reason := unfit(card):
+                raise reason
+        lists.append(" ".join(card.arch.capability for card in found))
+    return lists
+
+
+def _named(text: str, report: Report) -> list[Card]:
+    found = []
+    for name in text.split(","):
+        match = resolve(name.strip(), all_cards())
+        sizes = " or ".join(f"{size:g}" for size in match.memories)
+        report.line(f"{name.strip()}: {match.card.name}, compute capability {match.card.arch}, {sizes} GB")
+        found.append(match.card)
+    return found
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of images beside the matrix: which stacks are locked, runs on cards, and what is published.
+
+    ``catalogue`` is None where that is not asked, ``repository`` "" where the catalogue is a file of an unknown one.
+    """
+
+    locked: Mapping[str, bool]
+    records: Sequence[GpuRecord] = ()
+    catalogue: Catalogue | None = None
+    repository: str = ""
+
+
+def cards_command(
+    matrix: Matrix, variants: Variants, names: Sequence[str], driver: str, known: Known, json: bool, report: Report
+) -> None:
+    """`invoke cards`: the named cards as those of one machine; else the table of all, and the cards of this machine.
+
+    With a catalogue, of what is published. Raises UsageError for a bad name or driver, NoImageFits where none of the
+    named cards gets an image.
+    """
+    if names:
+        named = [card for text in names for card in _named(text, report)]
+        own = parse_driver(driver) if driver else None
+        if known.catalogue:
+            answer = resolve_published(known.catalogue, matrix, variants, named, own)
+            _published(known, known.catalogue, Asked(tuple(named), own), answer, json)
+        else:
+            _recommended(matrix, variants, named, own, known, json, report)
+        return
+    cards = [card for card in all_cards() if card.arch >= OLDEST]
+    if known.catalogue:
+        table = published_rows(matrix, variants, cards, known.catalogue)
+    else:
+        table = with_records(rows(matrix, variants, cards), known.records)
+    if json:
+        print(json_module.dumps([row_json(row) for row in table], indent=1))
+    else:
+        _tables(table, report)
+    report.line(f"{len(table)} cards, {sum(row.image is not None for row in table)} with an image")
+    _here(matrix, variants, known.locked, report)
+
+
+def _tables(table: Sequence[Row], report: Report) -> None:
+    report.table([seen_cells(row) for row in table], SEEN_HEADER)
+    if images := image_cells(table):
+        report.table(images, IMAGES_HEADER)
+
+
+def _recommended(
+    matrix: Matrix,
+    variants: Variants,
+    cards: Sequence[Card],
+    driver: Driver | None,
+    known: Known,
+    json: bool,
+    report: Report,
+) -> None:
+    choice = choose(matrix, variants, cards, driver, known.locked)
+    if not choice.picks:
+        raise choice.refusals[0].why
+    seen = {pick.variant.id: of_records(known.records, pick.variant.id) for pick in choice.picks}
+    if json:
+        print(json_module.dumps(choice_json(choice, seen), indent=1))
+        return
+    print("\n".join(choice_lines(choice, seen)))
+    report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
+
+
+def _published(known: Known, catalogue: Catalogue, asked: Asked, answer: Resolved, json: bool) -> None:
+    refuse_all(answer)
+    where = known.repository
+    if json:
+        runs = [run_words(one.image, reference_of(where, one.image)) if where else [] for one in answer.found]
+        print(json_module.dumps(told_json(where, catalogue, asked, answer, runs), indent=1))
+    else:
+        print("\n".join(told_lines(where, catalogue, answer)))
+
+
+def _here(matrix: Matrix, variants: Variants, locked: Mapping[str, bool], report: Report) -> None:
+    """What this machine's own cards should have, as progress lines."""
+    machine = read_machine()
+    if not machine.cards:
+        report.line(f"this machine has no card: {machine.why}")
+        return
+    report.line(f"this machine: driver {machine.driver}, CUDA {machine.cuda}")
+    choice = choose(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
+    for line in choice_lines(choice):
+        report.line(line)

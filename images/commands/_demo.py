@@ -1,0 +1,108 @@
+"""`invoke demo`: the server asked, the page's environment made, the page run until Ctrl-C, its uploads removed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from images.core import process
+from images.core.errors import UsageError
+from images.core.report import Report
+from images.run.demo.environment import provide
+from images.run.demo.server import address, ask_model, is_loopback
+from images.run.demo.settings import Limits, Settings, read_size
+
+LOCK = Path("dev/demo.lock")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class DemoWords:
+    """`invoke demo`'s flags as typed."""
+
+    server: str
+    model: str
+    host: str
+    port: int
+    max_picture: str
+    max_video: str
+    max_pictures: int
+    max_frames: int
+
+    def limits(self) -> Limits:
+        """Raises UsageError."""
+        return Limits(
+            picture_bytes=read_size(self.max_picture),
+            video_bytes=read_size(self.max_video),
+            pictures=self.max_pictures,
+            frames=self.max_frames,
+        )
+
+
+def demo_command(root: Path, home: Path, words: DemoWords, report: Report) -> None:
+    """Run the page of the checkout at ``root`` until it is stopped; its environment is kept below ``home``.
+
+    Raises CheckFailed without a server, UsageError for a port in use, ProcessFailed when the page ends by itself.
+    """
+    limits, server = words.limits(), address(words.server)
+    model = ask_model(server, words.model)
+    free_port(words.host, words.port)
+    python = provide(root / LOCK, home, report.line)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=home) as folder:
+        work = Path(folder).resolve()
+        for name in ("uploads", "tmp"):
+            (work / name).mkdir()
+        report.line(f"{model} at {server}")
+        if not is_loopback(words.host):
+            report.line(f"whoever reaches port {words.port} of this machine can use the page: it asks for no password")
+        settings = Settings(server, model, words.host, words.port, work / "uploads", limits)
+        argv = [str(python), "-m", "images.run.demo", settings.to_json()]
+        try:
+            process.stream(argv, report.line, cwd=work, env=surroundings(root, work))
+        except KeyboardInterrupt:
+            report.line("stopped; what was uploaded is removed")
+
+
+def surroundings(root: Path, work: Path) -> dict[str, str]:
+    """The page's environment: gradio's folders below ``work``, no reports to its makers, no proxy for itself."""
+    past_proxies = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), *LOOPBACK]))
+    return {
+        "PYTHONPATH": str(root),
+        "GRADIO_TEMP_DIR": str(work / "uploads"),
+        "TMPDIR": str(work / "tmp"),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_SHARE": "False",
+        "GRADIO_ALLOWED_PATHS": "",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": past_proxies,
+        "no_proxy": past_proxies,
+    }
+
+
+def free_port(host: str, port: int) -> None:
+    """Raises UsageError when nothing can listen there."""
+    if not 0 < port < 65536:
+        raise UsageError(f"the page cannot listen on port {port}", do="take one of 1 to 65535: --port 7860")
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise UsageError(
+            f"the page cannot listen on {host}, port {port}",
+            cause=str(error),
+            do=f"take another: --port {port + 1}",
+        ) from error
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """An end asked for by a signal is as good as Ctrl-C: the page is ended too."""
+    raise KeyboardInterrupt

@@ -1,0 +1,173 @@
+"""`invoke pull`: words to cards and a catalogue, what was found to the engine and to what is printed."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.cards.data import all_cards
+from images.cards.names import resolve as named
+from images.cards.this_machine import read_machine
+from images.catalogue.model import Catalogue, read_catalogue
+from images.catalogue.resolve import Found, Resolved, by_name, refuse_all, resolve
+from images.catalogue.store import Keys
+from images.commands._publish import WHERE, repository
+from images.core.errors import UsageError
+from images.core.report import Report
+from images.core.site import read_site
+from images.distribution import pull as pulling
+from images.distribution.pull_layers import check_room
+from images.docker.embedded.packages import default_layout
+from images.matrix.drivers import parse_driver
+from images.matrix.model import Matrix
+from images.matrix.variants import Variants
+from images.registry.client import Repository
+from images.registry.cosign import Cosign, Identity, find_cosign
+from images.render.checkout import Checkout, write_atomically
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was typed. ``key`` or ``identity`` say who must have signed.
+
+    ``offline`` is a saved catalogue's file: nothing is asked, nothing pulled; ``save`` saves one.
+    """
+
+    cards: Sequence[str] = ()
+    driver: str = ""
+    source: str = ""
+    name: str = ""
+    key: str = ""
+    identity: str = ""
+    offline: str = ""
+    save: str = ""
+    dry_run: bool = False
+    json: bool = False
+
+
+def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -> None:
+    """Find, verify, pull, tag, and print the command that runs it.
+
+    Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
+    """
+    report, site = Report(), read_site(checkout.root, os.environ)
+    if words.offline:
+        _ask_saved(matrix, variants, words, report)
+        return
+    shop = repository(words.source, "--from", site, report)
+    keys = _keys(words, report)
+    catalogue = _catalogue(words, shop, keys, report)
+    asked, resolved = _resolved(words, matrix, variants, catalogue)
+    refuse_all(resolved)
+    local = matrix.image if not words.dry_run else ""
+    if not words.json:
+        _lines(shop.name, catalogue, resolved, report)
+    for one in resolved.found:
+        with report.step(f"verify {one.image.variant}"):
+            pulling.verify(shop, one.image, keys)
+    if not words.dry_run:
+        _pull(matrix, shop, resolved.found, report)
+    _tell(shop.name, catalogue, asked, resolved, words, local)
+    if not words.dry_run and not words.json:
+        for one in resolved.found:
+            serve = pulling.serve_words(one.image, pulling.uuids_of(one, asked, resolved))
+            report.next_command(pulling.line(serve), "the same with the settings that fit; MODEL: 3b-awq, or a folder")
+
+
+def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report) -> None:
+    """What a saved catalogue has; its repository need not be named, nothing is asked of it."""
+    catalogue = _saved(words.offline)
+    asked, resolved = _resolved(words, matrix, variants, catalogue)
+    refuse_all(resolved)
+    name = words.source or os.environ.get(WHERE, "")
+    if not words.json:
+        _lines(name, catalogue, resolved, report)
+    _tell(name, catalogue, asked, resolved, words, "")
+
+
+def _lines(name: str, catalogue: Catalogue, resolved: Resolved, report: Report) -> None:
+    for line in pulling.told_lines(name, catalogue, resolved):
+        report.line(line)
+
+
+def _tell(name: str, catalogue: Catalogue, asked: pulling.Asked, resolved: Resolved, words: Words, local: str) -> None:
+    """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
+    runs = [_run(local, name, one, asked, resolved) for one in resolved.found]
+    if words.json:
+        print(json_module.dumps(pulling.told_json(name, catalogue, asked, resolved, runs), indent=1))
+        return
+    for run in runs:
+        print(pulling.line(run))
+
+
+def _keys(words: Words, report: Report) -> Keys | None:
+    if words.key and words.identity:
+        raise UsageError("--verify-key and --verify-identity exclude each other", do="name one")
+    if not words.key and not words.identity:
+        report.line("signatures are not verified: no --verify-key, no --verify-identity")
+        return None
+    signer = Path(words.key).expanduser() if words.key else Identity(words.identity)
+    return Keys(Cosign(find_cosign(say=report.line)), signer=signer)
+
+
+def published(checkout: Checkout, words: Words, report: Report) -> Catalogue:
+    """The catalogue of the repository that the words name, or the saved one, for who only asks. Raises as `pull`."""
+    if words.offline:
+        return _saved(words.offline)
+    site = read_site(checkout.root, os.environ)
+    return _catalogue(words, repository(words.source, "--from", site, report), _keys(words, report), report)
+
+
+def _saved(offline: str) -> Catalogue:
+    path = Path(offline).expanduser()
+    try:
+        return read_catalogue(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
+        ) from error
+
+
+def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report) -> Catalogue:
+    catalogue = pulling.read(shop, keys)
+    if words.save:
+        write_atomically(Path(words.save).expanduser(), catalogue.to_json())
+        report.line(f"saved: {words.save}")
+    return catalogue
+
+
+def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[pulling.Asked, Resolved]:
+    driver = parse_driver(words.driver) if words.driver else None
+    if words.name:
+        return pulling.Asked((), driver), Resolved((Found(by_name(catalogue, words.name), ()),))
+    if words.cards:
+        names = [name.strip() for text in words.cards for name in text.split(",")]
+        asked = pulling.Asked(tuple(named(name, all_cards()).card for name in names), driver)
+    else:
+        machine = read_machine()
+        own = parse_driver(machine.driver) if machine.driver and driver is None else driver
+        asked = pulling.of_machine(machine, own)
+    return asked, resolve(catalogue, matrix, variants, asked.cards, asked.driver)
+
+
+def _run(local: str, repository: str, found: Found, asked: pulling.Asked, resolved: Resolved) -> list[str]:
+    reference = f"{local}:{found.image.tag}" if local else pulling.reference_of(repository or "REPO", found.image)
+    return pulling.run_words(found.image, reference, pulling.uuids_of(found, asked, resolved))
+
+
+def _pull(matrix: Matrix, shop: Repository, found: Sequence[Found], report: Report) -> None:
+    from images.docker.engine import connect  # docker-py is slow to import, and a dry run needs none
+
+    engine = connect(say=report.line)
+    home = None if engine.keeps_what_came() else default_layout().home / "pulled"
+    for one in found:
+        image = one.image
+        with report.step(f"pull {image.variant}") as step:
+            check_room(engine, shop, image)
+            names = [f"{matrix.image}:{image.variant}", f"{matrix.image}:{image.tag}"]
+            step.note(pulling.pull(engine, shop, image, names, report.line, home=home))
+    if engine.embedded:
+        report.line(f"export DOCKER_HOST={engine.endpoint} first: the image is on the embedded engine")

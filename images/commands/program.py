@@ -1,0 +1,62 @@
+"""`./inv`: invoke, with this project's exit code and form for what was typed wrong, and `bench NAME` without a flag."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.context import ParserContext
+from invoke.program import Program
+
+from images import __version__
+from images.core.closest_match import nearest
+from images.core.errors import UsageError
+from images.core.report import reader_has_gone
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """invoke has no optional word after a task, `bench plan` would be two tasks: the word becomes a flag's value."""
+    out = list(words)
+    if len(out) > 1 and out[0] == "bench" and not out[1].startswith("-"):
+        out[1:2] = ["--name", out[1]]
+    return out
+
+
+def told(message: str, tasks: Sequence[str], context: ParserContext | None) -> UsageError:
+    """What invoke's parser did not understand, with the nearest that it would."""
+    unknown = re.search(r"No idea what '([^']+)' is", message)
+    if unknown is None:
+        return UsageError(message, do="./inv --list shows the tasks, ./inv --help TASK their flags")
+    word = unknown[1]
+    if word.startswith("-") and context is not None and context.name:
+        flags = [flag for flag in context.flag_names() if len(flag) > 2]
+        do = f"nearest: {nearest(word, flags)}. All of them: ./inv --help {context.name}"
+        return UsageError(f"{context.name} has no flag {word}", do=do)
+    return UsageError(f"there is no task {word!r}", do=f"nearest: {nearest(word, tasks)}. All of them: ./inv --list")
+
+
+class Inv(Program):
+    """invoke's program; a word it does not understand is a usage error, exit code 2."""
+
+    def parse_tasks(self) -> None:
+        """As invoke does, with the error told in this project's form."""
+        try:
+            super().parse_tasks()
+        except ParseError as error:
+            tasks = sorted(self.collection.task_names)
+            mistake = told(str(error), tasks, getattr(error, "context", None))
+            raise Exit(f"error: {mistake}", code=mistake.exit_code) from error
+
+
+def main() -> None:
+    """Run the tasks of the folder this is started in."""
+    try:
+        Inv(version=__version__, name="Cardstock", binary="inv").run(["inv", *spelled_out(sys.argv[1:])])
+    except BrokenPipeError:  # invoke's own lists
+        reader_has_gone()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What this site adds to builds: proxy CA, package mirrors, private indexes. From the environment or site.yaml.
+
+Nothing of it reaches an image: files go in as build secrets, bases as named contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from images.core.closest_match import nearest
+from images.core.errors import UsageError
+
+FILE = "site.yaml"
+
+
+@dataclass(frozen=True)
+class SiteSettings:
+    """Paths of files on this machine, each None where the host's own configuration is used.
+
+    ``ca``: PEM bundle of certificate authorities. ``uv``: a uv.toml with private indexes. ``apt``: an apt sources file
+    for the base's release.
+    ``pip``: a pip.conf for the installer itself. ``sccache``: NAME=VALUE lines, settings of a compiler cache elsewhere.
+    ``bases``: "auto" (a registry by digest, else packages) or "packages".
+    """
+
+    ca: Path | None = None
+    uv: Path | None = None
+    apt: Path | None = None
+    pip: Path | None = None
+    sccache: Path | None = None
+    bases: str = "auto"
+
+
+def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
+    """Settings of CARDSTOCK_CA, _UV, _APT, _PIP, _SCCACHE and _BASES, else of site.yaml.
+
+    Raises UsageError for unknown keys and files that are not there.
+    """
+    known = [field.name for field in fields(SiteSettings)]
+    said: dict[str, str] = {}
+    path = root / FILE
+    if path.is_file():
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(data, dict):
+            raise UsageError(f"{FILE} is not a mapping", do=f"keys: {', '.join(known)}", where=FILE)
+        for key, value in data.items():
+            if key not in known:
+                raise UsageError(f"{FILE}: unknown key {key!r}", do=f"nearest: {nearest(str(key), known)}", where=FILE)
+            said[key] = str(value)
+    for key in known:
+        if value := environ.get(f"CARDSTOCK_{key.upper()}"):
+            said[key] = value
+    bases = said.pop("bases", "auto")
+    if bases not in ("auto", "packages"):
+        raise UsageError(f"bases: {bases!r} is not allowed", do="take auto or packages", where=FILE)
+    files = {key: Path(value).expanduser() for key, value in said.items()}
+    for key, file in files.items():
+        if not file.is_file():
+            raise UsageError(f"{key}: no file {file}", do=f"correct CARDSTOCK_{key.upper()} or {FILE}", where=FILE)
+    return SiteSettings(**files, bases=bases)

@@ -1,0 +1,285 @@
+"""Publishing: push by digest, prove what was pushed, sign it, and only then let tags and the catalogue name it.
+
+Whatever breaks on the way, no tag names anything unproven, and old tags stay as they were. Run again, it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from images.build.build import say_commit
+from images.build.job import Job
+from images.catalogue.model import Image, Packing, added, immutable_tag, proofs, proven_again
+from images.catalogue.store import Keys, attach, change_catalogue, check_image, fetch_catalogue, now, point
+from images.core.errors import CardstockError, CheckFailed, RegistryFailure
+from images.core.report import Report
+from images.distribution import disk_space as publish_disk
+from images.distribution import provenance, sbom
+from images.distribution import publish_checks as checks
+from images.distribution import push as pushing
+from images.distribution.push import Packed, Pushed
+from images.distribution.rollback import Stand, keep
+from images.docker.engine import Engine, ImageFacts
+from images.matrix.arch import join_sm, parse_arch
+from images.matrix.model import Matrix
+from images.matrix.selection import Selectors, select
+from images.matrix.variants import Variant, Variants
+from images.proof.audit.target import audit_image
+from images.proof.smoke.expectation import expect
+from images.proof.smoke.prove import prove
+from images.proof.smoke.record import Record
+from images.registry.artifact import Part
+from images.registry.client import Repository
+from images.render.checkout import Checkout, write_atomically
+
+Prove = Callable[[str, Job], Record]
+
+
+@dataclass(frozen=True)
+class Press:
+    """All that publishing needs: where from, where to, how to pack, sign and prove.
+
+    ``prove`` proves an image of the engine, given its reference; ``keys`` None: nothing is signed.
+    """
+
+    checkout: Checkout
+    matrix: Matrix
+    variants: Variants
+    engine: Engine
+    repository: Repository
+    packed: Packed
+    packing: Packing
+    prove: Prove
+    report: Report
+    keys: Keys | None = None
+
+    @property
+    def stand(self) -> Stand:
+        """The part of it that needs no engine."""
+        return Stand(self.checkout, self.repository, self.report, self.keys)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a job ("published", "up to date", "proven again"), and the image that its immutable tag names."""
+
+    job: Job
+    what: str
+    image: Image
+
+
+def prover(engine: Engine, report: Report, gpus: str | None = None, model: str | None = None) -> Prove:
+    """Prove with all smoke levels, on cards if asked to."""
+
+    def run(reference: str, job: Job) -> Record:
+        return prove(reference, expect(job.variant), engine_env=engine.cli_env(), gpus=gpus, model=model, report=report)
+
+    return run
+
+
+def moving_tags(matrix: Matrix, variants: Variants, variant: Variant) -> tuple[str, ...]:
+    """The tags that move to a variant's newest image: its id, and "sm75" of each arch that it is recommended for."""
+    archs = [(parse_arch(text),) for text in matrix.archs]
+    best = [one for one in archs if one == variant.archs]
+    names = [join_sm(one) for one in best if select(matrix, variants, Selectors(archs=(one,)))[0].id == variant.id]
+    return (variant.id, *names)
+
+
+def already(press: Press, job: Job) -> Image | None:
+    """The image of a job's inputs, if it was published; what the registry has under it is checked."""
+    catalogue, _ = fetch_catalogue(press.repository)
+    tag = immutable_tag(job.variant.id, job.input_hash)
+    found = next((image for image in catalogue.images if image.tag == tag), None) if catalogue else None
+    if found is not None:
+        check_image(press.repository, found)
+    return found
+
+
+def publish(
+    press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], object], *, prove_again: bool = False
+) -> list[Published]:
+    """Publish the images of these jobs, one after the other; ``build`` makes those that are not published yet.
+
+    ``prove_again``: images that are published already are pulled, proven here, and get this evidence (on a card, say).
+
+    Raises Unsafe for what is never published, before anything is built; CheckFailed for an image that fails a level;
+    RegistryFailure where the registry stays broken. What was finished before stays published.
+    """
+    checks.refuse_unlocked(jobs)
+    revision = checks.clean_revision(press.checkout.root)
+    there = {job.variant.id: already(press, job) for job in jobs}
+    if missing := [job for job in jobs if there[job.variant.id] is None]:
+        build(missing)
+    out = []
+    for job in jobs:
+        image = there[job.variant.id]
+        if image is not None and prove_again:
+            out.append(Published(job, "proven again", _prove_again(press, job, image)))
+        elif image is not None:
+            press.report.line(f"up to date: {press.repository.name}:{image.tag} ({image.told()})")
+            out.append(Published(job, "up to date", image))
+        else:
+            with press.report.step(f"publish {job.variant.id}") as step:
+                image = _publish_one(press, job, revision)
+                step.size(image.compressed)
+            out.append(Published(job, "published", image))
+    return out
+
+
+def _prove_again(press: Press, job: Job, image: Image) -> Image:
+    """New evidence for a published image, from its digest; a failure changes nothing but is told."""
+    reference = f"{press.repository.name}@{image.digest}"
+    with press.report.step(f"prove {reference}") as step:
+        press.engine.pull(reference, press.report.line)
+        record = press.prove(reference, job)
+        step.note(record.evidence())
+    if not record.ok:
+        raise CheckFailed(
+            f"{image.tag} is published, and fails here: {record.evidence()}",
+            cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
+            do=f"./inv publish --rollback --only '{job.variant.id}' --to {press.repository.name}",
+        )
+    found = proofs(record)
+    after = change_catalogue(
+        press.repository, lambda before: proven_again(before, image.digest, found, now()), press.keys
+    )
+    keep(press.stand, after)
+    press.engine.untag(reference)
+    return after.by_digest[image.digest]
+
+
+def _publish_one(press: Press, job: Job, revision: str) -> Image:
+    facts = _built(press, job, revision)
+    with press.report.step("push by digest") as step:
+        pushed = pushing.push(
+            facts, partial(_save, press, facts), press.repository, press.packing, press.packed, press.report.line
+        )
+        step.note(pushed.digest)
+    reference = f"{press.repository.name}@{pushed.digest}"
+    _take(press, reference, pushed)
+    record = _proven(press, job, reference)
+    with press.report.step("bill of materials, provenance, signature"):
+        _say_what_it_is(press, job, facts, pushed, revision)
+    image = make_image(job, facts, pushed, record, revision, press.packing)
+    names = moving_tags(press.matrix, press.variants, job.variant)
+    _name(press, image, pushed, names)
+    press.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
+    return image
+
+
+def _built(press: Press, job: Job, revision: str) -> ImageFacts:
+    """The engine's image of a job, which names the commit that has its inputs."""
+    facts = press.engine.inspect(job.tags[0])
+    if facts is not None:
+        checks.refuse_foreign(job, facts)
+        if say_commit(press.checkout, job, press.engine, revision):
+            press.report.line(f"{job.tags[0]}: built before its inputs were committed; it names {revision[:12]} now")
+            facts = press.engine.inspect(job.tags[0])
+    if facts is None:
+        raise CardstockError(f"the engine has no image {job.tags[0]}", do=f"./inv build --only '{job.variant.id}'")
+    return facts
+
+
+def _save(press: Press, facts: ImageFacts) -> AbstractContextManager[Iterable[bytes]]:
+    publish_disk.check(press.engine, facts)
+    return press.engine.save(facts.id)
+
+
+def _take(press: Press, reference: str, pushed: Pushed) -> None:
+    """Have the engine take the image by the registry's digest: what is proven next is what the registry gives."""
+    press.engine.pull(reference)
+    facts = press.engine.inspect(reference)
+    if facts is None or facts.id != pushed.config:
+        raise RegistryFailure(
+            f"{reference} does not come back as the image that was pushed",
+            cause=f"it is {facts.id if facts else 'not there'}, pushed was {pushed.config}",
+        )
+
+
+def _proven(press: Press, job: Job, reference: str) -> Record:
+    """Audit and smoke levels on the pushed digest, and a look at NVIDIA's libraries."""
+    if job.variant.cuda is not None:
+        with press.report.step("NVIDIA's libraries are whole"):
+            checks.refuse_cut_nvidia(press.matrix, job, audit_image(press.engine, reference))
+    with press.report.step(f"prove {reference}") as step:
+        record = press.prove(reference, job)
+        step.note(record.evidence())
+    write_atomically(press.checkout.root / f"build/records/{job.variant.id}.json", record.to_json())
+    checks.refuse_unproven(job, record)
+    return record
+
+
+def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, revision: str) -> None:
+    """Hang the bill of materials and the provenance on the image; sign both, and it, if anything is signed."""
+    repository, digest = press.repository, pushed.digest
+    packages = sbom.read(press.engine, f"{repository.name}@{digest}")
+    created = facts.labels["org.opencontainers.image.created"]
+    builder = provenance.builder_of(os.environ)
+    with tempfile.TemporaryDirectory(prefix="cardstock-attached-") as folder:
+        bill, origin, whole = (Path(folder, name) for name in (sbom.FILE, "predicate.json", provenance.FILE))
+        bill.write_text(sbom.make(job.variant.id, digest, packages, created), encoding="utf-8")
+        predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder)
+        origin.write_text(predicate, encoding="utf-8")
+        whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
+        attach(repository, digest, sbom.KIND, Part(bill, sbom.KIND))
+        attach(repository, digest, provenance.STATEMENT, Part(whole, provenance.STATEMENT))
+        if press.keys is not None:
+            cosign, key = press.keys.cosign, press.keys.private
+            cosign.attest(repository.name, digest, "cyclonedx", bill, key)
+            cosign.attest(repository.name, digest, "slsaprovenance1", origin, key)
+            cosign.sign(repository.name, digest, key)
+
+
+def make_image(job: Job, facts: ImageFacts, pushed: Pushed, record: Record, revision: str, packing: Packing) -> Image:
+    """The catalogue's entry of an image: what it says of itself by its labels, what was pushed, what was proven."""
+    labels = facts.labels
+    pins = dict(pair.split("==", 1) for pair in labels["dev.cardstock.pins"].split())
+    return Image.model_validate_json(
+        json.dumps(
+            {
+                "variant": job.variant.id,
+                "digest": pushed.digest,
+                "config": pushed.config,
+                "tag": immutable_tag(job.variant.id, job.input_hash),
+                "input": job.input_hash,
+                "stack": job.variant.stack,
+                "engine": job.variant.engine,
+                "attention": job.variant.attention,
+                "cuda": job.variant.cuda,
+                "archs": [str(arch) for arch in job.variant.archs],
+                "audited": list(record.audited),
+                "min_driver": job.variant.min_driver,
+                "pins": pins,
+                "packing": packing,
+                "layers": [layer.digest for layer in pushed.layers],
+                "compressed": sum(layer.size for layer in pushed.layers),
+                "unpacked": sum(layer.unpacked for layer in pushed.layers),
+                "evidence": [proof.model_dump() for proof in proofs(record)],
+                "revision": revision,
+                "created": labels["org.opencontainers.image.created"],
+                "published": now(),
+            }
+        )
+    )
+
+
+def _name(press: Press, image: Image, pushed: Pushed, moving: Iterable[str]) -> None:
+    """Tags, the one that never moves first, then the catalogue."""
+    named = press.repository.manifest(image.tag)
+    if named is None or named.digest != image.digest:
+        # A tag without an entry is what a run left that broke off here: its image was proven, and never listed.
+        point(press.repository, image.tag, image.digest)
+    check_image(press.repository, image)
+    for tag in moving:
+        point(press.repository, tag, image.digest)
+    sizes = pushing.sizes(pushed.layers)
+    after = change_catalogue(press.repository, lambda before: added(before, image, sizes, moving, now()), press.keys)
+    keep(press.stand, after)
+    press.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")

@@ -1,0 +1,146 @@
+"""Pulling an image layer by layer onto the disk, and from there into the engine: what came stays, also after a crash.
+
+An engine with the classic store drops every layer of a pull that fails (tried with 26.1: the next pull fetches them all
+again), and these images have layers of gigabytes. So the engine's own pull comes first, which is parallel, and what it
+could not finish goes on here: a layer that broke off goes on at its last byte, in this run or in another.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from images.catalogue.model import Image
+from images.core.errors import CardstockError, RegistryFailure, Unsafe
+from images.core.report import human_bytes
+from images.distribution.push import Say
+from images.registry.client import Blob, Repository, digest_of_file
+from images.registry.oci_image import RemoteImage, read_image
+
+if TYPE_CHECKING:
+    from images.docker.engine import Engine
+
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True)
+class Started:
+    """The folder of a pull that was begun, below ``home``: it is there until the image is in the engine."""
+
+    home: Path
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        """Holds the layers that came, whole or in part."""
+        return self.home / self.digest.replace(":", "-")
+
+    @property
+    def before(self) -> bool:
+        """Whether an earlier run began it and did not end it."""
+        return self.folder.is_dir()
+
+    def begin(self) -> None:
+        """From now on it is begun."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def end(self) -> None:
+        """Nothing of it is kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fetch(engine: Engine, repository: Repository, image: Image, started: Started, say: Say) -> str:
+    """Bring a verified image into the engine out of its layers, each by digest; its id.
+
+    Raises RegistryFailure where the registry stays broken: what came is kept, and the same again goes on. Unsafe where
+    something else came.
+    """
+    found = _remote(repository, image)
+    there = _there(engine, found.diff_ids)
+    if there:
+        say(f"{there} of {len(found.layers)} layers are in the engine")
+    files: list[Path | None] = [None] * there
+    for layer in found.layers[there:]:
+        files.append(_layer(repository, layer, started.folder, say))
+    engine.load(_archive(found, files))
+    if engine.inspect(found.config) is None:
+        raise Unsafe(
+            f"{repository.name}@{image.digest}: the engine made another image of its layers",
+            cause=f"it has none of the id {found.config}",
+            do="do not use it; tell whoever publishes it",
+        )
+    return found.config
+
+
+def check_room(engine: Engine, repository: Repository, image: Image) -> None:
+    """Raise CardstockError where the engine's disk has less free than pulling this image takes, as far as is known.
+
+    That is what it lacks of the layers, packed as they come and unpacked as they stay.
+    """
+    free = engine.free_bytes()
+    found = _remote(repository, image)
+    lacking = sum(layer.size for layer in found.layers[_there(engine, found.diff_ids) :])
+    need = lacking + image.unpacked * lacking // max(1, image.compressed)
+    if free is not None and free < need:
+        raise CardstockError(
+            f"the disk is too small for {image.variant}: {human_bytes(need)} needed, {human_bytes(free)} free",
+            cause=f"{human_bytes(lacking)} of it are to be pulled, and unpacked",
+            do="free some space: docker system df, ./inv engine --prune",
+            where=engine.endpoint,
+        )
+
+
+def _remote(repository: Repository, image: Image) -> RemoteImage:
+    found = read_image(repository, image.digest)
+    if found is None:
+        raise RegistryFailure(f"{repository.name} has no {image.digest} any more", do="run the same again later")
+    return found
+
+
+def _there(engine: Engine, diff_ids: Sequence[str]) -> int:
+    """How many layers, from the base on, some image of the engine has already."""
+    count = 0
+    for facts in engine.images():
+        same = next((n for n, (a, b) in enumerate(zip(facts.layers, diff_ids, strict=False)) if a != b), None)
+        count = max(count, min(len(facts.layers), len(diff_ids)) if same is None else same)
+    return count
+
+
+def _layer(repository: Repository, layer: Blob, folder: Path, say: Say) -> Path:
+    path = folder / layer.digest.replace(":", "-")
+    if not (path.is_file() and digest_of_file(path) == layer.digest):
+        say(f"layer {layer.digest[7:19]}: {human_bytes(layer.size)}")
+        repository.download(layer, path, keep=True)
+    return path
+
+
+def _archive(found: RemoteImage, files: Sequence[Path | None]) -> Iterator[bytes]:
+    """An image as `docker load` takes it; a layer that the engine has (None) is named and not sent."""
+    name = f"{found.config.removeprefix('sha256:')}.json"
+    names = [diff.removeprefix("sha256:") for diff in found.diff_ids]
+    listed = [{"Config": name, "RepoTags": [], "Layers": names}]
+    yield from _member(name, len(found.configuration), [found.configuration])
+    yield from _member("manifest.json", len(told := json.dumps(listed).encode()), [told])
+    for layer, path in zip(names, files, strict=True):
+        if path is not None:
+            yield from _member(layer, path.stat().st_size, _chunks(path))
+    yield b"\0" * 1024
+
+
+def _member(name: str, size: int, content: Iterable[bytes]) -> Iterator[bytes]:
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    yield entry.tobuf()
+    yield from content
+    yield b"\0" * (-size % 512)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

@@ -1,0 +1,153 @@
+"""Containers that stay: started, watched, kept, stopped. `Engine.containers` hands them its client.
+
+Nothing here waits or decides; images/run/serve/start.py does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from images.core.errors import CardstockError
+from images.run.serve.container_spec import PORT, SERVED, TMPFS, Gpus, Serving
+
+Translated = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container by name: the engine's answer to an inspect, its labels, whether it runs."""
+
+    name: str
+    attributes: Mapping[str, Any]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """All of them."""
+        return dict((self.attributes.get("Config") or {}).get("Labels") or {})
+
+    @property
+    def status(self) -> str:
+        """ "running", "exited", "restarting" and so on."""
+        return str((self.attributes.get("State") or {}).get("Status") or "unknown")
+
+    @property
+    def exit_code(self) -> int:
+        """Of its last end."""
+        return int((self.attributes.get("State") or {}).get("ExitCode") or 0)
+
+    @property
+    def restarts(self) -> int:
+        """How often its policy has started it again."""
+        return int(self.attributes.get("RestartCount") or 0)
+
+
+class Containers:
+    """Containers by name. Every method raises CardstockError for a refusal, EngineUnreachable for no answer."""
+
+    def __init__(self, client: Any, translated: Translated) -> None:
+        self._client = client
+        self._translated = translated
+
+    def find(self, name: str) -> Found | None:
+        """The container of this very name; None where there is none."""
+        with self._translated(f"the container {name} could not be looked for"):
+            for one in self._client.containers.list(all=True, filters={"name": f"^/{name}$"}, ignore_removed=True):
+                return Found(name, one.attrs)
+        return None
+
+    def served(self) -> tuple[Found, ...]:
+        """What `invoke serve` has started, running or not."""
+        with self._translated("the engine's containers could not be listed"):
+            rows = self._client.containers.list(all=True, filters={"label": SERVED}, ignore_removed=True)
+        return tuple(Found(row.name, row.attrs) for row in rows)
+
+    def start(self, serving: Serving, environment: Mapping[str, str], restart: str) -> None:
+        """Make and start it; ``environment`` has the values of ``serving.passed``. One that cannot start is removed."""
+        self.launch(serving.image, serving.arguments, create_words(serving, environment, restart))
+
+    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any], address: str = "") -> None:
+        """Make and start a container of ``words`` as docker-py takes them; ``address`` is its own in their network.
+
+        One that cannot start is removed.
+        """
+        what, network = f"a container of {image} could not be started", words.get("network")
+        family = "ipv6_address" if ":" in address else "ipv4_address"
+        with self._translated(what):
+            own = {network: self._client.api.create_endpoint_config(**{family: address})} if address else None
+            made = self._client.containers.create(image, list(command), **words, networking_config=own)
+        try:
+            with self._translated(what):
+                made.start()
+        except CardstockError:
+            made.remove(force=True, v=True)
+            raise
+
+    def execute(self, name: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a program in a running container: its exit code and what it printed."""
+        with self._translated(f"{command[0]} could not be run in {name}"):
+            done = self._client.containers.get(name).exec_run(list(command))
+        return int(done.exit_code), done.output.decode(errors="replace")
+
+    def ended(self, name: str, seconds: int) -> tuple[int, str]:
+        """Wait until it ends: its exit code and its log."""
+        with self._translated(f"{name} did not end within {seconds} s"):
+            code = self._client.containers.get(name).wait(timeout=seconds)["StatusCode"]
+        return int(code), self.log(name)
+
+    def restart(self, name: str, seconds: int) -> None:
+        """End it, by force after ``seconds``, and start it anew; one that does not run is started."""
+        with self._translated(f"{name} could not be started again"):
+            self._client.containers.get(name).restart(timeout=seconds)
+
+    def keep(self, name: str, restart: str) -> None:
+        """Give a running container its restart policy."""
+        with self._translated(f"{name} could not be given a restart policy"):
+            self._client.containers.get(name).update(restart_policy={"Name": restart})
+
+    def log(self, name: str, lines: int = 200) -> str:
+        """The end of its log."""
+        with self._translated(f"the log of {name} could not be read"):
+            return str(self._client.containers.get(name).logs(tail=lines).decode(errors="replace"))
+
+    def stop(self, name: str, seconds: int) -> Found | None:
+        """Ask it to end, kill it after ``seconds``; how it ended."""
+        with self._translated(f"{name} could not be stopped"):
+            self._client.containers.get(name).stop(timeout=seconds)
+        return self.find(name)
+
+    def remove(self, name: str) -> None:
+        """Remove it, and its volumes without a name."""
+        with self._translated(f"{name} could not be removed"):
+            self._client.containers.get(name).remove(force=True, v=True)
+
+
+def create_words(serving: Serving, environment: Mapping[str, str], restart: str) -> dict[str, Any]:
+    """The value as docker-py takes it; the same container as `images.run.serve.forms.docker_words` makes."""
+    passed = {name: environment[name] for name in serving.passed if name in environment}
+    return {
+        "name": serving.name,
+        "environment": dict(serving.env) | passed,
+        "labels": dict(serving.labels),
+        "ports": {f"{PORT}/tcp": (serving.host, serving.port)},
+        "mounts": [_mount(one.kind, one.source, one.target, one.read_only) for one in serving.mounts],
+        "tmpfs": dict([TMPFS]),
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "shm_size": f"{serving.shm}g" if serving.shm else None,
+        "device_requests": [_request(serving.gpus)] if serving.gpus else None,
+        "restart_policy": {"Name": restart},
+    }
+
+
+def _mount(kind: str, source: str, target: str, read_only: bool) -> dict[str, Any]:
+    """In the form of the engine's API: a path with a colon in it stays one path."""
+    return {"Type": kind, "Source": source, "Target": target, "ReadOnly": read_only}
+
+
+def _request(gpus: Gpus) -> dict[str, Any]:
+    which: dict[str, Any] = {"device_ids": list(gpus.devices)} if gpus.devices else {"count": gpus.count}
+    return {**which, "capabilities": [["gpu"]]}

@@ -1,0 +1,262 @@
+"""What an embedded engine has on disk: its paths, the unpacked packages, its configuration, its packet filter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.core import debian, process
+from images.core.errors import EngineUnreachable
+
+GB = 1000**3
+# Build cache that the engine keeps by itself (what images share with it is not counted): one CUDA stack takes 15-20 GB.
+CACHE_BYTES = 32 * GB
+# Sockets of the engine lie below the state directory, and a socket's path has at most 107 bytes.
+_HOME_MAX = 60
+# Debian releases whose own docker.io is too old (no BuildKit bake): take these packages from the next one.
+_ENGINE_SUITE = {"bookworm": "trixie"}
+_ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "containerd")
+# From the host's own release: the next one's runc wants a newer libc, and iptables must fit the libraries below.
+_HOST_PACKAGES = (
+    "runc",
+    "tini",
+    "iptables",
+    "libip4tc2",
+    "libip6tc2",
+    "libxtables12",
+    "libmnl0",
+    "libnetfilter-conntrack3",
+    "libnfnetlink0",
+    "libnftnl11",
+)
+_HELP = (
+    "start your Docker engine, or set DOCKER_HOST to one; if it runs, add yourself to the docker group; "
+    "or run as root (sudo) on Debian 12 or later, where Cardstock brings an engine of its own"
+)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one embedded engine."""
+
+    home: Path
+
+    @property
+    def root(self) -> Path:
+        return self.home / "engine"
+
+    @property
+    def prefix(self) -> Path:
+        return self.root / "prefix"
+
+    @property
+    def stamp(self) -> Path:
+        return self.prefix / "packages.json"
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "docker.sock"
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def exec(self) -> Path:
+        return self.root / "exec"
+
+    @property
+    def pidfile(self) -> Path:
+        return self.root / "docker.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "dockerd.log"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "daemon.json"
+
+    @property
+    def cli_config(self) -> Path:
+        return self.root / "cli"
+
+    @property
+    def bridge(self) -> str:
+        return "cardstock" + hashlib.sha256(str(self.home).encode()).hexdigest()[:6]
+
+    @property
+    def path(self) -> str:
+        own = (self.root / "bin", *(self.prefix / "usr" / name for name in ("bin", "sbin")))
+        system = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+        return ":".join([*map(str, own), os.environ.get("PATH", os.defpath), *system])
+
+
+def default_layout(environment: Mapping[str, str] | None = None) -> Layout:
+    """The engine of $CARDSTOCK_HOME, default ~/.cache/cardstock."""
+    wanted = (os.environ if environment is None else environment).get("CARDSTOCK_HOME")
+    return Layout(Path(wanted).expanduser().absolute() if wanted else Path.home() / ".cache" / "cardstock")
+
+
+def require_host(layout: Layout, *, uid: int, codename: str | None, mirror: debian.Mirror | None) -> debian.Mirror:
+    """Say whether this host can carry the engine. Raises EngineUnreachable with what to do instead."""
+    cause = ""
+    if uid != 0:
+        cause = f"no engine answers, and an engine of Cardstock's own needs root (this is user id {uid})"
+    elif codename is None:
+        cause = "no engine answers, and an engine of Cardstock's own is made of Debian packages (this is not Debian)"
+    elif codename == "bullseye":
+        cause = "no engine answers, and an engine of Cardstock's own needs Debian 12 or later"
+    elif len(str(layout.home)) > _HOME_MAX:
+        cause = f"the state directory's path is longer than {_HOME_MAX} characters, too long for the engine's sockets"
+        raise EngineUnreachable(
+            "no Docker engine can be reached",
+            cause=cause,
+            do="set CARDSTOCK_HOME to a shorter path",
+            where=str(layout.home),
+        )
+    elif mirror is None:
+        cause = "no engine answers, and apt on this host names no Debian archive to take an engine from"
+    if cause or mirror is None:
+        raise EngineUnreachable("no Docker engine can be reached", cause=cause, do=_HELP)
+    return mirror
+
+
+def _sources(mirror: debian.Mirror) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    suite = _ENGINE_SUITE.get(mirror.codename, mirror.codename)
+    return (
+        ("engine", mirror.lines(suite), _ENGINE_PACKAGES),
+        ("host", mirror.lines(mirror.codename), _HOST_PACKAGES),
+    )
+
+
+def _recipe() -> str:
+    return " ".join([*_ENGINE_PACKAGES, *_HOST_PACKAGES])
+
+
+def installed(layout: Layout) -> bool:
+    """Whether the packages of this version of Cardstock are unpacked, to the last."""
+    try:
+        stamp = json.loads(layout.stamp.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(stamp.get("recipe") == _recipe())
+
+
+def install(layout: Layout, mirror: debian.Mirror, say: Say) -> None:
+    """Download the packages and unpack them into the prefix; one that broke off half-way is done anew."""
+    if installed(layout):
+        return
+    say(f"fetching a Docker engine from Debian packages into {layout.prefix}")
+    work = layout.root / "prefix.new"
+    shutil.rmtree(work, ignore_errors=True)
+    versions: dict[str, str] = {}
+    for name, sources, packages in _sources(mirror):
+        apt = debian.PrivateApt(layout.root / "apt" / name, sources)
+        apt.update()
+        debs = apt.download(packages, work / f"debs-{name}")
+        debian.unpack(debs, work)
+        versions |= debian.package_versions(debs)
+        shutil.rmtree(work / f"debs-{name}")
+    stamp = {"recipe": _recipe(), "packages": dict(sorted(versions.items()))}
+    (work / layout.stamp.name).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(layout.prefix, ignore_errors=True)
+    work.rename(layout.prefix)
+    shutil.rmtree(layout.root / "apt", ignore_errors=True)
+
+
+def write_cli_config(layout: Layout, user_config: Path) -> None:
+    """A CLI configuration folder with buildx as a plug-in; logins stay where the user has them (a link)."""
+    plugins = layout.cli_config / "cli-plugins"
+    plugins.mkdir(parents=True, exist_ok=True)
+    _link(plugins / "docker-buildx", layout.prefix / "usr/libexec/docker/cli-plugins/docker-buildx")
+    if user_config.is_file():
+        _link(layout.cli_config / "config.json", user_config)
+
+
+def _link(path: Path, target: Path) -> None:
+    if path.is_symlink() and path.readlink() == target:
+        return
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(path)
+
+
+def cli_env(layout: Layout) -> dict[str, str]:
+    """What to add to the environment so that ``docker`` and ``docker buildx`` are found and meet this engine."""
+    return {"DOCKER_HOST": layout.endpoint, "DOCKER_CONFIG": str(layout.cli_config), "PATH": layout.path}
+
+
+def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
+    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress)."""
+    settings = {
+        "bridge": layout.bridge,
+        "builder": {"gc": {"enabled": True, "policy": _collection()}},
+        "data-root": str(layout.data),
+        "exec-root": str(layout.exec),
+        "features": {"containerd-snapshotter": False},
+        "hosts": [layout.endpoint],
+        "ip6tables": False,
+        "iptables": firewall,
+        "log-driver": "json-file",
+        "log-opts": {"max-file": "2", "max-size": "10m"},
+        "mtu": mtu,
+        "pidfile": str(layout.pidfile),
+        "storage-driver": "overlay2",
+    }
+    return json.dumps(settings, indent=1, sort_keys=True) + "\n"
+
+
+def _collection() -> list[dict[str, object]]:
+    """What BuildKit drops by itself: layers beyond their share, unshared ones first, and contexts.
+
+    Its own rules would drop cache mounts too, and with them the kernels' compiler cache, which bounds itself.
+    """
+    layers: dict[str, object] = {"filter": ["type=regular"], "keepStorage": f"{CACHE_BYTES // GB}GB"}
+    contexts: dict[str, object] = {"filter": ["type=source.local"], "keepStorage": f"{CACHE_BYTES // GB}GB"}
+    return [contexts, layers, layers | {"all": True}]
+
+
+def iptables_script(prefix: Path, flavour: str, tool: str) -> str:
+    """A script that runs the prefix's iptables with the prefix's libraries (no other program needs them)."""
+    lib = f"{prefix}/usr/lib/{os.uname().machine}-linux-gnu"
+    return (
+        "#!/bin/sh\n"
+        f"LD_LIBRARY_PATH='{lib}' XTABLES_LIBDIR='{lib}/xtables' \\\n"
+        f"exec '{prefix}/usr/sbin/xtables-{flavour}-multi' {tool} \"$@\"\n"
+    )
+
+
+def write_iptables(layout: Layout) -> None:
+    """Bring iptables where the host has none: the flavour that this kernel answers to."""
+    folder = layout.root / "bin"
+    shutil.rmtree(folder, ignore_errors=True)
+    if shutil.which("iptables", path=layout.path):
+        return
+    folder.mkdir()
+    tails = []
+    for flavour in ("nft", "legacy"):
+        for tool in ("iptables", "ip6tables"):
+            script = folder / tool
+            script.write_text(iptables_script(layout.prefix, flavour, tool), encoding="utf-8")
+            script.chmod(0o755)
+        probe = process.run([str(folder / "iptables"), "-w", "-t", "nat", "-S"], check=False, timeout=30)
+        if probe.code == 0:
+            return
+        tails.append(f"{flavour}: {probe.err.strip()}")
+    raise EngineUnreachable(
+        "the kernel has no usable packet filter, so containers could not reach the network",
+        cause="; ".join(tails),
+        do="load nf_tables or ip_tables with NAT (modprobe nf_tables), or set DOCKER_HOST to another engine",
+    )

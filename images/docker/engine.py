@@ -1,0 +1,505 @@
+"""The Docker engine: found, asked and told. The only module that imports docker-py.
+
+docker-py has no BuildKit, so builds go through the docker CLI (`Engine.cli_env` says how to call it); everything else
+goes through here, and every refusal comes back as one of Cardstock's errors.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal, cast
+
+import requests.exceptions
+
+from images.core import process
+from images.core.errors import CardstockError, EngineUnreachable, UsageError
+from images.core.lazy_import import put_off
+from images.docker.containers import Containers
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded import packages as home
+from images.docker.embedded.packages import Layout, Say
+from images.docker.facts import (
+    ContainerFailed,
+    HostFacts,
+    ImageFacts,
+    Mount,
+    Ran,
+    facts_of,
+    host_of,
+    parse_buildx,
+    refused_pull,
+    split_reference,
+)
+
+put_off("paramiko")  # docker-py imports it for engines behind ssh; half of the time that its own import takes
+import docker  # noqa: E402
+import docker.errors  # noqa: E402
+import docker.types  # noqa: E402
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+__all__ = ["RUN_LABEL", "ContainerFailed", "Engine", "ImageFacts", "Mount", "Ran", "connect"]
+
+RUN_LABEL = "dev.cardstock.run"
+API_SECONDS = 120
+# `docker buildx build --check`: in the client since 0.15, in the engine's own Dockerfile frontend since Docker 27.
+_CHECK_BUILDX = (0, 15)
+_CHECK_ENGINE = 27
+_SYSTEM_SOCKET = "unix:///var/run/docker.sock"
+# What docker-py raises when nobody answers; a ValueError comes from an address that it cannot read.
+_SILENT = (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError)
+
+
+@contextmanager
+def translated(what: str, where: str = "") -> Iterator[None]:
+    """Turn docker-py's errors into Cardstock's: no answer is EngineUnreachable, a refusal a CardstockError."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise CardstockError(what, cause=f"the engine says: {error.explanation or error}", where=where) from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise EngineUnreachable(
+            what,
+            cause=f"the engine does not answer: {error}",
+            do="see that it runs (docker info), then run again",
+            where=where,
+        ) from error
+
+
+class Engine:
+    """An engine that answers. Methods raise EngineUnreachable when it stops doing so."""
+
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        endpoint: str,
+        *,
+        layout: Layout,
+        embedded: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._client = client
+        self._layout = layout
+        self._environment = dict(environment or {})
+        self.endpoint = endpoint  # unix://…, tcp://…, ssh://…
+        self.embedded = embedded
+
+    @cached_property
+    def version(self) -> str:
+        """The engine's version, as it says it."""
+        with translated("the engine's version could not be read"):
+            return str(self._client.version()["Version"])
+
+    @cached_property
+    def containers(self) -> Containers:
+        """Containers that stay; those of `run` are gone when it returns."""
+        return Containers(self._client, translated)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()
+
+    def free_bytes(self) -> int | None:
+        """Free bytes on the disk of the engine's data; None where it is on another machine."""
+        with translated("the engine's data directory could not be read"):
+            root = Path(str(self._client.info()["DockerRootDir"]))
+        if not self.endpoint.startswith(("unix://", "npipe://")):
+            return None
+        for path in (root, *root.parents):
+            with suppress(OSError):
+                return shutil.disk_usage(path).free
+        return None
+
+    def host(self) -> HostFacts:
+        """What the engine says of the machine it runs on."""
+        with translated("the engine's machine could not be read"):
+            return host_of(self._client.info())
+
+    def keeps_what_came(self) -> bool:
+        """Whether layers of a failed pull stay for the next one: in the containerd store, not in the classic one."""
+        with translated("the engine's store could not be read"):
+            return any(name == "driver-type" for name, _ in self._client.info().get("DriverStatus") or [])
+
+    def keep_under_limit(self, say: Say = lambda _: None) -> None:
+        """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
+        if self.embedded:
+            embedded.keep_under_limit(self._layout, say=say)
+
+    def make_room(self, need: int, say: Say = lambda _: None) -> int | None:
+        """`free_bytes`, once the embedded engine's build cache has gone as far as a build's ``need`` asks."""
+        free = self.free_bytes()
+        if self.embedded and free is not None and free < need:
+            embedded.make_room(need - free, self._layout, say=say)
+            free = self.free_bytes()
+        return free
+
+    # The docker CLI and buildx
+
+    @cached_property
+    def _cli(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        """Environment and buildx version of a docker CLI that can build with this engine."""
+        own = {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
+        version = self._probe_buildx(self._environment)
+        if version is not None:
+            return dict(self._environment), version
+        with suppress(CardstockError):
+            embedded.provide_cli(self._layout)
+            version = self._probe_buildx(own)
+        if version is None:
+            raise EngineUnreachable(
+                "an engine answers, but docker buildx is missing",
+                cause="docker buildx version does not run, and no packages could be fetched to make up for it",
+                do="install the docker CLI and its buildx plug-in (Debian 13: docker-cli docker-buildx)",
+            )
+        return own, version
+
+    @staticmethod
+    def _probe_buildx(environment: Mapping[str, str]) -> tuple[int, ...] | None:
+        with suppress(process.ProcessFailed):
+            return parse_buildx(process.run(["docker", "buildx", "version"], env=environment, timeout=60).out)
+        return None
+
+    def found_buildx(self) -> tuple[int, ...] | None:
+        """The version of the buildx that is there; None where one would have to be fetched. Changes nothing."""
+        own = {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
+        return self._probe_buildx(self._environment) or self._probe_buildx(own)
+
+    def cli_env(self) -> dict[str, str]:
+        """What to add to the environment so that ``docker buildx …`` is found and meets this engine.
+
+        Raises EngineUnreachable where there is no buildx and none can be fetched.
+        """
+        return dict(self._cli[0])
+
+    def buildx_version(self) -> tuple[int, ...]:
+        """The version of buildx, as numbers."""
+        return self._cli[1]
+
+    def has_buildx_check(self) -> bool:
+        """Whether ``docker buildx build --check`` works with this client and this engine's own builder."""
+        return self._cli[1] >= _CHECK_BUILDX and int(self.version.split(".")[0]) >= _CHECK_ENGINE
+
+    # Images
+
+    def inspect(self, reference: str) -> ImageFacts | None:
+        """Facts of a local image; None where the engine has none of this name."""
+        with translated(f"{reference} could not be inspected"):
+            try:
+                return facts_of(self._client.images.get(reference).attrs)
+            except docker.errors.NotFound:
+                return None
+
+    def images(self, label: str = "dev.cardstock.variant") -> tuple[ImageFacts, ...]:
+        """All local images with this label (``key`` or ``key=value``), untagged ones too."""
+        with translated("the engine's images could not be listed"):
+            rows = self._client.api.images(filters={"label": label})
+        facts = (self.inspect(row["Id"]) for row in rows)
+        return tuple(fact for fact in facts if fact is not None)
+
+    def tag(self, reference: str, new: str) -> None:
+        """Give an image one more name."""
+        with translated(f"{reference} could not be tagged {new}"):
+            self._client.api.tag(reference, *split_reference(new), force=True)
+
+    def untag(self, reference: str, *, force: bool = False) -> bool:
+        """Take a name away, and the image with its last name; whether there was one. ``force``: even if in use."""
+        with translated(f"{reference} could not be removed"):
+            try:
+                self._client.api.remove_image(reference, force=force)
+            except docker.errors.NotFound:
+                return False
+        return True
+
+    def registry_digest(self, reference: str) -> str | None:
+        """The digest ("sha256:…") that the registry has for ``reference``; None where the engine cannot get it."""
+        try:
+            return str(self._client.images.get_registry_data(reference).id)
+        except (docker.errors.DockerException, requests.exceptions.RequestException):
+            return None
+
+    def pull(self, reference: str, say: Say = lambda _: None) -> None:
+        """Have the engine fetch ``repository@sha256:…`` (it checks every digest); what it has already is not fetched.
+
+        Raises RegistryFailure where the registry does not give it, Unsafe where what it gives is something else.
+        """
+        with translated(f"{reference} could not be pulled"):
+            try:
+                for line in self._client.api.pull(reference, stream=True, decode=True):
+                    if "error" in line:
+                        raise refused_pull(reference, str(line["error"]))
+                    if str(line.get("status", "")).startswith(("Pull complete", "Retrying")):
+                        say(f"{line.get('id', '')}: {line['status']}")
+            except docker.errors.APIError as error:
+                raise refused_pull(reference, str(error.explanation or error)) from error
+
+    def import_tar(self, source: Path | IO[bytes], reference: str, changes: Sequence[str] = ()) -> ImageFacts:
+        """Make a one-layer image of an uncompressed tar of a root file system.
+
+        ``changes`` are Dockerfile instructions such as ``ENV A=b``. Raises CardstockError when the engine refuses.
+        """
+        if isinstance(source, Path):
+            with source.open("rb") as handle:
+                return self.import_tar(handle, reference, changes)
+        repository, tag = split_reference(reference)
+        with translated(f"{reference} could not be imported"):
+            said = self._client.api.import_image_from_data(source, repository, tag, changes=list(changes))
+        facts = self.inspect(reference)
+        if facts is None or "errorDetail" in str(said):
+            raise CardstockError(f"{reference} could not be imported", cause=f"the engine says: {said}")
+        return facts
+
+    @contextmanager
+    def export_tar(self, reference: str) -> Iterator[Iterator[bytes]]:
+        """The root file system of an image as chunks of an uncompressed tar, names from "/" on; no program of it runs.
+
+        Copied, not exported: after `docker export` engine 26 never lets go of a container's layer, nor so of the
+        image's, which then stay on the disk for good (found on 26.1.5: layers without an owner after 311 exports).
+        """
+        with translated(f"{reference} could not be exported"):
+            container = self._client.containers.create(reference, ["-"], labels={RUN_LABEL: uuid.uuid4().hex})
+        try:
+            with translated(f"{reference} could not be exported"):
+                yield container.get_archive("/")[0]
+        finally:
+            with suppress(docker.errors.NotFound):
+                container.remove(force=True)
+
+    def layer_sizes(self, reference: str) -> tuple[int, ...]:
+        """Bytes of each of an image's layers, unpacked, the newest first; steps that made no layer are 0."""
+        with translated(f"the layers of {reference} could not be read"):
+            rows = self._client.api.history(reference)  # type: ignore[no-untyped-call]
+        return tuple(int(row["Size"]) for row in rows)
+
+    def load(self, archive: Iterator[bytes]) -> None:
+        """Take an image as `docker save` writes it. Raises Unsafe where layers are not those of its configuration."""
+        with translated("the image could not be loaded"):
+            for line in self._client.api.load_image(archive):  # type: ignore[no-untyped-call]
+                if "error" in line:
+                    raise refused_pull("the image", str(line["error"]))
+
+    @contextmanager
+    def save(self, reference: str) -> Iterator[Iterator[bytes]]:
+        """An image as `docker save` writes it: chunks of a tar with each layer as a tar in it."""
+        with translated(f"{reference} could not be saved"):
+            yield iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+
+    @contextmanager
+    def export_container(self, name: str) -> Iterator[Iterator[bytes] | None]:
+        """The file system of a container, running or not, as chunks of a tar; None where there is none of this name."""
+        with translated(f"the container {name} could not be exported"):
+            try:
+                yield self._client.containers.get(name).get_archive("/")[0]
+            except docker.errors.NotFound:
+                yield None
+
+    # Containers
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str],
+        *,
+        user: str | None = None,
+        network: str = "none",
+        mounts: Sequence[Mount] = (),
+        files: Mapping[str, bytes] | None = None,
+        env: Mapping[str, str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        memory: int | None = None,
+        gpus: bool = False,
+        timeout: float = 600.0,
+        run_id: str | None = None,
+        check: bool = True,
+    ) -> Ran:
+        """Run a container to its end, collect its output, remove it.
+
+        ``files`` (path: content) are put in before it starts; ``entrypoint=()`` drops the image's; ``memory`` is in
+        bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no network unless named.
+        Raises ContainerFailed with the end of the log on a non-zero exit (if ``check``) and on a timeout.
+        """
+        with translated(f"a container of {image} could not be made"):
+            container = self._client.containers.create(
+                image,
+                list(command),
+                user=user,
+                network_mode=network,
+                mounts=[_mount(mount) for mount in mounts],
+                environment=dict(env or {}),
+                entrypoint=None if entrypoint is None else list(entrypoint),
+                mem_limit=memory,
+                device_requests=[docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
+                labels={RUN_LABEL: run_id or uuid.uuid4().hex},
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+            )
+        try:
+            with translated(f"a container of {image} could not be run"):
+                if files:
+                    container.put_archive("/", _tar(files))
+                container.start()
+                ran, expired = _await(container, timeout)
+        finally:
+            with suppress(docker.errors.DockerException, requests.exceptions.RequestException):
+                container.remove(force=True, v=True)
+        if expired:
+            raise ContainerFailed(f"a container of {image} did not end within {timeout:g} s", ran)
+        if check and ran.code:
+            raise ContainerFailed(f"a container of {image} exited with {ran.code}: {' '.join(command)}", ran)
+        return ran
+
+    def cleanup(self, run_id: str | None = None) -> int:
+        """Remove the containers of a run, or (without an id) all ended ones of any run; how many."""
+        wanted = f"{RUN_LABEL}={run_id}" if run_id else RUN_LABEL
+        filters: dict[str, str | list[str] | bool] = {"label": wanted}
+        if run_id is None:
+            filters["status"] = ["created", "exited", "dead"]
+        with translated("containers left by a run could not be removed"):
+            found = self._client.containers.list(all=True, filters=filters)
+            for container in found:
+                with suppress(docker.errors.NotFound):
+                    container.remove(force=True, v=True)
+        return len(found)
+
+
+def _mount(mount: Mount) -> docker.types.Mount:
+    kind: Literal["bind", "volume"] = "bind" if mount.source.startswith("/") else "volume"
+    return docker.types.Mount(mount.target, mount.source, type=kind, read_only=mount.read_only)
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    """A tar of files by absolute path, readable by all."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _await(container: Container, timeout: float) -> tuple[Ran, bool]:
+    """The end of a container and its output; killed, and told as expired, when it takes too long."""
+    expired = False
+    try:
+        code = int(container.wait(timeout=timeout)["StatusCode"])
+    except requests.exceptions.RequestException:
+        # A read timeout comes as one of two types; if the engine is gone, the next call says so.
+        expired = True
+        with suppress(docker.errors.APIError):
+            container.kill()
+        code = int(container.wait(timeout=API_SECONDS)["StatusCode"])
+    out, err = (container.logs(stdout=first, stderr=not first).decode(errors="replace") for first in (True, False))
+    return Ran(code, out, err), expired
+
+
+# Finding one
+
+
+def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lambda _: None) -> Engine:
+    """The engine of $DOCKER_HOST; else one that answers where engines do; else the embedded one, started if needed.
+
+    Raises EngineUnreachable (with the reason and what to do) where there is none and ``start`` is off or fails.
+    """
+    layout = layout or home.default_layout()
+    wanted = os.environ.get("DOCKER_HOST")
+    if wanted and wanted != layout.endpoint:
+        return _connect_wanted(wanted, layout)
+    if not wanted:
+        engine = _connect_usual(layout)
+        if engine is not None:
+            return engine
+    if start:
+        embedded.start(layout, say=say)
+    elif embedded.engine_version(layout.socket) is None:
+        raise EngineUnreachable(
+            "no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST", where=layout.endpoint
+        )
+    with translated("the embedded engine could not be reached", str(layout.log)):
+        client = docker.DockerClient(layout.endpoint, timeout=API_SECONDS)
+    environment = home.cli_env(layout)
+    return Engine(client, layout.endpoint, layout=layout, embedded=True, environment=environment)
+
+
+def reach(endpoint: str) -> Engine:
+    """The engine at ``endpoint`` (unix://, tcp://, ssh://) or of a context of the docker CLI; none is started.
+
+    Raises EngineUnreachable, UsageError for a context that there is not.
+    """
+    context = None if "://" in endpoint else docker.ContextAPI.get_context(endpoint)
+    if context is None and "://" not in endpoint:
+        raise UsageError(f"docker has no context {endpoint}", do="docker context ls, or an endpoint such as ssh://host")
+    url = endpoint if context is None else str(context.Host)
+    try:
+        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"))
+        client.ping()
+    except _SILENT as error:
+        do = f"see that docker -H {url} info answers"
+        raise EngineUnreachable(f"no engine answers at {endpoint}", cause=_deepest(error), do=do) from error
+    return Engine(client, url, layout=home.default_layout())
+
+
+def _open(url: str | None) -> docker.DockerClient:
+    """A client of the engine at ``url``, or of the environment or the docker CLI's context; it has answered."""
+    if url:
+        client = docker.DockerClient(url, timeout=API_SECONDS)
+    else:
+        client = docker.DockerClient.from_env(timeout=API_SECONDS, use_ssh_client=True)
+    client.ping()
+    return client
+
+
+def _connect_wanted(wanted: str, layout: Layout) -> Engine:
+    try:
+        return Engine(_open(None), wanted, layout=layout)
+    except _SILENT as error:
+        raise EngineUnreachable(
+            f"the engine of DOCKER_HOST does not answer: {wanted}",
+            cause=_deepest(error),
+            do="start it, mend DOCKER_HOST, or unset it so that Cardstock looks for one or starts its own",
+        ) from error
+
+
+def _connect_usual(layout: Layout) -> Engine | None:
+    """The engine of the docker CLI's current context (by default the system's socket), or a rootless one."""
+    context = docker.ContextAPI.get_current_context()
+    candidates: list[tuple[str | None, str]] = [(None, str(context.Host or _SYSTEM_SOCKET))]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime, "docker.sock").exists():
+        candidates.append((f"unix://{runtime}/docker.sock",) * 2)
+    for url, endpoint in candidates:
+        try:
+            return Engine(_open(url), endpoint, layout=layout, environment={"DOCKER_HOST": url} if url else {})
+        except _SILENT as error:
+            if _denied(error):
+                raise EngineUnreachable(
+                    f"an engine is there, but this user may not use it: {endpoint}",
+                    cause=_deepest(error),
+                    do="join the docker group (usermod -aG docker USER, then log in anew), or use sudo",
+                ) from error
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those below it."""
+    below: BaseException | None = error
+    while below is not None:
+        yield below
+        below = below.__cause__ or below.__context__
+
+
+def _denied(error: BaseException) -> bool:
+    return any(isinstance(below, PermissionError) for below in _chain(error))
+
+
+def _deepest(error: BaseException) -> str:
+    last = list(_chain(error))[-1]
+    return str(last) or type(last).__name__

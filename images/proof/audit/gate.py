@@ -1,0 +1,62 @@
+"""Level 1, the gate: does every library that the server loads hold code for the image's cards? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from images.device_code.audit import Audit, cell
+from images.device_code.verdict import PARTLY, parse_capability
+from images.proof.audit.loaded_libraries import owned_by_nvidia
+
+_SITE = "site-packages/"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What was found: ``failures`` (library and card), ``known`` gaps with their reason, libraries not ``served``."""
+
+    failures: tuple[str, ...]
+    known: tuple[str, ...]
+    not_served: tuple[str, ...]
+    archs: tuple[str, ...]
+
+
+def ask(
+    found: Audit,
+    archs: Sequence[str],
+    served: Iterable[str] | None,
+    gaps: Sequence[tuple[str, str]],
+    optional: Sequence[tuple[str, str]] = (),
+) -> Gate:
+    """Hold an audit against the cards ``archs``.
+
+    ``served`` are the libraries that the server loads (None: not recorded, so all of them count); ``gaps`` are globs
+    below site-packages with a reason: they excuse a library that has code for the card in part; only one of
+    ``optional`` may be without any.
+    NVIDIA's own libraries pick among their kernels by themselves and are not asked.
+    """
+    loaded = None if served is None else frozenset(served)
+    failures: list[str] = []
+    known: list[str] = []
+    idle: list[str] = []
+    good: list[str] = []
+    for arch in archs:
+        before = len(failures)
+        for name, verdict in found.verdicts(parse_capability(arch)).items():
+            below = name.partition(_SITE)[2]
+            if not below or owned_by_nvidia(below) or verdict.covers:
+                continue
+            text = f"{below} on {arch}: {cell(verdict)}"
+            excuses = gaps if verdict.kind == PARTLY else optional
+            reason = next((why for glob, why in excuses if fnmatchcase(below, glob)), None)
+            if loaded is not None and below not in loaded:
+                idle.append(text)
+            elif reason is not None:
+                known.append(f"{text} ({reason})")
+            else:
+                failures.append(text)
+        if len(failures) == before:
+            good.append(arch)
+    return Gate(tuple(failures), tuple(known), tuple(idle), tuple(good))

@@ -1,0 +1,59 @@
+"""Which libraries a variant's server loads: recorded from a built image, kept as text, asked by the audit's gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from images.core.errors import CheckFailed
+from images.device_code.slim import is_nvidia_name
+from images.docker.engine import Engine
+
+FOLDER = "images/proof/audit/loaded"
+SCRIPT = Path(__file__).parents[1] / "smoke" / "inside" / "loaded_libraries.py"
+_HEADER = "# Libraries below site-packages that the server loads, recorded in a container by `invoke served`."
+
+
+def record(engine: Engine, image: str, python: str, modules: Sequence[str]) -> tuple[str, ...]:
+    """Load the modules in a container of ``image``; paths below site-packages of what is mapped or asked for.
+
+    NVIDIA's own libraries are left out: they choose among their kernels by themselves. Raises CheckFailed when a
+    module fails for another reason than the driver that no container without a card has.
+    """
+    script = "/opt/served.py"
+    home = {"HOME": "/cache"}
+    ran = engine.run(image, [script, *modules], entrypoint=[python], files={script: SCRIPT.read_bytes()}, env=home)
+    told = json.loads(ran.out.strip().splitlines()[-1])
+    broken = {name: error for name, error in told["failed"].items() if "libcuda.so" not in error}
+    if broken:
+        raise CheckFailed(
+            f"{image} cannot load what its server imports",
+            cause="; ".join(f"{name}: {error}" for name, error in broken.items()),
+            do="correct `serving` in matrix.yaml, or the stack's pins",
+        )
+    return tuple(sorted({*told["mapped"], *told["asked"]} - {p for p in told["mapped"] if owned_by_nvidia(p)}))
+
+
+def owned_by_nvidia(path: str) -> bool:
+    """Whether a path below site-packages is of one of NVIDIA's own wheels, or NVIDIA's by its name.
+
+    torch 2.4.1 brings ``torch/lib/libcusparseLt-f80c68d1.so.0``, torchvision ``torchvision.libs/libcudart….so.12``.
+    """
+    return path.startswith(("nvidia/", "cusparselt/", "nvidia_")) or is_nvidia_name(PurePosixPath(path).name)
+
+
+def render(libraries: Sequence[str], image: str) -> str:
+    """The list's file."""
+    return "\n".join([_HEADER, f"# image: {image}", *libraries]) + "\n"
+
+
+def parse(text: str) -> frozenset[str]:
+    """The libraries of a list's file."""
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def read(root: Path, name: str) -> frozenset[str] | None:
+    """The committed list of that name; None where none was recorded."""
+    path = root / FOLDER / f"{name}.txt"
+    return parse(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,79 @@
+"""The README's table of cards and stacks: made of the records, kept between two marks, checked by `render --check`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from images.core.errors import UsageError
+from images.matrix.model import Matrix
+from images.proof.audit.notes import notes
+from images.proof.audit.table import PARTS, stacks_of, table
+from images.proof.audit.wheels import FOLDER, Wheel, make_record, read_records, to_json
+from images.render.checkout import write_atomically
+
+README = "README.md"
+BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
+
+_LEGEND = """\
+*native*: machine code for this very card. *as 8.6*: that of a lower minor of its family. *PTX 570*: compiled at first
+use by driver 570 or newer. *35/96*: so many of its pieces of code run there, the others are for other cards. *-*:
+nothing runs there. All are wheels of the package index; xformers is compiled here for the wanted cards, its rows say
+what its own wheel would run."""
+
+
+def block(matrix: Matrix, wheels: Sequence[Wheel]) -> str:
+    """What stands between the marks: the table, what its words mean, and what changed between versions."""
+    header, rows = table(matrix, wheels)
+    lines = [header, ["---"] * len(header), *rows]
+    current = [wheel for wheel in wheels if stacks_of(matrix, wheel)]
+    told = [f"- {note}" for note in notes(wheels, current)]
+    if left := unaudited(matrix, wheels):
+        told.append(f"- Not audited, from elsewhere: {', '.join(left)}.")
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _LEGEND, "", *told])
+
+
+def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
+    """Pins with device code that no record is of: "torch 2.5.1+cu121 (cu121)"."""
+    packages = {part.package: part.title for part in PARTS}
+    known = {(wheel.package, wheel.version) for wheel in wheels}
+    left = [
+        f"{packages[package]} {pin.version} ({name})"
+        for name, stack in matrix.stacks.items()
+        for engine in stack.engines.values()
+        for package, pin in engine.pins.items()
+        if stack.cuda and package in packages and (package, pin.version) not in known
+    ]
+    return list(dict.fromkeys(left))
+
+
+def with_block(text: str, new: str, marks: tuple[str, str] = (BEGIN, END), what: str = "the table of cards") -> str:
+    """``text`` with ``new`` between its marks. Raises UsageError where it does not have each of them once, in order."""
+    first, last = marks
+    head, begin, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
+    if not (begin and end) or text.count(first) != 1 or text.count(last) != 1:
+        raise UsageError(f"{README} has no place for {what}", do=f"put {first} and {last} where it belongs")
+    return f"{head}{first}\n{new}\n{last}{tail}"
+
+
+def pages(root: Path, matrix: Matrix) -> dict[str, str]:
+    """Pages with a generated part, as they should be: path from the root -> text."""
+    text = (root / README).read_text(encoding="utf-8")
+    return {README: with_block(text, block(matrix, read_records(root / FOLDER)))}
+
+
+def record(root: Path, path: Path) -> Wheel:
+    """Audit a wheel and keep its record below ``root``.
+
+    Raises UsageError for what is no wheel, CheckFailed for a damaged library.
+    """
+    from images.proof.audit.target import audit_path
+
+    if not path.is_file():
+        raise UsageError(
+            f"there is no wheel {path}", do="only a wheel can be recorded: pip download --no-deps NAME==VERSION"
+        )
+    wheel = make_record(path, audit_path(path))
+    write_atomically(root / wheel.path, to_json(wheel))
+    return wheel

@@ -1,0 +1,174 @@
+"""`invoke audit TARGET`: what the word means, how its files are read, and what is printed."""
+
+from __future__ import annotations
+
+import io
+import json as json_module
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from images.core.errors import CheckFailed, UsageError
+from images.core.report import Report
+from images.device_code import audit as auditing
+from images.device_code.audit import Audit
+from images.device_code.sources import read_file, read_folder, read_tar, read_wheel
+from images.device_code.verdict import Capability
+from images.matrix.arch import parse_arch
+
+if TYPE_CHECKING:
+    from images.docker.engine import Engine
+
+# Without --arch: the cards that Cardstock makes images for.
+CARDS: tuple[Capability, ...] = ((7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
+_PATH_LIKE = re.compile(r"[./~].*|.*\.(so|whl|zip|tar)|.*\.so\.[\d.]+")
+
+
+class Chunks(io.RawIOBase):
+    """Chunks of bytes as a file to read from."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        """Fill ``buffer`` with what is left of a chunk, or with the next one."""
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(chunk)
+        room = memoryview(cast("bytearray", buffer))
+        count = min(len(room), len(self._left))
+        room[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def audit_path(path: Path) -> Audit:
+    """Audit a folder, a wheel (any zip file) or one library. Raises UsageError for another kind of file."""
+    with _readable(str(path)):
+        if path.is_dir():
+            return auditing.audit(str(path), read_folder(path))
+        if zipfile.is_zipfile(path):
+            return auditing.audit(str(path), read_wheel(path))
+        name, found = next(iter(read_file(path, path.name)))
+        if not getattr(found, "elf", True):
+            raise UsageError(
+                f"{path} is no library, wheel or folder",
+                cause="it is neither a 64-bit ELF file nor a zip file",
+                do="give a .so, a .whl, a folder, an image or a container",
+            )
+        return auditing.audit(str(path), [(name, found)])
+
+
+def audit_image(engine: Engine, reference: str) -> Audit:
+    """Audit an image that the engine has; its file system is streamed, nothing of it runs or is unpacked."""
+    with engine.export_tar(reference) as chunks, _readable(reference):
+        return auditing.audit(reference, read_tar(_buffered(chunks)))
+
+
+def audit_container(engine: Engine, name: str) -> Audit | None:
+    """Audit a container, running or not, as `audit_image` does; None where the engine has none of this name."""
+    with engine.export_container(name) as chunks, _readable(name):
+        return None if chunks is None else auditing.audit(name, read_tar(_buffered(chunks)))
+
+
+def audit_target(target: str, engine: Engine | None = None) -> Audit:
+    """Audit what ``target`` names: a path if there is one of this name, else an image, else a container.
+
+    Raises UsageError where it names nothing, EngineUnreachable where an engine is needed and none answers.
+    """
+    path = Path(target).expanduser()
+    if path.exists():
+        return audit_path(path)
+    if _PATH_LIKE.fullmatch(target):
+        raise UsageError(f"there is no file or folder {target}", do="see that the path is right")
+    if engine is None:
+        from images.docker.engine import connect  # slow to import, and a path needs none
+
+        engine = connect()
+    if engine.inspect(target) is not None:
+        return audit_image(engine, target)
+    found = audit_container(engine, target)
+    if found is None:
+        raise UsageError(
+            f"nothing is named {target}",
+            cause="there is no such path here, and the engine has no such image or container",
+            do=f"pull the image first (docker pull {target}), or correct the name",
+            where=engine.endpoint,
+        )
+    return found
+
+
+def audit_command(target: str, archs: Sequence[str], json: bool, report: Report | None = None) -> None:
+    """`invoke audit`: print the table, or JSON, of ``target``.
+
+    Raises CheckFailed for a damaged library, and for a card named in ``archs`` that some library does not cover.
+    """
+    asked = tuple(dict.fromkeys((arch.major, arch.minor) for arch in map(parse_arch, archs)))
+    cards = asked or CARDS
+    report = report or Report()
+    with report.step(f"audit {target}") as step:
+        found = audit_target(target)
+        step.note(f"{len(found.libraries)} libraries with device code, {found.others} without")
+    if json:
+        print(json_module.dumps(auditing.to_json(found, cards), indent=1))
+    else:
+        _print(found, cards, report, details=bool(asked))
+    _refuse(found, cards, asked)
+
+
+def _print(found: Audit, cards: Sequence[Capability], report: Report, *, details: bool) -> None:
+    header, rows = auditing.table(found, cards)
+    if not rows:
+        report.line(f"no device code in {found.target}")
+        return
+    report.table(rows, header)
+    gaps_header, gaps = auditing.gaps_table(found, cards)
+    if details and gaps:
+        print()
+        report.table(gaps, gaps_header)
+
+
+def _refuse(found: Audit, cards: Sequence[Capability], asked: Sequence[Capability]) -> None:
+    damaged = [f"{one.name}: {one.problem}" for one in found.libraries if one.problem]
+    if damaged:
+        raise CheckFailed(
+            f"{found.target} holds libraries that cannot be read",
+            cause="; ".join(damaged),
+            do="get them again: they are cut short or damaged",
+        )
+    failing = found.failing(asked)
+    if failing:
+        told = ", ".join(sorted({auditing.name_of(verdict.capability) for bad in failing.values() for verdict in bad}))
+        raise CheckFailed(
+            f"{len(failing)} of {len(found.libraries)} libraries lack code for {told}",
+            cause="they were built for other cards: " + ", ".join(failing),
+            do="known gaps that do no harm are listed, with reasons, in matrix.yaml under gaps",
+        )
+
+
+def _buffered(chunks: Iterator[bytes]) -> io.BufferedReader:
+    return io.BufferedReader(Chunks(chunks), 1 << 20)
+
+
+@contextmanager
+def _readable(target: str) -> Iterator[None]:
+    """Tell a file that cannot be opened, and an archive that is broken, as what it is."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise CheckFailed(f"{target} cannot be read to its end", cause=str(error), do="get it again") from error
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or target} cannot be read", cause=error.strerror or str(error), do="see its permissions"
+        ) from error

@@ -1,0 +1,74 @@
+"""`invoke test --gpu`: the proof of images/proof/on_card/prove.py inside an image, on a card of this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from images.cards.this_machine import Machine
+from images.core import process
+from images.core.errors import CheckFailed, NothingSelected
+from images.proof.on_card import records as gpu_records
+from images.proof.on_card.records import GpuRecord
+from images.render.labels import INPUT, VARIANT
+
+PLACE = "/proof"
+# Two servers that compile their models, and a checkpoint of 4 GB to make and read.
+LIMIT = 5400.0
+
+
+def card_of(machine: Machine) -> str:
+    """The name of this machine's first card. Raises NothingSelected where there is none."""
+    if not machine.cards:
+        raise NothingSelected(
+            "no card on this machine, so nothing was tried on one",
+            cause=machine.why,
+            do="run it on the GPU host, where nvidia-smi lists the card",
+        )
+    return machine.cards[0].name
+
+
+def arguments(image: str, labels: Mapping[str, str], checkout: Path, out: Path, only: Sequence[str]) -> list[str]:
+    """The docker command line: the checkout read-only, the record and the caches in ``out``."""
+    words = ["docker", "run", "--rm", "--gpus", "all", "--shm-size", "4g", "--network", "none"]
+    words += ["-v", f"{checkout}:/checkout:ro", "-v", f"{out}:{PLACE}", "-w", "/checkout"]
+    words += ["-e", "PYTHONPATH=/checkout", "-e", "PYTHONDONTWRITEBYTECODE=1", "--entrypoint", "python", image]
+    words += ["-m", "images.proof.on_card.prove", "--out", f"{PLACE}/record.json", "--scratch", f"{PLACE}/scratch"]
+    words += ["--variant", labels.get(VARIANT, ""), "--input-hash", labels.get(INPUT, "")]
+    return words + [word for glob in only for word in ("--only", glob)]
+
+
+def prove(
+    image: str,
+    labels: Mapping[str, str],
+    checkout: Path,
+    folder: Path,
+    env: Mapping[str, str],
+    say: Callable[[str], None],
+    only: Sequence[str] = (),
+) -> tuple[Path, GpuRecord]:
+    """Run it in a container of ``image``, keep the record in ``folder``, and give its place and what it says.
+
+    The engine must be this machine's: folders are mounted. Raises CheckFailed when a step failed or no record came.
+    """
+    with tempfile.TemporaryDirectory(prefix="cardstock-gpu-", ignore_cleanup_errors=True) as name:
+        out = Path(name)
+        out.chmod(0o777)
+        code = process.stream(
+            arguments(image, labels, checkout, out, only), say, env=dict(env), check=False, timeout=LIMIT
+        )
+        told = out / "record.json"
+        if not told.is_file():
+            raise CheckFailed(
+                f"the proof left no record: docker run ended with {code}",
+                do="see that the container toolkit is set up: ./inv doctor",
+                where="images/proof/on_card/prove.py",
+            )
+        record = gpu_records.read(told)
+        kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(told.read_text(encoding="utf-8"), encoding="utf-8")
+    if bad := [step.name for step in record.steps if step.verdict == "failed"]:
+        raise CheckFailed(f"failed on {record.card}: {', '.join(bad)}", where=str(kept))
+    return kept, record

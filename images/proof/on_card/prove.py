@@ -1,0 +1,264 @@
+"""The proof on a real card: one entry for a GPU host's container and for a bare machine with carried packages.
+
+    python -m images.proof.on_card.prove --out RECORD.json                 inside an image (./inv test --gpu)
+    python -m images.proof.on_card.prove --out RECORD.json --variant ID --input-hash H \\
+        --site slimmed=DIR [--site untouched=DIR] [--also DIR]… [--only GLOB]…   on a machine without an engine
+
+Every step has a verdict, and the record is written after each: a run that is killed leaves what it had, and the next
+one with the same --out goes on in it. Exit code 0 when nothing failed, 1 when something did, 3 when there is no card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from images.device_code.audit import audit, parse_capability, summarise
+from images.device_code.sources import read_folder
+from images.proof.on_card import backends as engines
+from images.proof.on_card import records as gpu_records
+from images.proof.on_card import wrong_arch
+from images.proof.on_card.records import Figure, GpuRecord
+from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
+from images.proof.smoke.server import GOLDEN
+from images.proof.tiny_model.checkpoint import write_checkpoint
+
+NO_CARD = 3
+PREFILL = "vllm: pair's prefill in the engine"
+SEE = """
+import importlib.metadata as m, json, torch
+p = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+found = {n: m.version(n) for n in NAMES if any(True for _ in m.distributions(name=n))}
+card = p and {"name": p.name, "capability": f"{p.major}.{p.minor}", "memory": p.total_memory}
+print(json.dumps({"versions": found, "cuda": torch.version.cuda, "card": card}))
+"""
+NAMES = ("torch", "torchvision", "triton", "vllm", "transformers", "flash-attn", "xformers", "numpy", "tokenizers")
+
+
+def machine() -> dict[str, Any]:
+    """The card and driver by NVML; only "why" where there is none. Without nvidia-ml-py the image's own reader asks."""
+    if util.find_spec("pynvml") is None:
+        return plain_machine()
+    from images.cards.this_machine import read_machine
+
+    found = read_machine()
+    if found.why:
+        return {"why": found.why}
+    card = found.cards[0]
+    facts = {"driver": found.driver, "cuda of the driver": found.cuda, "cards": len(found.cards)}
+    return facts | {"name": card.name, "capability": card.arch.capability, "memory": card.memory, "mig": card.mig}
+
+
+def plain_machine() -> dict[str, Any]:
+    """The same from the images' preflight, which tells no memory (0)."""
+    sys.path.insert(0, str(ROOTFS))
+    from nvml import read_machine as read  # type: ignore[import-not-found,unused-ignore]
+
+    found = read()
+    if found.why or not found.cards:
+        return {"why": found.why or "the driver sees no card"}
+    major, minor = found.cards[0].capability
+    facts = {"driver": found.driver, "cards": len(found.cards), "name": found.cards[0].name}
+    return facts | {"capability": f"{major}.{minor}", "memory": 0}
+
+
+def see(run: Run, content: str) -> dict[str, Any]:
+    """Versions and card as this content's torch sees them."""
+    done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{SEE}"])
+    told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+    return told
+
+
+def level_audit(run: Run) -> dict[str, Any]:
+    """Level 1: what this card runs of each library, and that slimming took nothing of it away.
+
+    Libraries without code for the card are told, and which of them the server loaded here all the same.
+    """
+    card = parse_capability(run.record.capability)
+    audits = {name: audit(name, read_folder(site)) for name, site in run.sites.items() if site and name != "other"}
+    if not audits:
+        raise NotRun("inside an image, ./inv audit does it with the image's own list of libraries")
+    loaded = {name for step in run.record.steps for name in step.facts.get("mapped", ())}
+    facts: dict[str, Any] = {}
+    verdicts: dict[str, dict[str, str]] = {}
+    for content, found in audits.items():
+        verdicts[content] = {name: verdict.kind for name, verdict in found.verdicts(card).items()}
+        facts[content] = {
+            "summary": summarise(found, card),
+            "verdicts": verdicts[content],
+            "archs": {one.name: sorted(one.archs) for one in found.libraries},
+            "bytes": {one.name: one.library.size for one in found.libraries},
+            "lacking and loaded": sorted(loaded & set(found.failing([card]))),
+        }
+    first, *others = verdicts.values()
+    differ = [name for other in others for name in other if name in first and first[name] != other[name]]
+    if differ:
+        raise Failed(f"this card runs less of the slimmed {', '.join(differ)}", facts)
+    return facts
+
+
+def level_stack(run: Run, content: str) -> dict[str, Any]:
+    """Level 2, as far as it goes without the image: the versions, torch's CUDA, the card seen, modules imported."""
+    told = see(run, content)
+    if told["card"] is None:
+        raise Failed("torch sees no card", told)
+    modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in told["versions"] else [])]
+    for name in modules:
+        run.python(content, ["-c", f"import {name}"])
+    run.record = replace(run.record, versions={**run.record.versions, **told["versions"]})
+    return told | {"imported": modules}
+
+
+def level_canary(run: Run, content: str) -> dict[str, Any]:
+    """Level 3 on the card: golden logits and tokens in float32, both of transformers' attentions."""
+    words = [str(run.entrypoint.with_name("canary.py")), "--model", str(run.paths["tiny"]), "--golden", str(GOLDEN)]
+    done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", "cuda", "--json"])
+    told = json.loads(done.out.splitlines()[-1])
+    errors = [one["measured"]["relative"] for one in told["checks"] if "relative" in one["measured"]]
+    return {"checks": len(told["checks"]), "greatest relative error": max(errors), "seconds": told["seconds"]}
+
+
+def make_shaped(run: Run, content: str) -> dict[str, Any]:
+    """The 3B-shaped checkpoint."""
+    done = run.python(content, ["-m", "images.proof.on_card.shaped", str(run.paths["3b"])])
+    told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+    return told
+
+
+def held(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A worker's facts. Raises Failed when they did not hold."""
+    if not told["held"]:
+        raise Failed("outside of tolerance, or other tokens: see the facts", told)
+    return told
+
+
+def judged(run: Run, step: str, what: str) -> dict[str, Any]:
+    """Whether slimmed and untouched are equally fast, from what a step recorded."""
+    facts = next((dict(one.facts) for one in run.record.steps if one.name == step), {})
+    return engines.judge_speed(facts, what)
+
+
+def figures(run: Run, content: str, words: list[str]) -> dict[str, Any]:
+    """Speed of the transformers engine."""
+    rows = [Figure(**{**row, "runs": tuple(row["runs"])}) for row in run.worker(content, words)]
+    run.add([replace(row, of={**row.of, "content": content}) for row in rows])
+    return {f"{row.name}, batch {row.of['batch']}": row.value for row in rows}
+
+
+def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
+    """Every step in order, by name, for a machine with so many cards."""
+    first, contents = next(iter(run.sites)), list(run.sites)
+    tiny, shape = run.paths["tiny"], run.paths["3b"]
+    speed = ["images.proof.on_card.numbers", "speed", str(shape)]
+    steps: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
+        ("machine", machine),
+        *((f"stack: {content}", partial(level_stack, run, content)) for content in contents),
+        ("canary on the card", partial(level_canary, run, first)),
+        ("3b checkpoint", partial(make_shaped, run, first)),
+        ("logits", lambda: held(run.worker(first, ["images.proof.on_card.numbers", "logits", str(shape)]))),
+        ("planted NaN", lambda: held(run.worker(first, ["images.proof.on_card.numbers", "planted", str(shape)]))),
+        ("transformers: tiny", partial(engines.tiny, run, first, "transformers", tiny)),
+        ("transformers: speed sdpa", partial(figures, run, first, speed)),
+        ("transformers: speed sdpa unpacked", partial(figures, run, first, [*speed, "--unpacked"])),
+        (
+            "transformers: speed flash-attn",
+            partial(figures, run, first, [*speed, "--attention", "flash_attention_2"]),
+        ),
+        ("wrong arch: slimmed", partial(wrong_arch.slim_for_other, run)),
+        ("wrong arch: preflight", partial(wrong_arch.refused, run, tiny, right)),
+        ("wrong arch: preflight skipped", partial(wrong_arch.skipped, run, tiny)),
+        *((f"vllm: tiny {content}", partial(engines.tiny, run, content, "vllm", tiny)) for content in contents),
+    ]
+    serve = partial(engines.vllm, run, model=shape)
+    again = partial(engines.start_again, run, first, shape)
+    pair = [
+        ("vllm: pair", partial(serve, contents[:2], dtype="float16", backend="", pair=True)),
+        ("vllm: pair's decode within 2 %", partial(judged, run, "vllm: pair", "decode")),
+        (PREFILL, partial(engines.prefill_pair, run, contents[:2], shape, "float16")),
+        ("vllm: pair's prefill within 2 %", partial(judged, run, PREFILL, "prefill")),
+    ]
+    alone = [("vllm: 3b", partial(serve, contents, dtype="float16", backend="", pair=False))]
+    steps += pair if len(contents) > 1 else alone
+    if run.record.place == "packages":  # inside an image its entry point brings what it knows
+        steps += [
+            ("vllm: cold start, as before", partial(again, caches="cold", before=True)),
+            ("vllm: warm start, as before", partial(again, caches="warm", before=True)),
+        ]
+    steps += [
+        ("vllm: cold start", partial(again, caches="cold")),
+        ("vllm: warm start", partial(again, caches="warm")),
+        ("vllm: 3b bfloat16", partial(serve, [first], dtype="bfloat16", backend="", pair=False)),
+        ("vllm: two cards", partial(engines.two_cards, run, first, shape, cards)),
+        ("vllm: 3b triton", partial(serve, [first], dtype="float16", backend="TRITON_ATTN", pair=False)),
+        ("audit", partial(level_audit, run)),
+    ]
+    return steps
+
+
+def begin(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
+    """The record to go on in, or a new one."""
+    if words.out.is_file():
+        return gpu_records.read(words.out)
+    return GpuRecord(
+        card=str(seen["name"]),
+        capability=str(seen["capability"]),
+        memory=int(seen["memory"]),
+        driver=str(seen.get("driver", "")),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        place="image" if IN_IMAGE.is_dir() and not words.site else "packages",
+        variant=words.variant,
+        input_hash=words.input_hash,
+        versions={"python": platform.python_version()},
+        steps=(),
+        notes=tuple(words.note),
+    )
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, default=Path("/tmp/cardstock-gpu"))
+    parser.add_argument("--variant", default=os.environ.get("CARDSTOCK_VARIANT", ""))
+    parser.add_argument("--input-hash", default="")
+    parser.add_argument("--site", action="append", default=[], help="CONTENT=FOLDER of packages; the first is proved")
+    parser.add_argument("--also", action="append", type=Path, default=[], help="a folder of further packages")
+    parser.add_argument("--right", default="", help="the image that preflight should name on this card")
+    parser.add_argument("--note", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[], help="globs on the names of steps")
+    words = parser.parse_args()
+    seen = machine()
+    if "name" not in seen:
+        print(f"no card to prove anything on: {seen['why']}", file=sys.stderr)
+        return NO_CARD
+    sites: dict[str, Path | None] = {
+        name: Path(folder) for name, _, folder in (one.partition("=") for one in words.site)
+    }
+    words.scratch.mkdir(parents=True, exist_ok=True)
+    run = Run(
+        record=begin(words, seen),
+        out=words.out,
+        scratch=words.scratch,
+        sites=sites or {"image": None},
+        also=tuple(words.also),
+        only=tuple(words.only) or ("*",),
+        paths={"tiny": words.scratch / "tiny", "3b": words.scratch / "3b"},
+    )
+    write_checkpoint(run.paths["tiny"])
+    for name, action in plan(run, words.right or run.record.variant, int(seen["cards"])):
+        run.step(name, action)
+    return 0 if run.record.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""What runs on a real card have shown: the records of records/cards, read into one form.
+
+images/proof/on_card/prove.py writes a record of `SCHEMA` and writes it again after every step. Records of earlier
+programs keep their own form; the reader gives them the same header, and what they held true as steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from images.core.errors import UsageError
+
+FOLDER = Path(__file__).parents[3] / "records" / "cards"
+SCHEMA = 1
+# How a start's engine came about, the `of` of its figures: as images of vLLM 0.25 do it, and as they did before.
+FORKED, SPAWNED = "forked, class known", "spawned, class looked at"
+Verdict = Literal["passed", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing tried. ``reason`` is empty when it passed; ``facts`` holds what was seen, as JSON values."""
+
+    name: str
+    verdict: Verdict
+    reason: str = ""
+    seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measurement: the median of ``runs``, all in ``unit``.
+
+    ``of`` says of what, by these keys where they mean something: engine (vllm, transformers), content (slimmed,
+    untouched, image), attention, dtype, model (tiny, 3b), batch, picture ("1000x1000").
+    """
+
+    name: str
+    value: float
+    unit: str
+    of: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class GpuRecord:
+    """One run on one machine with a card.
+
+    ``capability`` is "9.0"; ``memory`` bytes (0: not told); ``driver`` "" where an old record does not tell it;
+    ``created`` UTC in ISO form, "" likewise. ``variant`` is the image that the run stands for and ``input_hash`` that
+    image's inputs; both are "" for a run that stands for none. ``place`` is "image" for a run inside the image, and
+    "packages" for one with the image's packages, slimmed by the build's own code, on a host that has no engine.
+    """
+
+    card: str
+    capability: str
+    memory: int
+    driver: str
+    created: str
+    place: Literal["image", "packages"]
+    variant: str
+    input_hash: str
+    versions: Mapping[str, str]
+    steps: tuple[Step, ...]
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+    name: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Nothing failed, and something passed."""
+        verdicts = {step.verdict for step in self.steps}
+        return "failed" not in verdicts and "passed" in verdicts
+
+    def evidence(self) -> str:
+        """One line, such as "NVIDIA H200, driver 580.159: 31 steps passed, 1 not run (records/cards/x.json)"."""
+        counts = {word: sum(step.verdict == word for step in self.steps) for word in ("passed", "failed", "not run")}
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing was run"
+        driver = f", driver {self.driver}" if self.driver else ""
+        return f"{self.card}{driver}: steps {told}" + (f" (records/cards/{self.name}.json)" if self.name else "")
+
+    def to_json(self) -> str:
+        """As `read` reads it."""
+        told = {key: value for key, value in asdict(self).items() if key != "name"}
+        return json.dumps({**told, "ok": self.ok}, indent=1) + "\n"
+
+    def find(self, name: str, **of: str) -> Figure | None:
+        """The first figure of this name whose ``of`` holds these pairs."""
+        return next((one for one in self.figures if one.name == name and of.items() <= dict(one.of).items()), None)
+
+
+def read(path: Path) -> GpuRecord:
+    """The record in ``path``, old or new. Raises UsageError when it is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return _old(path.stem, data) if "schema" not in data else _new(path.stem, data)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"{path.name} is no record of a run on a card",
+            cause=f"{type(error).__name__}: {error}",
+            do="write it with images/proof/on_card/prove.py",
+            where=str(path),
+        ) from error
+
+
+def read_all(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
+    """Every record of ``folder`` in order of name. Raises UsageError for a file that is none."""
+    return tuple(read(path) for path in sorted(folder.glob("*.json")))
+
+
+def of_variant(records: Iterable[GpuRecord], variant_id: str, input_hash: str = "") -> tuple[GpuRecord, ...]:
+    """Those that stand for an image; with ``input_hash`` only for the image of exactly these inputs."""
+    return tuple(
+        one for one in records if one.variant == variant_id and (not input_hash or one.input_hash == input_hash)
+    )
+
+
+def _new(name: str, data: Mapping[str, Any]) -> GpuRecord:
+    from pydantic import TypeAdapter  # the machines that write records may not have it
+
+    if data["schema"] != SCHEMA:
+        raise ValueError(f"schema {data['schema']}, expected {SCHEMA}")
+    known = {key: value for key, value in data.items() if key != "ok"}
+    if unknown := set(known) - set(GpuRecord.__dataclass_fields__):
+        raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+    return TypeAdapter(GpuRecord).validate_python({**known, "name": name})
+
+
+def _old(name: str, data: Mapping[str, Any]) -> GpuRecord:
+    """Records of slim_identity.py, attention_numbers.py and fit_memory.py."""
+    gpu = [part.strip() for part in str(data.get("gpu", "")).split(",")]
+    card, driver, memory = gpu if len(gpu) == 3 else (str(data["card"]), "", "")
+    held = data.get("held", {})
+    return GpuRecord(
+        card=card,
+        capability=str(data["card"]) if data["card"] != card else "",
+        memory=int(memory.split()[0]) * 2**20 if memory else int(data.get("total", 0)),
+        driver=driver,
+        created="",
+        place="packages",
+        variant="",
+        input_hash="",
+        versions=_old_versions(data),
+        steps=tuple(
+            Step(what, "passed", "") if good else Step(what, "failed", "did not hold") for what, good in held.items()
+        ),
+        name=name,
+    )
+
+
+def _old_versions(data: Mapping[str, Any]) -> dict[str, str]:
+    first: Mapping[str, Any] = next(iter(data.get("runs", {}).values()), {})
+    told = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
+    return {word: str(version) for word, version in told.items() if version}

@@ -1,0 +1,132 @@
+"""What the steps of prove.py share: the machine's places, the record that grows step by step, processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from images.core import process
+from images.proof.on_card.records import Figure, GpuRecord, Step, Verdict
+from images.proof.smoke.record import write_whole
+
+ROOT = Path(__file__).parents[3]
+IN_IMAGE = Path("/opt/cardstock")
+ROOTFS = ROOT / "dockerfiles" / "rootfs" / "opt" / "cardstock"
+# What an image's environment says that matters on a host without the image: not its paths.
+PASSED_ON = re.compile(r'^\s*(?:ENV )?((?:CARDSTOCK|NVIDIA_REQUIRE|VLLM(?!_CACHE)|RAY)_\w+)=(".*?"|\'.*?\')', re.M)
+TAIL = 1500
+
+
+class Failed(Exception):
+    """What was tried did not hold: the record's reason, and as second argument its facts, if any."""
+
+
+class NotRun(Exception):
+    """It cannot be tried here; the message says why."""
+
+
+@dataclass
+class Run:
+    """One run of prove.py.
+
+    ``sites`` maps a content ("slimmed", "untouched"; "image" inside one) to the folder of its packages, None for this
+    Python's own; ``also`` are folders of further packages. ``only`` are globs on the names of steps.
+    """
+
+    record: GpuRecord
+    out: Path
+    scratch: Path
+    sites: dict[str, Path | None]
+    also: tuple[Path, ...] = ()
+    only: tuple[str, ...] = ("*",)
+    paths: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def entrypoint(self) -> Path:
+        """The image's own inside an image, else the checkout's."""
+        return (IN_IMAGE if self.record.place == "image" else ROOTFS) / "entrypoint"
+
+    def step(self, name: str, action: Callable[[], Mapping[str, Any]]) -> None:
+        """Try it unless ``only`` leaves it out, and write the record."""
+        if not any(fnmatch(name, glob) for glob in self.only):
+            return
+        begun, facts = time.monotonic(), {}
+        verdict: Verdict = "passed"
+        reason = ""
+        try:
+            facts = dict(action())
+        except NotRun as error:
+            verdict, reason = "not run", str(error)
+        except Failed as error:
+            verdict, reason, facts = "failed", str(error.args[0]), dict(*error.args[1:])
+        except Exception as error:
+            verdict, reason = "failed", "".join(traceback.format_exception(error)[-3:])[-TAIL:]
+        seconds = round(time.monotonic() - begun, 1)
+        step = Step(name, verdict, reason, seconds, facts)
+        kept = tuple(one for one in self.record.steps if one.name != name)
+        self.record = replace(self.record, steps=(*kept, step))
+        self.save()
+        print(f"{verdict}: {name} ({seconds} s){': ' + reason if reason else ''}", flush=True)
+
+    def add(self, figures: Sequence[Figure]) -> None:
+        """Keep figures; one of the same name and kind gives way."""
+        new = {(one.name, tuple(sorted(one.of.items()))) for one in figures}
+        kept = [one for one in self.record.figures if (one.name, tuple(sorted(one.of.items()))) not in new]
+        self.record = replace(self.record, figures=(*kept, *figures))
+        self.save()
+
+    def save(self) -> None:
+        """The record as it is now, whole."""
+        write_whole(self.out, self.record.to_json())
+
+    def env(self, content: str, **more: str) -> dict[str, str]:
+        """Environment for a process that is to use this content's packages; caches below the scratch folder."""
+        site = self.sites.get(content)
+        path = [str(ROOT), *([str(site)] if site else []), *map(str, self.also)]
+        cache = self.scratch / "cache" / content
+        cache.mkdir(parents=True, exist_ok=True)
+        own = {
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONUNBUFFERED": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRITON_CACHE_DIR": str(cache / "triton"),
+            "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+            "VLLM_CACHE_ROOT": str(cache / "vllm"),
+            "CUDA_CACHE_PATH": str(cache / "cuda"),
+        }
+        return own | self.image_env() | more
+
+    def image_env(self) -> dict[str, str]:
+        """What the image's environment says of itself; inside an image it is there already."""
+        if self.record.place == "image" or not self.record.variant:
+            return {}
+        return read_env(self.record.variant)
+
+    def python(self, content: str, words: Sequence[str], *, limit: float = 400) -> process.Finished:
+        """Run this Python with a content's packages to its end. Raises Failed when it does not end with 0."""
+        done = process.run([sys.executable, *words], env=self.env(content), check=False, timeout=limit)
+        if done.code:
+            raise Failed(f"{words[0]} ended with {done.code}: {(done.err or done.out)[-TAIL:]}")
+        return done
+
+    def worker(self, content: str, words: Sequence[str]) -> Any:
+        """Run one of this folder's programs that writes JSON to --out, and read it."""
+        file = self.scratch / "told.json"
+        file.unlink(missing_ok=True)
+        self.python(content, ["-m", *words, "--out", str(file)])
+        return json.loads(file.read_text())
+
+
+def read_env(variant: str) -> dict[str, str]:
+    """The rendered Dockerfile's environment, as far as it does not name places of the image."""
+    text = (ROOT / "dockerfiles" / "rendered" / variant / "Dockerfile").read_text(encoding="utf-8")
+    return {name: value[1:-1] for name, value in PASSED_ON.findall(text)}

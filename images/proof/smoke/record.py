@@ -1,0 +1,109 @@
+"""The record of a smoke run: which level of proof an image reached, when, on what, and why not further."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from images.core.errors import UsageError
+
+Status = Literal["passed", "failed", "not run"]
+NAMES = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
+_REASON_LENGTH = 120
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of proof. ``reason`` is empty when it passed; ``facts`` holds what was measured, as JSON values."""
+
+    number: int
+    name: str
+    status: Status
+    reason: str = ""
+    seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """All levels of one image, lowest first.
+
+    ``image`` is the reference that was asked for and ``image_id`` what it stood for; ``created`` is UTC in ISO form;
+    ``card`` and ``driver`` are None without a card.
+    """
+
+    variant_id: str
+    image: str
+    image_id: str
+    created: str
+    card: str | None
+    driver: str | None
+    engine_version: str
+    levels: tuple[Level, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing failed, and something passed: a run of nothing proves nothing."""
+        return all(level.status != "failed" for level in self.levels) and self.highest > 0
+
+    @property
+    def highest(self) -> int:
+        """The highest level passed, 0 for none."""
+        return max((level.number for level in self.levels if level.status == "passed"), default=0)
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """The archs that level 1 found covered."""
+        return tuple(next((level.facts.get("audited archs", ()) for level in self.levels if level.number == 1), ()))
+
+    def evidence(self) -> str:
+        """One line for a label, such as "audit: not run: …; stack: passed; canary: passed (cpu); server: passed"."""
+        return "; ".join(_phrase(level) for level in self.levels)
+
+    def to_json(self) -> str:
+        """As `from_json` reads it."""
+        return json.dumps({**asdict(self), "ok": self.ok, "evidence": self.evidence()}, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str, where: str = "") -> Record:
+        """Read it back. Raises UsageError when the text is no record."""
+        try:
+            data = json.loads(text)
+            levels = tuple(Level(**level) for level in data["levels"])
+            known = {name: data[name] for name in Record.__dataclass_fields__ if name != "levels"}
+            return Record(levels=levels, **known)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(
+                "this is not a smoke record",
+                cause=f"{type(error).__name__}: {error}",
+                do="remove it, or run the smoke test again",
+                where=where,
+            ) from error
+
+
+def _phrase(level: Level) -> str:
+    if level.status == "passed":
+        device = level.facts.get("device")
+        return f"{level.name}: passed ({device})" if device else f"{level.name}: passed"
+    reason = " ".join(level.reason.split())
+    if len(reason) > _REASON_LENGTH:
+        reason = reason[: _REASON_LENGTH - 1] + "…"
+    return f"{level.name}: {level.status}" + (f": {reason}" if reason else "")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` at once: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

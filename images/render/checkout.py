@@ -1,0 +1,106 @@
+"""The files of this checkout: where they are, reading and writing them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.matrix.model import Matrix
+from images.matrix.rules import load_matrix
+from images.render.bakefile import CONTEXT, DEVICE_CODE
+from images.render.dockerfile import BAKE_FILE, GENERATED, KERNELS, SCHEMA_FILE
+
+TEMPLATES = "dockerfiles/templates"
+LOCKS = "dockerfiles/locks"
+# Build scripts that no image runs, only the compiling of its kernel.
+KERNEL_SCRIPTS = ("toolkit-packages",)
+# What images are made of, from the root of the checkout, as git takes it.
+INPUTS = ("matrix.yaml", "dockerfiles", DEVICE_CODE, "images/kernels/inside")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout of this repository at ``root``."""
+
+    root: Path
+
+    def matrix(self) -> Matrix:
+        """matrix.yaml, checked. Raises UsageError."""
+        return load_matrix(self.root / "matrix.yaml")
+
+    def templates(self) -> dict[str, str]:
+        """The Dockerfile templates' texts by file name."""
+        return {path.name: path.read_text(encoding="utf-8") for path in (self.root / TEMPLATES).glob("*.j2")}
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the locks."""
+        return self.root / LOCKS
+
+    def generated(self) -> dict[str, str]:
+        """The generated files as they are on disk: path from the root -> text."""
+        dockerfiles = [path for place in (GENERATED, KERNELS) for path in (self.root / place).glob("*/Dockerfile")]
+        paths = [*dockerfiles, self.root / BAKE_FILE, self.root / SCHEMA_FILE]
+        return {str(p.relative_to(self.root)): p.read_text(encoding="utf-8") for p in paths if p.is_file()}
+
+    def write_generated(self, files: Mapping[str, str]) -> list[str]:
+        """Write what changed, remove what is left over; the paths touched."""
+        present = self.generated()
+        touched = [path for path, text in files.items() if present.get(path) != text]
+        for path in touched:
+            write_atomically(self.root / path, files[path])
+        for path in present.keys() - files.keys():
+            (self.root / path).unlink()
+            if not any((self.root / path).parent.iterdir()):
+                (self.root / path).parent.rmdir()
+            touched.append(path)
+        return sorted(touched)
+
+    def texts(self, paths: Iterable[str]) -> dict[str, str]:
+        """Those files that are there, as they are on disk: path from the root -> text."""
+        return {path: (self.root / path).read_text(encoding="utf-8") for path in paths if (self.root / path).is_file()}
+
+    def write_pages(self, pages: Mapping[str, str]) -> list[str]:
+        """Write those that changed; their paths."""
+        present = self.texts(pages)
+        touched = [path for path, text in pages.items() if present.get(path) != text]
+        for path in touched:
+            write_atomically(self.root / path, pages[path])
+        return touched
+
+    def input_files(self, lock: str) -> dict[str, bytes]:
+        """What an image is made of beside its Dockerfile and its kernel: files copied in, scripts, its lock's files."""
+        context = self.root / CONTEXT
+        folders = [p for name in ("rootfs", "build") for p in (context / name).rglob("*") if p.is_file()]
+        folders = [p for p in folders if p.name not in KERNEL_SCRIPTS]
+        locks = [p for p in self.locks.glob("*") if p.name.startswith((f"{lock}.", "tools."))]
+        slimming = (self.root / DEVICE_CODE).rglob("*.py")
+        paths = sorted(p for p in (*folders, *locks, *slimming) if "__pycache__" not in p.parts)
+        return {str(p.relative_to(self.root)): p.read_bytes() for p in paths}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def input_hash(parts: Mapping[str, bytes]) -> str:
+    """64 hex digits over names and contents: an image whose inputs have this hash need not be built again."""
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(f"{len(name)}:{name}:{len(parts[name])}:".encode())
+        digest.update(parts[name])
+    return digest.hexdigest()

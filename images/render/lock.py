@@ -1,0 +1,135 @@
+"""Locks: a stack's exact versions and hashes, resolved by uv from the package index.
+
+What is asked is in images/render/lock_inputs.py, how it lies on disk in images/render/lock_files.py; here uv is run.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.core import process
+from images.core.errors import CardstockError, RegistryFailure, UsageError
+from images.render.lock_files import Lock, State, file_name, parse, pinned, read, split, state, write
+from images.render.lock_inputs import (
+    BUILD_TOOLS,
+    KERNEL_PACKAGES,
+    PLATFORM,
+    SETUPTOOLS,
+    LockInputs,
+    inputs_for,
+    sccache_inputs,
+    toolkit_inputs,
+    tools_inputs,
+)
+
+__all__ = [
+    "Lock",
+    "LockInputs",
+    "State",
+    "file_name",
+    "inputs_for",
+    "read",
+    "resolve",
+    "sccache_inputs",
+    "state",
+    "toolkit_inputs",
+    "tools_inputs",
+    "write",
+]
+
+_UNREACHABLE = re.compile(r"error sending request|failed to fetch|dns error|timed out|HTTP status|offline", re.I)
+_MISSING = re.compile(r"there (?:is|are) no versions? of|was not found in the package registry|not found in the cache")
+_TORCH = re.compile(r"^torch(==| @ )")
+
+
+def resolve(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "uv") -> Lock:
+    """Ask the package index (as this host's uv is set up, plus ``indexes``) for exact versions and hashes.
+
+    Raises RegistryFailure when an index or a file cannot be reached or lacks a version; UsageError when the pins
+    contradict each other. Nothing on disk changes.
+    """
+    with tempfile.TemporaryDirectory(prefix="cardstock-lock-") as folder:
+        ask = _Resolver(Path(folder), inputs, tuple(indexes), uv)
+        everything = ask(inputs.requirements)
+        exact = pinned(everything)
+        torch = [line for line in exact if _TORCH.match(line)]
+        parts = split(everything, ask(torch, constraints=exact) if torch else {})
+        for kernel in inputs.kernels:
+            # No dependencies: asking a source distribution for them would run its build.
+            parts[kernel.split("==")[0]] = ask([kernel], "--no-deps")
+        if inputs.build:
+            others = [line for line in exact if not line.startswith("setuptools==")]
+            tools = ask([*torch, *BUILD_TOOLS, SETUPTOOLS], constraints=others)
+            nvidia = parts.get("nvidia", {})
+            parts["build"] = {package: block for package, block in tools.items() if package not in nvidia}
+        sources = {}
+        for package in KERNEL_PACKAGES:
+            if inputs.build and package in parts and (found := ask.source(pinned(parts[package]))):
+                sources[package] = found
+    return Lock(inputs.digest(), parts, inputs.lines(), sources)
+
+
+@dataclass(frozen=True)
+class _Resolver:
+    """`uv pip compile` with a lock's overrides, excludes and indexes."""
+
+    folder: Path
+    inputs: LockInputs
+    indexes: tuple[str, ...]
+    uv: str
+
+    def __call__(self, asked: Sequence[str], *flags: str, constraints: Sequence[str] = ()) -> dict[str, str]:
+        return parse(self._run(asked, ["--generate-hashes", *flags], constraints))
+
+    def source(self, asked: Sequence[str]) -> str | None:
+        """The sha256 of the one package's source distribution; None where the index has none."""
+        told = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
+        (package,) = tomllib.loads(told)["packages"]
+        found = package.get("sdist", {}).get("hashes", {}).get("sha256")
+        return str(found) if found else None
+
+    def _run(self, asked: Sequence[str], flags: Sequence[str], constraints: Sequence[str]) -> str:
+        argv = [self.uv, "pip", "compile", "--quiet", "--python-version", self.inputs.python, *flags]
+        argv += ["--python-platform", PLATFORM, "--no-header", "--no-annotate"]
+        lists = {"overrides": self.inputs.overrides, "excludes": self.inputs.excludes, "constraints": constraints}
+        for option, lines in lists.items():
+            if lines:
+                path = self.folder / f"{option}.txt"
+                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                argv += [f"--{option}", str(path)]
+        for index in self.indexes:
+            argv += ["--index", index]
+        done = process.run([*argv, "-"], stdin="\n".join(asked) + "\n", check=False, timeout=900)
+        if done.code:
+            raise _failure(self.inputs.name, done.err)
+        return done.out
+
+
+def _failure(name: str, text: str) -> CardstockError:
+    """uv's words sorted into what a person can do about them."""
+    cause = "\n".join(line for line in text.strip().splitlines() if line.strip())[-2000:]
+    if _UNREACHABLE.search(text):
+        return RegistryFailure(
+            f"{name} stays unlocked: a package index or file cannot be reached",
+            cause=cause,
+            do="run `invoke lock` where it can be reached, or set up a mirror in uv's own configuration",
+            where="matrix.yaml, the stack's pins and indexes",
+        )
+    if _MISSING.search(text):
+        return RegistryFailure(
+            f"{name} stays unlocked: the package index lacks something it needs",
+            cause=cause,
+            do="correct the pin, or name the index that has it",
+            where="matrix.yaml, the stack's pins",
+        )
+    return UsageError(
+        f"{name}: the pins contradict each other",
+        cause=cause,
+        do="change one of them",
+        where="matrix.yaml, the stack's pins",
+    )

@@ -1,0 +1,78 @@
+"""Lock states of a matrix's stacks: what each lock is asked for, and whether it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.matrix.model import Engine, Matrix
+from images.matrix.variants import extra_kernels
+from images.render import lock
+from images.render.lock import LockInputs, State
+
+# What `invoke lock --stack` calls the locks of the kernel wheels that belong to no stack.
+KERNEL_GROUP = "kernels"
+
+
+def lock_inputs(matrix: Matrix, stack: str, engine: Engine) -> LockInputs:
+    """What the lock of a stack's engine asks for."""
+    pins = matrix.stacks[stack].engines[engine].pins
+    urls: dict[str, str] = {
+        package: matrix.assets[pin.origin.removeprefix("asset:")]
+        for package, pin in pins.items()
+        if pin.origin.startswith("asset:")
+    }
+    versions: dict[str, str] = {package: pin.version for package, pin in pins.items()}
+    return lock.inputs_for(f"{stack}-{engine}", engine, versions, python=matrix.python, urls=urls)
+
+
+def lock_indexes(matrix: Matrix, stack: str, engine: Engine) -> tuple[str, ...]:
+    """Package indexes beside the default one that the pins of a stack's engine come from."""
+    pins = matrix.stacks[stack].engines[engine].pins.values()
+    names = dict.fromkeys(pin.origin.removeprefix("index:") for pin in pins if pin.origin.startswith("index:"))
+    return tuple(matrix.indexes[name] for name in names)
+
+
+def all_locks(matrix: Matrix) -> dict[str, tuple[str, Engine]]:
+    """Lock name -> stack and engine."""
+    return {
+        f"{stack}-{engine}": (stack, engine)
+        for stack, definition in matrix.stacks.items()
+        for engine in definition.engines
+    }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a lock asks for and where; ``group`` is its stack; ``why`` says what it needs that may be out of reach."""
+
+    group: str
+    inputs: LockInputs
+    indexes: tuple[str, ...]
+    why: str
+
+
+def asked_locks(matrix: Matrix) -> dict[str, Asked]:
+    """Lock name -> what it asks for: of each stack's engines, and of the kernel wheels that the matrix adds."""
+    asked = {
+        name: Asked(key[0], lock_inputs(matrix, *key), lock_indexes(matrix, *key), why_unlocked(matrix, *key))
+        for name, key in all_locks(matrix).items()
+    }
+    for kernel in extra_kernels(matrix):
+        pins = {"torch": kernel.torch, kernel.package: kernel.version}
+        inputs = lock.inputs_for(kernel.lock, "vllm", pins, python=kernel.python)
+        asked[kernel.lock] = Asked(KERNEL_GROUP, inputs, (), "never resolved")
+    return asked
+
+
+def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, State]:
+    """Lock name -> "locked", "stale" or "unlocked"."""
+    return {name: lock.state(folder, asked.inputs) for name, asked in asked_locks(matrix).items()}
+
+
+def why_unlocked(matrix: Matrix, stack: str, engine: Engine) -> str:
+    """What a lock that is not there needs beyond the default index; for messages."""
+    pins = matrix.stacks[stack].engines[engine].pins
+    needs = sorted({pin.origin for pin in pins.values() if pin.origin not in ("pypi", "source")})
+    return f"needs {', '.join(needs)}" if needs else "never resolved"

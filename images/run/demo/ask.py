@@ -1,0 +1,90 @@
+"""What the page asks the server, and how the files of a question become parts of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import gradio as gr
+import httpx2
+import openai
+
+from images.run.demo import messages
+from images.run.demo.files import Given, Refused, given
+from images.run.demo.pictures import read_picture
+from images.run.demo.server_messages import trouble
+from images.run.demo.settings import Settings
+from images.run.demo.video import read_frames
+
+PartsOf = Callable[[str], Sequence[messages.Part]]
+_KEPT = 16  # files whose parts are kept: each question of a conversation sends them again
+_SECONDS = openai.Timeout(600.0, connect=10.0)
+
+
+def parts_of(settings: Settings) -> PartsOf:
+    """How the file at a path becomes parts of a message; it raises Refused. A path is checked whenever it is asked for.
+
+    An upload never changes: gradio keeps it below the hash of its content.
+    """
+    limits = settings.limits
+
+    @lru_cache(_KEPT)
+    def decoded(file: Given) -> Sequence[messages.Part]:
+        if file.kind == "picture":
+            picture = read_picture(file.path, file.form, limits.pixels, limits.side)
+            return [messages.image_part(picture.url())]
+        frames = read_frames(file.path, file.form, limits.frames, limits.pixels, limits.frame_side)
+        out = [
+            messages.text_part(f"{len(frames)} frames of a video, at " + ", ".join(f"{f.seconds:g} s" for f in frames))
+        ]
+        return [*out, *(messages.image_part(frame.picture.url()) for frame in frames)]
+
+    return lambda path: decoded(given(path, settings.uploads, limits))
+
+
+def answerer(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
+    """What the chat interface calls: a question and what was said before in, the answer so far out, again and again."""
+    client = openai.OpenAI(
+        base_url=f"{settings.server}/v1",
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        timeout=_SECONDS,
+        max_retries=0,
+    )
+
+    def chat(
+        message: Mapping[str, Any], history: list[Any], system: str, max_tokens: float, temperature: float
+    ) -> Iterator[str]:
+        """Ask the model; the answer so far, as it grows."""
+        question, said = messages.question(message), messages.turns(history)
+        try:
+            request = messages.request_messages(said, question, parts, settings.limits, system or "")
+            yield from _answer(client, settings, request, int(max_tokens), float(temperature))
+        except Refused as refusal:
+            raise gr.Error(str(refusal), title="Not sent", duration=None, print_exception=False) from refusal
+        except (openai.OpenAIError, httpx2.HTTPError) as error:  # the second when an answer breaks off
+            told = trouble(settings.server, error)
+            raise gr.Error(told, title="No answer", duration=None, print_exception=False) from error
+
+    return chat
+
+
+def _answer(
+    client: openai.OpenAI, settings: Settings, request: list[Any], max_tokens: int, temperature: float
+) -> Iterator[str]:
+    text, finish = "", None
+    stream = client.chat.completions.create(
+        model=settings.model, messages=request, max_tokens=max_tokens, temperature=temperature, stream=True
+    )
+    with stream:  # closed when the person stops it too: the server then stops computing
+        for event in stream:
+            for choice in event.choices:
+                finish = choice.finish_reason or finish
+                if choice.delta.content:
+                    text += choice.delta.content
+                    yield text
+    if not text:
+        raise Refused("The model answered with nothing at all.")
+    if finish == "length":
+        gr.Info(f"The answer was cut off after {max_tokens} tokens; the settings allow more.")

@@ -1,0 +1,88 @@
+"""Files that people give to the page: inside of its upload folder, of a kind that it reads, not too large.
+
+Nothing is believed of a name: what a file is, its first bytes say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.run.demo.settings import Limits, say_size
+
+# Longest of the marks below, and where it lies.
+_HEAD = 16
+# Kinds of pictures, as Pillow calls them, and kinds of videos, as FFmpeg's readers of containers are called.
+PICTURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+}
+_STILL_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
+_UNREAD_BRANDS = (b"heic", b"heix", b"mif1", b"msf1")
+TAKEN = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF pictures, and MP4, MOV, WebM, MKV or AVI videos"
+
+
+class Refused(Exception):
+    """Something is not taken; the text is a sentence for the person at the page."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file that may be read: its path, ``kind`` ("picture" or "video"), ``form`` (such as "PNG", "mp4"), name."""
+
+    path: Path
+    kind: str
+    form: str
+
+    @property
+    def name(self) -> str:
+        """What the person calls it."""
+        return self.path.name
+
+
+def confined(path: str, folder: Path) -> Path:
+    """``path``, links followed, if it is a file below ``folder``. Raises Refused, without telling which it was."""
+    refusal = Refused("That file was not uploaded here, so it is not read. Add it with the clip, or drop it in.")
+    try:
+        found = Path(path).resolve(strict=True)
+        if not found.is_file() or not found.is_relative_to(folder.resolve(strict=True)):
+            raise refusal
+    except (OSError, ValueError, RuntimeError) as error:  # not there, a zero byte in it, a ring of links
+        raise refusal from error
+    return found
+
+
+def form_of(head: bytes) -> tuple[str, str] | None:
+    """Kind and form of a file that begins with ``head`` (16 bytes or more); None for any other file."""
+    for mark, form in PICTURES.items():
+        if head.startswith(mark):
+            return "picture", form
+    if head[:4] == b"RIFF":
+        return {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "avi")}.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand in _UNREAD_BRANDS:
+            return None
+        return ("picture", _STILL_BRANDS[brand]) if brand in _STILL_BRANDS else ("video", "mp4")
+    if head[4:8] in (b"moov", b"mdat", b"wide"):
+        return "video", "mp4"
+    return ("video", "matroska") if head.startswith(b"\x1aE\xdf\xa3") else None
+
+
+def given(path: str, folder: Path, limits: Limits) -> Given:
+    """The file at ``path``, looked at but not decoded. Raises Refused when it is none of ours, unknown or too large."""
+    found = confined(path, folder)
+    with found.open("rb") as file:
+        form = form_of(file.read(_HEAD))
+    if form is None:
+        raise Refused(f"{found.name} is neither a picture nor a video that can be read. Taken are {TAKEN}.")
+    kind, limit = form[0], limits.picture_bytes if form[0] == "picture" else limits.video_bytes
+    size = found.stat().st_size
+    if size > limit:
+        raise Refused(f"{found.name} is too large: it has {say_size(size)}, a {kind} may have {say_size(limit)}.")
+    return Given(found, *form)

@@ -1,0 +1,67 @@
+"""How the doctor ends: the image that fits this machine's cards, or what a machine without one can do. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from images.cards.choose import Choice, choose
+from images.catalogue.card_table import choice_json, choice_lines
+from images.matrix.drivers import parse_driver
+from images.matrix.model import Matrix
+from images.matrix.variants import Variants
+from images.run.doctor.checks import Finding
+from images.run.doctor.facts import Facts, Unknown
+
+_WITHOUT = (
+    "without a card this machine can build and audit every image, and prove it on the CPU up to the canary",
+    "the cpu image runs here, slowly; for a card elsewhere: ./inv build --card 'RTX 2080 Ti'",
+)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What fits, or what can be done all the same, and the command to type. ``choice`` is None without a card."""
+
+    lines: tuple[str, ...]
+    command: str
+    choice: Choice | None = None
+
+
+def advise(
+    facts: Facts, matrix: Matrix, variants: Variants, locked: Mapping[str, bool], repository: str = ""
+) -> Advice:
+    """The image of this machine's cards and driver; where no card gets one, what helps instead.
+
+    ``repository`` is where published images may be pulled from; "" where none is named: then they are built.
+    """
+    machine = facts.cards
+    if isinstance(machine, Unknown) or not machine.cards:
+        return Advice(_WITHOUT, "./inv build --only 'cpu*'")
+    choice = choose(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
+    lines = tuple(choice_lines(choice))
+    if not choice.picks:
+        return Advice((*lines, *_WITHOUT), "./inv build --only 'cpu*'", choice)
+    if repository:
+        return Advice(lines, f"./inv pull --from {shlex.quote(repository)}", choice)
+    chosen = " ".join(f"--only '{pick.variant.id}'" for pick in choice.picks)
+    return Advice(lines, f"./inv build {chosen} --gpus all", choice)
+
+
+def as_json(found: Sequence[Finding], advice: Advice) -> dict[str, Any]:
+    """All of it for scripts; ``ok`` is what the exit code says."""
+    return {
+        "schema": 1,
+        "ok": healthy(found),
+        "checks": [{"name": one.name, "state": one.state, "what": one.what, "do": one.do} for one in found],
+        "fits": choice_json(advice.choice) if advice.choice else None,
+        "advice": list(advice.lines),
+        "command": advice.command,
+    }
+
+
+def healthy(found: Sequence[Finding]) -> bool:
+    """Whether nothing is wrong; warnings are not wrong."""
+    return all(one.state != "wrong" for one in found)

@@ -1,0 +1,170 @@
+"""The doctor's one edge: asks this machine, all at once, each within a time limit. Starts and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import queue
+import shutil
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from images.cards.this_machine import read_machine
+from images.core import debian, process
+from images.core.errors import CardstockError
+from images.core.site import read_site
+from images.docker import base_image as bases
+from images.docker.embedded import packages as home
+from images.docker.engine import connect
+from images.registry.client import answer
+from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
+
+SECONDS = 20.0
+CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
+# The first makes --gpus work; with the second, newer engines do the same through CDI (moby pull request 50228).
+PROGRAMS = ("nvidia-container-runtime-hook", "nvidia-cdi-hook", "nvidia-ctk")
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+T = TypeVar("T")
+
+
+class Asked(Generic[T]):
+    """A question under way, which has so many seconds from now.
+
+    A thread that never comes back (a driver that hangs, a dead name server) is left behind.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        question: Callable[[], T],
+        seconds: float = SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what, self._seconds, self._clock = what, seconds, clock
+        self._end = clock() + seconds
+        self._told: queue.Queue[T | Unknown] = queue.Queue()
+        threading.Thread(target=lambda: self._told.put(_tell(what, question)), daemon=True).start()
+
+    def answer(self) -> T | Unknown:
+        """What was found out, or why not."""
+        try:
+            return self._told.get(timeout=max(0.0, self._end - self._clock()))
+        except queue.Empty:
+            return Unknown(f"{self._what} did not answer within {self._seconds:g} s")
+
+
+def _tell(what: str, question: Callable[[], T]) -> T | Unknown:
+    try:
+        return question()
+    except CardstockError as error:
+        return Unknown(error.what, error.cause, error.do)
+    except Exception as error:  # a doctor tells every failure, also one nobody thought of
+        return Unknown(f"{what}: {type(error).__name__}", str(error))
+
+
+def gather(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -> Facts:
+    """Facts of this machine for the checkout at ``root``; what takes longer than ``seconds`` is Unknown."""
+    authorities = Asked("the CA bundle", lambda: _authorities(root, os.environ), seconds)
+    cards = Asked("the NVIDIA driver", read_machine, seconds)
+    engine = Asked("the Docker engine", _engine, seconds)
+    embeddable = Asked("this host's package manager", _embeddable, seconds)
+    tools = Asked("this host", gpu_tools, seconds)
+    index = Asked("the package index", lambda: _index(seconds), seconds)
+    trusted = authorities.answer()
+    bundle = trusted.bundle if isinstance(trusted, Authorities) else None
+    reached = [(host, Asked(host, _question(host, bundle, seconds / 2), seconds)) for host in registries]
+    why = embeddable.answer()
+    return Facts(
+        own=_own(),
+        cards=cards.answer(),
+        engine=engine.answer(),
+        embeddable=why.what if isinstance(why, Unknown) else why,
+        tools=tools.answer(),
+        authorities=trusted,
+        index=index.answer(),
+        registries=tuple(Reach(host, one.answer()) for host, one in reached),
+    )
+
+
+def _own() -> Own:
+    layout = home.default_layout()
+    existing = next(path for path in (layout.home, *layout.home.parents) if path.is_dir())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Own(platform.machine(), memory, layout.home, shutil.disk_usage(existing).free, pci_gpus())
+
+
+def pci_gpus(bus: Path = Path("/sys/bus/pci/devices")) -> int:
+    """How many display controllers (class 03) of NVIDIA (vendor 10de) are on the PCI bus; 0 where none can be seen."""
+    count = 0
+    for device in bus.iterdir() if bus.is_dir() else ():
+        with suppress(OSError):
+            vendor, kind = ((device / name).read_text(encoding="ascii").strip() for name in ("vendor", "class"))
+            count += vendor == "0x10de" and kind.startswith("0x03")
+    return count
+
+
+def _engine() -> EngineFacts:
+    engine = connect(start=False)
+    try:
+        host, free = engine.host(), engine.free_bytes()
+        return EngineFacts(engine.endpoint, engine.embedded, host, engine.found_buildx(), free)
+    finally:
+        engine.close()
+
+
+def _embeddable() -> str:
+    layout = home.default_layout()
+    try:
+        home.require_host(layout, uid=os.geteuid(), codename=debian.host_codename(), mirror=debian.host_mirror())
+    except CardstockError as error:
+        return error.cause
+    return ""
+
+
+def gpu_tools(folders: Sequence[Path] = CDI_FOLDERS) -> GpuTools:
+    """NVIDIA's programs on PATH, and the CDI specifications that name NVIDIA's cards."""
+    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    named = [str(path) for path in files if path.suffix in (".yaml", ".json") and _is_nvidia(path)]
+    return GpuTools(tuple(name for name in PROGRAMS if shutil.which(name)), tuple(named))
+
+
+def _is_nvidia(path: Path) -> bool:
+    try:
+        return "nvidia.com/gpu" in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _authorities(root: Path, environment: Mapping[str, str]) -> Authorities:
+    bundle = bases.ca_bundle(read_site(root, environment).ca, environment)
+    named = {name: environment.get(name, "") for name in bases.CA_VARIABLES}
+    missing = tuple(f"{name}={value}" for name, value in named.items() if value and not Path(value).is_file())
+    proxy = next((name for name in PROXIES if environment.get(name)), "")
+    return Authorities(bundle, certificates(bundle) if bundle else 0, missing, proxy)
+
+
+def certificates(bundle: Path) -> int:
+    """How many certificate authorities a PEM file holds; 0 for what is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=bundle)
+    except (OSError, ssl.SSLError):
+        return 0
+    return len(context.get_ca_certs())
+
+
+def _index(seconds: float) -> str:
+    """The newest pip that the configured index has: pip's own settings (index, proxy, CA) are what installs use."""
+    argv = [sys.executable, "-m", "pip", "index", "versions", "pip", "--disable-pip-version-check", "--retries", "0"]
+    told = process.run([*argv, "--timeout", f"{seconds / 4:g}"], timeout=seconds * 0.9).out
+    return told.splitlines()[0] if told else ""
+
+
+def _question(host: str, ca: Path | None, seconds: float) -> Callable[[], int]:
+    return lambda: answer(host, ca=ca, seconds=seconds)

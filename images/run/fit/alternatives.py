@@ -1,0 +1,49 @@
+"""The nearest things that can be served, where the one that was asked for cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from images.core.errors import CardstockError
+from images.run.fit.choose import Ask, fit
+from images.run.fit.model import SHAPES, Model, named
+
+_MORE_CARDS = (2, 4, 8)
+
+
+def nearest(ask: Ask) -> tuple[Ask, ...]:
+    """What fits instead: on the same cards, and of the same size on more cards; those of the two that there are."""
+    free = replace(ask, tp=0, pp=0)
+    here = _first(replace(free, model=model) for model in _models(ask.model))
+    size = [model for model in _models(ask.model) if model.shape.name == ask.model.shape.name]
+    more = _first(replace(free, model=model, count=count) for count in _more(ask.count) for model in size)
+    same = here is not None and here.model.shape.name == ask.model.shape.name
+    return tuple(one for one in (here, None if same else more) if one)
+
+
+def _first(asks: Iterable[Ask]) -> Ask | None:
+    for ask in asks:
+        try:
+            fit(ask)
+        except CardstockError:
+            continue
+        return ask
+    return None
+
+
+def _more(count: int) -> Iterator[int]:
+    return (more for more in _MORE_CARDS if more > count)
+
+
+def _models(model: Model) -> Iterator[Model]:
+    """The same model, its other forms, then the smaller ones from the largest on; of a config.json only itself."""
+    yield model
+    if model.shape.name not in SHAPES:
+        return
+    names = list(SHAPES)
+    for size in reversed(names[: names.index(model.shape.name) + 1]):
+        for form in ("fp16", "awq", "gptq") if model.dtype == "bfloat16" else ("", "awq", "gptq"):
+            other = named(f"{size}-{form}" if form else size)
+            if other is not None and other != model:
+                yield other

@@ -1,0 +1,184 @@
+"""What an image's engine does on a card: generation, dtype, quantisation kernel, attention, each with a source. Pure.
+
+Facts of compatibility.md, sections 2.6, 2.7 and 6, read in the sources of each version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+from images.core.errors import NoImageFits
+from images.matrix.arch import Arch
+from images.matrix.variants import Variant
+from images.run.fit.model import Model
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting, why it is so, and who says so."""
+
+    name: str
+    value: str
+    why: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
+
+    ``chunked``: prompts are taken in pieces (vLLM's V1), else a prompt is one piece (V0 with pictures, transformers).
+    ``unpacks``: the kernel makes a whole 16-bit matrix of a 4-bit one first. ``flags`` are beyond the image's own.
+    """
+
+    name: str
+    version: Version
+    arch: Arch
+    dtype: str
+    kernel: str
+    chunked: bool
+    unpacks: bool
+    flags: tuple[str, ...]
+    choices: tuple[Choice, ...]
+
+    @property
+    def vllm(self) -> bool:
+        """Whether it is vLLM, not the server on transformers."""
+        return self.name == "vllm"
+
+    @property
+    def vision_bytes(self) -> int:
+        """Bytes of a number in the vision tower: 4 where transformers keeps it in float32."""
+        return 4 if not self.vllm and self.dtype == "float16" and self.arch < Arch(8, 0) else 2
+
+
+def engine_for(model: Model, variant: Variant, arch: Arch) -> Engine:
+    """How ``variant`` serves ``model`` on cards of ``arch``. Raises NoImageFits where it cannot, with any memory."""
+    pin = variant.pin("vllm") if variant.engine == "vllm" else variant.pin("transformers")
+    assert pin is not None  # noqa: S101  (every stack pins its engine)
+    version = Version(pin.version)
+    dtype = _dtype(model, variant, version, arch)
+    kernel = _kernel(model, variant, version, arch)
+    if kernel.value in ("awq", "gptq") and model.dtype == "":
+        dtype = Choice("dtype", "float16", f"the plain {kernel.value} kernel computes in float16 only", _QUANT)
+    generation = _generation(variant, version, arch)
+    attention, flags = _attention(variant, version, arch)
+    return Engine(
+        variant.engine,
+        version,
+        arch,
+        dtype.value,
+        "" if kernel.value == "none" else kernel.value,
+        chunked=variant.engine == "vllm" and generation.value == "V1",
+        unpacks=kernel.value in ("awq", "gptq", "unpacked at each use"),
+        flags=flags,
+        choices=(dtype, kernel, *((generation,) if variant.engine == "vllm" else ()), *attention),
+    )
+
+
+_QUANT = "vllm/model_executor/layers/quantization of each version"
+
+
+def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Choice:
+    if arch < Arch(8, 0):
+        if model.dtype == "bfloat16":
+            raise NoImageFits(
+                f"{model.name} cannot be served on compute capability {arch}",
+                cause="bfloat16 needs 8.0 or newer; older cards compute in float16",
+                do=f"--model {model.shape.name}-fp16 (--dtype half): the same weights, converted when they are loaded",
+                where="vllm/worker/worker.py@v0.7.3 _check_if_gpu_supports_dtype",
+            )
+        if variant.engine == "vllm" and version < Version("0.8") and model.shape.hidden == 2048:
+            raise NoImageFits(
+                f"vLLM {version} answers only '!!!!' with the 3B model on compute capability {arch}",
+                cause="the 3B vision tower overflows in float16, and vLLM clamps it from 0.8.0 on",
+                do="--variant with vLLM 0.8.5 (cu124), or the 7B model",
+                where="vllm#13817, PR #13968",
+            )
+        return Choice("dtype", "float16", f"compute capability {arch} has no bfloat16", "vllm/worker/worker.py@v0.7.3")
+    if model.dtype == "float16":
+        return Choice("dtype", "float16", "asked for", "--model")
+    return Choice("dtype", "bfloat16", "as the model was trained; float16 overflows in the vision tower", "vllm#13817")
+
+
+def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Choice:
+    if model.form == "16-bit":
+        return Choice("quantisation", "none", "the weights have 16 bits", "--model")
+    if variant.engine == "transformers":
+        if model.form == "awq":
+            why = "AWQ weights stay in 4 bits and are unpacked at each use, on every card"
+            return Choice("quantisation", "unpacked at each use", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")
+        raise NoImageFits(
+            f"{variant.id} does not read GPTQ weights",
+            cause="its server knows AWQ and 16 bits",
+            do=f"--model {model.shape.name}-awq, or a variant with vLLM",
+            where="dockerfiles/rootfs/opt/cardstock/awq_loader.py",
+        )
+    if arch >= (Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)) and model.group in (32, 64, 128):
+        why = f"Marlin runs on {arch} in vLLM {version}, and vLLM takes it by itself: give no --quantization"
+        return Choice("quantisation", f"{model.form}_marlin", why, _QUANT)
+    if model.form == "awq" and arch < Arch(7, 5):
+        raise NoImageFits(
+            f"vLLM cannot serve {model.name} on compute capability {arch}",
+            cause="AWQ needs 7.5 in every version of vLLM",
+            do=f"--model {model.shape.name}-gptq (its kernel runs from 6.0) or {model.shape.name}-fp16; or the same "
+            "AWQ weights with transformers, slower: a variant with sdpa",
+            where="vllm/model_executor/layers/quantization/awq.py",
+        )
+    least = Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)
+    what = f"on {arch} in vLLM {version}" if arch < least else f"with groups of {model.group}"
+    why = f"Marlin does not run {what}, so vLLM takes the plain kernel: give no --quantization"
+    return Choice("quantisation", model.form, why, _QUANT)
+
+
+def _generation(variant: Variant, version: Version, arch: Arch) -> Choice:
+    """V0 takes a prompt with pictures in one piece; V1 takes it in pieces of --max-num-batched-tokens."""
+    name, source = "engine generation", "vllm/engine/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
+    if version < Version("0.8"):
+        return Choice(name, "V0", f"vLLM {version} has V0 unless told otherwise", source)
+    if version < Version("0.10.2") and (arch < Arch(8, 0) or variant.attention == "xformers"):
+        why = "below 8.0" if arch < Arch(8, 0) else "with xformers"
+        return Choice(name, "V0", f"vLLM {version} falls back to V0 {why}: a prompt is computed in one piece", source)
+    return Choice(name, "V1", f"vLLM {version} has V1, which computes a prompt in pieces", source)
+
+
+def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Choice, Choice], tuple[str, ...]]:
+    decoder, vision = "attention", "vision attention"
+    if variant.engine == "transformers":
+        why = "torch's own attention, on every card"
+        vision_why = "as the decoder's; in float32, for float16 overflows" if arch < Arch(8, 0) else "as the decoder's"
+        source = "dockerfiles/rootfs/opt/cardstock/server.py"
+        return (Choice(decoder, "sdpa", why, source), Choice(vision, "sdpa", vision_why, source)), ()
+    platform = f"vllm/platforms/cuda.py@v{version.base_version}"
+    if variant.attention == "xformers":
+        by = "VLLM_ATTENTION_BACKEND=XFORMERS, which the image sets"
+        chosen = (
+            Choice(decoder, "XFORMERS", f"by {by}", f"vllm/envs.py@v{version.base_version}"),
+            Choice(vision, "XFORMERS", "by the same variable: before 0.11.1 there is one for both", platform),
+        )
+        return chosen, ()
+    hopper = arch.major == 9
+    flash = f"FlashAttention {3 if hopper else 2} of vLLM itself"
+    if version >= Version("0.15"):
+        # Said, not left to be picked: FlashInfer is the first pick on 10.x and is compiled at start.
+        words = ("--attention-backend", "FLASH_ATTN", "--mm-encoder-attn-backend", "FLASH_ATTN")
+        chosen = (
+            Choice(decoder, "FLASH_ATTN", f"{flash}, by --attention-backend", platform),
+            Choice(vision, "FLASH_ATTN", "by --mm-encoder-attn-backend", platform),
+        )
+        return chosen, words
+    first = Choice(decoder, "FLASH_ATTN", f"{flash}, which this version picks by itself", platform)
+    return (first, _old_vision(variant, version, arch, vision, platform)), ()
+
+
+def _old_vision(variant: Variant, version: Version, arch: Arch, name: str, platform: str) -> Choice:
+    source = f"vllm/model_executor/models/vision.py@v{version.base_version}"
+    if version >= Version("0.11"):
+        if arch >= Arch(10, 0):
+            return Choice(name, "TORCH_SDPA", "this version picks it by itself from 10.0 on", platform)
+        return Choice(name, "FLASH_ATTN", "of vLLM itself, which this version picks", platform)
+    if variant.pin("flash_attn"):
+        return Choice(name, "FLASH_ATTN", "of the package flash-attn, which the image has", source)
+    return Choice(name, "XFORMERS", "this version takes it where the package flash-attn is missing", source)

@@ -1,0 +1,146 @@
+"""A fit as what is typed: the engine's flags, the container's settings, and one sentence for each. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from packaging.version import Version
+
+from images.run.fit.backends import Choice
+from images.run.fit.choose import LENGTHS, Fit
+from images.run.fit.parallel import Obstacle, sizes, try_split
+
+# Below this the processor enlarges a picture (preprocessor_config.json: 4 * 28 * 28).
+MIN_PIXELS = 3136
+_JSON_LIMITS = Version("0.8.5")
+
+
+def pixels(fit: Fit) -> tuple[int, int]:
+    """The least and most pixels of a picture: it is brought between them before it is cut into patches."""
+    return MIN_PIXELS, fit.load.image_tokens * fit.ask.model.shape.vision.pixels_a_token
+
+
+def shm_gigabytes(fit: Fit) -> int:
+    """Shared memory of the container in GiB: vLLM's queues and NCCL's buffers; docker's own 64 MB are too little."""
+    return 2 + 2 * fit.ask.count
+
+
+def flags(fit: Fit) -> list[str]:
+    """What follows the image's name; the image's own flags and environment are not repeated."""
+    load, split = fit.load, fit.split
+    if not fit.engine.vllm:
+        out = ["--dtype", fit.engine.dtype, "--max-model-len", str(load.length)]
+        return [*out, "--pipeline-parallel-size", str(split.pp)] if split.pp > 1 else out
+    least, most = pixels(fit)
+    out = ["--dtype", "half" if fit.engine.dtype == "float16" else fit.engine.dtype]
+    if split.tp > 1:
+        out += ["--tensor-parallel-size", str(split.tp)]
+    if split.pp > 1:
+        out += ["--pipeline-parallel-size", str(split.pp)]
+    if fit.ask.nodes > 1:
+        out += ["--distributed-executor-backend", "ray"]
+    if split.whole_vision:
+        out += ["--mm-encoder-tp-mode", "data"]
+    out += ["--max-model-len", str(load.length), "--max-num-seqs", str(load.seqs)]
+    out += ["--max-num-batched-tokens", str(load.batched if fit.engine.chunked else load.length)]
+    out += ["--gpu-memory-utilization", f"{fit.sum.utilisation:.2f}"]
+    out += ["--limit-mm-per-prompt", _limits(fit)]
+    out += ["--mm-processor-kwargs", json.dumps({"min_pixels": least, "max_pixels": most})]
+    return [*out, *fit.engine.flags, *([] if load.graphs else ["--enforce-eager"])]
+
+
+def _limits(fit: Fit) -> str:
+    limits = {"image": fit.load.images, "video": int(fit.load.video)}
+    if fit.engine.version < _JSON_LIMITS:
+        return ",".join(f"{name}={count}" for name, count in limits.items())
+    return json.dumps(limits)
+
+
+def environment(fit: Fit) -> dict[str, str]:
+    """What the container is told by environment: the transformers server takes its pictures' limits so."""
+    if fit.engine.vllm:
+        return {}
+    least, most = pixels(fit)
+    return {
+        "CARDSTOCK_MIN_PIXELS": str(least),
+        "CARDSTOCK_MAX_PIXELS": str(most),
+        "CARDSTOCK_MAX_IMAGES": str(fit.load.images),
+    }
+
+
+def unverified(fit: Fit) -> list[str]:
+    """What is said here and was neither read in its place nor tried."""
+    found = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
+    if fit.ask.nodes > 1:
+        found.append("several machines: served by two hosts without cards, on cards not yet")
+    if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
+        found.append("this vLLM on a card below 8.0: not shown by anybody yet")
+    return found
+
+
+def choices(fit: Fit) -> list[Choice]:
+    """Each setting, with one sentence and who says so."""
+    return [*fit.engine.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
+
+
+def _cuts(fit: Fit) -> list[Choice]:
+    ask, split = fit.ask, fit.split
+    if split.tp * split.pp == 1:
+        return []
+    if not fit.engine.vllm:
+        why = "one process, device_map: each card holds a run of layers, and one computes at a time"
+        return [Choice("cards", f"{split.pp} in a row", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")]
+    wider = [tp for tp, _ in sizes(ask.count, ask.nodes, fit.engine) if tp > split.tp]
+    against = [try_split(ask.model, fit.engine, tp, ask.count * ask.nodes // tp) for tp in wider]
+    no = next((one for one in against if isinstance(one, Obstacle)), None)
+    shape = ask.model.shape
+    why = f"it divides {shape.heads} heads and the width {shape.intermediate}"
+    why += f"; {wider[0]} does not: {no.why}" if no else f"; {wider[0]} leaves less for a conversation" if wider else ""
+    found = [Choice("tensor parallel size", str(split.tp), why, no.source if no else "vllm/config.py")]
+    if split.pp > 1:
+        row = f"{shape.layers} layers in {split.pp} stages"
+        why = f"{row}, one for each machine" if ask.nodes == split.pp else f"{row}: the cards that are left"
+        found.append(Choice("pipeline parallel size", str(split.pp), why, "vllm/distributed/utils.py get_pp_indices"))
+    if split.whole_vision:
+        why = f"its width {shape.vision.intermediate} cannot be cut into {split.tp}: each card holds all of it"
+        source = "vllm/model_executor/models/qwen2_5_vl.py@v0.11.0"
+        found.append(Choice("vision tower", "--mm-encoder-tp-mode data", why, source))
+    return found
+
+
+def _loads(fit: Fit) -> list[Choice]:
+    load, total, arithmetic = fit.load, fit.sum, "the sum below"
+    longer = "more is seldom needed" if load.length == LENGTHS[0] else f"{_longer(load.length)} do not fit"
+    found = [Choice("max_model_len", str(load.length), f"tokens of one conversation; {longer}", arithmetic)]
+    _, most = pixels(fit)
+    side = round(most**0.5)
+    why = f"{load.image_tokens} tokens of {fit.ask.model.shape.vision.pixels_a_token} pixels, such as {side} x {side}"
+    why += f"; {load.images} in one request" + ("" if load.video else ", no video: it may be as long as a conversation")
+    found.append(Choice("max_pixels", str(most), why, "compatibility facts, section 7"))
+    if not fit.engine.vllm:
+        return found
+    why = f"the cache holds {total.tokens} tokens; requests beyond wait"
+    found.append(Choice("max_num_seqs", str(load.seqs), why, arithmetic))
+    why = "a step's tokens" if fit.engine.chunked else "V0 computes a whole prompt at once: as max_model_len"
+    batched = load.batched if fit.engine.chunked else load.length
+    found.append(Choice("max_num_batched_tokens", str(batched), why, "vllm/config.py SchedulerConfig"))
+    why = "what is left for the CUDA context, graphs and spare is not vLLM's to fill"
+    found.append(Choice("gpu_memory_utilization", f"{total.utilisation:.2f}", why, "vllm/worker/worker.py@v0.8.5"))
+    why = "CUDA graphs fit: no --enforce-eager" if load.graphs else "CUDA graphs do not fit beside the rest"
+    found.append(Choice("enforce_eager", str(not load.graphs).lower(), why, arithmetic))
+    return found
+
+
+def _longer(length: int) -> int:
+    return min(known for known in LENGTHS if known > length)
+
+
+def _container(fit: Fit) -> list[Choice]:
+    if not fit.engine.vllm:
+        return []
+    why = "for vLLM's queues and NCCL; docker gives 64 MB"
+    found = [Choice("--shm-size", f"{shm_gigabytes(fit)}g", why, "vLLM documentation; size unverified")]
+    if fit.ask.nodes > 1:
+        why = "name the network interface between the machines on each, or NCCL may pick another"
+        found.append(Choice("NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME", "yours", why, "vLLM documentation"))
+    return found

@@ -1,0 +1,105 @@
+"""How many bytes a model's weights take, and how they are cut among cards. Pure arithmetic; all sizes in bytes."""
+
+from __future__ import annotations
+
+import math
+
+from images.run.fit.model import Model
+
+Parts = tuple[int, ...]
+
+
+def linear(model: Model, inputs: int, outputs: int, *, bias: bool = False) -> int:
+    """One linear of the decoder: 2 bytes a weight; in 4 bits half a byte, and a scale and zero for each group.
+
+    GPTQ keeps the group of each input beside them, 4 bytes.
+    """
+    extra = outputs * 2 if bias else 0
+    if model.form == "16-bit":
+        return inputs * outputs * 2 + extra
+    groups = math.ceil(inputs / model.group)
+    index = 4 * inputs if model.form == "gptq" else 0
+    return inputs * outputs // 2 + groups * outputs * 2 + groups * outputs // 2 + index + extra
+
+
+def decoder_layer(model: Model, tp: int) -> int:
+    """One decoder layer on one of ``tp`` cards; key and value heads that cannot be split are repeated."""
+    shape = model.shape
+    queries = shape.heads * shape.head_dim // tp
+    keys = max(1, shape.kv_heads // tp) * shape.head_dim
+    width = shape.intermediate // tp
+    return (
+        linear(model, shape.hidden, queries + 2 * keys, bias=True)
+        + linear(model, queries, shape.hidden)
+        + linear(model, shape.hidden, 2 * width)
+        + linear(model, width, shape.hidden)
+        + 2 * shape.hidden * 2
+    )
+
+
+def table(model: Model, tp: int) -> int:
+    """The embedding table, or the head: 16 bits in every form."""
+    return model.shape.vocab * model.shape.hidden * 2 // tp
+
+
+def vision_weights(model: Model, tp: int, width: int = 2) -> int:
+    """The vision tower with its merger, ``width`` bytes a number; no form quantises it.
+
+    Its norms and biases of the outputs are whole on every card: too small to tell apart here.
+    """
+    see, out = model.shape.vision, model.shape.hidden
+    block = (
+        see.hidden * 3 * see.hidden
+        + 3 * see.hidden
+        + see.hidden**2
+        + see.hidden
+        + 3 * see.hidden * see.intermediate
+        + 2 * see.intermediate
+        + see.hidden
+        + 2 * see.hidden
+    )
+    merged = see.hidden * see.merge**2
+    merger = see.hidden + merged**2 + merged + merged * out + out
+    whole = see.patch_width * see.hidden
+    return (math.ceil((see.depth * block + merger) / tp) + whole) * width
+
+
+def stages(layers: int, pp: int, *, rest_last: bool = False) -> Parts:
+    """Decoder layers of each pipeline stage as vLLM deals them: what is left over goes to the stages before the last.
+
+    ``rest_last``: to the last, as up to 0.7 (get_pp_indices in vllm/distributed/utils.py@v0.7.3, v0.8.5).
+    """
+    parts = [layers // pp] * pp
+    if rest_last:
+        parts[-1] += layers % pp
+        return tuple(parts)
+    for back in range(2, layers % pp + 2):
+        parts[-back] += 1
+    return tuple(parts)
+
+
+def runs(layers: int, devices: int) -> Parts:
+    """Decoder layers of each card as the transformers server deals them: equal runs, the last is the shortest."""
+    run = math.ceil(layers / devices)
+    return tuple(max(0, min(run, layers - at * run)) for at in range(devices))
+
+
+def stage_weights(model: Model, parts: Parts, at: int, tp: int) -> int:
+    """Text weights of one card in pipeline stage ``at``: its layers, the table on the first, norm and head on the last.
+
+    A tied head is the table itself, and a table of its own where first and last stage are different cards.
+    """
+    first, last = at == 0, at == len(parts) - 1
+    total = parts[at] * decoder_layer(model, tp)
+    if first:
+        total += table(model, tp)
+    if last:
+        total += model.shape.hidden * 2
+        if not first or not model.shape.tied:
+            total += table(model, tp)
+    return total
+
+
+def kv_bytes(model: Model, layers: int, tp: int) -> int:
+    """Keys and values of one token in ``layers`` layers on one of ``tp`` cards, 2 bytes a number."""
+    return 2 * layers * max(1, model.shape.kv_heads // tp) * model.shape.head_dim * 2

@@ -1,0 +1,63 @@
+"""Asks for tests of fit: real cards and variants of the project's own matrix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+from images.cards.choose import choose
+from images.cards.data import Card, all_cards
+from images.cards.names import resolve
+from images.matrix.arch import Arch
+from images.matrix.variants import Variant
+from images.run.fit.choose import Ask
+from images.run.fit.model import Model, named
+from images.run.fit.usable_memory import sold_bytes, usable
+from tests.helpers import matrices
+
+SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
+SM86 = "cu128-vllm0.11.0-flash-attn-sm86"
+
+
+def model(name: str) -> Model:
+    found = named(name)
+    assert found is not None
+    return found
+
+
+def unpadded() -> Model:
+    """72B in AWQ as it would be without the padding of the published one."""
+    whole = model("72b-awq")
+    return replace(whole, shape=replace(whole.shape, intermediate=29568))
+
+
+@cache
+def card(name: str) -> Card:
+    return resolve(name, all_cards()).card
+
+
+def variant(name: str) -> Variant:
+    return matrices.variants().valid[name]
+
+
+@cache
+def image(arch: Arch) -> Variant:
+    """The recommended one."""
+    found = choose(matrices.matrix(), matrices.variants(), [Card("a card", arch, 1000, "test")])
+    return found.picks[0].variant
+
+
+def ask(what: str | Model, on: str, count: int = 1, nodes: int = 1, *, by: str = "", tp: int = 0, pp: int = 0) -> Ask:
+    """``by`` is a variant's id; without it the card's own image."""
+    named_card = card(on)
+    return Ask(
+        model(what) if isinstance(what, str) else what,
+        variant(by) if by else image(named_card.arch),
+        named_card.name,
+        named_card.arch,
+        usable(sold_bytes(named_card)),
+        count,
+        nodes,
+        tp=tp,
+        pp=pp,
+    )

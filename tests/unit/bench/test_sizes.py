@@ -1,0 +1,159 @@
+"""Layers are known by their bytes, packed once, and added up right."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bench import layers as layer_sizes
+from bench.layers import Packed, Sizes, gzip_size, packed_layers
+from bench.sizes import Weighed, beyond, rows_of
+from images.core.errors import CardstockError, UsageError
+from images.docker.engine import Engine
+from images.matrix.reader import parse_matrix
+from images.matrix.variants import Variant, make_variants
+
+ROOT = Path(__file__).parents[3]
+BASE, TOP = b"base " * 40000, bytes(range(256)) * 200
+
+
+def diff_id(layer: bytes) -> str:
+    return f"sha256:{hashlib.sha256(layer).hexdigest()}"
+
+
+def saved(*layers: bytes, names: str = "{digest}/layer.tar") -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in [("manifest.json", b"[]"), *((names.format(digest=diff_id(x)[7:]), x) for x in layers)]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+class FakeEngine:
+    """An engine with one image, which counts how often it is saved."""
+
+    def __init__(self, *layers: bytes) -> None:
+        self.layers, self.saves = layers, 0
+
+    def inspect(self, reference: str) -> Any:
+        return SimpleNamespace(layers=tuple(map(diff_id, self.layers))) if reference == "here" else None
+
+    @contextmanager
+    def save(self, reference: str) -> Iterator[Iterator[bytes]]:
+        self.saves += 1
+        content = saved(*self.layers)
+        yield (content[at : at + 1000] for at in range(0, len(content), 1000))
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """zstd is a program: here it is said to halve."""
+    monkeypatch.setattr(layer_sizes, "zstd_size", lambda file: file.stat().st_size // 2)
+
+
+@pytest.mark.usefixtures("half")
+def test_a_layer_is_packed_once_and_known_by_its_bytes(tmp_path: Path) -> None:
+    engine = FakeEngine(BASE, TOP)
+    file = tmp_path / "build/layers.json"
+    sizes = Sizes(cast("Engine", engine), file)
+    found = sizes.of("here")
+    assert list(found) == [diff_id(BASE), diff_id(TOP)]
+    assert found[diff_id(BASE)].tar == len(BASE)
+    assert found[diff_id(TOP)].zstd == len(TOP) // 2
+    assert Sizes(cast("Engine", engine), file).of("here") == found
+    assert engine.saves == 1
+    with pytest.raises(CardstockError, match="no image there"):
+        sizes.of("there")
+
+
+@pytest.mark.usefixtures("half")
+def test_a_run_that_is_stopped_goes_on_behind_the_layers_it_has_packed(tmp_path: Path) -> None:
+    class Breaking(FakeEngine):
+        @contextmanager
+        def save(self, reference: str) -> Iterator[Iterator[bytes]]:
+            self.saves += 1
+            content = saved(*self.layers)
+            yield iter([content[: content.index(TOP)]])
+
+    file = tmp_path / "layers.json"
+    with pytest.raises(tarfile.TarError):
+        Sizes(cast("Engine", Breaking(BASE, TOP)), file).of("here")
+    kept = json.loads(file.read_text())
+    assert list(kept) == [diff_id(BASE)]
+
+
+@pytest.mark.usefixtures("half")
+@pytest.mark.parametrize("names", ["{digest}/layer.tar", "blobs/sha256/{digest}"])
+def test_members_may_be_named_in_any_way_and_known_layers_are_passed_over(names: str) -> None:
+    @contextmanager
+    def save() -> Iterator[list[bytes]]:
+        yield [saved(BASE, TOP, names=names)]
+
+    found = packed_layers(save, [diff_id(BASE), diff_id(TOP)], {diff_id(BASE): Packed(1, 1, 1)})
+    assert [layer for layer, _ in found] == [diff_id(TOP)]
+    with pytest.raises(CardstockError, match="1 layers did not come"):
+        list(packed_layers(save, [diff_id(b"other")], {}))
+
+
+def test_sizes_are_those_of_the_real_forms(tmp_path: Path) -> None:
+    file = tmp_path / "layer"
+    file.write_bytes(BASE + TOP)
+    packed = tmp_path / "layer.gz"
+    with gzip.open(packed, "wb", compresslevel=layer_sizes.GZIP_LEVEL) as out:
+        out.write(BASE + TOP)
+    # gzip's own header has the file's name and time; the rest is the same.
+    assert abs(gzip_size(file) - packed.stat().st_size) < 32
+
+
+def test_without_the_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(UsageError, match="zstd"):
+        layer_sizes.zstd_size(tmp_path / "layer")
+
+
+@pytest.fixture(scope="module")
+def variants() -> dict[str, Variant]:
+    return make_variants(parse_matrix((ROOT / "matrix.yaml").read_text(), "matrix.yaml")).valid
+
+
+def image(variant: Variant, *own: tuple[str, int]) -> Weighed:
+    sizes = {name: Packed(10 * size, 2 * size, size) for name, size in own}
+    venv = Packed(10 * 5_000_000_000, 2 * 5_000_000_000, 5_000_000_000)
+    whole = Packed(10 * 140, 2 * 140, 140)
+    return Weighed(variant, sizes, {"os": sizes["os"], "venv": venv}, {"os": sizes["os"], "whole": whole})
+
+
+def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str, Variant]) -> None:
+    own = [("os", 1), ("nvidia", 100), ("gcc", 7), ("shared", 30), ("slim", 20), ("rootfs", 2)]
+    vllm = image(variants["cu124-vllm0.8.5.post1-xformers-sm75"], *own)
+    assert (vllm.after.zstd, vllm.of_nvidia.zstd) == (160, 100)
+    assert vllm.before.zstd == 1 + 140 + 7 + 5_000_000_000 + 2
+    sdpa = image(variants["cu124-transformers4.51.3-sdpa-sm75"], *own[:2], *own[3:])
+    assert sdpa.before.zstd == 1 + 140 + 5_000_000_000 + 2
+    cpu = image(variants["cpu-vllm0.32.0-sdpa"], *own[:2], ("slim", 50), ("rootfs", 2))
+    assert cpu.before.zstd == 1 + 140 + 5_000_000_000 + 2
+
+
+def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: dict[str, Variant]) -> None:
+    own = [("os", 1), ("nvidia", 100), ("shared", 30), ("slim", 20), ("rootfs", 2)]
+    first = image(variants["cu124-transformers4.51.3-sdpa-sm75"], *own)
+    second = image(variants["cu124-transformers4.51.3-sdpa-sm86"], *own[:3], ("other", 25_000_000), ("rootfs", 2))
+    assert beyond(second.own, first.own).zstd == 25_000_002
+    rows = list(rows_of([first, second]))
+    added = next(row for row in rows if "on a host with" in row.name + row.measures and "zstd" in row.measures)
+    assert added.ours == pytest.approx(25.0, abs=0.01)
+    other_stack = image(variants["cu121-transformers4.51.3-sdpa-sm75"], *own)
+    assert not any("on a host with" in row.measures for row in rows_of([first, other_stack]))

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import io
+import json
+import runpy
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from images.build.build import check_disk, drop_replaced
+from images.build.job import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, done_state, make_job
+from images.core.errors import CardstockError, EngineUnreachable, RegistryFailure
+from images.core.report import Report
+from images.core.site import SiteSettings
+from images.docker.build_inputs import named_contexts, resolve
+from images.docker.buildx import Steps, last_error
+from images.docker.engine import Engine
+from images.matrix.model import Base
+from images.render.checkout import Checkout
+from images.render.dockerfile import compile_templates
+from images.render.labels import EVIDENCE, INPUT, PROVEN, Reading, labels, read_reading
+from tests.helpers.matrices import ROOT, matrix, variants
+
+SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
+SDPA = "cu124-transformers4.51.3-sdpa-sm75"
+
+
+def job(identifier: str = SM75, root: Path = ROOT) -> Job:
+    checkout = Checkout(root)
+    return make_job(checkout, matrix(), compile_templates(checkout.templates()), variants().valid[identifier], "locked")
+
+
+class Disk:
+    """An engine of which only the free space and a registry's digest are asked."""
+
+    endpoint = "unix:///e.sock"
+
+    def __init__(self, free: int | None, *, digest: str | None = None, embedded: bool = False) -> None:
+        self._free, self._digest, self.embedded = free, digest, embedded
+
+    def registry_digest(self, reference: str) -> str | None:
+        return self._digest
+
+    def make_room(self, need: int, say: object) -> int | None:
+        return self._free
+
+
+def test_a_job_names_its_image_by_variant_and_by_input() -> None:
+    made = job()
+    assert made.tags == (f"cardstock/qwen2.5-vl:{SM75}", f"cardstock/qwen2.5-vl:{SM75}-{made.input_hash[:12]}")
+    assert made.staging.startswith("cardstock/staging:")
+    assert "xformers 0.0.29.post2 from source" in describe(made)
+
+
+def test_any_input_file_changes_the_hash_of_those_who_use_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "dockerfiles", tmp_path / "dockerfiles", ignore=shutil.ignore_patterns("rendered"))
+    shutil.copytree(ROOT / "images/device_code", tmp_path / "images/device_code")
+    before, other = job(root=tmp_path).input_hash, job(SDPA, tmp_path).input_hash
+    assert before == job().input_hash
+    lock = tmp_path / "dockerfiles/locks/cu124-vllm.txt"
+    lock.write_text(lock.read_text() + "# changed\n")
+    assert job(root=tmp_path).input_hash != before
+    assert job(SDPA, tmp_path).input_hash == other
+    (tmp_path / "dockerfiles/rootfs/opt/cardstock/new.py").write_text("x = 1\n")
+    assert job(SDPA, tmp_path).input_hash != other
+
+
+def test_what_an_image_is_to_its_job() -> None:
+    made = job()
+    right = {INPUT: made.input_hash, EVIDENCE: "stack: passed", PROVEN: "yes"}
+    assert done_state(made, None) == "absent"
+    assert done_state(made, {INPUT: "other"}) == "outdated"
+    assert done_state(made, {**right, PROVEN: "no"}) == "unproven"
+    assert done_state(made, right) == "proven"
+
+
+def test_a_disk_too_small_is_told_before_anything_starts() -> None:
+    need = FIRST_IMAGE["vllm"] + FIRST_IMAGE["transformers"]
+    assert disk_needed([job(), job(SDPA)]) == need
+    assert disk_needed([job(), job("cu124-vllm0.8.5.post1-xformers-sm70")]) == FIRST_IMAGE["vllm"] + FURTHER_IMAGE
+    with pytest.raises(CardstockError, match="disk is too small") as caught:
+        check_disk(Disk(5_000_000_000), [job()])  # type: ignore[arg-type]
+    assert "18.0 GB needed, 5.00 GB free" in caught.value.what
+    assert "--prune" in caught.value.do
+    check_disk(Disk(need), [job()])  # type: ignore[arg-type]
+    check_disk(Disk(None), [job()])  # type: ignore[arg-type]
+
+
+def test_kernels_without_a_compiler_at_hand_are_refused_early() -> None:
+    report = Report(io.StringIO(), io.StringIO())
+    engine = cast(Engine, Disk(None))
+    kernel = variants().valid["cu121-vllm0.7.3-xformers-sm75"].kernel
+    assert kernel is not None
+    with pytest.raises(RegistryFailure, match=r"no compiler for CUDA 12\.1") as caught:
+        named_contexts(matrix(), [kernel], engine, SiteSettings(), report)
+    assert caught.value.where.startswith("matrix.yaml:")
+
+
+def test_a_tag_is_resolved_to_a_digest_by_the_users_own_engine_only() -> None:
+    report, site = Report(io.StringIO(), io.StringIO()), SiteSettings()
+    tag = Base(image="debian:bookworm-slim", digest=None)
+    own, embedded = Disk(None, digest="sha256:" + "b" * 64), Disk(None, digest="sha256:" + "b" * 64, embedded=True)
+    assert resolve(tag, cast(Engine, own), site, report) == "debian@sha256:" + "b" * 64
+    assert resolve(tag, cast(Engine, embedded), site, report) is None
+    assert resolve(tag, cast(Engine, own), SiteSettings(bases="packages"), report) is None
+    pinned = Base(image="debian:bookworm-slim", digest="sha256:" + "c" * 64)
+    assert resolve(pinned, cast(Engine, embedded), site, report) == "debian@sha256:" + "c" * 64
+
+
+PROGRESS = """\
+#1 [internal] load build definition from Dockerfile
+#1 DONE 0.0s
+#2 [context base] load metadata for cardstock/base
+#2 DONE 3.0s
+#5 [os 1/4] COPY build/mountpoints/ /etc/
+#5 CACHED
+#12 [cu124-a venv 1/1] RUN --mount=type=bind,source=build/x,target=/run/build/x     ["/run/build/venv-install"]
+#12 ...
+#13 [cu124-a runtime 2/5] COPY --from=slim /out/ /opt/venv/
+#13 DONE 0.4s
+#12 [cu124-b venv 1/1] RUN --mount=type=bind,source=build/x,target=/run/build/x     ["/run/build/venv-install"]
+#12 0.6 Resolved 13 packages
+#12 9.9 Installed
+#12 DONE 75.9s
+#17 [kernels 3/3] RUN --mount=type=secret,id=ca ["/run/build/device-code", "share", "/opt/venv"]
+#17 117.0 kernel-build: xformers [13/33] after 115 s
+#18 [cu124-a] exporting to image
+#18 exporting layers
+#18 DONE 6.0s
+"""
+
+
+def test_progress_is_the_part_people_need() -> None:
+    steps = Steps()
+    assert [text for line in ["", *PROGRESS.splitlines()] for text in steps.told(line)] == [
+        "start cu124-a venv: venv-install",
+        "done  cu124-a venv: venv-install: 1 min 16 s",
+        "start kernels: device-code share /opt/venv",
+        "kernel: xformers [13/33] after 115 s",
+        "done  cu124-a: exporting to image: 6.0 s",
+    ]
+
+
+def test_a_broken_build_says_why() -> None:
+    tail = "#9 1.0 fine\n#9 2.0 error: nvcc died\n#9 3.0 more\nERROR: failed to solve: exit code: 1"
+    assert last_error(tail).splitlines() == ["#9 2.0 error: nvcc died", "ERROR: failed to solve: exit code: 1"]
+    assert last_error("a\nb") == "a\nb"
+
+
+def test_labels_tell_what_the_image_told() -> None:
+    output = 'a warning\n{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_archs": "7.5"}\n'
+    reading = read_reading(output)
+    assert reading == Reading({"torch": "2.6.0"}, "12.4", "3.11.2", "7.5")
+    told = labels(
+        variants().valid[SM75],
+        reading,
+        "f" * 64,
+        evidence="stack: passed",
+        proven=True,
+        audited=("7.5",),
+        locked=True,
+        revision="abc",
+        created="2026-01-01T00:00:00Z",
+    )
+    assert told["dev.cardstock.pins"] == "torch==2.6.0"
+    assert told["dev.cardstock.archs"] == told["dev.cardstock.kernel-archs"] == "7.5"
+    assert told["dev.cardstock.min-driver"] == "525.60.13"
+    assert told["dev.cardstock.cuda"] == "12.4"
+    assert told["dev.cardstock.audited-archs"] == "7.5"
+    assert told[PROVEN] == "yes"
+    needed = {"title", "description", "version", "revision", "created", "licenses"}
+    assert {f"org.opencontainers.image.{name}" for name in needed} <= set(told)
+
+
+def test_the_reader_needs_no_import_of_torch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from images.render.labels import READ_IMAGE
+
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('torch must not be imported')\n")
+    (package / "version.py").write_text("cuda = '12.4'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    script = tmp_path / "read.py"
+    script.write_text(READ_IMAGE)
+    runpy.run_path(str(script))
+    assert json.loads(capsys.readouterr().out)["cuda"] == "12.4"
+
+
+class Shelf:
+    """An engine with names of images, of which some are in use."""
+
+    def __init__(self, *names: str, used: str = "", error: type[CardstockError] = CardstockError) -> None:
+        self.names, self._used, self._error = list(names), used, error
+
+    def images(self, label: str) -> list[Any]:
+        assert label.endswith(f"={SM75}")
+        return [SimpleNamespace(tags=tuple(self.names))]
+
+    def untag(self, name: str) -> bool:
+        if name == self._used:
+            raise self._error(f"{name} could not be removed", cause="a container is using it")
+        self.names.remove(name)
+        return True
+
+
+def test_a_replaced_image_that_a_container_runs_stays_and_nothing_has_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = job()
+    old, older = f"{made.tags[0]}-000000000000", f"{made.tags[0]}-111111111111"
+    shelf = Shelf(*made.tags, older, old, "mine:1", used=older)
+    drop_replaced(made, cast("Engine", shelf), Report())
+    assert shelf.names == [*made.tags, older, "mine:1"]
+    told = "".join(capsys.readouterr())
+    assert f"left as it is: {older}: a container is using it" in told
+    gone = Shelf(*made.tags, older, used=older, error=EngineUnreachable)
+    with pytest.raises(EngineUnreachable):
+        drop_replaced(made, cast("Engine", gone), Report())

@@ -1,0 +1,181 @@
+"""Cards joined to what is published, and to records of runs on cards: rows, lines, the README's table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from images.cards.data import Card, all_cards
+from images.cards.names import resolve
+from images.catalogue import readme_table as page
+from images.catalogue.card_table import image_cells, published_rows, rows, with_records
+from images.catalogue.evidence import UNSEEN, of_image, of_records
+from images.catalogue.model import Proof
+from images.catalogue.readme_table import CATALOGUE, FAMILIES, MARKS, block, groups, pages
+from images.commands import _advise as advise
+from images.commands import _generate as generate
+from images.commands import options as typed
+from images.core.errors import CheckFailed, Unsafe, UsageError
+from images.proof.audit.readme_table import README, with_block
+from images.proof.on_card.records import GpuRecord, Step
+from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
+from tests.helpers.matrices import ROOT, matrix, variants
+
+SM90 = "cu128-vllm0.11.0-flash-attn-sm90"
+RECORD = GpuRecord(
+    card="NVIDIA H200",
+    capability="9.0",
+    memory=0,
+    driver="580.159.04",
+    created=NOW,
+    place="image",
+    variant=SM90,
+    input_hash="",
+    versions={},
+    steps=(Step("stack", "passed"), Step("server", "passed")),
+)
+
+
+def card(name: str) -> Card:
+    return resolve(name, all_cards()).card
+
+
+def proof(level: str, where: str | None = None, status: str = "passed") -> Proof:
+    driver = "535.104.05" if where else None
+    told = {"level": level, "status": status, "reason": "", "card": where, "driver": driver, "at": NOW}
+    return Proof.model_validate(told)
+
+
+def test_evidence_of_a_published_image_names_the_card_or_says_that_there_was_none() -> None:
+    one = image(SM75)
+    assert of_image(one) == "audited, CPU canary"
+    tested = (proof("audit"), proof("canary", "Tesla T4"), proof("server", "Tesla T4"))
+    assert of_image(one.model_copy(update={"evidence": tested})) == "tested-on Tesla T4, driver 535.104.05"
+    served = (proof("audit"), proof("canary"), proof("server"))
+    assert of_image(one.model_copy(update={"evidence": served})) == "audited, CPU canary, CPU server"
+    unserved = (proof("audit"), proof("canary", "Tesla T4", "not run"))
+    assert of_image(one.model_copy(update={"evidence": unserved})) == "audited"
+
+
+def test_evidence_of_records_is_the_newest_and_a_failure_comes_first() -> None:
+    assert of_records([RECORD], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
+    assert of_records([RECORD], SM75) == UNSEEN
+    older = replace(RECORD, created="2025-01-01T00:00:00Z", card="NVIDIA H100 80GB HBM3")
+    assert of_records([RECORD, older], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
+    outside = replace(RECORD, place="packages", driver="")
+    assert of_records([outside], SM90) == "tested-on NVIDIA H200 (its packages)"
+    bad = replace(older, steps=(*older.steps, Step("compile", "failed", "it did")))
+    assert of_records([RECORD, bad], SM90) == "compile: failed on NVIDIA H100 80GB HBM3"
+
+
+def test_every_card_has_its_published_image_or_its_own_reason() -> None:
+    names = ("Tesla T4", "RTX 2080 Ti", "RTX 4090", "RTX 4080", "GTX 1080")
+    t4, turing, first, second, old = published_rows(
+        matrix(), variants(), [card(name) for name in names], catalogue(SM75, SM75_SDPA)
+    )
+    for row in (t4, turing):
+        assert row.published
+        assert (row.published.variant, row.evidence) == (SM75, "audited, CPU canary")
+    for row in (first, second):
+        assert row.image is None
+        assert row.why
+        assert row.why.what == f"no image for {row.card.name}"
+        assert "the catalogue has none" in row.why.cause
+    assert old.why
+    assert "below 7.0" in old.why.cause
+    assert [cells[0] for cells in image_cells([t4, turing, first])] == [SM75]
+    assert image_cells([t4, turing])[0][-2:] == ["2", "audited, CPU canary"]
+
+
+def test_where_the_recommended_image_is_not_published_the_next_one_is_told() -> None:
+    (row,) = published_rows(matrix(), variants(), [card("Tesla T4")], catalogue(CPU, SM75_SDPA))
+    assert row.published
+    assert row.published.variant == SM75_SDPA
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    path = tmp_path / "saved.json"
+    path.write_text(catalogue(SM75, CPU).to_json(), encoding="utf-8")
+    return str(path)
+
+
+def test_cards_of_a_saved_catalogue(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
+    advise.show_cards(["2080 Ti"], "535.104", True, offline=saved)
+    (told,) = json.loads(capsys.readouterr().out)["images"]
+    assert (told["variant"], told["reference"]) == (SM75, image(SM75).digest)
+    advise.show_cards([], "", True, offline=saved)
+    listed = {row["card"]: row for row in json.loads(capsys.readouterr().out)}
+    assert listed["Tesla T4"]["published"]["digest"] == image(SM75).digest
+    assert {proof["level"] for proof in listed["Tesla T4"]["published"]["evidence"]} == {"audit", "stack", "canary"}
+    assert listed["GeForce RTX 4090"]["published"] is None
+    with pytest.raises(SystemExit) as exited:
+        typed.run(lambda: advise.show_cards(["RTX 4090"], "", False, offline=saved))
+    assert exited.value.code == 4
+
+
+def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str]) -> None:
+    advise.show_cards(["Tesla T4"], "535.104", False)
+    assert f"  proven: {UNSEEN}" in capsys.readouterr().out
+
+
+# -- the README's table
+
+
+def test_the_table_of_images_without_a_catalogue() -> None:
+    told = block(matrix(), variants(), [RECORD], None)
+    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in told
+    assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in told
+    assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in told
+    assert "- 7.0: AWQ needs 7.5" in told
+
+
+def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> None:
+    told = block(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
+    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    assert rows[0] == "| `--arch` | cards | image | driver from | to pull | proven |"
+    assert rows[2:] == [
+        f"| 7.5 | {FAMILIES['7.5']} | `{SM75_SDPA}` | 525.60.13 | 1.50 GB | audited, CPU canary |",
+        f"| - | no card | `{CPU}` | - | 1.50 GB | audited, CPU canary |",
+    ]
+    assert "as of 2026-11-21" in told
+
+
+def test_every_capability_with_an_image_has_a_name_for_its_cards() -> None:
+    table = with_records(rows(matrix(), variants(), all_cards()), [])
+    assert {arch.capability for group in groups(table) for arch in group.archs} == FAMILIES.keys()
+
+
+def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
+    before = {README: "\n".join(["head", *MARKS, "tail"]), "other": "page"}
+    (tmp_path / CATALOGUE).write_text(catalogue(SM75).to_json(), encoding="utf-8")
+    after = pages(tmp_path, matrix(), variants(), before)
+    assert after["other"] == "page"
+    assert "`catalogue.json`" in after[README]
+    assert pages(tmp_path, matrix(), variants(), after) == after
+    (tmp_path / CATALOGUE).write_text("{}", encoding="utf-8")
+    with pytest.raises(Unsafe, match="cannot be trusted"):
+        pages(tmp_path, matrix(), variants(), before)
+
+
+def test_a_readme_without_a_place_for_the_table_is_told() -> None:
+    with pytest.raises(UsageError, match="no place for the table of images"):
+        with_block("nothing", "new", MARKS, "the table of images")
+
+
+def test_the_readme_holds_the_table_of_images_of_today() -> None:
+    text = (ROOT / README).read_text(encoding="utf-8")
+    assert pages(ROOT, matrix(), variants(), {README: text})[README] == text, "./inv render"
+
+
+def test_render_looks_at_the_table_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(root: object, matrix: object, variants: object, before: dict[str, str]) -> dict[str, str]:
+        return {**before, README: before[README] + "other"}
+
+    monkeypatch.setattr(page, "pages", other)
+    with pytest.raises(CheckFailed) as caught:
+        generate.write_generated(True)
+    assert f"differs: {README}" in caught.value.cause

@@ -1,0 +1,114 @@
+"""The commands as typed, up to the engine: text, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from images.commands import _advise as advise
+from images.commands import _generate as generate
+from images.commands import _make as make
+from images.commands import options as typed
+from images.commands.options import Words
+
+
+@pytest.fixture(autouse=True)
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typed, "running_engine", lambda: None)
+
+
+def code_of(action) -> int:  # type: ignore[no-untyped-def]
+    with pytest.raises(SystemExit) as caught:
+        typed.run(action)
+    return int(caught.value.code or 0)
+
+
+def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    typed.run(lambda: advise.show_plan(Words(all=True), True))
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) > 100
+    wanted = {"id", "tags", "archs", "attention", "engine", "pins", "state"}
+    assert all(wanted <= set(row) for row in rows)
+    states = {row["id"]: row["state"] for row in rows}
+    assert states["cu124-vllm0.8.5.post1-xformers-sm75"] == "locked"
+    assert states["cu121-transformers4.51.3-sdpa-sm75"] == "locked"
+    assert states["cu118-vllm0.8.5.post1-xformers-sm75"] == "unlocked"
+    assert states["cu121-vllm0.7.3-xformers-sm75"] == "unlocked"
+
+
+def test_explain_json_gives_rule_reason_source_and_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    typed.run(lambda: advise.show_excluded(Words(all=True), True))
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) > 50
+    assert all(row["rule"] and row["reason"] and row["source"] and row["nearest"] for row in rows)
+
+
+def test_plan_for_people_shows_unlocked_stacks_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    typed.run(lambda: advise.show_plan(Words(["7.5"], cuda="12.1"), False))
+    out, err = capsys.readouterr()
+    assert "cu121-vllm0.7.3-xformers-sm75" in out
+    assert "unlocked: cu121-vllm (needs index:pytorch-cu121)" in err
+    assert "fp16-vision-overflow" in err
+    assert "next: ./inv build --only" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (Words(["7.6"]), 2),
+        (Words(["abc"]), 2),
+        (Words(["7.5"], cuda="12.2"), 2),
+        (Words(["7.5"], attention="flash"), 2),
+        (Words(only=["nothing*"]), 3),
+        (Words(["7.5"], attention="flash-attn"), 4),
+        (Words(["8.7"]), 4),
+    ],
+)
+def test_exit_codes(words: Words, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(lambda: advise.show_plan(words, False)) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "do: " in err
+    assert "Traceback" not in err
+
+
+def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    words = Words(["7.5"])
+    typed.run(lambda: make.build_images(words, dry_run=True, smoke=True, gpus=None))
+    data = json.loads(capsys.readouterr().out)
+    assert list(data["target"]) == ["cu124-vllm0-8-5-post1-xformers-sm75"]
+
+
+def test_render_check_fails_on_a_difference_and_says_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed.run(lambda: generate.write_generated(True))
+    capsys.readouterr()
+    present = typed.CHECKOUT.generated()
+    del present["dockerfiles/docker-bake.json"]
+    monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda self: present)
+    assert code_of(lambda: generate.write_generated(True)) == 1
+    assert "missing: dockerfiles/docker-bake.json" in capsys.readouterr().err
+
+
+def test_an_unknown_stack_to_lock_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(lambda: generate.write_locks("cu125", False)) == 2
+    assert "nearest: cu12" in capsys.readouterr().err
+
+
+def test_lock_check_shows_what_unlocked_stacks_need(capsys: pytest.CaptureFixture[str]) -> None:
+    typed.run(lambda: generate.write_locks("", True))
+    out = capsys.readouterr().out
+    assert "cu118-vllm" in out
+    assert "asset:vllm-cu118" in out
+
+
+def test_a_defect_is_told_as_one_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise KeyError("x")
+
+    assert code_of(broken) == 1
+    assert "unexpected KeyError" in capsys.readouterr().err

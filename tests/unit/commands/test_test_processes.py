@@ -1,0 +1,88 @@
+"""`invoke test` in several processes: how many, and which tests stay together and come first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import tests.conftest as conftest
+from images.commands import _prove as prove
+from images.core import process
+
+ENGINE = Path(conftest.__file__).parent / "engine"
+UNIT = ENGINE.parent / "unit"
+
+
+@pytest.mark.parametrize(("cores", "told"), [(1, None), (None, None), (2, "2"), (64, "4")])
+def test_as_many_as_there_are_processors_and_four_at_most(
+    cores: int | None, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+
+    def stream(argv: list[str], *_: object, **__: object) -> int:
+        ran.append(argv)
+        return 0
+
+    monkeypatch.setattr(process, "stream", stream)
+    prove.run_tests(engine=False, unit=True)
+    (argv,) = ran
+    assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
+    assert argv[3] == "tests/unit"
+
+
+class Item:
+    """A collected test: its file, its fixtures, the group that it is put into."""
+
+    def __init__(self, path: Path, *fixtures: str) -> None:
+        self.path, self.fixturenames = path, fixtures
+        self.marks: dict[str, Any] = {}
+
+    def add_marker(self, mark: Any) -> None:
+        self.marks[mark if isinstance(mark, str) else mark.name] = mark if isinstance(mark, str) else mark.args[0]
+
+    def get_closest_marker(self, name: str) -> Any:
+        return self.marks.get(name)
+
+
+def collected(*items: Item, worker: bool = True) -> list[Item]:
+    config = SimpleNamespace(pluginmanager=SimpleNamespace(hasplugin=lambda _: True))
+    if worker:
+        config.workerinput = {}
+    found = list(items)
+    conftest.pytest_collection_modifyitems(cast("pytest.Config", config), cast("list[pytest.Item]", found))
+    return found
+
+
+def test_those_with_an_engine_come_last_and_the_longest_first_of_them() -> None:
+    unit, build = Item(UNIT / "test_x.py"), Item(ENGINE / "test_build.py")
+    longest = Item(ENGINE / conftest.LONGEST[0])
+    assert collected(build, unit, longest) == [unit, longest, build]
+    assert ("engine" in build.marks, "engine" in unit.marks) == (True, False)
+    assert collected(build, unit, longest, worker=False) == [build, unit, longest]
+
+
+def test_a_file_stays_in_one_process_and_files_that_share_a_server_too(tmp_path: Path) -> None:
+    test = "import os, pathlib, pytest\n\n"
+    test += "@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n"
+    test += "    with pathlib.Path(__file__).with_suffix('.pid').open('a') as out:\n"
+    test += "        out.write(f'{os.getpid()} ')\n"
+    for name in ("alone", "other", "asks", "asks_too"):
+        uses = "# cpu_server\n" if "asks" in name else ""
+        (tmp_path / f"test_{name}.py").write_text(uses + test)
+    argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "2"]
+    argv += ["--dist", "loadfile", "--no-loadscope-reorder", f"--rootdir={tmp_path}", str(tmp_path)]
+    process.run(argv, cwd=Path(conftest.__file__).parent.parent, timeout=120)
+    pids = {path.stem.removeprefix("test_"): set(path.read_text().split()) for path in tmp_path.glob("*.pid")}
+    assert [len(found) for found in pids.values()] == [1, 1, 1, 1]
+    assert pids["asks"] == pids["asks_too"]
+    assert len(set.union(*pids.values())) == 2
+
+
+def test_the_longest_file_is_there() -> None:
+    assert all((ENGINE / name).is_file() for name in conftest.LONGEST)

@@ -1,0 +1,278 @@
+"""Talking to the engine: what is found, how refusals come back, without an engine."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import docker.errors  # noqa: TID251 - the errors that a fake engine raises
+import pytest
+import requests.exceptions
+
+from images.core import process
+from images.core.errors import CardstockError, EngineUnreachable
+from images.docker import engine
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded import packages as home
+from images.docker.embedded.packages import Layout
+from images.docker.engine import Engine
+from images.docker.facts import Mount, facts_of, parse_buildx, split_reference
+
+
+class FakeClient:
+    """As docker-py's client; ``fail`` is raised by whatever is asked first."""
+
+    def __init__(self, fail: BaseException | None = None, version: str = "28.1.0") -> None:
+        self.fail = fail
+        self.number = version
+
+    def ping(self) -> bool:
+        if self.fail:
+            raise self.fail
+        return True
+
+    def version(self) -> dict[str, str]:
+        self.ping()
+        return {"Version": self.number}
+
+    def info(self) -> dict[str, str]:
+        return {"DockerRootDir": "/no/such/docker"}
+
+
+def made(client: FakeClient, tmp_path: Path, endpoint: str = "unix:///x", **options: Any) -> Engine:
+    return Engine(cast(Any, client), endpoint, layout=Layout(tmp_path), **options)
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("debian", ("debian", "latest")),
+        ("a/b:1.0", ("a/b", "1.0")),
+        ("host.example:5000/a", ("host.example:5000/a", "latest")),
+        ("host.example:5000/a:x", ("host.example:5000/a", "x")),
+    ],
+)
+def test_references_split_at_the_tag_not_the_port(reference: str, parts: tuple[str, str]) -> None:
+    assert split_reference(reference) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("github.com/docker/buildx 0.13.1+ds1 0.13.1+ds1-3\n", (0, 13, 1)),
+        ("github.com/docker/buildx v0.21.0-desktop.1 abc\n", (0, 21, 0)),
+        ("docker: 'buildx' is not a docker command.", None),
+    ],
+)
+def test_buildx_versions_are_numbers(text: str, version: tuple[int, ...] | None) -> None:
+    assert parse_buildx(text) == version
+
+
+def test_facts_of_an_image_and_of_one_that_says_little() -> None:
+    facts = facts_of(
+        {
+            "Id": "sha256:1",
+            "RepoTags": ["a:1"],
+            "Config": {"Labels": {"k": "v"}, "Env": ["A=b=c", "E="], "User": "10001", "Cmd": ["x"]},
+            "Size": 5,
+            "RootFS": {"Layers": ["sha256:2", "sha256:3"]},
+        }
+    )
+    assert facts.env == {"A": "b=c", "E": ""}
+    assert (facts.user, facts.size, facts.layers) == ("10001", 5, ("sha256:2", "sha256:3"))
+    bare = facts_of({"Id": "sha256:1", "Config": {"Labels": None, "Env": None}, "RepoTags": None})
+    assert (bare.tags, bare.labels, bare.entrypoint) == ((), {}, ())
+
+
+def test_a_refusal_is_told_and_silence_is_unreachable() -> None:
+    with (
+        pytest.raises(CardstockError, match=r"(?s)could not.*the engine says: no space") as refused,
+        engine.translated("could not"),
+    ):
+        raise docker.errors.APIError("x", explanation="no space")
+    assert not isinstance(refused.value, EngineUnreachable)
+    for silent in (docker.errors.DockerException("gone"), requests.exceptions.ConnectionError("gone")):
+        with pytest.raises(EngineUnreachable, match="does not answer: gone"), engine.translated("could not"):
+            raise silent
+
+
+def test_mounts_are_bound_read_only_unless_said() -> None:
+    assert Mount("/data", "/models").read_only
+    assert engine._mount(Mount("/data", "/models")) == {
+        "Target": "/models", "Source": "/data", "Type": "bind", "ReadOnly": True,
+    }  # fmt: skip
+    assert engine._mount(Mount("weights", "/models", read_only=False))["Type"] == "volume"
+
+
+def test_files_are_packed_by_absolute_path() -> None:
+    with tarfile.open(fileobj=io.BytesIO(engine._tar({"/a/b": b"content"}))) as tar:
+        assert tar.getnames() == ["a/b"]
+        packed = tar.extractfile("a/b")
+        assert packed is not None
+        assert packed.read() == b"content"
+
+
+def test_free_space_is_known_only_on_this_machine(tmp_path: Path) -> None:
+    assert (made(FakeClient(), tmp_path).free_bytes() or 0) > 0
+    assert made(FakeClient(), tmp_path, "tcp://far.example:2376").free_bytes() is None
+
+
+# Which engine
+
+
+def test_room_is_made_in_the_embedded_engine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    free = iter([5, 5, 30, 50])
+    monkeypatch.setattr(Engine, "free_bytes", lambda self: next(free))
+    monkeypatch.setattr(embedded, "make_room", lambda short, layout, say: asked.append(short))
+    assert made(FakeClient(), tmp_path).make_room(20) == 5
+    own = made(FakeClient(), tmp_path, embedded=True)
+    assert own.make_room(20) == 30
+    assert own.make_room(20) == 50
+    assert asked == [15]
+
+
+class Engines:
+    """Stands in for docker-py's ways to find an engine: url (None = the environment's or the context's) -> client."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clients: dict[str | None, FakeClient] = {}
+        self.started: list[Layout] = []
+        monkeypatch.setattr(engine, "_open", self.open)
+        monkeypatch.setattr(embedded, "start", self.start)
+        monkeypatch.setattr(embedded, "engine_version", lambda _: None)
+        monkeypatch.setattr("images.docker.engine.docker.DockerClient", lambda url, **_: self.open(url))
+
+    def open(self, url: str | None) -> FakeClient:
+        client = self.clients.get(url) or FakeClient(docker.errors.DockerException("Connection refused"))
+        client.ping()
+        return client
+
+    def start(self, layout: Layout, **_: object) -> str:
+        self.started.append(layout)
+        self.clients[layout.endpoint] = FakeClient()
+        return layout.endpoint
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engines]:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("images.docker.engine.docker.ContextAPI.get_current_context", lambda: cast(Any, _Context()))
+    yield Engines(monkeypatch)
+
+
+class _Context:
+    Host = "unix:///var/run/docker.sock"
+
+
+def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -> None:
+    engines.clients[None] = FakeClient()
+    found = engine.connect(Layout(tmp_path))
+    assert (found.embedded, found.endpoint, found.version) == (False, "unix:///var/run/docker.sock", "28.1.0")
+    assert engines.started == []
+
+
+def test_docker_host_is_taken_or_nothing(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://far.example:2376")
+    with pytest.raises(EngineUnreachable, match=r"(?s)DOCKER_HOST does not answer: tcp://far.*unset it") as caught:
+        engine.connect(Layout(tmp_path))
+    assert caught.value.exit_code == 5
+    assert engines.started == [], "the user named an engine: no other is started"
+    engines.clients[None] = FakeClient()
+    assert engine.connect(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
+
+
+def test_without_one_the_embedded_engine_is_started(engines: Engines, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    found = engine.connect(layout)
+    assert engines.started == [layout]
+    assert (found.embedded, found.endpoint) == (True, layout.endpoint)
+
+
+def test_docker_host_may_name_the_embedded_engine(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", layout.endpoint)
+    assert engine.connect(layout).embedded
+    assert engines.started == [layout]
+
+
+def test_looking_does_not_start_one(engines: Engines, tmp_path: Path) -> None:
+    with pytest.raises(EngineUnreachable, match="invoke engine --start"):
+        engine.connect(Layout(tmp_path), start=False)
+    assert engines.started == []
+
+
+def test_an_engine_that_this_user_may_not_use_is_not_replaced(engines: Engines, tmp_path: Path) -> None:
+    denied = docker.errors.DockerException("Error while fetching server API version")
+    denied.__cause__ = PermissionError(13, "Permission denied")
+    engines.clients[None] = FakeClient(denied)
+    with pytest.raises(EngineUnreachable, match=r"(?s)may not use it.*Permission denied.*docker group"):
+        engine.connect(Layout(tmp_path))
+    assert engines.started == []
+
+
+def test_a_rootless_engine_is_found(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docker.sock").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    engines.clients[f"unix://{tmp_path}/docker.sock"] = FakeClient()
+    assert engine.connect(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
+    assert engines.started == []
+
+
+# buildx
+
+
+class FakeCli:
+    """Stands in for the docker CLI: buildx works only in an environment whose PATH names ``only_in``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, only_in: str, said: str = "buildx v0.20.0") -> None:
+        self.only_in, self.said = only_in, said
+        monkeypatch.setattr(process, "run", self.run)
+
+    def run(self, argv: list[str], *, env: dict[str, str], **_: object) -> process.Finished:
+        if self.only_in not in env.get("PATH", ""):
+            raise process.ProcessFailed(argv, 127, "no such program")
+        return process.Finished(tuple(argv), 0, self.said, "")
+
+
+def test_a_users_buildx_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    FakeCli(monkeypatch, "")
+    found = made(FakeClient(version="28.1.0"), tmp_path)
+    assert found.cli_env() == {}
+    assert found.buildx_version() == (0, 20, 0)
+    assert found.has_buildx_check()
+
+
+@pytest.mark.parametrize(("buildx", "version"), [("buildx 0.13.1", "28.1.0"), ("buildx v0.20.0", "26.1.5+dfsg1")])
+def test_check_needs_a_new_buildx_and_a_new_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, buildx: str, version: str
+) -> None:
+    FakeCli(monkeypatch, "", buildx)
+    assert not made(FakeClient(version=version), tmp_path).has_buildx_check()
+
+
+def test_an_engine_without_buildx_gets_the_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    FakeCli(monkeypatch, str(layout.prefix))
+    provided: list[Layout] = []
+    monkeypatch.setattr(embedded, "provide_cli", provided.append)
+    environment = made(FakeClient(), tmp_path, "unix:///var/run/docker.sock").cli_env()
+    assert provided == [layout]
+    assert environment["DOCKER_HOST"] == "unix:///var/run/docker.sock"
+    assert environment["DOCKER_CONFIG"] == home.cli_env(layout)["DOCKER_CONFIG"]
+
+
+def test_no_buildx_to_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    FakeCli(monkeypatch, "nowhere at all")
+
+    def refuse(_: Layout) -> None:
+        raise EngineUnreachable("not Debian")
+
+    monkeypatch.setattr(embedded, "provide_cli", refuse)
+    with pytest.raises(EngineUnreachable, match=r"(?s)buildx is missing.*docker-buildx"):
+        made(FakeClient(), tmp_path).cli_env()

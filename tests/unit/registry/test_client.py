@@ -1,0 +1,283 @@
+"""Registries: what comes back has its digest or does not come back; passing faults pass, lasting ones are told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images.core.errors import RegistryFailure, Unsafe
+from images.registry import artifact
+from images.registry.artifact import Part
+from images.registry.client import ATTEMPTS, Blob, Repository, digest_of, is_loopback, retry_after
+from tests.helpers.registries import Shelf, registry
+
+KIND = "application/vnd.cardstock.test.v1"
+DATA = bytes(range(256)) * 40
+
+
+class Place:
+    """A repository of the registry in memory; waits are written down instead of waited."""
+
+    def __init__(self, host: str, shelf: Shelf) -> None:
+        self.host, self.shelf = host, shelf
+        self.waits: list[float] = []
+        self.said: list[str] = []
+        self.repository = Repository(f"{host}/team/wheels", sleep=self.waits.append, say=self.said.append)
+
+    def blob(self, data: bytes = DATA) -> Blob:
+        digest = digest_of(data)
+        self.shelf.blobs[digest] = data
+        return Blob("application/zip", digest, len(data))
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Place]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # must not be asked for this machine itself
+    with registry() as (host, shelf):
+        yield Place(host, shelf)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Part]:
+    (tmp_path / "kernel.json").write_text('{"a": 1}')
+    (tmp_path / "x-1.whl").write_bytes(DATA)
+    return [Part(tmp_path / "kernel.json", "application/json"), Part(tmp_path / "x-1.whl", "application/zip")]
+
+
+def test_what_was_pushed_comes_back(place: Place, files: list[Part], tmp_path: Path) -> None:
+    digest = artifact.push(place.repository, "key", KIND, files, {"b": "2", "a": "1"})
+    found = artifact.look(place.repository, "key", KIND)
+    assert found is not None
+    assert (found.digest, found.notes, list(found.files)) == (digest, {"a": "1", "b": "2"}, ["kernel.json", "x-1.whl"])
+    (tmp_path / "out").mkdir()
+    artifact.fetch(place.repository, found, tmp_path / "out")
+    assert (tmp_path / "out" / "x-1.whl").read_bytes() == DATA
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["kernel.json", "x-1.whl"]
+
+
+def test_the_manifest_is_readable_by_registries_of_before_oci_1_1(place: Place, files: list[Part]) -> None:
+    artifact.push(place.repository, "key", KIND, files, {})
+    content = json.loads(place.shelf.manifests["key"][1])
+    assert content["artifactType"] == content["config"]["mediaType"] == KIND
+    assert content["config"]["digest"] == content["layers"][0]["digest"]
+    assert place.shelf.manifests["key"][0] == content["mediaType"]
+
+
+def test_a_second_push_sends_no_bytes_again(place: Place, files: list[Part]) -> None:
+    artifact.push(place.repository, "key", KIND, files, {})
+    place.shelf.asked.clear()
+    artifact.push(place.repository, "other", KIND, files, {})
+    assert not [line for line in place.shelf.asked if "uploads" in line]
+
+
+def test_what_is_not_there_is_none(place: Place) -> None:
+    assert place.repository.manifest("nothing") is None
+    assert artifact.look(place.repository, "nothing", KIND) is None
+    assert place.repository.tags() == ()
+    assert place.waits == []
+
+
+def test_all_pages_of_tags(place: Place, files: list[Part]) -> None:
+    for tag in ("a", "b", "c", "d", "e"):
+        artifact.push(place.repository, tag, KIND, files, {})
+    assert place.repository.tags() == ("a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize("fault", [500, 502, 503, 429, "reset", "cut", "short"])
+def test_a_fault_that_passes_costs_a_wait(place: Place, tmp_path: Path, fault: int | str) -> None:
+    blob = place.blob()
+    place.shelf.on, place.shelf.faults = "/blobs/", [fault]
+    place.repository.download(blob, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == DATA
+    assert place.waits == [0.5]
+    assert "again in 0.5 s" in place.said[0]
+
+
+def test_a_download_goes_on_where_it_broke_off(place: Place, tmp_path: Path) -> None:
+    blob = place.blob()
+    place.shelf.on, place.shelf.faults = "/blobs/", ["short", "reset"]
+    place.repository.download(blob, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == DATA
+    assert place.waits == [0.5, 1.0]
+
+
+def test_it_waits_as_long_as_the_registry_asks(place: Place, tmp_path: Path) -> None:
+    place.shelf.on, place.shelf.faults, place.shelf.after = "/blobs/", [429], "7"
+    place.repository.download(place.blob(), tmp_path / "x")
+    assert place.waits == [7.0]
+
+
+@pytest.mark.parametrize(
+    "text, seconds", [("12", 12.0), (None, None), ("soon", None), ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0)]
+)
+def test_retry_after(text: str | None, seconds: float | None) -> None:
+    assert retry_after(text, now=60.0) == seconds
+
+
+def test_a_fault_that_lasts_is_told_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
+    place.shelf.on, place.shelf.faults = "/blobs/", [503] * 20
+    with pytest.raises(RegistryFailure, match="does not give") as caught:
+        place.repository.download(place.blob(), tmp_path / "x")
+    assert caught.value.exit_code == 6
+    assert "503" in caught.value.cause
+    assert len(place.waits) == ATTEMPTS - 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_bytes_are_refused(place: Place, tmp_path: Path) -> None:
+    place.shelf.on, place.shelf.faults = "/blobs/", ["lie"]
+    with pytest.raises(Unsafe, match="a blob is not what its digest says") as caught:
+        place.repository.download(place.blob(), tmp_path / "x")
+    assert caught.value.exit_code == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_bytes_than_said_are_refused(place: Place, tmp_path: Path) -> None:
+    blob = place.blob()
+    with pytest.raises(Unsafe, match="a blob"):
+        place.repository.download(Blob(blob.media_type, blob.digest, 100), tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_with_another_digest_is_refused(place: Place, files: list[Part]) -> None:
+    digest = artifact.push(place.repository, "key", KIND, files, {})
+    place.shelf.manifests[digest] = ("application/json", b'{"schemaVersion": 2}')
+    with pytest.raises(Unsafe, match="is not what its digest says"):
+        place.repository.manifest(digest)
+
+
+def test_a_tag_that_another_takes_at_once_is_noticed(place: Place, files: list[Part]) -> None:
+    place.shelf.on, place.shelf.faults = "GET /v2/team/wheels/manifests", ["lie"]
+    with pytest.raises((Unsafe, RegistryFailure)):
+        artifact.push(place.repository, "key", KIND, files, {})
+
+
+@pytest.mark.parametrize("fault", [500, 429, "reset"])
+@pytest.mark.parametrize("on", ["POST ", "PUT /v2/team/wheels/blobs", "PUT /v2/team/wheels/manifests"])
+def test_a_push_outlives_faults(place: Place, files: list[Part], fault: int | str, on: str) -> None:
+    place.shelf.on, place.shelf.faults = on, [fault, fault]
+    artifact.push(place.repository, "key", KIND, files, {})
+    assert artifact.look(place.repository, "key", KIND) is not None
+    assert place.shelf.faults == []
+
+
+def test_an_upload_that_a_restarted_registry_forgot_begins_anew(place: Place, files: list[Part]) -> None:
+    place.shelf.on, place.shelf.faults = "PUT /v2/team/wheels/blobs", [404]
+    artifact.push(place.repository, "key", KIND, files, {})
+    assert artifact.look(place.repository, "key", KIND) is not None
+    assert place.waits == [0.5]
+
+
+def test_a_tag_moves_only_when_all_blobs_are_there(place: Place, files: list[Part]) -> None:
+    first = artifact.push(place.repository, "key", KIND, files, {})
+    files[1].path.write_bytes(b"new" + DATA)
+    place.shelf.on, place.shelf.faults = "PUT /v2/team/wheels/blobs", [500] * ATTEMPTS
+    with pytest.raises(RegistryFailure):
+        artifact.push(place.repository, "key", KIND, files, {})
+    found = place.repository.manifest("key")
+    assert found is not None and found.digest == first
+
+
+def test_a_refusal_is_told_with_the_registrys_words(place: Place, files: list[Part]) -> None:
+    place.shelf.login = "Basic xyz"
+    with pytest.raises(RegistryFailure, match="refuses to show"):
+        artifact.push(place.repository, "key", KIND, files, {})
+    with pytest.raises(RegistryFailure, match="refuses to give") as caught:
+        place.repository.tags()
+    assert "UNAUTHORIZED: log in" in caught.value.cause
+    assert "docker login" in caught.value.do
+    assert place.waits == []  # a refusal does not pass
+
+
+def test_dockers_own_login_is_used(
+    place: Place, files: list[Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = base64.b64encode(b"me:pass").decode()
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": {place.host: {"auth": secret}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    place.shelf.login = f"Basic {secret}"
+    artifact.push(place.repository, "key", KIND, files, {})
+    assert artifact.look(place.repository, "key", KIND) is not None
+    assert place.shelf.logins.count("") == 1  # asked once without, then with
+
+
+def test_nobody_there_is_told() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        name = f"127.0.0.1:{free.getsockname()[1]}/wheels"
+    with pytest.raises(RegistryFailure, match="the registry does not give") as caught:
+        Repository(name, sleep=lambda _: None).manifest("key")
+    assert "refused" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    "name", ["wheels", "team/wheels", "host.example/Team", "host.example/a:tag", "host.example/", "h@x/y", "a.b/../c"]
+)
+def test_a_name_that_is_no_repository(name: str) -> None:
+    with pytest.raises(RegistryFailure, match="is not a repository"):
+        Repository(name)
+
+
+@pytest.mark.parametrize(
+    "host, is_it",
+    [
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("127.3.0.1", True),
+        ("[::1]:5000", True),
+        ("10.0.0.1:5000", False),
+        ("localhost.example:80", False),
+        ("registry.example", False),
+    ],
+)
+def test_plain_http_is_for_this_machine_alone(host: str, is_it: bool) -> None:
+    assert is_loopback(host) == is_it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"artifactType": "application/other"},
+        {
+            "layers": [
+                {
+                    "mediaType": "x",
+                    "digest": "sha256:" + "0" * 64,
+                    "size": 1,
+                    "annotations": {"org.opencontainers.image.title": "../x"},
+                }
+            ]
+        },
+        {"layers": [{"mediaType": "x", "digest": "sha256:" + "0" * 64, "size": 1}]},
+        {
+            "layers": [
+                {"mediaType": "x", "digest": "md5:0", "size": 1, "annotations": {"org.opencontainers.image.title": "x"}}
+            ]
+        },
+        {"layers": None},
+        {"config": []},
+    ],
+    ids=["kind", "path", "no name", "digest", "no layers", "no config"],
+)
+def test_a_foreign_manifest_is_refused(place: Place, files: list[Part], change: dict[str, object]) -> None:
+    artifact.push(place.repository, "key", KIND, files, {})
+    content = json.loads(place.shelf.manifests["key"][1]) | change
+    if "config" in change:
+        del content["artifactType"]
+    place.shelf.manifests["key"] = (place.shelf.manifests["key"][0], json.dumps(content).encode())
+    with pytest.raises(Unsafe):
+        artifact.look(place.repository, "key", KIND)
+
+
+def test_what_is_no_manifest_at_all(place: Place) -> None:
+    place.shelf.manifests["key"] = ("text/html", b"<html>")
+    with pytest.raises(RegistryFailure, match="no manifest"):
+        place.repository.manifest("key")

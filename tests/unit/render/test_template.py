@@ -1,0 +1,139 @@
+"""The stages of the rendered Dockerfiles: who starts from whom, and what may reach a runtime image."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+RENDERED = REPOSITORY / "dockerfiles" / "rendered"
+SCRIPTS = REPOSITORY / "dockerfiles" / "build"
+VARIANTS = sorted(path.parent.name for path in RENDERED.glob("*/Dockerfile"))
+KERNELS = sorted(f"kernels/{path.parent.name}" for path in RENDERED.glob("kernels/*/Dockerfile"))
+
+
+@cache
+def stages(variant: str) -> dict[str, tuple[str, list[str]]]:
+    """Stage -> what it starts from, and its instructions (continued lines joined, comments dropped)."""
+    text = (RENDERED / variant / "Dockerfile").read_text(encoding="utf-8")
+    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    found: dict[str, tuple[str, list[str]]] = {}
+    for line in (" ".join(line.split()) for line in text.splitlines() if line.strip()):
+        if match := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
+            found[match[2]] = (match[1], [])
+            current = found[match[2]][1]
+        else:
+            current.append(line)
+    return found
+
+
+def packages(instruction: str) -> list[str]:
+    """What a line of apt-install, or of compiler-install, installs."""
+    return (
+        list(json.loads(instruction[instruction.index('["') :])[1:])
+        if '"/run/build/apt-install"' in instruction or '"/run/build/compiler-install"' in instruction
+        else []
+    )
+
+
+COPIES = (
+    "COPY build/mountpoints/ /etc/",
+    "COPY rootfs/ /",
+    "COPY --from=shared /opt/venv /opt/venv",
+    "COPY --from=slim /out/ /opt/venv/",
+    "COPY --from=slim /opt/venv /opt/venv",
+    "COPY --from=kernels /out/ /",
+)
+
+
+# None is a secret: a count and a name.
+ARGUMENTS = ('ARG CARDSTOCK_KERNEL_JOBS=""', 'ARG CARDSTOCK_KERNEL_CACHE="cardstock-sccache"')
+
+
+def test_there_are_rendered_dockerfiles() -> None:
+    assert len(VARIANTS) > 100
+    assert len(KERNELS) > 20
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_wheel_comes_alone_out_of_an_empty_stage(kernel: str) -> None:
+    found = stages(kernel)
+    assert list(found)[-1] == "wheels"
+    assert found["wheels"] == ("scratch", ["COPY --from=kernels /out/ /"])
+    assert found["kernels"][0] == "nvidia"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_history_is_right_because_the_runtime_line_comes_last_among_siblings(variant: str) -> None:
+    found = stages(variant)
+    assert [name for name, (parent, _) in found.items() if parent == "os"][-1] == "nvidia"
+    assert [name for name, (parent, _) in found.items() if parent == "nvidia"][-1] == "runtime"
+    assert list(found)[-1] == "runtime"
+
+
+@pytest.mark.parametrize("variant", VARIANTS + KERNELS)
+def test_nvidias_wheels_are_cut_for_every_image_alike_and_whole_for_measuring(variant: str) -> None:
+    found = stages(variant)
+    (whole,) = [line for line in found["nvidia-whole"][1] if "RUN" in line]
+    assert whole.endswith('["/run/build/venv-install"]')
+    (cut,) = [line for line in found["nvidia"][1] if "RUN" in line]
+    assert cut.endswith(f'["/run/build/nvidia-install", "{"no-card" if variant.startswith("cpu-") else "nvidia"}"]')
+    assert "nvidia-whole" not in [parent for parent, _ in found.values()]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_compiler_reaches_only_the_images_that_declare_one(variant: str) -> None:
+    _, lines = stages(variant)["runtime"]
+    installed = [name for line in lines for name in packages(line)]
+    jit = "-vllm" in variant and not variant.startswith("cpu-")
+    assert installed == (["gcc", "libc6-dev", "libpython3.11-dev"] if jit else [])
+    (environment,) = [line for line in lines if line.startswith("ENV ")]
+    assert f'CARDSTOCK_JIT="{"triton" if jit else "none"}"' in environment
+    assert any("/run/build/class-facts" in line for line in lines) == ("-vllm" in variant)
+    (seal,) = [line for line in lines if "/run/build/seal" in line]
+    assert seal.endswith(f'"{"yes" if jit else "no"}"]')
+
+
+@pytest.mark.parametrize("variant", VARIANTS + KERNELS)
+def test_secrets_and_build_scripts_are_mounted_never_copied(variant: str) -> None:
+    for _, lines in stages(variant).values():
+        for line in lines:
+            assert not line.startswith("ADD ")
+            assert not line.startswith("ARG ") or (variant in KERNELS and line in ARGUMENTS)
+            if line.startswith("COPY "):
+                assert line in COPIES
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_runtime_gets_the_environment_from_slim_and_runs_as_a_number(variant: str) -> None:
+    _, lines = stages(variant)["runtime"]
+    copies = [line for line in lines if line.startswith("COPY ")]
+    per_card = ["COPY --from=shared /opt/venv /opt/venv", "COPY --from=slim /out/ /opt/venv/"]
+    environment = ["COPY --from=slim /opt/venv /opt/venv"] if variant.startswith("cpu-") else per_card
+    assert copies == [*environment, "COPY rootfs/ /"]  # the most shared first
+    assert "USER 10001:10001" in lines
+    assert any(line.startswith('ENTRYPOINT ["/usr/bin/tini"') for line in lines)
+    assert lines[-1] == "CMD []"
+
+
+def test_every_script_that_a_stage_runs_exists_and_can_be_run() -> None:
+    text = "".join((RENDERED / name / "Dockerfile").read_text(encoding="utf-8") for name in VARIANTS + KERNELS)
+    used = set(re.findall(r"source=build/([a-z-]+)", text))
+    scripts = [path for path in SCRIPTS.iterdir() if path.is_file()]
+    assert used == {path.name for path in scripts}
+    assert all(path.stat().st_mode & 0o111 for path in scripts)
+
+
+def test_what_stands_for_mount_points_is_empty() -> None:
+    files = sorted((SCRIPTS / "mountpoints").iterdir())
+    assert [(path.name, path.read_bytes()) for path in files] == [("hosts", b""), ("resolv.conf", b"")]
+
+
+def test_a_kernel_is_installed_from_the_stage_that_compiled_it_and_not_from_the_index() -> None:
+    _, lines = stages("cu124-vllm0.8.5.post1-xformers-sm75")["attention"]
+    assert "from=kernels,target=/run/build/wheels" in lines[0]
+    assert "xformers.txt" not in lines[0]

@@ -1,0 +1,92 @@
+"""`invoke cluster` without an engine: words and hosts.yaml to files, or to what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from images.commands._cluster import ClusterWords, cluster
+from images.core.errors import CardstockError, NoImageFits, UsageError
+from images.core.report import Report
+from tests.helpers import matrices
+from tests.helpers.clusters import CARDS, CPUS
+
+LOCKED = {"cu124-vllm": True, "cpu-vllm": True}
+
+
+def _run(words: ClusterWords) -> str:
+    told = io.StringIO()
+    cluster(matrices.matrix(), matrices.variants(), words, LOCKED, Report(err=told, live=False))
+    return told.getvalue()
+
+
+def _file(folder: Path, text: str) -> str:
+    (folder / "hosts.yaml").write_text(text)
+    return str(folder / "hosts.yaml")
+
+
+def test_a_file_for_each_host(tmp_path: Path) -> None:
+    told = _run(ClusterWords(_file(tmp_path, CARDS), out=str(tmp_path / "out")))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["box1.compose.yaml", "box2.compose.yaml"]
+    service = yaml.safe_load((tmp_path / "out" / "box2.compose.yaml").read_text())["services"]["ray"]
+    assert service["container_name"] == "cardstock-box2"
+    assert service["image"].endswith(":cu124-vllm0.8.5.post1-xformers-sm75")
+    assert "tensor parallel 8 x 2 stages" in told
+    assert "RAY_AUTH_TOKEN" in told
+
+
+def test_print_and_kuberay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = _file(tmp_path, CARDS)
+    _run(ClusterWords(name, print=True, image="registry.example/own:tag"))
+    printed = capsys.readouterr().out
+    assert printed.count("image: registry.example/own:tag") == 2
+    _run(ClusterWords(name, kuberay=True))
+    kinds = [one["kind"] for one in yaml.safe_load_all(capsys.readouterr().out)]
+    assert kinds == ["RayCluster", "Service"]
+
+
+def test_the_model_is_read_where_its_folder_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "model_type": "qwen2_5_vl", "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 512, "vocab_size": 368, "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        "vision_config": {"depth": 2, "hidden_size": 128, "num_heads": 2, "intermediate_size": 256},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _run(ClusterWords(_file(tmp_path, CPUS.replace("/srv/tiny", str(tmp_path))), print=True))
+    assert "--pipeline-parallel-size 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("model: 72b\n", ""), "does not say what model is in /srv/Qwen2.5-VL-72B-Instruct"),
+        (("    card: RTX 2080 Ti\n", ""), "does not say card and devices of box1, box2"),
+        (("    engine: ssh://box2\n", "variant: cu124-nothing\n"), "there is no variant cu124-nothing"),
+    ],
+)
+def test_what_is_missing(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+    with pytest.raises(CardstockError, match=told):
+        _run(ClusterWords(_file(tmp_path, CARDS.replace(*change)), print=True))
+
+
+def test_different_cards(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        _run(ClusterWords(_file(tmp_path, CARDS.replace("RTX 2080 Ti", "RTX 3090", 1)), print=True))
+    assert caught.value.what == "the hosts have different cards: RTX 3090, RTX 2080 Ti"
+
+
+def test_what_does_not_fit_is_fits_own_answer(tmp_path: Path) -> None:
+    with pytest.raises(NoImageFits, match="72b-bf16 cannot be served on"):
+        _run(ClusterWords(_file(tmp_path, CARDS), model="72b-bf16", print=True))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="which hosts"):
+        _run(ClusterWords(""))
+    with pytest.raises(UsageError, match="No such file"):
+        _run(ClusterWords(str(tmp_path / "none.yaml")))

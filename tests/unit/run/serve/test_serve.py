@@ -1,0 +1,542 @@
+"""`invoke serve` without an engine: the value, its docker line and compose file, models' places, cards, options."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import struct
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images.cards.this_machine import LocalCard, Machine
+from images.commands import _serve as command
+from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
+from images.core.report import Report
+from images.docker.containers import create_words
+from images.docker.facts import Mount
+from images.matrix.arch import Arch
+from images.proof.tiny_model.checkpoint import write_checkpoint
+from images.run.fit.choose import fit
+from images.run.serve import hub, modelscope, pick
+from images.run.serve.container_spec import NO_CARDS, Gpus, Serving, check_name, check_port, read_gpus
+from images.run.serve.forms import compose, docker_line, docker_words
+from images.run.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
+from images.run.serve.source import Source, check_weights, find_source
+from tests.helpers import matrices
+from tests.helpers.fits import SM75, ask, model, variant
+
+CPU = "cpu-vllm0.32.0-sdpa"
+SERVING = Serving(
+    name="cardstock",
+    image="cardstock/qwen2.5-vl:x",
+    model="tiny",
+    arguments=("--max-model-len", "4096"),
+    env=(("A", "b"),),
+    passed=("HF_TOKEN",),
+    mounts=(Mount("/models/tiny", "/models"), Mount("cardstock-cache", "/cache", read_only=False)),
+    gpus=Gpus(2),
+    shm=4,
+    labels=(("dev.cardstock.serve", "x"),),
+)
+ODD = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)
+
+
+def served(name: str, on: str, count: int = 1, *, by: str = "", **options: Any) -> Serving:
+    """What `invoke serve` makes of a published model on cards."""
+    found = fit(ask(name, on, count, by=by))
+    source = Source(found.ask.model.source, repository=found.ask.model.source)
+    return make_serving(found.ask.variant, "an/image:x", source, found.ask.model, found, Options(**options))
+
+
+def value(words: list[str] | tuple[str, ...], flag: str) -> str:
+    return list(words)[list(words).index(flag) + 1]
+
+
+# -- the value
+
+
+def test_a_fit_becomes_a_container() -> None:
+    made = served("7b-awq", "2080 Ti", 2)
+    assert (made.gpus, made.shm, made.restart, made.url) == (Gpus(2), 6, "unless-stopped", "http://127.0.0.1:8000")
+    assert value(made.arguments, "--model") == made.model == "Qwen/Qwen2.5-VL-7B-Instruct-AWQ"
+    assert value(made.arguments, "--tensor-parallel-size") == "2"
+    assert dict(made.env) == {}  # how vLLM makes its processes is in the image
+    assert made.mounts == (Mount("cardstock-cache", "/cache", read_only=False),)
+
+
+def test_the_transformers_engine_serves_several_cards_by_one_process() -> None:
+    made = served("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75")
+    assert value(made.arguments, "--pipeline-parallel-size") == "2" and "--tensor-parallel-size" not in made.arguments
+    assert (made.gpus, made.shm) == (Gpus(2), 0)
+    assert set(dict(made.env)) == {"CARDSTOCK_MIN_PIXELS", "CARDSTOCK_MAX_PIXELS", "CARDSTOCK_MAX_IMAGES"}
+
+
+def test_the_cpu_needs_no_fit() -> None:
+    source = Source("mine", folder="/m/mine")
+    made = make_serving(variant(CPU), "an/image:x", source, model("3b-awq"), None, Options(gpus=Gpus(1)))
+    assert made.gpus is None and made.arguments == ("--served-model-name", "mine", "--max-model-len", "8192")
+    assert made.mounts[0] == Mount("/m/mine", "/models") and dict(made.env)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_conversation_on_the_cpu_has_room_in_the_cache() -> None:
+    # 8192 tokens: 3b 2 x 36 layers x 2 heads x 128 x 2 bytes = 0.28 GiB; 72b 2 x 80 x 8 x 128 x 2 = 2.5 GiB.
+    assert cpu_environment(model("3b")) == {}
+    assert cpu_environment(model("72b")) == {"VLLM_CPU_KVCACHE_SPACE": "3"}
+    with pytest.raises(NoImageFits, match="does not fit in this machine's memory"):
+        check_memory(model("7b"), 16 * 10**9)
+    check_memory(model("7b"), 17 * 10**9)
+    check_memory(model("72b"), 0)
+
+
+def test_several_machines_are_for_the_cluster() -> None:
+    found = fit(ask("72b", "2080 Ti", 8, 2))
+    with pytest.raises(NoImageFits, match="more than one container serves") as told:
+        make_serving(found.ask.variant, "x", Source("m", repository="a/m"), found.ask.model, found, Options())
+    assert "cluster" in told.value.do
+
+
+def test_what_is_taken_from_outside_is_named_and_not_told() -> None:
+    outside = {
+        "HF_TOKEN": "hf_secret",
+        "CARDSTOCK_REPOSITORY": "r/x",
+        "VLLM_API_KEY": "s3cret",
+        "CARDSTOCK_API_KEY": "other",
+        "HTTP_PROXY": "",
+    }
+    made = served("3b-awq", "T4", environment=outside)
+    assert made.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY", "HF_TOKEN")
+    for text in (docker_line(made), compose(made)):
+        assert "s3cret" not in text and "hf_secret" not in text and "HF_TOKEN" in text
+    assert create_words(made, outside, "no")["environment"]["VLLM_API_KEY"] == "s3cret"
+    folder = Options(environment=outside)
+    local = make_serving(variant(CPU), "x", Source("m", folder="/m"), model("3b"), None, folder)
+    assert local.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY")
+    other = variant("cu124-transformers4.51.3-sdpa-sm75")
+    found = fit(ask("3b", "T4", by=other.id))
+    made = make_serving(other, "x", Source("m", folder="/m"), model("3b"), found, folder)
+    assert made.passed == ("CARDSTOCK_API_KEY", "CARDSTOCK_REPOSITORY")
+
+
+def test_flags_of_the_user_win() -> None:
+    made = served("7b-awq", "RTX 3090", flags=("--max_model_len=512", "--max-num-seqs 2", "--enable-x '{\"a\": 1}'"))
+    assert not {"--max-model-len", "32768"} & set(made.arguments)
+    assert made.arguments[-4:] == ("--max-num-seqs", "2", "--enable-x", '{"a": 1}')
+    assert list(made.arguments).count("--max-num-seqs") == 1
+    assert merged(["a", "--x", "1", "2", "--y"], ["--x", "3"]) == ["a", "--y", "--x", "3"]
+
+
+@pytest.mark.parametrize("flag", ["max-model-len 4", "", "--port 1", "--model x", "--served_model_name=x", "--x 'y"])
+def test_flags_that_are_none_or_not_for_the_user(flag: str) -> None:
+    with pytest.raises(UsageError) as told:
+        read_flags([flag])
+    assert told.value.do
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("all", Gpus(-1)),
+        ("2", Gpus(2)),
+        ("none", NO_CARDS),
+        ("0", NO_CARDS),
+        ("device=0,1", Gpus(devices=("0", "1"))),
+        ('"device=1"', Gpus(devices=("1",))),
+        ("device=GPU-1a2b-3c", Gpus(devices=("GPU-1a2b-3c",))),
+        ("device=0:0, MIG-1/2/3", Gpus(devices=("0:0", "MIG-1/2/3"))),
+    ],
+)
+def test_cards_as_docker_takes_them(text: str, found: Gpus) -> None:
+    assert read_gpus(text) == found
+
+
+@pytest.mark.parametrize("text", ["some", "-1", "device=", "device=a", "1.5", "GPU", "device=0;rm"])
+def test_cards_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="names no cards"):
+        read_gpus(text)
+
+
+def test_names_ports_and_policies() -> None:
+    assert check_name("a.b-c_1") == "a.b-c_1"
+    for wrong in ("", "a", "-ab", "a b", "ä1"):
+        with pytest.raises(UsageError, match="cannot be a container's name"):
+            check_name(wrong)
+    for port in (0, -1, 65536):
+        with pytest.raises(UsageError, match="is not a port"):
+            check_port(port)
+    with pytest.raises(UsageError, match="no restart policy 'always'"):
+        served("3b", "T4", restart="always")
+    with pytest.raises(UsageError, match="cannot be a volume's name"):
+        served("3b", "T4", cache="my cache")
+    assert served("3b", "T4", cache="/var/my cache").mounts[0].kind == "bind"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("10.0.0.7", "http://10.0.0.7:80")],
+)
+def test_where_it_answers(host: str, url: str) -> None:
+    assert replace(SERVING, host=host, port=80).url == url
+
+
+# -- its forms
+
+
+def test_the_docker_line() -> None:
+    words = shlex.split(docker_line(SERVING))
+    assert words == docker_words(SERVING) and words[:3] == ["docker", "run", "--detach"]
+    assert words[-3:] == ["cardstock/qwen2.5-vl:x", "--max-model-len", "4096"]
+    pairs = list(pairwise(words))
+    for pair in (
+        ("--restart", "unless-stopped"), ("--gpus", "2"), ("--shm-size", "4g"), ("--publish", "127.0.0.1:8000:8000"),
+        ("--mount", "type=bind,source=/models/tiny,target=/models,readonly"),
+        ("--mount", "type=volume,source=cardstock-cache,target=/cache"), ("--env", "A=b"), ("--env", "HF_TOKEN"),
+        ("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges"), ("--label", "dev.cardstock.serve=x"),
+    ):  # fmt: skip
+        assert pair in pairs
+    assert "--read-only" in words
+    assert "--gpus" not in docker_words(replace(SERVING, gpus=None))
+    assert "[::1]:8000:8000" in docker_words(replace(SERVING, host="::1"))
+
+
+def test_docker_reads_several_devices_as_one_word() -> None:
+    words = docker_words(replace(SERVING, gpus=Gpus(devices=("0", "1"))))
+    assert value(words, "--gpus") == '"device=0,1"'
+    assert value(docker_words(replace(SERVING, gpus=Gpus(-1))), "--gpus") == "all"
+
+
+@given(folder=ODD, variable=ODD, argument=ODD, label=ODD)
+def test_odd_texts_stay_as_they_are(folder: str, variable: str, argument: str, label: str) -> None:
+    made = replace(
+        SERVING,
+        arguments=(argument,),
+        env=(("A", variable),),
+        labels=(("l", label),),
+        mounts=(Mount(f"/m/{folder}", "/models"),),
+    )
+    words = shlex.split(docker_line(made))
+    assert words[-1] == argument and f"A={variable}" in words and f"l={label}" in words
+    service = yaml.safe_load(compose(made))["services"]["cardstock"]
+    assert service["command"] == [argument.replace("$", "$$")]
+    assert service["environment"]["A"] == variable.replace("$", "$$")
+    assert service["volumes"][0]["source"] == f"/m/{folder}".replace("$", "$$")
+    assert service["labels"]["l"] == label.replace("$", "$$")
+
+
+def test_a_path_with_commas_and_quotes_is_one_csv_field() -> None:
+    words = docker_words(replace(SERVING, mounts=(Mount('/m/a,b "c":d', "/models"),)))
+    assert value(words, "--mount") == 'type=bind,"source=/m/a,b ""c"":d",target=/models,readonly'
+
+
+def test_the_compose_file_says_the_same() -> None:
+    whole = yaml.safe_load(compose(SERVING))
+    service = whole["services"]["cardstock"]
+    assert whole["volumes"] == {"cardstock-cache": {"name": "cardstock-cache"}}
+    assert service["command"] == ["--max-model-len", "4096"]
+    assert service["environment"] == {"A": "b", "HF_TOKEN": None}
+    assert service["ports"] == [{"target": 8000, "published": "8000", "host_ip": "127.0.0.1", "protocol": "tcp"}]
+    assert service["volumes"] == [
+        {"type": "bind", "source": "/models/tiny", "target": "/models", "read_only": True},
+        {"type": "volume", "source": "cardstock-cache", "target": "/cache"},
+    ]
+    devices = service["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]
+    assert (service["read_only"], service["cap_drop"], service["restart"]) == (True, ["ALL"], "unless-stopped")
+    assert (service["shm_size"], service["tmpfs"]) == ("4gb", ["/tmp:rw,exec,nosuid,nodev,mode=1777"])
+    plain = yaml.safe_load(compose(replace(SERVING, gpus=None, shm=0, mounts=())))
+    assert not {"deploy", "shm_size"} & set(plain["services"]["cardstock"]) and "volumes" not in plain
+    named = yaml.safe_load(compose(replace(SERVING, gpus=Gpus(devices=("GPU-1",)))))
+    assert named["services"]["cardstock"]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == [
+        "GPU-1"
+    ]
+
+
+def test_docker_py_is_told_the_same() -> None:
+    words = create_words(replace(SERVING, restart="on-failure"), {"HF_TOKEN": "t", "OTHER": "x"}, "no")
+    assert words["environment"] == {"A": "b", "HF_TOKEN": "t"}
+    assert words["ports"] == {"8000/tcp": ("127.0.0.1", 8000)}
+    assert words["device_requests"] == [{"count": 2, "capabilities": [["gpu"]]}]
+    assert words["restart_policy"] == {"Name": "no"}
+    assert words["mounts"][0] == {"Type": "bind", "Source": "/models/tiny", "Target": "/models", "ReadOnly": True}
+    assert (words["read_only"], words["cap_drop"], words["shm_size"]) == (True, ["ALL"], "4g")
+
+
+# -- where the weights are
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "tiny model").folder
+
+
+def test_a_folder_is_looked_at(tiny: Path) -> None:
+    assert find_source(str(tiny)) == Source("tiny model", folder=str(tiny))
+    with pytest.raises(UsageError, match=r"holds no config\.json") as told:
+        find_source(str(tiny.parent))
+    assert told.value.do == f"--model {tiny}"
+    with pytest.raises(UsageError, match="is not a folder"):
+        find_source(str(tiny / "config.json"))
+    (tiny / "model.safetensors").rename(tiny / "model.bin")
+    with pytest.raises(UsageError, match="holds no weights"):
+        find_source(str(tiny))
+
+
+@pytest.mark.parametrize(
+    ("keep", "told"),
+    [(0, "cut off in its header"), (7, "cut off in its header"), (100, "cut off in its header"), (-1, "is cut off")],
+)
+def test_weights_that_were_not_fetched_to_the_end(tiny: Path, keep: int, told: str) -> None:
+    path = tiny / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UsageError, match=told):
+        find_source(str(tiny))
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 64, struct.pack("<Q", 4) + b"[1]{", struct.pack("<Q", 2) + b"[]"])
+def test_weights_that_are_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is not a safetensors file"):
+        check_weights(path)
+
+
+def test_more_than_the_header_says_is_not_the_file(tiny: Path) -> None:
+    path = tiny / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UsageError, match="longer than its header says"):
+        find_source(str(tiny))
+
+
+def test_an_index_names_the_files(tiny: Path) -> None:
+    index = tiny / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
+    with pytest.raises(UsageError, match=r"model-2\.safetensors cannot be read"):
+        find_source(str(tiny))
+    for wrong in ("{", "[]", "{}"):
+        index.write_text(wrong)
+        with pytest.raises(UsageError, match="is not an index of weights"):
+            find_source(str(tiny))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("3b-awq", "Qwen/Qwen2.5-VL-3B-Instruct-AWQ"),
+        ("7b-fp16", "Qwen/Qwen2.5-VL-7B-Instruct"),
+        ("someone/my-model", "someone/my-model"),
+    ],
+)
+def test_models_of_a_hub(text: str, name: str) -> None:
+    assert find_source(text) == Source(name, repository=name)
+
+
+@pytest.mark.parametrize("text", ["nothing", "7b-gptq", "./not-there", "/not/there", "a/b/c", "9b"])
+def test_models_that_are_nowhere(text: str) -> None:
+    with pytest.raises(UsageError) as told:
+        find_source(text)
+    assert told.value.do
+
+
+# -- the command, as far as it goes without an engine
+
+
+def shop() -> pick.Shop:
+    return pick.Shop(matrices.matrix(), matrices.variants(), {})
+
+
+def printed(capsys: pytest.CaptureFixture[str], machine: Machine | None = None, **words: Any) -> list[str]:
+    told = pick.ServeWords(**{"print": True, **words})
+    command.serve(shop(), told, Report(live=False), machine or Machine(why="no driver"))
+    return shlex.split(capsys.readouterr().out)
+
+
+def rig(*names: str) -> Machine:
+    arch = {"NVIDIA GeForce RTX 3090": Arch(8, 6), "Tesla T4": Arch(7, 5)}
+    cards = tuple(LocalCard(name, f"GPU-{at}", arch[name], 24 * 2**30) for at, name in enumerate(names))
+    return Machine("570.86.10", "12.8", cards)
+
+
+def test_the_cards_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    two = rig("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3090")
+    words = printed(capsys, two, model="7b")
+    assert value(words, "--gpus") == "2" and value(words, "--tensor-parallel-size") == "2"
+    assert "cardstock/qwen2.5-vl:cu128-vllm0.11.0-flash-attn-sm86" in words
+    words = printed(capsys, two, model="7b", gpus="device=1", served="mine", port=9000, name="other")
+    assert value(words, "--gpus") == "device=1" and "--tensor-parallel-size" not in words
+    assert value(words, "--publish") == "127.0.0.1:9000:8000" and value(words, "--served-model-name") == "mine"
+    assert value(printed(capsys, two, model="7b", gpus="1"), "--gpus") == "1"
+    mixed = rig("NVIDIA GeForce RTX 3090", "Tesla T4")
+    assert any(SM75 in word for word in printed(capsys, mixed, model="7b-awq", gpus="device=GPU-1"))
+
+
+def test_cards_by_name_and_an_image_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    words = printed(capsys, model="3b-awq", cards=["RTX 2080 Ti"], image=f"registry.example.com:5000/a/b:{SM75}")
+    assert f"registry.example.com:5000/a/b:{SM75}" in words
+    words = printed(capsys, model="7b", cards=["T4"], gpus="2", env=["X=a=b"])
+    assert value(words, "--gpus") == "2" and "X=a=b" in words
+    assert "--gpus" not in printed(capsys, model="7b-awq", cards=["T4"], gpus="none")
+    words = printed(capsys, model="3b-awq", variant=CPU)
+    assert "--gpus" not in words and words[-2:] == ["--max-model-len", "8192"]
+
+
+def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
+    told = pick.ServeWords(model=str(tiny), variant=CPU, compose=True)
+    command.serve(shop(), told, Report(live=False))
+    service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
+    assert service["volumes"][0]["source"] == str(tiny) and service["command"][-1] == "4096"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "told"),
+    [
+        ({}, UsageError, "which model"),
+        ({"model": "3b"}, NoImageFits, "no card to serve on"),
+        ({"model": "3b", "variant": "cpu"}, NothingSelected, "no variant cpu"),
+        ({"model": "3b", "variant": CPU, "image": "x:y"}, UsageError, "exclude each other"),
+        ({"model": "3b", "image": "x:latest"}, UsageError, "no image of this matrix"),
+        ({"model": "72b", "cards": ["T4"]}, NoImageFits, "does not fit"),
+        ({"model": "3b", "variant": CPU, "env": ["X"]}, UsageError, "has no '='"),
+    ],
+)
+def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError], told: str) -> None:
+    with pytest.raises(kind) as found:
+        command.serve(shop(), pick.ServeWords(**{"print": True, **words}), Report(), Machine(why="no driver"))
+    assert told in found.value.what and found.value.do
+
+
+def test_cards_that_this_machine_has_not() -> None:
+    one = rig("Tesla T4")
+    for gpus in ("2", "device=1", "device=GPU-9"):
+        with pytest.raises(UsageError, match="this machine has"):
+            pick.narrowed(one, read_gpus(gpus))
+    assert pick.narrowed(one, Gpus(-1)) is one and pick.narrowed(one, None) is one
+
+
+def test_a_repository_is_asked_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> None:
+    config = json.loads((tiny / "config.json").read_text())
+    asked: list[str] = []
+
+    def answer(repository: str, environment: Any, ca: Any) -> Any:
+        asked.append(repository)
+        return config
+
+    monkeypatch.setattr(command, "read_config", answer)
+    words = printed(capsys, model="someone/my-model", variant=CPU)
+    assert value(words, "--model") == "someone/my-model" and words[-1] == "4096"
+    printed(capsys, model="3b-awq", variant=CPU)
+    assert asked == ["someone/my-model"], "a published model needs no look"
+
+
+class Answer:
+    """What a hub answers."""
+
+    def __init__(self, status: int, data: Any = None) -> None:
+        self.status_code, self._data = status, data
+
+    def raise_for_status(self) -> None:
+        if self.status_code >= 400:
+            raise requests.exceptions.HTTPError(str(self.status_code))
+
+    def json(self) -> Any:
+        return self._data
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "told"),
+    [
+        (Answer(404), UsageError, "has no repository"),
+        (Answer(401), UsageError, "not for this token"),
+        (Answer(500), RegistryFailure, "could not be looked up"),
+        (Answer(200, []), UsageError, "holds no settings"),
+        (requests.exceptions.ConnectionError("no route"), RegistryFailure, "could not be looked up"),
+    ],
+)
+def test_hubs_that_do_not_tell(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, kind: type[CardstockError], told: str
+) -> None:
+    def get(url: str, **how: Any) -> Any:
+        assert url == "https://hub.example/a/b/resolve/main/config.json"
+        assert how["headers"] == {"Authorization": "Bearer t"}
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(requests, "get", get)
+    with pytest.raises(kind) as found:
+        hub.read_config("a/b", {"HF_ENDPOINT": "https://hub.example/", "HF_TOKEN": "t"})
+    assert told in found.value.what and found.value.do
+
+
+def test_what_to_type_next() -> None:
+    lines = command.told(SERVING, "unix:///own.sock")
+    words = shlex.split(lines[0].removeprefix("ask: "))
+    assert words[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
+    assert json.loads(words[words.index("-d") + 1])["model"] == "tiny"
+    assert lines[1] == "metrics: http://127.0.0.1:8000/metrics" and lines[-1].startswith(
+        "export DOCKER_HOST=unix:///own"
+    )
+    assert "./inv serve --stop cardstock" in lines[3]
+    assert not any("anyone" in line for line in lines)
+    assert "anyone who reaches 0.0.0.0" in command.told(replace(SERVING, host="0.0.0.0"), "")[-1]
+    keyed = command.told(replace(SERVING, host="0.0.0.0", passed=("VLLM_API_KEY",)), "")
+    assert "Authorization: Bearer" in keyed[0] and not any("anyone" in line for line in keyed)
+
+
+# -- ModelScope
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for what is fetched, and a downloader that copies a tiny checkpoint."""
+    monkeypatch.setenv("CARDSTOCK_HOME", str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "modelscope"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, shutil, sys\nfrom pathlib import Path\n"
+        f"Path({str(tmp_path)!r}, 'asked.json').write_text(json.dumps(sys.argv[1:]))\n"
+        f"source = Path({str(tmp_path)!r}, 'hub')\n"
+        "if not source.is_dir():\n    sys.exit('no such repository')\n"
+        "shutil.copytree(source, sys.argv[4], dirs_exist_ok=True)\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(modelscope, "provide", lambda lock, home, say: tmp_path / "bin" / "python")
+    return tmp_path
+
+
+def test_a_model_of_modelscope_is_fetched_to_a_folder(home: Path) -> None:
+    source = Source("Qwen/X", repository="Qwen/X")
+    with pytest.raises(RegistryFailure, match="could not be fetched from ModelScope") as told:
+        modelscope.source_of(home, source, Report(live=False))
+    assert "no such repository" in told.value.cause
+    write_checkpoint(home / "hub")
+    found = modelscope.source_of(home, source, Report(live=False))
+    assert found == Source("Qwen/X", folder=str(home / "models/modelscope/Qwen/X"))
+    asked = json.loads((home / "asked.json").read_text())
+    assert asked[:4] == ["download", "Qwen/X", "--local-dir", found.folder] and "*.safetensors" in asked
+    mine = Source("mine", folder="/m")
+    assert modelscope.source_of(home, mine, Report()) == mine
+    (home / "hub" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="cut off"):
+        modelscope.source_of(home, source, Report(live=False))
+
+
+def test_a_line_for_modelscope_fetches_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = printed(capsys, model="3b-awq", variant=CPU, from_modelscope=True)
+    folder = home / "models/modelscope/Qwen/Qwen2.5-VL-3B-Instruct-AWQ"
+    assert value(words, "--mount") == f"type=bind,source={folder},target=/models,readonly"
+    assert value(words, "--served-model-name") == "Qwen/Qwen2.5-VL-3B-Instruct-AWQ" and "--model" not in words
+    assert not (home / "asked.json").exists()
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
+    assert printed(capsys, model="3b-awq", variant=CPU) == words
