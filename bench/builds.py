@@ -18,11 +18,11 @@ from bench.stages import Workbench, workbench
 from images.build.job import done_state
 from images.core import process
 from images.core.errors import NothingSelected
+from images.core.home import Layout
 from images.core.report import Report
 from images.core.site import read_site
+from images.docker.connect import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import Layout
-from images.docker.engine import connect
 from images.matrix.variants import Variant, make_variants
 from images.render.bakefile import target_name
 from images.render.checkout import Checkout

@@ -135,7 +135,7 @@ def _scratch() -> Iterator[Path]:
 def prepare(checkout: Checkout, report: Report) -> Bench:
     """Measuring with this machine's engine."""
     from images.core.site import read_site
-    from images.docker.engine import connect
+    from images.docker.connect import connect
     from images.kernels.compiler import Compiler, build_arguments, empty_cache
     from images.kernels.needs import needs_of
     from images.kernels.store import Store

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from images.core import process
 from images.core.errors import CardstockError, UsageError
+from images.core.files import write_atomically
 from images.proof.audit.target import Chunks
 
 if TYPE_CHECKING:
@@ -69,10 +70,8 @@ class Sizes:
         return {layer: self._known[layer] for layer in facts.layers}
 
     def _write(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps({layer: vars(sizes) for layer, sizes in self._known.items()}, indent=1) + "\n")
-        part.replace(self._file)
+        known = {layer: vars(sizes) for layer, sizes in self._known.items()}
+        write_atomically(self._file, json.dumps(known, indent=1) + "\n")
 
 
 def packed_layers(

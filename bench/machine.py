@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.record import Circumstances, Machine
+from images.build.job import input_hash
 from images.core import process
-from images.render.checkout import Checkout, input_hash
+from images.render.checkout import Checkout
 
 PROC = Path("/proc")
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from images.core.errors import UsageError
+from images.core.files import write_atomically
 
 # Where the last good run of each bench is kept; BENCH.md is written from these.
 FOLDER = "records/bench"
@@ -136,10 +137,7 @@ def read_acted(path: Path) -> tuple[Acted, ...]:
 def write(folder: Path, record: Record) -> Path:
     """Keep a record as ``folder``/NAME.json, whole or not at all; the file."""
     path = folder / f"{record.bench}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(record.to_json(), encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, record.to_json())
     return path
 
 

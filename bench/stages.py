@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from images.build.build import unlocked_indexes
 from images.build.job import Job, make_job
 from images.core import process
 from images.core.errors import NothingSelected, UsageError
 from images.core.report import Report
 from images.core.site import SiteSettings, read_site
 from images.docker import build_inputs as supplies
-from images.docker.engine import Engine, connect
+from images.docker.connect import connect
+from images.docker.engine import Engine
 from images.kernels.needs import needs_of
 from images.kernels.store import default_store
 from images.matrix.model import Matrix
@@ -89,7 +91,7 @@ class Workbench:
         jobs = [self.job(variant) for variant in images]
         contexts = supplies.named_contexts(self.matrix, (), self.engine, self.site, self.report)
         with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
-            secrets = supplies.secrets(Path(folder), self.site, supplies.unlocked_indexes(self.matrix, jobs))
+            secrets = supplies.secrets(Path(folder), self.site, unlocked_indexes(self.matrix, jobs))
             names = {variant.id: reference for variant, reference in images.items()}
             override = Path(folder, "override.json")
             told = bake.override_file(names, bake.Site(contexts, secrets), wheels=wheels)

@@ -11,12 +11,13 @@ from pathlib import Path
 from images.build.job import Job, describe, disk_needed, done_state
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, EngineUnreachable
+from images.core.files import write_atomically
+from images.core.home import Say
 from images.core.report import Report, human_bytes
 from images.core.site import SiteSettings
 from images.docker import build_inputs as supplies
 from images.docker.base_image import local_reference
 from images.docker.buildx import LOGS, run_bake
-from images.docker.embedded.packages import Say
 from images.docker.engine import Engine
 from images.kernels.compiler import Compiler
 from images.kernels.make import provide
@@ -29,10 +30,10 @@ from images.proof.smoke.prove import prove
 from images.proof.smoke.record import Record
 from images.registry.client import Repository
 from images.render import bakefile as bake
-from images.render.checkout import INPUTS, Checkout, write_atomically
+from images.render.checkout import INPUTS, Checkout
 from images.render.dockerfile import BAKE_FILE
 from images.render.labels import DIRTY, READ_IMAGE, REVISION, VARIANT, labels, read_reading
-from images.render.lock_state import lock_states
+from images.render.lock_state import lock_indexes, lock_states
 
 RECORDS = "build/records"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
@@ -134,7 +135,7 @@ def _bake(
     contexts = supplies.named_contexts(matrix, along, engine, site, report)
     log = checkout.root / LOGS / f"{jobs[0].variant.id}.log"
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
-        secrets = supplies.secrets(Path(folder), site, supplies.unlocked_indexes(matrix, jobs))
+        secrets = supplies.secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
         images = {job.variant.id: job.staging for job in jobs}
         text = bake.override_file(images, bake.Site(contexts, secrets), wheels=folders, kernels=along)
@@ -247,3 +248,9 @@ def say_commit(checkout: Checkout, job: Job, engine: Engine, commit: str) -> boo
         return False
     _give_labels(checkout, job, engine, job.tags[0], {**facts.labels, REVISION: commit})
     return True
+
+
+def unlocked_indexes(matrix: Matrix, jobs: Sequence[Job]) -> tuple[str, ...]:
+    """Package indexes that jobs without a lock need beside the default one."""
+    keys = [(job.variant.stack, job.variant.engine) for job in jobs if job.state != "locked"]
+    return tuple(dict.fromkeys(index for key in keys for index in lock_indexes(matrix, *key)))

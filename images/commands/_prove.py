@@ -14,9 +14,9 @@ from invoke.tasks import task
 from images.commands import options as typed
 from images.core import process
 from images.core.errors import CheckFailed, NothingSelected, UsageError
+from images.core.files import write_atomically
 from images.core.report import Report
 from images.matrix import selection as planning
-from images.render.checkout import write_atomically
 
 # `invoke test` runs so many tests at once, where there are processors for them: more would wait for the engine.
 TEST_PROCESSES = 4
@@ -91,7 +91,7 @@ def bench(c, name="", all=False, record=False, debug=False):
 
 def prove_images(words: typed.Words, image: str | None, model: str | None, gpus: str | None, json: bool) -> None:
     """`invoke smoke`."""
-    from images.docker.engine import connect
+    from images.docker.connect import connect
     from images.proof.smoke.expectation import expect
     from images.proof.smoke.prove import prove
     from images.render.labels import VARIANT
@@ -155,7 +155,7 @@ def slim_folder(folder: str, archs: Sequence[str], json: bool, nvidia_libraries:
 def record_served(words: typed.Words) -> None:
     """`invoke served`."""
     from images.build.build import PYTHON_IN_IMAGE
-    from images.docker.engine import connect
+    from images.docker.connect import connect
     from images.proof.audit import loaded_libraries as recording
 
     matrix, variants, wanted = typed.selected(words)
@@ -195,7 +195,7 @@ def measure(names: Sequence[str], record: bool, everything: bool) -> None:
 def prove_on_card(only: Sequence[str]) -> None:
     """`invoke test --gpu`: the image for this machine's card proves itself on it, and leaves a record."""
     from images.cards.this_machine import read_machine
-    from images.docker.engine import connect
+    from images.docker.connect import connect
     from images.proof.on_card import proof as gpu_proof
 
     card = gpu_proof.card_of(read_machine())

@@ -14,6 +14,7 @@ from images.build.job import Job
 from images.catalogue.model import Image
 from images.catalogue.store import Keys
 from images.core.errors import UsageError
+from images.core.home import default_layout
 from images.core.report import Report
 from images.core.site import SiteSettings, read_site
 from images.distribution import publish as publishing
@@ -22,8 +23,8 @@ from images.distribution import rollback as published
 from images.distribution.publish import Press, prover
 from images.distribution.push import Packed
 from images.docker.base_image import ca_bundle
-from images.docker.embedded.packages import default_layout
-from images.docker.engine import Engine, connect
+from images.docker.connect import connect
+from images.docker.engine import Engine
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants
 from images.registry.client import Repository

@@ -11,22 +11,24 @@ from pathlib import Path
 from images.cards.data import all_cards
 from images.cards.names import resolve as named
 from images.cards.this_machine import read_machine
+from images.catalogue.answer import Asked, of_machine, reference_of, told_json, told_lines, uuids_of
 from images.catalogue.model import Catalogue, read_catalogue
 from images.catalogue.resolve import Found, Resolved, by_name, refuse_all, resolve
 from images.catalogue.store import Keys
 from images.commands._publish import WHERE, repository
 from images.core.errors import UsageError
+from images.core.files import write_atomically
+from images.core.home import default_layout
 from images.core.report import Report
 from images.core.site import read_site
 from images.distribution import pull as pulling
 from images.distribution.pull_layers import check_room
-from images.docker.embedded.packages import default_layout
 from images.matrix.drivers import parse_driver
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants
 from images.registry.client import Repository
 from images.registry.cosign import Cosign, Identity, find_cosign
-from images.render.checkout import Checkout, write_atomically
+from images.render.checkout import Checkout
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -
     _tell(shop.name, catalogue, asked, resolved, words, local)
     if not words.dry_run and not words.json:
         for one in resolved.found:
-            serve = pulling.serve_words(one.image, pulling.uuids_of(one, asked, resolved))
+            serve = pulling.serve_words(one.image, uuids_of(one, asked, resolved))
             report.next_command(pulling.line(serve), "the same with the settings that fit; MODEL: 3b-awq, or a folder")
 
 
@@ -89,15 +91,15 @@ def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report)
 
 
 def _lines(name: str, catalogue: Catalogue, resolved: Resolved, report: Report) -> None:
-    for line in pulling.told_lines(name, catalogue, resolved):
+    for line in told_lines(name, catalogue, resolved):
         report.line(line)
 
 
-def _tell(name: str, catalogue: Catalogue, asked: pulling.Asked, resolved: Resolved, words: Words, local: str) -> None:
+def _tell(name: str, catalogue: Catalogue, asked: Asked, resolved: Resolved, words: Words, local: str) -> None:
     """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
     runs = [_run(local, name, one, asked, resolved) for one in resolved.found]
     if words.json:
-        print(json_module.dumps(pulling.told_json(name, catalogue, asked, resolved, runs), indent=1))
+        print(json_module.dumps(told_json(name, catalogue, asked, resolved, runs), indent=1))
         return
     for run in runs:
         print(pulling.line(run))
@@ -139,27 +141,27 @@ def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report
     return catalogue
 
 
-def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[pulling.Asked, Resolved]:
+def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[Asked, Resolved]:
     driver = parse_driver(words.driver) if words.driver else None
     if words.name:
-        return pulling.Asked((), driver), Resolved((Found(by_name(catalogue, words.name), ()),))
+        return Asked((), driver), Resolved((Found(by_name(catalogue, words.name), ()),))
     if words.cards:
         names = [name.strip() for text in words.cards for name in text.split(",")]
-        asked = pulling.Asked(tuple(named(name, all_cards()).card for name in names), driver)
+        asked = Asked(tuple(named(name, all_cards()).card for name in names), driver)
     else:
         machine = read_machine()
         own = parse_driver(machine.driver) if machine.driver and driver is None else driver
-        asked = pulling.of_machine(machine, own)
+        asked = of_machine(machine, own)
     return asked, resolve(catalogue, matrix, variants, asked.cards, asked.driver)
 
 
-def _run(local: str, repository: str, found: Found, asked: pulling.Asked, resolved: Resolved) -> list[str]:
-    reference = f"{local}:{found.image.tag}" if local else pulling.reference_of(repository or "REPO", found.image)
-    return pulling.run_words(found.image, reference, pulling.uuids_of(found, asked, resolved))
+def _run(local: str, repository: str, found: Found, asked: Asked, resolved: Resolved) -> list[str]:
+    reference = f"{local}:{found.image.tag}" if local else reference_of(repository or "REPO", found.image)
+    return pulling.run_words(found.image, reference, uuids_of(found, asked, resolved))
 
 
 def _pull(matrix: Matrix, shop: Repository, found: Sequence[Found], report: Report) -> None:
-    from images.docker.engine import connect  # docker-py is slow to import, and a dry run needs none
+    from images.docker.connect import connect
 
     engine = connect(say=report.line)
     home = None if engine.keeps_what_came() else default_layout().home / "pulled"

@@ -183,6 +183,6 @@ def serve_on_hosts(hosts: str, **rest: Any) -> None:
 def open_demo(**words: Any) -> None:
     """`invoke demo`; ``words`` are the fields of DemoWords."""
     from images.commands._demo import DemoWords, demo_command
-    from images.docker.embedded.packages import default_layout
+    from images.core.home import default_layout
 
     demo_command(typed.CHECKOUT.root, default_layout().home, DemoWords(**words), Report())

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from images.cards.this_machine import Machine
 from images.core.errors import CardstockError, UsageError
+from images.core.home import default_layout
 from images.core.report import Report
-from images.docker.embedded.packages import default_layout
+from images.docker.container_forms import compose, docker_line
+from images.docker.container_spec import Serving
 from images.run.fit.find import read_model
 from images.run.fit.model import Model, from_config, named
 from images.run.serve import modelscope
 from images.run.serve import start as starting
-from images.run.serve.container_spec import Serving
-from images.run.serve.forms import compose, docker_line
 from images.run.serve.hub import read_config
 from images.run.serve.pick import ServeWords, Shop, check_here, plan
 from images.run.serve.source import Source, find_source
@@ -45,7 +45,7 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None
         serving = plan(shop, words, source, model, report, machine, None)
         print(compose(serving) if words.compose else docker_line(serving), end="" if words.compose else "\n")
         return
-    from images.docker.engine import connect  # docker-py is slow to import, and --print needs none
+    from images.docker.connect import connect
 
     engine = connect(say=report.line)
     serving = plan(shop, words, source, model, report, machine, engine)
@@ -100,7 +100,7 @@ def told(serving: Serving, endpoint: str) -> list[str]:
 
 def logs(name: str, lines: int, report: Report) -> None:
     """The end of a server's log, to stdout. Raises as images/run/serve/start.py `ours` does."""
-    from images.docker.engine import connect
+    from images.docker.connect import connect
 
     containers = connect(start=False).containers
     found = starting.ours(containers, name)
@@ -110,7 +110,7 @@ def logs(name: str, lines: int, report: Report) -> None:
 
 def stop(name: str, report: Report) -> None:
     """End a server and remove its container; the cache's volume stays."""
-    from images.docker.engine import connect
+    from images.docker.connect import connect
 
     with report.step(f"stop {name}") as step:
         ended = starting.stop(connect(start=False).containers, name)

@@ -83,7 +83,7 @@ def selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
 
 def running_engine() -> Any:
     """The engine if one answers; none is started."""
-    from images.docker.engine import connect  # docker-py is slow to import, and most commands need none
+    from images.docker.connect import connect
 
     try:
         return connect(start=False)

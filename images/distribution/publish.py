@@ -16,9 +16,10 @@ from pathlib import Path
 
 from images.build.build import say_commit
 from images.build.job import Job
-from images.catalogue.model import Image, Packing, added, immutable_tag, proofs, proven_again
+from images.catalogue.model import Image, added, immutable_tag, proofs, proven_again
 from images.catalogue.store import Keys, attach, change_catalogue, check_image, fetch_catalogue, now, point
 from images.core.errors import CardstockError, CheckFailed, RegistryFailure
+from images.core.files import write_atomically
 from images.core.report import Report
 from images.distribution import disk_space as publish_disk
 from images.distribution import provenance, sbom
@@ -26,7 +27,8 @@ from images.distribution import publish_checks as checks
 from images.distribution import push as pushing
 from images.distribution.push import Packed, Pushed
 from images.distribution.rollback import Stand, keep
-from images.docker.engine import Engine, ImageFacts
+from images.docker.engine import Engine
+from images.docker.facts import ImageFacts
 from images.matrix.arch import join_sm, parse_arch
 from images.matrix.model import Matrix
 from images.matrix.selection import Selectors, select
@@ -37,7 +39,8 @@ from images.proof.smoke.prove import prove
 from images.proof.smoke.record import Record
 from images.registry.artifact import Part
 from images.registry.client import Repository
-from images.render.checkout import Checkout, write_atomically
+from images.registry.oci_image import Packing
+from images.render.checkout import Checkout
 
 Prove = Callable[[str, Job], Record]
 

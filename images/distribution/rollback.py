@@ -10,10 +10,11 @@ from images.build.job import Job
 from images.catalogue.model import Catalogue, Image, immutable_tag, rolled_back
 from images.catalogue.store import Keys, change_catalogue, check_image, fetch_catalogue, now, point
 from images.core.errors import RegistryFailure
+from images.core.files import write_atomically
 from images.core.report import Report, human_bytes
 from images.matrix.variants import Variant
 from images.registry.client import Repository
-from images.render.checkout import Checkout, write_atomically
+from images.render.checkout import Checkout
 
 LOCAL = "build/catalogue.json"
 

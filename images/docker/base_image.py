@@ -9,9 +9,8 @@ from pathlib import Path
 
 from images.core import debian
 from images.core.errors import EngineUnreachable, Unsafe
+from images.core.home import Layout, Say, default_layout
 from images.docker import bootstrap
-from images.docker.embedded import packages as home
-from images.docker.embedded.packages import Layout, Say
 from images.docker.engine import Engine
 
 REPOSITORY = "cardstock/base"
@@ -59,7 +58,7 @@ def base_context(
         say(f"{reference} cannot be reached: taking Debian {release} from packages instead")
     reference = local_reference(release)
     if refresh or engine.inspect(reference) is None:
-        _bootstrap(release, reference, engine, layout or home.default_layout(), say)
+        _bootstrap(release, reference, engine, layout or default_layout(), say)
     return CONTEXT_SCHEME + reference
 
 

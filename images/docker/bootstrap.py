@@ -16,8 +16,8 @@ from pathlib import Path
 
 from images.core import debian, process
 from images.core.errors import CardstockError, RegistryFailure
+from images.core.home import Say
 from images.docker.embedded import mounts
-from images.docker.embedded.packages import Say
 
 # Times in the image: nothing is newer than this second (2025-01-01), whenever it is built.
 EPOCH = 1735689600

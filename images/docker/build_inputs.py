@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from images.build.job import Job
 from images.core.errors import RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
@@ -15,7 +14,6 @@ from images.docker.engine import Engine
 from images.matrix.kernel import Kernel
 from images.matrix.model import Base, Matrix
 from images.render.bakefile import registry_reference
-from images.render.lock_state import lock_indexes
 
 # The Debian suite whose non-free part packages a CUDA compiler (12.4).
 TOOLKIT_SUITE = "trixie"
@@ -71,12 +69,6 @@ def compiler_image(
             )
         contexts["devel"] = f"docker-image://{reference}"
     return contexts
-
-
-def unlocked_indexes(matrix: Matrix, jobs: Sequence[Job]) -> tuple[str, ...]:
-    """Package indexes that jobs without a lock need beside the default one."""
-    keys = [(job.variant.stack, job.variant.engine) for job in jobs if job.state != "locked"]
-    return tuple(dict.fromkeys(index for key in keys for index in lock_indexes(matrix, *key)))
 
 
 def secrets(folder: Path, site: SiteSettings, indexes: Sequence[str]) -> tuple[tuple[str, str], ...]:

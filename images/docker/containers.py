@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.core.errors import CardstockError
-from images.run.serve.container_spec import PORT, SERVED, TMPFS, Gpus, Serving
+from images.docker.container_spec import PORT, SERVED, TMPFS, Gpus, Serving
 
 Translated = Callable[[str], AbstractContextManager[None]]
 
@@ -125,7 +125,7 @@ class Containers:
 
 
 def create_words(serving: Serving, environment: Mapping[str, str], restart: str) -> dict[str, Any]:
-    """The value as docker-py takes it; the same container as `images.run.serve.forms.docker_words` makes."""
+    """The value as docker-py takes it; the same container as `images.docker.container_forms.docker_words` makes."""
     passed = {name: environment[name] for name in serving.passed if name in environment}
     return {
         "name": serving.name,

@@ -1,4 +1,4 @@
-"""The Docker engine: found, asked and told. The only module that imports docker-py.
+"""The Docker engine, asked and told: images, archives, containers.
 
 docker-py has no BuildKit, so builds go through the docker CLI (`Engine.cli_env` says how to call it); everything else
 goes through here, and every refusal comes back as one of Cardstock's errors.
@@ -7,7 +7,6 @@ goes through here, and every refusal comes back as one of Cardstock's errors.
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tarfile
 import uuid
@@ -20,12 +19,12 @@ from typing import IO, TYPE_CHECKING, Literal, cast
 import requests.exceptions
 
 from images.core import process
-from images.core.errors import CardstockError, EngineUnreachable, UsageError
-from images.core.lazy_import import put_off
+from images.core.errors import CardstockError, EngineUnreachable
+from images.core.home import Layout, Say
 from images.docker.containers import Containers
+from images.docker.docker_py import API_SECONDS, docker, translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
-from images.docker.embedded.packages import Layout, Say
 from images.docker.facts import (
     ContainerFailed,
     HostFacts,
@@ -39,40 +38,13 @@ from images.docker.facts import (
     split_reference,
 )
 
-put_off("paramiko")  # docker-py imports it for engines behind ssh; half of the time that its own import takes
-import docker  # noqa: E402
-import docker.errors  # noqa: E402
-import docker.types  # noqa: E402
-
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-__all__ = ["RUN_LABEL", "ContainerFailed", "Engine", "ImageFacts", "Mount", "Ran", "connect"]
-
 RUN_LABEL = "dev.cardstock.run"
-API_SECONDS = 120
 # `docker buildx build --check`: in the client since 0.15, in the engine's own Dockerfile frontend since Docker 27.
 _CHECK_BUILDX = (0, 15)
 _CHECK_ENGINE = 27
-_SYSTEM_SOCKET = "unix:///var/run/docker.sock"
-# What docker-py raises when nobody answers; a ValueError comes from an address that it cannot read.
-_SILENT = (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError)
-
-
-@contextmanager
-def translated(what: str, where: str = "") -> Iterator[None]:
-    """Turn docker-py's errors into Cardstock's: no answer is EngineUnreachable, a refusal a CardstockError."""
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise CardstockError(what, cause=f"the engine says: {error.explanation or error}", where=where) from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise EngineUnreachable(
-            what,
-            cause=f"the engine does not answer: {error}",
-            do="see that it runs (docker info), then run again",
-            where=where,
-        ) from error
 
 
 class Engine:
@@ -402,104 +374,3 @@ def _await(container: Container, timeout: float) -> tuple[Ran, bool]:
 
 
 # Finding one
-
-
-def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lambda _: None) -> Engine:
-    """The engine of $DOCKER_HOST; else one that answers where engines do; else the embedded one, started if needed.
-
-    Raises EngineUnreachable (with the reason and what to do) where there is none and ``start`` is off or fails.
-    """
-    layout = layout or home.default_layout()
-    wanted = os.environ.get("DOCKER_HOST")
-    if wanted and wanted != layout.endpoint:
-        return _connect_wanted(wanted, layout)
-    if not wanted:
-        engine = _connect_usual(layout)
-        if engine is not None:
-            return engine
-    if start:
-        embedded.start(layout, say=say)
-    elif embedded.engine_version(layout.socket) is None:
-        raise EngineUnreachable(
-            "no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST", where=layout.endpoint
-        )
-    with translated("the embedded engine could not be reached", str(layout.log)):
-        client = docker.DockerClient(layout.endpoint, timeout=API_SECONDS)
-    environment = home.cli_env(layout)
-    return Engine(client, layout.endpoint, layout=layout, embedded=True, environment=environment)
-
-
-def reach(endpoint: str) -> Engine:
-    """The engine at ``endpoint`` (unix://, tcp://, ssh://) or of a context of the docker CLI; none is started.
-
-    Raises EngineUnreachable, UsageError for a context that there is not.
-    """
-    context = None if "://" in endpoint else docker.ContextAPI.get_context(endpoint)
-    if context is None and "://" not in endpoint:
-        raise UsageError(f"docker has no context {endpoint}", do="docker context ls, or an endpoint such as ssh://host")
-    url = endpoint if context is None else str(context.Host)
-    try:
-        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"))
-        client.ping()
-    except _SILENT as error:
-        do = f"see that docker -H {url} info answers"
-        raise EngineUnreachable(f"no engine answers at {endpoint}", cause=_deepest(error), do=do) from error
-    return Engine(client, url, layout=home.default_layout())
-
-
-def _open(url: str | None) -> docker.DockerClient:
-    """A client of the engine at ``url``, or of the environment or the docker CLI's context; it has answered."""
-    if url:
-        client = docker.DockerClient(url, timeout=API_SECONDS)
-    else:
-        client = docker.DockerClient.from_env(timeout=API_SECONDS, use_ssh_client=True)
-    client.ping()
-    return client
-
-
-def _connect_wanted(wanted: str, layout: Layout) -> Engine:
-    try:
-        return Engine(_open(None), wanted, layout=layout)
-    except _SILENT as error:
-        raise EngineUnreachable(
-            f"the engine of DOCKER_HOST does not answer: {wanted}",
-            cause=_deepest(error),
-            do="start it, mend DOCKER_HOST, or unset it so that Cardstock looks for one or starts its own",
-        ) from error
-
-
-def _connect_usual(layout: Layout) -> Engine | None:
-    """The engine of the docker CLI's current context (by default the system's socket), or a rootless one."""
-    context = docker.ContextAPI.get_current_context()
-    candidates: list[tuple[str | None, str]] = [(None, str(context.Host or _SYSTEM_SOCKET))]
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime, "docker.sock").exists():
-        candidates.append((f"unix://{runtime}/docker.sock",) * 2)
-    for url, endpoint in candidates:
-        try:
-            return Engine(_open(url), endpoint, layout=layout, environment={"DOCKER_HOST": url} if url else {})
-        except _SILENT as error:
-            if _denied(error):
-                raise EngineUnreachable(
-                    f"an engine is there, but this user may not use it: {endpoint}",
-                    cause=_deepest(error),
-                    do="join the docker group (usermod -aG docker USER, then log in anew), or use sudo",
-                ) from error
-    return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those below it."""
-    below: BaseException | None = error
-    while below is not None:
-        yield below
-        below = below.__cause__ or below.__context__
-
-
-def _denied(error: BaseException) -> bool:
-    return any(isinstance(below, PermissionError) for below in _chain(error))
-
-
-def _deepest(error: BaseException) -> str:
-    last = list(_chain(error))[-1]
-    return str(last) or type(last).__name__

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core.errors import CardstockError, CheckFailed, Unsafe
-from images.docker.embedded.packages import default_layout
+from images.core.home import default_layout
 from images.kernels.key import Key, key_of_record
 from images.kernels.record import FILE, Record, read_record
 from images.kernels.wheel import check_digest, check_wheel

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from images.core import debian, process
 from images.core.errors import CardstockError, RegistryFailure, Unsafe, UsageError
-from images.docker.embedded.packages import Layout, default_layout
+from images.core.home import Layout, default_layout
 from images.registry.client import is_loopback
 
 # Debian's cosign starts with the release after bookworm; it needs nothing but libc, and runs on bookworm as well.

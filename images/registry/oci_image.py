@@ -7,9 +7,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from images.catalogue.model import Packing
 from images.core.errors import Unsafe
 from images.registry.client import DIGEST, MANIFEST, Blob, Manifest, Repository
 
@@ -113,3 +112,6 @@ def _no_image(where: str, cause: str) -> Unsafe:
         cause=cause,
         do="do not use it; tell whoever publishes it",
     )
+
+
+Packing = Literal["gzip", "zstd"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.core.files import write_atomically
 from images.matrix.model import Matrix
 from images.matrix.rules import load_matrix
 from images.render.bakefile import CONTEXT, DEVICE_CODE
@@ -81,26 +79,3 @@ class Checkout:
         slimming = (self.root / DEVICE_CODE).rglob("*.py")
         paths = sorted(p for p in (*folders, *locks, *slimming) if "__pycache__" not in p.parts)
         return {str(p.relative_to(self.root)): p.read_bytes() for p in paths}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def input_hash(parts: Mapping[str, bytes]) -> str:
-    """64 hex digits over names and contents: an image whose inputs have this hash need not be built again."""
-    digest = hashlib.sha256()
-    for name in sorted(parts):
-        digest.update(f"{len(name)}:{name}:{len(parts[name])}:".encode())
-        digest.update(parts[name])
-    return digest.hexdigest()

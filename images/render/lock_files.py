@@ -10,14 +10,13 @@ longer matches is stale.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from images.core.files import write_atomically
 from images.render.lock_inputs import KERNEL_PACKAGES, LockInputs, normal
 
 State = Literal["locked", "stale", "unlocked"]
@@ -109,14 +108,9 @@ def render_files(lock: Lock, name: str) -> dict[str, str]:
 
 def write(lock: Lock, folder: Path, name: str) -> tuple[Path, ...]:
     """Write the lock's files, each whole or not at all, the main one last; parts it no longer has go."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = render_files(lock, name)
     for file, text in files.items():
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".lock-")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, folder / file)
+        write_atomically(folder / file, text)
     for old in folder.glob(f"{name}.*.txt"):
         if old.name not in files and _is_part(old.name, name):
             old.unlink()

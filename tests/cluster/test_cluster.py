@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import UsageError
-from images.docker.engine import Engine, connect
+from images.docker.connect import connect
+from images.docker.engine import Engine
 from images.proof.smoke import server as serving
 from images.proof.smoke.client import Client, chat_request
 from images.proof.tiny_model.checkpoint import write_checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.core import debian, process
-from images.docker.embedded.packages import default_layout
+from images.core.home import default_layout
 from images.run.demo.environment import provide
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable", "google-chrome")

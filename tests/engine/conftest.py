@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from images.core import debian, process
+from images.core.home import Layout
 from images.docker import base_image as bases
+from images.docker.connect import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import Layout
-from images.docker.engine import Engine, connect
+from images.docker.engine import Engine
 from tests.engine import real_registry
 from tests.engine.cpu_server import CpuServer
 from tests.engine.cpu_server import cpu_server as started

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from images.core import debian, process
-from images.docker.embedded.packages import default_layout
+from images.core.home import default_layout
 
 PACKAGE = "docker-registry"
 

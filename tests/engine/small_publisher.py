@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from images.build.job import Job, make_job
-from images.catalogue.model import Image, Packing
+from images.catalogue.model import Image
 from images.catalogue.store import Keys
 from images.core import process
 from images.core.report import Report
@@ -24,6 +24,7 @@ from images.distribution.push import Packed
 from images.docker.engine import Engine
 from images.proof.smoke.record import Level, Record
 from images.registry.client import Repository
+from images.registry.oci_image import Packing
 from images.render.bakefile import finish_file
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates

@@ -20,11 +20,12 @@ import pytest
 
 from images.core import process
 from images.core.errors import EngineUnreachable
+from images.core.home import Layout
+from images.docker.connect import connect
 from images.docker.embedded import bridge
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
-from images.docker.embedded.packages import Layout
-from images.docker.engine import Engine, connect
+from images.docker.engine import Engine
 from tests.engine.conftest import host_tar, needs_root_on_debian
 
 IMAGE = "cardstock/test-host:kept"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import CardstockError
-from images.docker.engine import ContainerFailed, Engine, Mount
+from images.docker.engine import Engine
+from images.docker.facts import ContainerFailed, Mount
 
 BROKEN = "cardstock/test-host:broken"
 

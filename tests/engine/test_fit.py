@@ -8,7 +8,8 @@ import pytest
 
 from images.build.build import PYTHON_IN_IMAGE
 from images.core.errors import NoImageFits
-from images.docker.engine import Mount, connect
+from images.docker.connect import connect
+from images.docker.facts import Mount
 from images.run.fit.choose import fit
 from images.run.fit.model import SHAPES
 from images.run.fit.parallel import obstacles

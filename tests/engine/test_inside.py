@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from images.build.build import PYTHON_IN_IMAGE
-from images.docker.engine import Mount, connect
+from images.docker.connect import connect
+from images.docker.facts import Mount
 from tests.helpers.matrices import ROOT, matrix, variants
 
 # The image's own packages come first; pytest and what it needs come from the development environment behind them.

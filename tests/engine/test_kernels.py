@@ -24,12 +24,13 @@ from images.build.build import build
 from images.build.job import Job, make_job
 from images.core import process
 from images.core.errors import CheckFailed, RegistryFailure, Unsafe
+from images.core.home import Layout
 from images.core.report import Report
 from images.core.site import SiteSettings
 from images.docker import base_image as bases
+from images.docker.connect import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import Layout
-from images.docker.engine import Engine, connect
+from images.docker.engine import Engine
 from images.kernels import remote
 from images.kernels.compiler import Compiler, empty_cache
 from images.kernels.key import Key, key_of

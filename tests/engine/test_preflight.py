@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from images.docker.engine import Engine, Ran
+from images.docker.engine import Engine
+from images.docker.facts import Ran
 from tests.helpers.matrices import matrix
 from tests.helpers.nvml_answers import RECORDED
 

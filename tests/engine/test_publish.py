@@ -21,13 +21,15 @@ from images.catalogue.resolve import resolve
 from images.catalogue.store import Keys, fetch_catalogue, point
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
+from images.core.home import Layout, default_layout
 from images.distribution import pull as pulling
 from images.distribution.publish import publish
 from images.distribution.pull_layers import Started
 from images.distribution.rollback import roll_back
+from images.docker.connect import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import Layout, default_layout, installed
-from images.docker.engine import Engine, connect
+from images.docker.embedded.packages import installed
+from images.docker.engine import Engine
 from images.matrix.drivers import parse_driver
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from images.docker.engine import Engine, ImageFacts
+from images.docker.engine import Engine
+from images.docker.facts import ImageFacts
 from images.render.checkout import Checkout
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,13 @@ from pathlib import Path
 
 from images.core import debian, process
 from images.core.errors import CardstockError, EngineUnreachable
+from images.core.files import write_atomically
+from images.core.home import Layout, Say, default_layout
 from images.docker.embedded import bridge, mounts
 from images.docker.embedded import packages as home
-from images.docker.embedded.packages import Layout, Say, cli_env, default_layout
+from images.docker.embedded.daemon_config import render_config
+from images.docker.embedded.iptables import write_iptables
+from images.docker.embedded.packages import cli_env
 from images.docker.embedded.ping import engine_version
 from images.docker.embedded.space import LIMIT_BYTES, Pruned, data_bytes, keep_under_limit, make_room, prune
 
@@ -185,11 +189,9 @@ def _launch(layout: Layout, firewall: bool, say: Say) -> int:
         layout.log.replace(layout.log.with_suffix(".log.1"))
     home.write_cli_config(layout, Path.home() / ".docker" / "config.json")
     if firewall:
-        home.write_iptables(layout)
+        write_iptables(layout)
     bridge.ensure_bridge(layout.bridge)
-    temporary = layout.config.with_suffix(".new")
-    temporary.write_text(home.render_config(layout, mtu=bridge.host_mtu(), firewall=firewall), encoding="utf-8")
-    temporary.replace(layout.config)
+    write_atomically(layout.config, render_config(layout, mtu=bridge.host_mtu(), firewall=firewall))
     say(f"starting the embedded engine: {layout.endpoint}")
     dockerd = layout.prefix / "usr" / "sbin" / "dockerd"
     return process.start_daemon(

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import debian, process
+from images.core import debian
 from images.core.errors import EngineUnreachable
+from images.core.home import Layout, Say
 
-GB = 1000**3
-# Build cache that the engine keeps by itself (what images share with it is not counted): one CUDA stack takes 15-20 GB.
-CACHE_BYTES = 32 * GB
 # Sockets of the engine lie below the state directory, and a socket's path has at most 107 bytes.
 _HOME_MAX = 60
 # Debian releases whose own docker.io is too old (no BuildKit bake): take these packages from the next one.
@@ -38,74 +32,6 @@ _HELP = (
     "start your Docker engine, or set DOCKER_HOST to one; if it runs, add yourself to the docker group; "
     "or run as root (sudo) on Debian 12 or later, where Cardstock brings an engine of its own"
 )
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The paths of one embedded engine."""
-
-    home: Path
-
-    @property
-    def root(self) -> Path:
-        return self.home / "engine"
-
-    @property
-    def prefix(self) -> Path:
-        return self.root / "prefix"
-
-    @property
-    def stamp(self) -> Path:
-        return self.prefix / "packages.json"
-
-    @property
-    def socket(self) -> Path:
-        return self.root / "docker.sock"
-
-    @property
-    def endpoint(self) -> str:
-        return f"unix://{self.socket}"
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    @property
-    def exec(self) -> Path:
-        return self.root / "exec"
-
-    @property
-    def pidfile(self) -> Path:
-        return self.root / "docker.pid"
-
-    @property
-    def log(self) -> Path:
-        return self.root / "dockerd.log"
-
-    @property
-    def config(self) -> Path:
-        return self.root / "daemon.json"
-
-    @property
-    def cli_config(self) -> Path:
-        return self.root / "cli"
-
-    @property
-    def bridge(self) -> str:
-        return "cardstock" + hashlib.sha256(str(self.home).encode()).hexdigest()[:6]
-
-    @property
-    def path(self) -> str:
-        own = (self.root / "bin", *(self.prefix / "usr" / name for name in ("bin", "sbin")))
-        system = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-        return ":".join([*map(str, own), os.environ.get("PATH", os.defpath), *system])
-
-
-def default_layout(environment: Mapping[str, str] | None = None) -> Layout:
-    """The engine of $CARDSTOCK_HOME, default ~/.cache/cardstock."""
-    wanted = (os.environ if environment is None else environment).get("CARDSTOCK_HOME")
-    return Layout(Path(wanted).expanduser().absolute() if wanted else Path.home() / ".cache" / "cardstock")
 
 
 def require_host(layout: Layout, *, uid: int, codename: str | None, mirror: debian.Mirror | None) -> debian.Mirror:
@@ -196,67 +122,3 @@ def _link(path: Path, target: Path) -> None:
 def cli_env(layout: Layout) -> dict[str, str]:
     """What to add to the environment so that ``docker`` and ``docker buildx`` are found and meet this engine."""
     return {"DOCKER_HOST": layout.endpoint, "DOCKER_CONFIG": str(layout.cli_config), "PATH": layout.path}
-
-
-def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
-    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress)."""
-    settings = {
-        "bridge": layout.bridge,
-        "builder": {"gc": {"enabled": True, "policy": _collection()}},
-        "data-root": str(layout.data),
-        "exec-root": str(layout.exec),
-        "features": {"containerd-snapshotter": False},
-        "hosts": [layout.endpoint],
-        "ip6tables": False,
-        "iptables": firewall,
-        "log-driver": "json-file",
-        "log-opts": {"max-file": "2", "max-size": "10m"},
-        "mtu": mtu,
-        "pidfile": str(layout.pidfile),
-        "storage-driver": "overlay2",
-    }
-    return json.dumps(settings, indent=1, sort_keys=True) + "\n"
-
-
-def _collection() -> list[dict[str, object]]:
-    """What BuildKit drops by itself: layers beyond their share, unshared ones first, and contexts.
-
-    Its own rules would drop cache mounts too, and with them the kernels' compiler cache, which bounds itself.
-    """
-    layers: dict[str, object] = {"filter": ["type=regular"], "keepStorage": f"{CACHE_BYTES // GB}GB"}
-    contexts: dict[str, object] = {"filter": ["type=source.local"], "keepStorage": f"{CACHE_BYTES // GB}GB"}
-    return [contexts, layers, layers | {"all": True}]
-
-
-def iptables_script(prefix: Path, flavour: str, tool: str) -> str:
-    """A script that runs the prefix's iptables with the prefix's libraries (no other program needs them)."""
-    lib = f"{prefix}/usr/lib/{os.uname().machine}-linux-gnu"
-    return (
-        "#!/bin/sh\n"
-        f"LD_LIBRARY_PATH='{lib}' XTABLES_LIBDIR='{lib}/xtables' \\\n"
-        f"exec '{prefix}/usr/sbin/xtables-{flavour}-multi' {tool} \"$@\"\n"
-    )
-
-
-def write_iptables(layout: Layout) -> None:
-    """Bring iptables where the host has none: the flavour that this kernel answers to."""
-    folder = layout.root / "bin"
-    shutil.rmtree(folder, ignore_errors=True)
-    if shutil.which("iptables", path=layout.path):
-        return
-    folder.mkdir()
-    tails = []
-    for flavour in ("nft", "legacy"):
-        for tool in ("iptables", "ip6tables"):
-            script = folder / tool
-            script.write_text(iptables_script(layout.prefix, flavour, tool), encoding="utf-8")
-            script.chmod(0o755)
-        probe = process.run([str(folder / "iptables"), "-w", "-t", "nat", "-S"], check=False, timeout=30)
-        if probe.code == 0:
-            return
-        tails.append(f"{flavour}: {probe.err.strip()}")
-    raise EngineUnreachable(
-        "the kernel has no usable packet filter, so containers could not reach the network",
-        cause="; ".join(tails),
-        do="load nf_tables or ip_tables with NAT (modprobe nf_tables), or set DOCKER_HOST to another engine",
-    )

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from images.core import process
 from images.core.errors import EngineUnreachable
-from images.docker.embedded.packages import CACHE_BYTES, GB, Layout, Say, cli_env, default_layout
+from images.core.home import Layout, Say, default_layout
+from images.docker.embedded.daemon_config import CACHE_BYTES, GB
+from images.docker.embedded.packages import cli_env
 from images.docker.embedded.ping import engine_version
 
 LIMIT_BYTES = 45 * GB

@@ -93,7 +93,7 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
     if _PATH_LIKE.fullmatch(target):
         raise UsageError(f"there is no file or folder {target}", do="see that the path is right")
     if engine is None:
-        from images.docker.engine import connect  # slow to import, and a path needs none
+        from images.docker.connect import connect
 
         engine = connect()
     if engine.inspect(target) is not None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from images.core import process
+from images.core.files import write_atomically
 from images.proof.on_card.records import Figure, GpuRecord, Step, Verdict
-from images.proof.smoke.record import write_whole
 
 ROOT = Path(__file__).parents[3]
 IN_IMAGE = Path("/opt/cardstock")
@@ -86,7 +86,7 @@ class Run:
 
     def save(self) -> None:
         """The record as it is now, whole."""
-        write_whole(self.out, self.record.to_json())
+        write_atomically(self.out, self.record.to_json())
 
     def env(self, content: str, **more: str) -> dict[str, str]:
         """Environment for a process that is to use this content's packages; caches below the scratch folder."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from images.core.errors import UsageError
@@ -94,16 +91,3 @@ def _phrase(level: Level) -> str:
     if len(reason) > _REASON_LENGTH:
         reason = reason[: _REASON_LENGTH - 1] + "…"
     return f"{level.name}: {level.status}" + (f": {reason}" if reason else "")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` at once: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -16,7 +16,6 @@ import argparse
 import base64
 import importlib
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from images.core.files import write_atomically
 from images.proof.tiny_model import checkpoint, picture, tokenizer
 
 FOLDER = Path(__file__).parent / "golden"
@@ -216,13 +216,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return out
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0, or 1 when --check finds a difference."""
     parser = argparse.ArgumentParser(description="Make or check the golden answers of the tiny checkpoint.")
@@ -230,12 +223,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--teach", action="store_true")
     args = parser.parse_args(arguments)
     if args.teach:
-        _write(checkpoint.HEAD, teach())
+        write_atomically(checkpoint.HEAD, json.dumps(teach(), indent=1) + "\n")
     golden = make()
     for case in golden["cases"]:
         print(f"{case['name']}: {case['text']!r}, leads {case['gaps']}", file=sys.stderr)
     if not args.check:
-        _write(FOLDER / "golden.json", golden)
+        write_atomically(FOLDER / "golden.json", json.dumps(golden, indent=1) + "\n")
         return 0
     found = differences(json.loads((FOLDER / "golden.json").read_text()), golden)
     print("\n".join(found) or "golden.json is what this environment makes", file=sys.stderr)

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from images.docker.container_forms import literal
+from images.docker.container_spec import TMPFS
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import LABEL, TOKEN, Node
-from images.run.serve.container_spec import TMPFS
-from images.run.serve.forms import literal
 
 
 def compose(hosts: Hosts, node: Node) -> str:

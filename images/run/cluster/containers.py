@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits
+from images.docker.container_spec import MODELS, TMPFS
 from images.docker.containers import Containers, Found
 from images.docker.engine import Engine
 from images.docker.facts import Mount
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import LABEL, Node
-from images.run.serve.container_spec import MODELS, TMPFS
 from images.run.serve.start import PREFLIGHT
 
 # What a host's container sees: its network cards with their addresses, and whether a model is there.

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from images.docker.container_spec import CACHE, MODELS
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import API_KEY, LABEL, TOKEN, Node
-from images.run.serve.container_spec import CACHE, MODELS
 
 NAME = "cardstock"
 SECRET = "cardstock-ray"  # noqa: S105  (the name of a Secret)

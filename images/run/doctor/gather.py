@@ -18,10 +18,11 @@ from typing import Generic, TypeVar
 from images.cards.this_machine import read_machine
 from images.core import debian, process
 from images.core.errors import CardstockError
+from images.core.home import default_layout
 from images.core.site import read_site
 from images.docker import base_image as bases
+from images.docker.connect import connect
 from images.docker.embedded import packages as home
-from images.docker.engine import connect
 from images.registry.client import answer
 from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
 
@@ -93,7 +94,7 @@ def gather(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -
 
 
 def _own() -> Own:
-    layout = home.default_layout()
+    layout = default_layout()
     existing = next(path for path in (layout.home, *layout.home.parents) if path.is_dir())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Own(platform.machine(), memory, layout.home, shutil.disk_usage(existing).free, pci_gpus())
@@ -119,7 +120,7 @@ def _engine() -> EngineFacts:
 
 
 def _embeddable() -> str:
-    layout = home.default_layout()
+    layout = default_layout()
     try:
         home.require_host(layout, uid=os.geteuid(), codename=debian.host_codename(), mirror=debian.host_mirror())
     except CardstockError as error:

@@ -15,6 +15,7 @@ from images.cards.this_machine import LocalCard, Machine, read_machine
 from images.core.closest_match import nearest as nearest_word
 from images.core.errors import NoImageFits, NothingSelected, UsageError
 from images.core.report import Report
+from images.docker.container_forms import docker_line
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, parse_driver
 from images.matrix.model import Matrix
@@ -24,7 +25,6 @@ from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.fit_table import fit_json, fit_lines
 from images.run.fit.model import Model, from_config, named
 from images.run.fit.usable_memory import sold_bytes, usable
-from images.run.serve.forms import docker_line
 from images.run.serve.make import Options, make_serving
 from images.run.serve.source import Source
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from images.cards.this_machine import Machine, read_machine
 from images.core.errors import NoImageFits, NothingSelected, UsageError
 from images.core.report import Report
+from images.docker.container_spec import CACHE_VOLUME, SERVED, Gpus, Serving, read_gpus
 from images.matrix.arch import Arch
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants
@@ -19,7 +20,6 @@ from images.run.fit.choose import Fit
 from images.run.fit.find import FitWords, find_fit, find_variant
 from images.run.fit.model import Model
 from images.run.fit.settings import unverified
-from images.run.serve.container_spec import CACHE_VOLUME, SERVED, Gpus, Serving, read_gpus
 from images.run.serve.make import Options, check_memory, make_serving
 from images.run.serve.source import Source
 

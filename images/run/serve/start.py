@@ -10,10 +10,10 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
+from images.docker.container_forms import GRACE
+from images.docker.container_spec import SERVED, Serving
 from images.docker.containers import Containers, Found
 from images.proof.smoke.health import Health, unhealthy_text
-from images.run.serve.container_spec import SERVED, Serving
-from images.run.serve.forms import GRACE
 
 Say = Callable[[str], None]
 # The image's entrypoint ends so where the image does not fit the cards or their driver.

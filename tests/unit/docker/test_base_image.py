@@ -13,9 +13,9 @@ import pytest
 from images.core import debian, process
 from images.core.debian import Mirror
 from images.core.errors import EngineUnreachable, RegistryFailure, Unsafe
+from images.core.home import Layout
 from images.docker import base_image as bases
 from images.docker import bootstrap
-from images.docker.embedded.packages import Layout
 from images.docker.engine import Engine
 
 DIGEST = "docker-image://debian@sha256:" + "a" * 64

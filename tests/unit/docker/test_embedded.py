@@ -18,10 +18,12 @@ import pytest
 from images.core import process
 from images.core.debian import Mirror
 from images.core.errors import EngineUnreachable
+from images.core.home import Layout
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.embedded import space as embedded_space
-from images.docker.embedded.packages import GB, Layout
+from images.docker.embedded.daemon_config import CACHE_BYTES, GB, render_config
+from images.docker.embedded.iptables import iptables_script
 
 MIRROR = Mirror("bookworm", "http://mirror.example/debian")
 
@@ -54,7 +56,7 @@ def test_two_homes_have_two_bridges_with_names_the_kernel_takes(layout: Layout) 
 
 
 def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
-    config = json.loads(home.render_config(layout, mtu=1400, firewall=True))
+    config = json.loads(render_config(layout, mtu=1400, firewall=True))
     for key in ("data-root", "exec-root", "pidfile"):
         assert Path(config[key]).is_relative_to(layout.home)
     assert config["hosts"] == [layout.endpoint]
@@ -66,7 +68,7 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
     assert {what for rule in rules for what in rule["filter"]} == {"type=regular", "type=source.local"}
     keep = max(int(rule["keepStorage"].removesuffix("GB")) for rule in rules) * GB
     assert 0 < keep < embedded.LIMIT_BYTES <= 45 * GB
-    assert json.loads(home.render_config(layout, mtu=1500, firewall=False))["iptables"] is False
+    assert json.loads(render_config(layout, mtu=1500, firewall=False))["iptables"] is False
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_iptables_runs_with_its_own_libraries_and_passes_words_on(tmp_path: Path
     tool.write_text('#!/bin/sh\necho "$LD_LIBRARY_PATH"\nprintf "[%s]" "$@"\n')
     tool.chmod(0o755)
     script = tmp_path / "iptables"
-    script.write_text(home.iptables_script(prefix, "nft", "iptables"))
+    script.write_text(iptables_script(prefix, "nft", "iptables"))
     script.chmod(0o755)
     libraries, words = process.run([str(script), "-t", "nat", "a b", "$(x)"]).out.splitlines()
     assert libraries.startswith(f"{prefix}/usr/lib/")
@@ -383,5 +385,5 @@ def test_the_compiler_cache_goes_only_when_everything_does() -> None:
 def test_build_cache_goes_by_the_quarter() -> None:
     kept = [int(step[-1]) for step in embedded_space.firm_steps() if "--keep-storage" in step]
     assert kept == sorted(kept, reverse=True)
-    assert 0 < kept[-1] < kept[0] < home.CACHE_BYTES
+    assert 0 < kept[-1] < kept[0] < CACHE_BYTES
     assert "--keep-storage" not in embedded_space.firm_steps()[-1]

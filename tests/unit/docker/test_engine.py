@@ -14,10 +14,12 @@ import requests.exceptions
 
 from images.core import process
 from images.core.errors import CardstockError, EngineUnreachable
+from images.core.home import Layout
 from images.docker import engine
+from images.docker.connect import connect
+from images.docker.docker_py import translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
-from images.docker.embedded.packages import Layout
 from images.docker.engine import Engine
 from images.docker.facts import Mount, facts_of, parse_buildx, split_reference
 
@@ -90,12 +92,12 @@ def test_facts_of_an_image_and_of_one_that_says_little() -> None:
 def test_a_refusal_is_told_and_silence_is_unreachable() -> None:
     with (
         pytest.raises(CardstockError, match=r"(?s)could not.*the engine says: no space") as refused,
-        engine.translated("could not"),
+        translated("could not"),
     ):
         raise docker.errors.APIError("x", explanation="no space")
     assert not isinstance(refused.value, EngineUnreachable)
     for silent in (docker.errors.DockerException("gone"), requests.exceptions.ConnectionError("gone")):
-        with pytest.raises(EngineUnreachable, match="does not answer: gone"), engine.translated("could not"):
+        with pytest.raises(EngineUnreachable, match="does not answer: gone"), translated("could not"):
             raise silent
 
 
@@ -141,10 +143,10 @@ class Engines:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clients: dict[str | None, FakeClient] = {}
         self.started: list[Layout] = []
-        monkeypatch.setattr(engine, "_open", self.open)
+        monkeypatch.setattr("images.docker.connect._open", self.open)
         monkeypatch.setattr(embedded, "start", self.start)
         monkeypatch.setattr(embedded, "engine_version", lambda _: None)
-        monkeypatch.setattr("images.docker.engine.docker.DockerClient", lambda url, **_: self.open(url))
+        monkeypatch.setattr("images.docker.connect.docker.DockerClient", lambda url, **_: self.open(url))
 
     def open(self, url: str | None) -> FakeClient:
         client = self.clients.get(url) or FakeClient(docker.errors.DockerException("Connection refused"))
@@ -160,7 +162,7 @@ class Engines:
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engines]:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr("images.docker.engine.docker.ContextAPI.get_current_context", lambda: cast(Any, _Context()))
+    monkeypatch.setattr("images.docker.docker_py.docker.ContextAPI.get_current_context", lambda: cast(Any, _Context()))
     yield Engines(monkeypatch)
 
 
@@ -170,7 +172,7 @@ class _Context:
 
 def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -> None:
     engines.clients[None] = FakeClient()
-    found = engine.connect(Layout(tmp_path))
+    found = connect(Layout(tmp_path))
     assert (found.embedded, found.endpoint, found.version) == (False, "unix:///var/run/docker.sock", "28.1.0")
     assert engines.started == []
 
@@ -178,16 +180,16 @@ def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -
 def test_docker_host_is_taken_or_nothing(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://far.example:2376")
     with pytest.raises(EngineUnreachable, match=r"(?s)DOCKER_HOST does not answer: tcp://far.*unset it") as caught:
-        engine.connect(Layout(tmp_path))
+        connect(Layout(tmp_path))
     assert caught.value.exit_code == 5
     assert engines.started == [], "the user named an engine: no other is started"
     engines.clients[None] = FakeClient()
-    assert engine.connect(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
+    assert connect(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
 
 
 def test_without_one_the_embedded_engine_is_started(engines: Engines, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    found = engine.connect(layout)
+    found = connect(layout)
     assert engines.started == [layout]
     assert (found.embedded, found.endpoint) == (True, layout.endpoint)
 
@@ -197,13 +199,13 @@ def test_docker_host_may_name_the_embedded_engine(
 ) -> None:
     layout = Layout(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", layout.endpoint)
-    assert engine.connect(layout).embedded
+    assert connect(layout).embedded
     assert engines.started == [layout]
 
 
 def test_looking_does_not_start_one(engines: Engines, tmp_path: Path) -> None:
     with pytest.raises(EngineUnreachable, match="invoke engine --start"):
-        engine.connect(Layout(tmp_path), start=False)
+        connect(Layout(tmp_path), start=False)
     assert engines.started == []
 
 
@@ -212,7 +214,7 @@ def test_an_engine_that_this_user_may_not_use_is_not_replaced(engines: Engines, 
     denied.__cause__ = PermissionError(13, "Permission denied")
     engines.clients[None] = FakeClient(denied)
     with pytest.raises(EngineUnreachable, match=r"(?s)may not use it.*Permission denied.*docker group"):
-        engine.connect(Layout(tmp_path))
+        connect(Layout(tmp_path))
     assert engines.started == []
 
 
@@ -220,7 +222,7 @@ def test_a_rootless_engine_is_found(engines: Engines, tmp_path: Path, monkeypatc
     (tmp_path / "docker.sock").touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     engines.clients[f"unix://{tmp_path}/docker.sock"] = FakeClient()
-    assert engine.connect(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
+    assert connect(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
     assert engines.started == []
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import jinja2
 import pytest
 
+from images.build.job import input_hash
 from images.core.errors import UsageError
+from images.core.files import write_atomically
 from images.matrix.model import Base
 from images.render.bakefile import (
     Site,
@@ -19,7 +21,7 @@ from images.render.bakefile import (
     registry_reference,
     target_name,
 )
-from images.render.checkout import Checkout, input_hash, write_atomically
+from images.render.checkout import Checkout
 from images.render.dockerfile import (
     GENERATED,
     compile_templates,

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from images.core.errors import CardstockError
+from images.core.files import write_atomically
 from images.proof.smoke.collector import Collector, level_of
 from images.proof.smoke.containers import Workshop
 from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.record import NAMES, Record, write_whole
+from images.proof.smoke.record import NAMES, Record
 from images.proof.tiny_model import checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -115,7 +116,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     collector = session.config.stash[COLLECTOR]
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if ended and collector.base and session.config.stash.get(CLOSED, False):
-        write_whole(session.config.getoption("--record"), collector.record().to_json())
+        write_atomically(session.config.getoption("--record"), collector.record().to_json())
 
 
 @pytest.fixture(scope="session")

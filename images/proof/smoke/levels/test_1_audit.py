@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from images.docker.engine import connect
+from images.docker.connect import connect
 from images.proof.audit import gate
 from images.proof.audit import loaded_libraries as served
 from images.proof.audit.target import audit_image

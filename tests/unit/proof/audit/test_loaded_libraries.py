@@ -6,7 +6,8 @@ from typing import cast
 import pytest
 
 from images.core.errors import CheckFailed
-from images.docker.engine import Engine, Ran
+from images.docker.engine import Engine
+from images.docker.facts import Ran
 from images.matrix.variants import Variant
 from images.proof.audit import loaded_libraries as served
 from tests.helpers.matrices import ROOT, variants

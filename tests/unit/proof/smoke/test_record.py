@@ -12,7 +12,7 @@ from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
 from images.proof.smoke.collector import Collector, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
-from images.proof.smoke.record import Level, Record, write_whole
+from images.proof.smoke.record import Level, Record
 
 NO_AUDIT = "no device code is in use on a CPU"
 
@@ -59,15 +59,6 @@ def test_ok_means_something_passed_and_nothing_failed() -> None:
     assert not replace(WHOLE, levels=(*WHOLE.levels[:2], Level(3, "canary", "failed", "x"))).ok
     nothing = record(Level(1, "audit", "not run", NO_AUDIT), Level(2, "stack", "not run", "not asked for"))
     assert (nothing.ok, nothing.highest) == (False, 0)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "record.json"
-    write_whole(path, "first")
-    with pytest.raises(TypeError):
-        write_whole(path, 3)  # type: ignore[arg-type]
-    assert path.read_text() == "first"
-    assert [found.name for found in path.parent.iterdir()] == ["record.json"]
 
 
 def test_an_expectation_comes_back_as_it_was() -> None:

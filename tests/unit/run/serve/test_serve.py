@@ -21,14 +21,14 @@ from images.cards.this_machine import LocalCard, Machine
 from images.commands import _serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
+from images.docker.container_forms import compose, docker_line, docker_words
+from images.docker.container_spec import NO_CARDS, Gpus, Serving, check_name, check_port, read_gpus
 from images.docker.containers import create_words
 from images.docker.facts import Mount
 from images.matrix.arch import Arch
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.run.fit.choose import fit
 from images.run.serve import hub, modelscope, pick
-from images.run.serve.container_spec import NO_CARDS, Gpus, Serving, check_name, check_port, read_gpus
-from images.run.serve.forms import compose, docker_line, docker_words
 from images.run.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
 from images.run.serve.source import Source, check_weights, find_source
 from tests.helpers import matrices

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
+from images.docker.container_spec import SERVED, Serving
 from images.docker.containers import Containers, Found
-from images.docker.engine import translated
+from images.docker.docker_py import translated
 from images.run.serve import start as starting
-from images.run.serve.container_spec import SERVED, Serving
 from images.run.serve.start import Clock
 from tests.unit.run.serve.test_serve import SERVING
 

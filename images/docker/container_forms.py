@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from images.docker.container_spec import PORT, TMPFS, Gpus, Serving
 from images.docker.facts import Mount
-from images.run.serve.container_spec import PORT, TMPFS, Gpus, Serving
 
 # SIGKILL comes so many seconds after SIGTERM; answers under way are given up after 5.
 GRACE = 30

@@ -1,0 +1,107 @@
+"""What a catalogue answers to the cards that were asked for: as text for people, as JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from images.cards.data import Card
+from images.cards.this_machine import Machine
+from images.catalogue.model import Catalogue, Image, shared_bytes
+from images.catalogue.resolve import Found, Resolved
+from images.core.errors import CardstockError, NoImageFits
+from images.core.report import human_bytes
+from images.matrix.drivers import Driver
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The cards to find images for; their driver, None if not known; names and UUIDs of this machine's own cards."""
+
+    cards: tuple[Card, ...]
+    driver: Driver | None = None
+    uuids: tuple[tuple[str, str], ...] = ()
+
+
+def of_machine(machine: Machine, driver: Driver | None) -> Asked:
+    """What NVML says of this machine. Raises NoImageFits where it has no card."""
+    if not machine.cards:
+        raise NoImageFits(
+            "this machine has no NVIDIA card to find an image for",
+            cause=machine.why,
+            do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
+        )
+    return Asked(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
+
+
+def uuids_of(found: Found, asked: Asked, resolved: Resolved) -> list[str]:
+    """The cards of this machine that an image is for; none where it is for all of them."""
+    if len(resolved.found) == 1 and not resolved.refusals:
+        return []
+    names = {card.name for card in found.cards}
+    return [uuid for name, uuid in asked.uuids if name in names]
+
+
+def reference_of(repository: str, image: Image) -> str:
+    """An image by its digest, in a repository if that is known."""
+    return f"{repository}@{image.digest}" if repository else image.digest
+
+
+def found_json(repository: str, catalogue: Catalogue, found: Found, run: Sequence[str]) -> dict[str, Any]:
+    """An image that was found, for scripts."""
+    image = found.image
+    return {
+        "variant": image.variant,
+        "reference": reference_of(repository, image),
+        "tag": image.tag,
+        "cards": [card.name for card in found.cards],
+        "notes": list(found.notes),
+        "archs": list(image.archs),
+        "audited": list(image.audited),
+        "min_driver": image.min_driver,
+        "compressed": image.compressed,
+        "unpacked": image.unpacked,
+        "evidence": image.told(),
+        "run": list(run),
+    }
+
+
+def told_json(
+    repository: str, catalogue: Catalogue, asked: Asked, resolved: Resolved, runs: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """All of an answer, for scripts."""
+    return {
+        "repository": repository,
+        "driver": str(asked.driver) if asked.driver else None,
+        "cards": [{"name": c.name, "arch": str(c.arch), "memory_gb": c.memory or None} for c in asked.cards],
+        "images": [found_json(repository, catalogue, one, run) for one, run in zip(resolved.found, runs, strict=True)],
+        "refused": [{"card": one.card.name, **_error_json(one.why)} for one in resolved.refusals],
+        "lost": [{"variant": one.image.variant, "why": one.why} for one in resolved.lost],
+    }
+
+
+def _error_json(error: CardstockError) -> dict[str, Any]:
+    return {"what": error.what, "cause": error.cause, "do": error.do, "where": error.where}
+
+
+def told_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> list[str]:
+    """What was found and why, why the others were not, which cards get nothing."""
+    out = []
+    for one in resolved.found:
+        image = one.image
+        cards = ", ".join(dict.fromkeys(card.name for card in one.cards))
+        out.append(f"{image.variant}{f' for {cards}' if cards else ''}")
+        out.append(f"  {reference_of(repository, image)}")
+        also = shared_bytes(catalogue, image, [other.image for other in resolved.found if other is not one])
+        shared = f", {human_bytes(also)} of it shared with the other" if also else ""
+        out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")
+        out.append(f"  audited for {' '.join(image.audited) or 'the CPU'}; driver from {image.min_driver or 'none'}")
+        out.append(f"  {image.told()}")
+        out += [f"  note: {note}" for note in one.notes]
+    if len(resolved.found) > 1:
+        out.append("no image published here covers all of these cards: one for each kind of card")
+    out += [f"not {one.image.variant}: {one.why}" for one in resolved.lost]
+    for refusal in resolved.refusals:
+        out += [f"no image: {refusal.why.what}", f"  cause: {refusal.why.cause}", f"  do: {refusal.why.do}"]
+    return out

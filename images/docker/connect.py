@@ -1,0 +1,117 @@
+"""Finding the engine: of DOCKER_HOST, of the docker CLI's context, a rootless one, else the embedded one, started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from images.core.errors import EngineUnreachable, UsageError
+from images.core.home import Layout, Say, default_layout
+from images.docker.docker_py import API_SECONDS, SILENT, docker, translated
+from images.docker.embedded import daemon as embedded
+from images.docker.embedded import packages as home
+from images.docker.engine import Engine
+
+_SYSTEM_SOCKET = "unix:///var/run/docker.sock"
+
+
+def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lambda _: None) -> Engine:
+    """The engine of $DOCKER_HOST; else one that answers where engines do; else the embedded one, started if needed.
+
+    Raises EngineUnreachable (with the reason and what to do) where there is none and ``start`` is off or fails.
+    """
+    layout = layout or default_layout()
+    wanted = os.environ.get("DOCKER_HOST")
+    if wanted and wanted != layout.endpoint:
+        return _connect_wanted(wanted, layout)
+    if not wanted:
+        engine = _connect_usual(layout)
+        if engine is not None:
+            return engine
+    if start:
+        embedded.start(layout, say=say)
+    elif embedded.engine_version(layout.socket) is None:
+        raise EngineUnreachable(
+            "no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST", where=layout.endpoint
+        )
+    with translated("the embedded engine could not be reached", str(layout.log)):
+        client = docker.DockerClient(layout.endpoint, timeout=API_SECONDS)
+    environment = home.cli_env(layout)
+    return Engine(client, layout.endpoint, layout=layout, embedded=True, environment=environment)
+
+
+def reach(endpoint: str) -> Engine:
+    """The engine at ``endpoint`` (unix://, tcp://, ssh://) or of a context of the docker CLI; none is started.
+
+    Raises EngineUnreachable, UsageError for a context that there is not.
+    """
+    context = None if "://" in endpoint else docker.ContextAPI.get_context(endpoint)
+    if context is None and "://" not in endpoint:
+        raise UsageError(f"docker has no context {endpoint}", do="docker context ls, or an endpoint such as ssh://host")
+    url = endpoint if context is None else str(context.Host)
+    try:
+        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"))
+        client.ping()
+    except SILENT as error:
+        do = f"see that docker -H {url} info answers"
+        raise EngineUnreachable(f"no engine answers at {endpoint}", cause=_deepest(error), do=do) from error
+    return Engine(client, url, layout=default_layout())
+
+
+def _open(url: str | None) -> docker.DockerClient:
+    """A client of the engine at ``url``, or of the environment or the docker CLI's context; it has answered."""
+    if url:
+        client = docker.DockerClient(url, timeout=API_SECONDS)
+    else:
+        client = docker.DockerClient.from_env(timeout=API_SECONDS, use_ssh_client=True)
+    client.ping()
+    return client
+
+
+def _connect_wanted(wanted: str, layout: Layout) -> Engine:
+    try:
+        return Engine(_open(None), wanted, layout=layout)
+    except SILENT as error:
+        raise EngineUnreachable(
+            f"the engine of DOCKER_HOST does not answer: {wanted}",
+            cause=_deepest(error),
+            do="start it, mend DOCKER_HOST, or unset it so that Cardstock looks for one or starts its own",
+        ) from error
+
+
+def _connect_usual(layout: Layout) -> Engine | None:
+    """The engine of the docker CLI's current context (by default the system's socket), or a rootless one."""
+    context = docker.ContextAPI.get_current_context()
+    candidates: list[tuple[str | None, str]] = [(None, str(context.Host or _SYSTEM_SOCKET))]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime, "docker.sock").exists():
+        candidates.append((f"unix://{runtime}/docker.sock",) * 2)
+    for url, endpoint in candidates:
+        try:
+            return Engine(_open(url), endpoint, layout=layout, environment={"DOCKER_HOST": url} if url else {})
+        except SILENT as error:
+            if _denied(error):
+                raise EngineUnreachable(
+                    f"an engine is there, but this user may not use it: {endpoint}",
+                    cause=_deepest(error),
+                    do="join the docker group (usermod -aG docker USER, then log in anew), or use sudo",
+                ) from error
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those below it."""
+    below: BaseException | None = error
+    while below is not None:
+        yield below
+        below = below.__cause__ or below.__context__
+
+
+def _denied(error: BaseException) -> bool:
+    return any(isinstance(below, PermissionError) for below in _chain(error))
+
+
+def _deepest(error: BaseException) -> str:
+    last = list(_chain(error))[-1]
+    return str(last) or type(last).__name__
