@@ -21,7 +21,7 @@ from images.core.errors import NothingSelected
 from images.core.home import Layout
 from images.core.report import Report
 from images.core.site import read_site
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.embedded import daemon as embedded
 from images.matrix.variants import Variant, make_variants
 from images.render.bakefile import target_name
@@ -74,7 +74,7 @@ def own_engine(checkout: Checkout, report: Report) -> Iterator[Workbench]:
     before = os.environ.get("DOCKER_HOST")
     try:
         os.environ["DOCKER_HOST"] = layout.endpoint
-        engine = connect(layout, say=report.line)
+        engine = connect_engine(layout, say=report.line)
         yield Workbench(checkout, checkout.matrix(), engine, read_site(checkout.root, os.environ), report)
     finally:
         if before is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import frame
 from bench.machine import look
 from bench.page import pages as filled
-from bench.record import ACTED, FOLDER, Record, read_acted, read_records, write
+from bench.record import ACTED, FOLDER, BenchRecord, read_acted, read_records, write
 from images.core.report import Report
 from images.proof.audit.readme_table import README
 from images.proof.on_card.records import read_all
@@ -52,7 +52,7 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
         report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
 
 
-def worth_keeping(found: Sequence[Record], folder: Path) -> list[Record]:
+def worth_keeping(found: Sequence[BenchRecord], folder: Path) -> list[BenchRecord]:
     """Those that measured something, or that no run is kept of: what did not run here drops no good run from before."""
     return [
         one
@@ -71,12 +71,12 @@ def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
     return filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
 
 
-def _kept(checkout: Checkout, found: Sequence[Record]) -> list[Record]:
+def _kept(checkout: Checkout, found: Sequence[BenchRecord]) -> list[BenchRecord]:
     ran = {one.bench for one in found}
     return [one for one in read_records(checkout.root / FOLDER) if one.bench not in ran]
 
 
-def _lines(record: Record, now: bool) -> list[list[str]]:
+def _lines(record: BenchRecord, now: bool) -> list[list[str]]:
     around = record.circumstances
     where = "here, now" if now else f"{around.machine.cores} cores, {around.date[:10]}"
     return [frame.cells(row, where + (", busy" if around.was_busy else "")) for row in record.rows]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from bench.frame import bench
-from bench.record import FOLDER, Record, Row, read_records
+from bench.record import FOLDER, BenchRecord, Row, read_records
 from images.core.errors import NothingSelected, RegistryFailure
 from images.matrix.model import Base
 from images.matrix.variants import Variant, make_variants
@@ -57,7 +57,7 @@ def _is_amd64(platform: dict[str, str]) -> bool:
 
 
 def rows_of(
-    sizes: Record, variants: Mapping[str, Variant], bases: Mapping[str, Base], size: Callable[[Base], int]
+    sizes: BenchRecord, variants: Mapping[str, Variant], bases: Mapping[str, Base], size: Callable[[Base], int]
 ) -> Iterator[Row]:
     """A row for each image that ``sizes`` has as gzip. ``bases`` are by CUDA version, ``size`` tells a base's bytes."""
     for one in sizes.rows:

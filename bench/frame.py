@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.record import Circumstances, Record, Row, write
+from bench.record import BenchRecord, Row, RunConditions, write
 from images.core.errors import CardstockError, UsageError
 from images.core.report import Report
 
@@ -62,9 +62,9 @@ def run_benches(
     names: Sequence[str],
     report: Report,
     folder: Path,
-    circumstances: Callable[[], Circumstances],
+    circumstances: Callable[[], RunConditions],
     benches: Mapping[str, Bench] | None = None,
-) -> list[Record]:
+) -> list[BenchRecord]:
     """Run the named benches (all, if none is named) and write ``folder``/NAME.json for each.
 
     ``circumstances`` is asked before each. Raises UsageError for a name that is not registered. A bench that cannot
@@ -75,7 +75,7 @@ def run_benches(
     for name in names:
         if name not in known:
             raise UsageError(f"no bench is named {name!r}", do=f"take one of: {', '.join(sorted(known)) or 'none yet'}")
-    records: list[Record] = []
+    records: list[BenchRecord] = []
     for name in names or sorted(known):
         around = circumstances()
         try:
@@ -84,9 +84,9 @@ def run_benches(
         except CardstockError as error:
             if names:
                 raise
-            records.append(Record(name, around, (Row(name, "", None, None, "", why=error.what),)))
+            records.append(BenchRecord(name, around, (Row(name, "", None, None, "", why=error.what),)))
             continue
-        records.append(Record(name, around, measured))
+        records.append(BenchRecord(name, around, measured))
         write(folder, records[-1])
     return records
 

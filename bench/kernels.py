@@ -21,7 +21,7 @@ from bench.frame import bench
 from bench.record import Row
 from images.core.errors import UsageError
 from images.core.report import Report, human_bytes, human_seconds
-from images.kernels.record import Record, read_record
+from images.kernels.record import WheelRecord, read_record
 from images.matrix.kernel import Kernel
 from images.matrix.variants import Variants, make_variants
 from images.render.checkout import Checkout
@@ -37,11 +37,11 @@ class Taken:
     """One kernel's measurements, in seconds: ``added`` after ``base``, a kernel for fewer archs; ``reuse`` stored."""
 
     kernel: Kernel
-    cold: Record
-    warm: Record
+    cold: WheelRecord
+    warm: WheelRecord
     reuse: float
     base: Kernel | None = None
-    added: Record | None = None
+    added: WheelRecord | None = None
 
     def cells(self) -> list[str]:
         """A row of the table."""
@@ -84,7 +84,7 @@ class Bench:
     reuse: Callable[[Kernel, Path], float]
     folder: Callable[[], AbstractContextManager[Path]]
 
-    def _record(self, kernel: Kernel) -> Record:
+    def _record(self, kernel: Kernel) -> WheelRecord:
         with self.folder() as folder:
             self.compile(kernel, folder)
             return read_record(folder)
@@ -135,14 +135,14 @@ def _scratch() -> Iterator[Path]:
 def prepare(checkout: Checkout, report: Report) -> Bench:
     """Measuring with this machine's engine."""
     from images.core.site import read_site
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
     from images.kernels.compiler import Compiler, build_arguments, empty_cache
     from images.kernels.needs import needs_of
     from images.kernels.store import Store
     from images.render.lock_state import lock_states
 
     matrix, site = checkout.matrix(), read_site(checkout.root, os.environ)
-    engine = cache(lambda: connect(say=report.line))
+    engine = cache(lambda: connect_engine(say=report.line))
     arguments = {**build_arguments(os.environ), "CARDSTOCK_KERNEL_CACHE": CACHE}
     compiler = Compiler(checkout, matrix, engine, site, report, arguments, fresh=True)
     states = lock_states(matrix, checkout.locks)

@@ -16,8 +16,8 @@ from bench.stages import ONLY, Workbench, workbench
 from images.core.errors import CheckFailed, NothingSelected
 from images.matrix.variants import Variant
 from images.proof.smoke.expectation import expect
-from images.proof.smoke.prove import prove
-from images.proof.smoke.record import NAMES, Level, Record
+from images.proof.smoke.prove import prove_image
+from images.proof.smoke.record import NAMES, Level, ProofRecord
 from images.render.checkout import Checkout
 
 REPEATS = 3
@@ -38,18 +38,18 @@ def runs() -> int:
     return int(os.environ.get(RUNS) or REPEATS)
 
 
-def proofs(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[Record]:
+def proofs(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[ProofRecord]:
     """Records of an image's levels, one a repeat. Raises CheckFailed where a level fails."""
     found = []
     for _ in range(runs()):
-        record = prove(tools.name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels)
+        record = prove_image(tools.name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels)
         if not record.ok:
             raise CheckFailed(f"{variant.id} is not proven, so it is not measured: {record.evidence()}")
         found.append(record)
     return found
 
 
-def rows_of_levels(variant: str, image: str, records: Sequence[Record]) -> Iterator[Row]:
+def rows_of_levels(variant: str, image: str, records: Sequence[ProofRecord]) -> Iterator[Row]:
     """A row for each level: the median of its seconds, or why it did not run."""
     for number, name in NAMES.items():
         levels = [_level(record, number) for record in records]
@@ -62,7 +62,7 @@ def rows_of_levels(variant: str, image: str, records: Sequence[Record]) -> Itera
     yield Row("smoke", f"{variant}: all levels; runs: {len(records)}", whole, None, "s", image=image)
 
 
-def _level(record: Record, number: int) -> Level:
+def _level(record: ProofRecord, number: int) -> Level:
     missing = Level(number, NAMES[number], "not run", "not asked for")
     return next((level for level in record.levels if level.number == number), missing)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bench.frame import HEADER, cells
 from bench.gpu import rows_of as gpu_rows
-from bench.record import FOLDER, Acted, Record, Row
+from bench.record import FOLDER, BenchRecord, Improvement, Row
 from images.proof.audit.readme_table import README, with_block
 from images.proof.on_card.records import GpuRecord
 
@@ -28,7 +28,10 @@ that its seconds say less than its ratios.
 
 
 def page(
-    records: Sequence[Record], on_cards: Sequence[GpuRecord], benches: Mapping[str, str], acted: Sequence[Acted] = ()
+    records: Sequence[BenchRecord],
+    on_cards: Sequence[GpuRecord],
+    benches: Mapping[str, str],
+    acted: Sequence[Improvement] = (),
 ) -> str:
     """BENCH.md. ``benches`` are all there are, each with what it takes ("" for seconds and nothing else)."""
     letters = _letters(records, on_cards)
@@ -60,7 +63,7 @@ def page(
     )
 
 
-def headlines(records: Sequence[Record], on_cards: Sequence[GpuRecord]) -> str:
+def headlines(records: Sequence[BenchRecord], on_cards: Sequence[GpuRecord]) -> str:
     """The README's table: the rows that say most."""
     letters = _letters(records, on_cards)
     names = {letter: machine for machine, letter in letters.items()}
@@ -73,10 +76,10 @@ def headlines(records: Sequence[Record], on_cards: Sequence[GpuRecord]) -> str:
 
 def pages(
     pages: Mapping[str, str],
-    records: Sequence[Record],
+    records: Sequence[BenchRecord],
     on_cards: Sequence[GpuRecord],
     benches: Mapping[str, str],
-    acted: Sequence[Acted] = (),
+    acted: Sequence[Improvement] = (),
 ) -> dict[str, str]:
     """``pages`` (path -> text) with BENCH.md, and with the README's block filled in."""
     readme = with_block(pages[README], headlines(records, on_cards), MARKS, "the measurements")
@@ -84,7 +87,7 @@ def pages(
 
 
 def _rows(
-    records: Iterable[Record], on_cards: Iterable[GpuRecord], letters: Mapping[str, str]
+    records: Iterable[BenchRecord], on_cards: Iterable[GpuRecord], letters: Mapping[str, str]
 ) -> list[tuple[Row, str]]:
     """Every row with its machine: "A", "A, busy"."""
     rows = []
@@ -101,7 +104,7 @@ def _card(record: GpuRecord) -> str:
     return f"one {record.card}{driver}"
 
 
-def _letters(records: Iterable[Record], on_cards: Iterable[GpuRecord]) -> dict[str, str]:
+def _letters(records: Iterable[BenchRecord], on_cards: Iterable[GpuRecord]) -> dict[str, str]:
     """Machine -> its letter, in the order of the records; cards of which nothing is shown get none."""
     machines = [str(record.circumstances.machine) for record in records]
     machines += [_card(one) for one in on_cards if gpu_rows(one)]
@@ -112,7 +115,7 @@ def _letter(at: int) -> str:
     return chr(ord("A") + at) if at < 26 else f"M{at}"
 
 
-def _run(record: Record, letter: str) -> list[str]:
+def _run(record: BenchRecord, letter: str) -> list[str]:
     around = record.circumstances
     when = around.date.replace("T", " ").removesuffix("Z")
     command = f"`./inv bench {record.bench}`"
@@ -120,12 +123,12 @@ def _run(record: Record, letter: str) -> list[str]:
     return [record.bench, command, letter, when, around.revision, around.inputs, others]
 
 
-def _acted(acted: Sequence[Acted]) -> list[str]:
+def _acted(acted: Sequence[Improvement]) -> list[str]:
     lines = [[one.what, one.before, one.after, one.how] for one in acted]
     return ["\n## Acted on\n", *_table(["what cost", "before", "after", "measured by"], lines)] if acted else []
 
 
-def _images(records: Iterable[Record]) -> list[Row]:
+def _images(records: Iterable[BenchRecord]) -> list[Row]:
     """A row for each image and bench."""
     found = {(row.name, row.image): row for record in records for row in record.rows if row.image}
     return list(found.values())

@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Machine:
+class BenchMachine:
     """What was measured on; ``memory`` in bytes."""
 
     processor: str
@@ -62,14 +62,14 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class RunConditions:
     """Where and when: ``busy`` is the share of the processors that other work had just before, None if nobody looked.
 
     ``revision`` is a git commit, with "-dirty" behind it where files differ from it; ``inputs`` the first 12 digits of
     a hash of everything that images are made of. ``date`` is UTC.
     """
 
-    machine: Machine
+    machine: BenchMachine
     busy: float | None
     date: str
     revision: str
@@ -82,11 +82,11 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class Record:
+class BenchRecord:
     """One run of one bench."""
 
     bench: str
-    circumstances: Circumstances
+    circumstances: RunConditions
     rows: tuple[Row, ...]
 
     def to_json(self) -> str:
@@ -96,15 +96,15 @@ class Record:
         return json.dumps(told, indent=1) + "\n"
 
     @staticmethod
-    def from_json(text: str, where: str = "") -> Record:
+    def from_json(text: str, where: str = "") -> BenchRecord:
         """Read it back. Raises UsageError for a text that is no record."""
         try:
             data: Mapping[str, Any] = json.loads(text)
             around = {name: data[name] for name in ("busy", "date", "revision", "inputs")}
             rows = [{name: value for name, value in row.items() if name != "ratio"} for row in data["rows"]]
-            return Record(
+            return BenchRecord(
                 data["bench"],
-                Circumstances(machine=Machine(**data["machine"]), **around),
+                RunConditions(machine=BenchMachine(**data["machine"]), **around),
                 tuple(Row(**row) for row in rows),
             )
         except (ValueError, TypeError, KeyError) as error:
@@ -117,7 +117,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Acted:
+class Improvement:
     """A cost that measuring found and that is gone: what it was, before and after, and how that was measured."""
 
     what: str
@@ -126,22 +126,22 @@ class Acted:
     how: str
 
 
-def read_acted(path: Path) -> tuple[Acted, ...]:
+def read_acted(path: Path) -> tuple[Improvement, ...]:
     """Those of a YAML file. Raises UsageError for another form."""
     try:
-        return tuple(Acted(**one) for one in yaml.safe_load(path.read_text(encoding="utf-8")))
+        return tuple(Improvement(**one) for one in yaml.safe_load(path.read_text(encoding="utf-8")))
     except (TypeError, yaml.YAMLError) as error:
         raise UsageError("this is no list of what was acted on", cause=str(error), where=str(path)) from error
 
 
-def write(folder: Path, record: Record) -> Path:
+def write(folder: Path, record: BenchRecord) -> Path:
     """Keep a record as ``folder``/NAME.json, whole or not at all; the file."""
     path = folder / f"{record.bench}.json"
     write_atomically(path, record.to_json())
     return path
 
 
-def read_records(folder: Path) -> tuple[Record, ...]:
+def read_records(folder: Path) -> tuple[BenchRecord, ...]:
     """The records of a folder by name. Raises UsageError for a broken one."""
     files = sorted(folder.glob("*.json"))
-    return tuple(Record.from_json(path.read_text(encoding="utf-8"), str(path)) for path in files)
+    return tuple(BenchRecord.from_json(path.read_text(encoding="utf-8"), str(path)) for path in files)

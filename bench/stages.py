@@ -20,7 +20,7 @@ from images.core.errors import NothingSelected, UsageError
 from images.core.report import Report
 from images.core.site import SiteSettings, read_site
 from images.docker import build_inputs as supplies
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.engine import Engine
 from images.kernels.needs import needs_of
 from images.kernels.store import default_store
@@ -122,7 +122,7 @@ class Workbench:
 def workbench(checkout: Checkout) -> Workbench:
     """With the engine that answers here. Raises EngineUnreachable."""
     report = Report()
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     return Workbench(checkout, checkout.matrix(), engine, read_site(checkout.root, os.environ), report)
 
 

@@ -26,13 +26,13 @@ from images.kernels.store import Stored, default_store
 from images.matrix.kernel import Kernel
 from images.matrix.model import Matrix
 from images.proof.smoke.expectation import expect
-from images.proof.smoke.prove import prove
-from images.proof.smoke.record import Record
+from images.proof.smoke.prove import prove_image
+from images.proof.smoke.record import ProofRecord
 from images.registry.client import Repository
 from images.render import bakefile as bake
 from images.render.checkout import INPUTS, Checkout
 from images.render.dockerfile import BAKE_FILE
-from images.render.labels import DIRTY, READ_IMAGE, REVISION, VARIANT, labels, read_reading
+from images.render.labels import DIRTY, READ_IMAGE, REVISION, VARIANT, make_labels, read_reading
 from images.render.lock_state import lock_indexes, lock_states
 
 RECORDS = "build/records"
@@ -40,12 +40,12 @@ PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltImage:
     """What became of a job, "up to date" or "built", and the record of its proof."""
 
     job: Job
     what: str
-    record: Record | None
+    record: ProofRecord | None
 
 
 def build(
@@ -60,7 +60,7 @@ def build(
     gpus: str | None = None,
     model: str | None = None,
     repository: Repository | None = None,
-) -> list[Built]:
+) -> list[BuiltImage]:
     """Build what is not there, prove it, then label and tag it.
 
     Kernel wheels come from this machine's store, else from ``repository``, else they are compiled into the store.
@@ -87,7 +87,7 @@ def build(
     return [
         _finish(checkout, job, engine, report, smoke=smoke, gpus=gpus, model=model)
         if job in to_do
-        else Built(job, "up to date", None)
+        else BuiltImage(job, "up to date", None)
         for job in jobs
     ]
 
@@ -152,12 +152,12 @@ def _bake(
 
 def _finish(
     checkout: Checkout, job: Job, engine: Engine, report: Report, *, smoke: bool, gpus: str | None, model: str | None
-) -> Built:
+) -> BuiltImage:
     """Prove the built image, then give it labels and names, then drop its working name."""
     record = None
     if smoke:
         with report.step(f"smoke {job.variant.id}") as step:
-            record = prove(
+            record = prove_image(
                 job.staging,
                 expect(job.variant),
                 engine_env=engine.cli_env(),
@@ -178,7 +178,7 @@ def _finish(
     engine.untag(job.staging)
     if engine.embedded:
         drop_replaced(job, engine, report)
-    return Built(job, "built", record)
+    return BuiltImage(job, "built", record)
 
 
 def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
@@ -198,9 +198,9 @@ def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
                     report.line(f"replaced: {tag}")
 
 
-def _labels(checkout: Checkout, job: Job, engine: Engine, record: Record | None) -> dict[str, str]:
+def _labels(checkout: Checkout, job: Job, engine: Engine, record: ProofRecord | None) -> dict[str, str]:
     ran = engine.run(job.staging, ["-c", READ_IMAGE], entrypoint=[PYTHON_IN_IMAGE])
-    return labels(
+    return make_labels(
         job.variant,
         read_reading(ran.out),
         job.input_hash,

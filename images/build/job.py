@@ -13,7 +13,7 @@ from images.render.bakefile import STAGING, bake_target
 from images.render.checkout import Checkout
 from images.render.dockerfile import Templates, render_dockerfile
 from images.render.labels import EVIDENCE, INPUT, PROVEN
-from images.render.lock import State
+from images.render.lock import LockState
 
 # What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
 # NVIDIA's layer, the environment, its copy in the runtime image, and the kernels' own environment; then on one more.
@@ -29,12 +29,12 @@ class Job:
     variant: Variant
     dockerfile: str
     input_hash: str
-    state: State
+    state: LockState
     staging: str
     tags: tuple[str, ...]
 
 
-def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: Variant, state: State) -> Job:
+def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: Variant, state: LockState) -> Job:
     """The job of a variant; reads the checkout's files."""
     dockerfile = render_dockerfile(templates, matrix, variant, state == "locked")
     parts = checkout.input_files(variant.lock)

@@ -36,7 +36,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ImageChoice:
     """One pick that covers all cards, or one for each compute capability; and the cards that get none."""
 
     picks: tuple[Pick, ...]
@@ -48,13 +48,13 @@ class Choice:
         return len(self.picks) == 1 and not self.refusals
 
 
-def choose(
+def choose_images(
     matrix: Matrix,
     variants: Variants,
     cards: Sequence[Card],
     driver: Driver | None = None,
     locked: Mapping[str, bool] | None = None,
-) -> Choice:
+) -> ImageChoice:
     """The recommended image for cards of one machine.
 
     ``driver`` None: any. ``locked`` says of each lock's name whether it is; of those that the driver runs, an image of
@@ -79,7 +79,7 @@ def choose(
     each = tuple(picks.values())
     if len(each) > 1 and (together := _one_for_all(chooser, each)):
         each = (together,)
-    return Choice(each, tuple(refusals))
+    return ImageChoice(each, tuple(refusals))
 
 
 def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:

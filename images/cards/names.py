@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from images.cards.data import Card
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import UsageError
 
 # Words that say nothing, that name a family (people leave them out), and that name a form of the same card.
@@ -37,7 +37,7 @@ _SPLITS = (
 
 
 @dataclass(frozen=True)
-class Words:
+class NameWords:
     """A name taken apart: ``model`` is what must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
 
     model: frozenset[str]
@@ -60,7 +60,7 @@ class Match:
 
 
 @lru_cache(maxsize=8192)
-def take_apart(name: str) -> Words:
+def take_apart(name: str) -> NameWords:
     """The words of a name: "NVIDIA A100-SXM4-80GB" is the model a100, of the form sxm4, with 80 GB."""
     text = name.lower().replace("_", " ")
     for pattern, instead in _SPLITS:
@@ -70,7 +70,7 @@ def take_apart(name: str) -> Words:
     words = {word for word in re.split(r"[^a-z0-9.]+", text) if word} - _NOISE
     form = {word for word in words if word in _FORM or _CHIP.fullmatch(word)}
     family = words & _FAMILY
-    return Words(
+    return NameWords(
         frozenset(words - form - family), frozenset(family), frozenset(form), int(memory[1]) if memory else None
     )
 
@@ -113,7 +113,7 @@ def _plain(name: str) -> str:
     return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
 
 
-def _similar(asked: Words, cards: Sequence[Card]) -> list[Card]:
+def _similar(asked: NameWords, cards: Sequence[Card]) -> list[Card]:
     """The cards that these words may mean, the likeliest first; those of several capabilities only if none is meant."""
     if not asked.model:
         return []
@@ -161,7 +161,7 @@ def _nearest(name: str, cards: Sequence[Card]) -> str:
         for alias in map(_plain, (card.name, *card.also)):
             names.setdefault(alias, card.name)
             names.setdefault(" ".join(word for word in alias.split() if word not in _FAMILY), card.name)
-    close = nearest(text, names)
+    close = closest(text, names)
     return names[close] if difflib.SequenceMatcher(None, text, close).ratio() > 0.7 else ""
 
 

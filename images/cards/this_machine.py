@@ -35,7 +35,7 @@ class LocalCard:
 
 
 @dataclass(frozen=True)
-class Machine:
+class LocalMachine:
     """The driver and cards of this machine. Without a card ``why`` says so, and ``driver`` may be "" too.
 
     ``cuda`` is the newest CUDA version that the driver brings, such as "12.4"; ``host`` is "arm64" beside an Arm CPU.
@@ -54,7 +54,7 @@ class Machine:
         )
 
 
-def read_machine(module: Any = None) -> Machine:
+def read_machine(module: Any = None) -> LocalMachine:
     """Ask NVML. A machine without a card, driver or library is a value too: nothing is raised.
 
     ``module`` stands in for pynvml.
@@ -63,22 +63,22 @@ def read_machine(module: Any = None) -> Machine:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return Machine(why=_why(nvml, error))
+        return LocalMachine(why=_why(nvml, error))
     try:
         return _read(nvml)
     except nvml.NVMLError as error:
-        return Machine(why=f"NVML failed: {error}")
+        return LocalMachine(why=f"NVML failed: {error}")
     finally:
         nvml.nvmlShutdown()
 
 
-def _read(nvml: Any) -> Machine:
+def _read(nvml: Any) -> LocalMachine:
     driver = _text(nvml.nvmlSystemGetDriverVersion())
     number = int(_or(nvml, nvml.nvmlSystemGetCudaDriverVersion, 0))
     cuda = f"{number // 1000}.{number % 1000 // 10}" if number else ""
     cards = tuple(_card(nvml, nvml.nvmlDeviceGetHandleByIndex(i)) for i in range(nvml.nvmlDeviceGetCount()))
     host = "arm64" if platform.machine() in ("aarch64", "arm64") else ""
-    return Machine(driver, cuda, cards, "" if cards else "the driver sees no card", host)
+    return LocalMachine(driver, cuda, cards, "" if cards else "the driver sees no card", host)
 
 
 def _gigabytes(local: LocalCard) -> float:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.cards.data import Card
-from images.cards.this_machine import Machine
-from images.catalogue.model import Catalogue, Image, shared_bytes
-from images.catalogue.resolve import Found, Resolved
+from images.cards.this_machine import LocalMachine
+from images.catalogue.model import Catalogue, PublishedImage, shared_bytes
+from images.catalogue.resolve import CardMatch, Resolved
 from images.core.errors import CardstockError, NoImageFits
 from images.core.report import human_bytes
 from images.matrix.drivers import Driver
 
 
 @dataclass(frozen=True)
-class Asked:
+class CardQuery:
     """The cards to find images for; their driver, None if not known; names and UUIDs of this machine's own cards."""
 
     cards: tuple[Card, ...]
@@ -24,7 +24,7 @@ class Asked:
     uuids: tuple[tuple[str, str], ...] = ()
 
 
-def of_machine(machine: Machine, driver: Driver | None) -> Asked:
+def of_machine(machine: LocalMachine, driver: Driver | None) -> CardQuery:
     """What NVML says of this machine. Raises NoImageFits where it has no card."""
     if not machine.cards:
         raise NoImageFits(
@@ -32,10 +32,10 @@ def of_machine(machine: Machine, driver: Driver | None) -> Asked:
             cause=machine.why,
             do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
         )
-    return Asked(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
+    return CardQuery(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
 
 
-def uuids_of(found: Found, asked: Asked, resolved: Resolved) -> list[str]:
+def uuids_of(found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
     """The cards of this machine that an image is for; none where it is for all of them."""
     if len(resolved.found) == 1 and not resolved.refusals:
         return []
@@ -43,12 +43,12 @@ def uuids_of(found: Found, asked: Asked, resolved: Resolved) -> list[str]:
     return [uuid for name, uuid in asked.uuids if name in names]
 
 
-def reference_of(repository: str, image: Image) -> str:
+def reference_of(repository: str, image: PublishedImage) -> str:
     """An image by its digest, in a repository if that is known."""
     return f"{repository}@{image.digest}" if repository else image.digest
 
 
-def found_json(repository: str, catalogue: Catalogue, found: Found, run: Sequence[str]) -> dict[str, Any]:
+def found_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Sequence[str]) -> dict[str, Any]:
     """An image that was found, for scripts."""
     image = found.image
     return {
@@ -67,8 +67,8 @@ def found_json(repository: str, catalogue: Catalogue, found: Found, run: Sequenc
     }
 
 
-def told_json(
-    repository: str, catalogue: Catalogue, asked: Asked, resolved: Resolved, runs: Sequence[Sequence[str]]
+def answer_json(
+    repository: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved, runs: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
     """All of an answer, for scripts."""
     return {
@@ -85,7 +85,7 @@ def _error_json(error: CardstockError) -> dict[str, Any]:
     return {"what": error.what, "cause": error.cause, "do": error.do, "where": error.where}
 
 
-def told_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> list[str]:
+def answer_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> list[str]:
     """What was found and why, why the others were not, which cards get nothing."""
     out = []
     for one in resolved.found:

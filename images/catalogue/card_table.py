@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from images.cards.choose import Choice, choose, unfit
+from images.cards.choose import ImageChoice, choose_images, unfit
 from images.cards.data import Card
 from images.catalogue.evidence import of_image, of_records
-from images.catalogue.model import Catalogue, Image
+from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import resolve
 from images.core.errors import CardstockError, NoImageFits
 from images.core.report import human_bytes
@@ -29,20 +29,20 @@ class Row:
     card: Card
     image: Variant | None
     why: CardstockError | None = None
-    published: Image | None = None
+    published: PublishedImage | None = None
     evidence: str = ""
 
 
 def rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[Row]:
     """One row for each card, for any driver that is new enough for its image."""
-    known: dict[Arch, Choice] = {}
+    known: dict[Arch, ImageChoice] = {}
     found = []
     for card in cards:
         if reason := unfit(card):
             found.append(Row(card, None, reason))
             continue
         if card.arch not in known:
-            known[card.arch] = choose(matrix, variants, [card])
+            known[card.arch] = choose_images(matrix, variants, [card])
         choice = known[card.arch]
         if choice.picks:
             found.append(Row(card, choice.picks[0].variant))
@@ -132,13 +132,13 @@ def row_json(row: Row) -> dict[str, Any]:
     }
 
 
-def _image_json(image: Image) -> dict[str, Any]:
+def _image_json(image: PublishedImage) -> dict[str, Any]:
     proofs = [proof.model_dump() for proof in image.evidence]
     told = image.model_dump(include={"digest", "tag", "compressed", "unpacked", "audited", "min_driver", "published"})
     return {**told, "evidence": proofs}
 
 
-def choice_json(choice: Choice, seen: Mapping[str, str] | None = None) -> dict[str, Any]:
+def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a machine's cards should have, for scripts; ``seen`` is the evidence of each image."""
     return {
         "one_for_all": choice.one_for_all,
@@ -156,7 +156,7 @@ def choice_json(choice: Choice, seen: Mapping[str, str] | None = None) -> dict[s
     }
 
 
-def choice_lines(choice: Choice, seen: Mapping[str, str] | None = None) -> list[str]:
+def choice_lines(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> list[str]:
     """What a machine's cards should have, for people: one fact a line; ``seen`` is the evidence of each image."""
     told = []
     if len({card.arch for pick in choice.picks for card in pick.cards}) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from images.catalogue.model import Image
+from images.catalogue.model import PublishedImage
 from images.proof.on_card.records import GpuRecord, of_variant
 
 # What a level has shown when no card was there.
@@ -12,7 +12,7 @@ _WITHOUT_CARD = {"audit": "audited", "canary": "CPU canary", "server": "CPU serv
 UNSEEN = "not yet on a card"
 
 
-def of_image(image: Image) -> str:
+def of_image(image: PublishedImage) -> str:
     """ "tested-on Tesla T4, driver 535.104.05", by the highest level that ran on a card; else "audited, CPU canary"."""
     passed = [proof for proof in image.evidence if proof.status == "passed"]
     if on_card := [proof for proof in passed if proof.card]:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from images.core.errors import NothingSelected, Unsafe, UsageError
 from images.matrix.arch import KNOWN
-from images.matrix.model import Attention, CudaText, Engine, Name
-from images.proof.smoke.record import Record
+from images.matrix.model import Attention, Backend, CudaText, Name
+from images.proof.smoke.record import ProofRecord
 from images.registry.oci_image import Packing
 from images.render.labels import INPUT, VARIANT
 
@@ -51,7 +51,7 @@ class Proof(_Part):
     at: Time
 
 
-class Image(_Part):
+class PublishedImage(_Part):
     """A published image.
 
     ``digest`` is its manifest's, ``config`` its configuration's (what engines call its id), ``tag`` the one that never
@@ -65,7 +65,7 @@ class Image(_Part):
     tag: Tag
     input: Hash
     stack: Name
-    engine: Engine
+    engine: Backend
     attention: Attention
     cuda: CudaText | None
     archs: tuple[ArchText, ...]
@@ -91,7 +91,7 @@ class Catalogue(_Part):
 
     schema_: Annotated[int, Field(alias="schema")] = SCHEMA
     updated: Time
-    images: tuple[Image, ...] = ()
+    images: tuple[PublishedImage, ...] = ()
     layers: dict[Digest, Bytes] = {}
     moving: dict[Tag, Annotated[tuple[Digest, ...], Field(min_length=1)]] = {}
 
@@ -115,12 +115,12 @@ class Catalogue(_Part):
         return self
 
     @cached_property
-    def by_digest(self) -> Mapping[str, Image]:
+    def by_digest(self) -> Mapping[str, PublishedImage]:
         """Every image by its digest."""
         return {image.digest: image for image in self.images}
 
     @cached_property
-    def current(self) -> Mapping[str, Image]:
+    def current(self) -> Mapping[str, PublishedImage]:
         """The image that each variant's tag names now, by variant."""
         now = (self.by_digest[named[-1]] for tag, named in self.moving.items())
         return {image.variant: image for image in now if self.moving.get(image.variant, ("",))[-1] == image.digest}
@@ -130,7 +130,7 @@ class Catalogue(_Part):
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
-def _check_image(image: Image, layers: Mapping[str, int]) -> None:
+def _check_image(image: PublishedImage, layers: Mapping[str, int]) -> None:
     if missing := [digest for digest in image.layers if digest not in layers]:
         raise ValueError(f"{image.variant}: no size of its layers {', '.join(missing)}")
     if image.compressed != sum(layers[digest] for digest in image.layers):
@@ -179,7 +179,7 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
     return found
 
 
-def proofs(record: Record) -> tuple[Proof, ...]:
+def proofs(record: ProofRecord) -> tuple[Proof, ...]:
     """The evidence of a smoke record; a level that touched no card names none."""
     out = []
     for level in record.levels:
@@ -199,7 +199,9 @@ def proofs(record: Record) -> tuple[Proof, ...]:
     return tuple(out)
 
 
-def added(before: Catalogue, image: Image, layers: Mapping[str, int], moving: Iterable[str], now: str) -> Catalogue:
+def added(
+    before: Catalogue, image: PublishedImage, layers: Mapping[str, int], moving: Iterable[str], now: str
+) -> Catalogue:
     """The catalogue with one more image, which the ``moving`` tags name from now on. The same one again changes its
     evidence only. Raises Unsafe where its tag is another image's: that tag never moves."""
     for other in before.images:
@@ -227,7 +229,7 @@ def proven_again(before: Catalogue, digest: str, evidence: tuple[Proof, ...], no
     return _made(images=images, layers=before.layers, moving=before.moving, updated=now)
 
 
-def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, Image]]:
+def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, PublishedImage]]:
     """The catalogue after the variant's newest image lost its moving tags, and the image that each of them names then.
 
     Raises NothingSelected where there is nothing to go back to.
@@ -238,7 +240,7 @@ def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, d
             f"{variant} cannot be rolled back: no image of it was published before the one that its tag names",
             do="invoke plan --all shows the ids" if image is None else "publish a mended one instead",
         )
-    moves: dict[str, Image] = {}
+    moves: dict[str, PublishedImage] = {}
     history = dict(before.moving)
     for tag, named in before.moving.items():
         if named[-1] == image.digest and len(named) > 1:
@@ -251,7 +253,7 @@ def _made(**fields: Any) -> Catalogue:
     return Catalogue.model_validate({"schema": SCHEMA, **fields})
 
 
-def check_labels(image: Image, labels: Mapping[str, str], where: str) -> None:
+def check_labels(image: PublishedImage, labels: Mapping[str, str], where: str) -> None:
     """Hold an image's own labels against its entry. Raises Unsafe for the first that differs."""
     wanted = {
         VARIANT: image.variant,
@@ -274,7 +276,7 @@ def check_labels(image: Image, labels: Mapping[str, str], where: str) -> None:
             )
 
 
-def shared_bytes(catalogue: Catalogue, image: Image, have: Iterable[Image]) -> int:
+def shared_bytes(catalogue: Catalogue, image: PublishedImage, have: Iterable[PublishedImage]) -> int:
     """Bytes of ``image`` that a machine with the images of ``have`` need not pull again."""
     there = {digest for other in have for digest in other.layers}
     return sum(catalogue.layers[digest] for digest in set(image.layers) & there)

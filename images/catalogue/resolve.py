@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from images.cards.choose import Refusal, choose
+from images.cards.choose import Refusal, choose_images
 from images.cards.data import Card
-from images.catalogue.model import Catalogue, Image
-from images.core.closest_match import nearest
+from images.catalogue.model import Catalogue, PublishedImage
+from images.core.closest_match import closest
 from images.core.errors import CardstockError, NoImageFits
 from images.matrix.arch import Arch, covers, parse_arch
 from images.matrix.drivers import Driver, runs
@@ -22,10 +22,10 @@ from images.matrix.variants import Variants
 
 
 @dataclass(frozen=True)
-class Found:
+class CardMatch:
     """A published image and the cards it is for; ``notes`` say what is special about it."""
 
-    image: Image
+    image: PublishedImage
     cards: tuple[Card, ...]
     notes: tuple[str, ...] = ()
 
@@ -33,7 +33,7 @@ class Found:
 class Lost(NamedTuple):
     """A published image that would run on one of the cards, or nearly, and why another one was chosen."""
 
-    image: Image
+    image: PublishedImage
     why: str
 
 
@@ -41,7 +41,7 @@ class Lost(NamedTuple):
 class Resolved:
     """What was found: one image for all cards, or one for each kind; the cards without one; the images not chosen."""
 
-    found: tuple[Found, ...]
+    found: tuple[CardMatch, ...]
     refusals: tuple[Refusal, ...] = ()
     lost: tuple[Lost, ...] = ()
 
@@ -61,8 +61,8 @@ def resolve(
         and (variant.min_driver == kind.min_driver or driver is None or _runs(driver, kind.min_driver))
     }
     some = Variants({name: variant for name, variant in variants.valid.items() if name in known}, variants.excluded)
-    choice = choose(matrix, some, cards, driver)
-    found = tuple(Found(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
+    choice = choose_images(matrix, some, cards, driver)
+    found = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
     refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
     return Resolved(found, refusals, _lost(kinds, found, variants, archs, driver))
 
@@ -74,7 +74,7 @@ class _Kind:
     audited: tuple[str, ...]
     cards: int
     min_driver: str | None
-    images: list[Image]
+    images: list[PublishedImage]
 
 
 def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
@@ -89,7 +89,7 @@ def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
 
 
 def _lost(
-    kinds: Iterable[_Kind], found: tuple[Found, ...], variants: Variants, archs: set[Arch], driver: Driver | None
+    kinds: Iterable[_Kind], found: tuple[CardMatch, ...], variants: Variants, archs: set[Arch], driver: Driver | None
 ) -> tuple[Lost, ...]:
     """The images that were not found, with the reason, those of a kind together."""
     chosen = {one.image.variant for one in found}
@@ -101,7 +101,7 @@ def _lost(
     return tuple(out)
 
 
-def _why(kind: _Kind, found: tuple[Found, ...], archs: set[Arch], driver: Driver | None) -> str:
+def _why(kind: _Kind, found: tuple[CardMatch, ...], archs: set[Arch], driver: Driver | None) -> str:
     """Why images of a kind are not the ones that were found."""
     if driver is not None and not _runs(driver, kind.min_driver):
         return f"it needs driver {kind.min_driver}, here is {driver}"
@@ -128,7 +128,7 @@ def _covers(audited: tuple[str, ...], card: Arch) -> bool:
 
 def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Driver | None) -> Refusal:
     """Where the matrix has an image for the card and only the repository has none, say that instead."""
-    choice = choose(matrix, variants, [refusal.card], driver)
+    choice = choose_images(matrix, variants, [refusal.card], driver)
     if not choice.picks:
         return Refusal(refusal.card, choice.refusals[0].why)
     variant = choice.picks[0].variant
@@ -142,7 +142,7 @@ def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Dri
     )
 
 
-def by_name(catalogue: Catalogue, name: str) -> Image:
+def by_name(catalogue: Catalogue, name: str) -> PublishedImage:
     """The image that a tag names: a variant's id, or another moving or immutable tag. Raises NoImageFits."""
     if name in catalogue.moving:
         return catalogue.by_digest[catalogue.moving[name][-1]]
@@ -152,7 +152,7 @@ def by_name(catalogue: Catalogue, name: str) -> Image:
     names = [*catalogue.moving, *(image.tag for image in catalogue.images)]
     raise NoImageFits(
         f"nothing is published as {name!r}",
-        do=f"nearest: {nearest(name, names)}" if names else "this repository is empty",
+        do=f"nearest: {closest(name, names)}" if names else "this repository is empty",
     )
 
 

@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from images.catalogue.model import FILE, KIND, TAG, Catalogue, Image, check_labels, read_catalogue
+from images.catalogue.model import FILE, KIND, TAG, Catalogue, PublishedImage, check_labels, read_catalogue
 from images.core.errors import RegistryFailure, Unsafe
 from images.registry import artifact
-from images.registry.artifact import Part
+from images.registry.artifact import ArtifactPart
 from images.registry.client import INDEX, Manifest, Repository
 from images.registry.cosign import Cosign, Identity
 from images.registry.oci_image import read_blob, read_image
@@ -81,7 +81,7 @@ def change_catalogue(
         with tempfile.TemporaryDirectory(prefix="cardstock-catalogue-") as folder:
             file = Path(folder, FILE)
             file.write_text(after.to_json(), encoding="utf-8")
-            digest = artifact.push(repository, None, KIND, [Part(file, JSON)], {})
+            digest = artifact.push(repository, None, KIND, [ArtifactPart(file, JSON)], {})
         if keys is not None:
             keys.cosign.sign(repository.name, digest, keys.private)
         current = repository.manifest(TAG)
@@ -119,7 +119,7 @@ def _there(repository: Repository, digest: str) -> Manifest:
     return found
 
 
-def check_image(repository: Repository, image: Image) -> None:
+def check_image(repository: Repository, image: PublishedImage) -> None:
     """Hold what the registry has under an image's digest against its entry in the catalogue.
 
     Its configuration and layers must be those, its labels must say the same, and its immutable tag must name nothing
@@ -152,7 +152,7 @@ def check_image(repository: Repository, image: Image) -> None:
         )
 
 
-def attach(repository: Repository, digest: str, kind: str, part: Part) -> str:
+def attach(repository: Repository, digest: str, kind: str, part: ArtifactPart) -> str:
     """Hang a file on an image, as a referrer of it; the digest of its manifest. The same file again changes nothing.
 
     Registries without the referrers API (OCI 1.1) get the list of an image's referrers as the specification wants it:

@@ -6,11 +6,11 @@ import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from images.cards.choose import choose, unfit
+from images.cards.choose import choose_images, unfit
 from images.cards.data import Card, all_cards
 from images.cards.names import resolve
 from images.cards.this_machine import read_machine
-from images.catalogue.answer import Asked, reference_of, told_json, told_lines
+from images.catalogue.answer import CardQuery, answer_json, answer_lines, reference_of
 from images.catalogue.card_table import (
     IMAGES_HEADER,
     SEEN_HEADER,
@@ -90,7 +90,7 @@ def cards_command(
         own = parse_driver(driver) if driver else None
         if known.catalogue:
             answer = resolve_published(known.catalogue, matrix, variants, named, own)
-            _published(known, known.catalogue, Asked(tuple(named), own), answer, json)
+            _published(known, known.catalogue, CardQuery(tuple(named), own), answer, json)
         else:
             _recommended(matrix, variants, named, own, known, json, report)
         return
@@ -122,7 +122,7 @@ def _recommended(
     json: bool,
     report: Report,
 ) -> None:
-    choice = choose(matrix, variants, cards, driver, known.locked)
+    choice = choose_images(matrix, variants, cards, driver, known.locked)
     if not choice.picks:
         raise choice.refusals[0].why
     seen = {pick.variant.id: of_records(known.records, pick.variant.id) for pick in choice.picks}
@@ -133,14 +133,14 @@ def _recommended(
     report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
 
 
-def _published(known: Known, catalogue: Catalogue, asked: Asked, answer: Resolved, json: bool) -> None:
+def _published(known: Known, catalogue: Catalogue, asked: CardQuery, answer: Resolved, json: bool) -> None:
     refuse_all(answer)
     where = known.repository
     if json:
         runs = [run_words(one.image, reference_of(where, one.image)) if where else [] for one in answer.found]
-        print(json_module.dumps(told_json(where, catalogue, asked, answer, runs), indent=1))
+        print(json_module.dumps(answer_json(where, catalogue, asked, answer, runs), indent=1))
     else:
-        print("\n".join(told_lines(where, catalogue, answer)))
+        print("\n".join(answer_lines(where, catalogue, answer)))
 
 
 def _here(matrix: Matrix, variants: Variants, locked: Mapping[str, bool], report: Report) -> None:
@@ -150,6 +150,6 @@ def _here(matrix: Matrix, variants: Variants, locked: Mapping[str, bool], report
         report.line(f"this machine has no card: {machine.why}")
         return
     report.line(f"this machine: driver {machine.driver}, CUDA {machine.cuda}")
-    choice = choose(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
+    choice = choose_images(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
     for line in choice_lines(choice):
         report.line(line)

@@ -13,10 +13,10 @@ from images.core.files import write_atomically
 from images.core.report import Report
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants
-from images.run.cluster.compose import compose
+from images.run.cluster.compose import compose_files
 from images.run.cluster.hosts import Hosts, parse_hosts
-from images.run.cluster.kuberay import kuberay
-from images.run.cluster.nodes import OWN_TOKEN, TOKEN, Node, Plan, fitted, make_nodes, on_cpus
+from images.run.cluster.kuberay import kuberay_manifest
+from images.run.cluster.nodes import OWN_TOKEN, TOKEN, ClusterPlan, Node, fitted, make_nodes, on_cpus
 from images.run.fit.find import FitWords, find_fit, find_variant, read_model
 from images.run.fit.settings import unverified
 
@@ -71,7 +71,7 @@ def read_hosts(name: str) -> Hosts:
 
 def plan(
     matrix: Matrix, variants: Variants, hosts: Hosts, words: ClusterWords, locked: Mapping[str, bool], report: Report
-) -> Plan:
+) -> ClusterPlan:
     """What is served, as `fit` works it out for these hosts."""
     wanted = words.variant or hosts.variant
     model = words.model or hosts.model or hosts.folder
@@ -111,13 +111,13 @@ def plan(
     return _named(fitted(hosts, found, f"{matrix.image}:{found.ask.variant.id}", words.flags), words.image)
 
 
-def _named(made: Plan, image: str) -> Plan:
-    return Plan(image or made.image, made.variant, made.split, made.flags, made.shm, made.served)
+def _named(made: ClusterPlan, image: str) -> ClusterPlan:
+    return ClusterPlan(image or made.image, made.variant, made.split, made.flags, made.shm, made.served)
 
 
 def _files(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: Report) -> None:
-    made = {"kuberay.yaml": kuberay(hosts, nodes)} if words.kuberay else {}
-    made = made or {f"{node.host.name}.compose.yaml": compose(hosts, node) for node in nodes}
+    made = {"kuberay.yaml": kuberay_manifest(hosts, nodes)} if words.kuberay else {}
+    made = made or {f"{node.host.name}.compose.yaml": compose_files(hosts, node) for node in nodes}
     for name, text in made.items():
         if words.out:
             write_atomically(Path(words.out).expanduser() / name, text)
@@ -133,11 +133,13 @@ def _files(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: R
 
 def run(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: Report) -> None:
     """Start it, or end it; wait; watch."""
-    from images.docker.connect import connect, reach
+    from images.docker.connect import connect_engine, reach
     from images.run.cluster.containers import Boxes  # docker-py is slow to import, and --print needs none
     from images.run.cluster.run import Cluster, engines_of
 
-    boxes = engines_of(hosts, lambda host: Boxes(reach(host.engine) if host.engine else connect(say=report.line)))
+    boxes = engines_of(
+        hosts, lambda host: Boxes(reach(host.engine) if host.engine else connect_engine(say=report.line))
+    )
     # A key of this run's own where none is given: whoever reaches Ray's ports without one may run programs there.
     environment = {TOKEN: secrets.token_hex(OWN_TOKEN), **os.environ}
     whole = Cluster(hosts, nodes, boxes, environment, report.line)

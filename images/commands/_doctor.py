@@ -13,7 +13,7 @@ from images.matrix.model import Matrix
 from images.matrix.variants import Variants
 from images.run.doctor.advice import advise, as_json, healthy
 from images.run.doctor.checks import findings
-from images.run.doctor.gather import gather
+from images.run.doctor.gather import gather_facts
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means
@@ -45,7 +45,7 @@ def doctor(
     The first of ``repositories`` that is no bare host, or $CARDSTOCK_REPOSITORY, is what would be pulled from.
     """
     named = [*repositories, *filter(None, [os.environ.get("CARDSTOCK_REPOSITORY")])]
-    facts = gather(root, registry_hosts(matrix, named))
+    facts = gather_facts(root, registry_hosts(matrix, named))
     found = findings(facts, matrix)
     advice = advise(facts, matrix, variants, locked, next((name for name in named if "/" in name), ""))
     if json:

@@ -9,7 +9,7 @@ from invoke.tasks import task
 
 from images.commands import options as typed
 from images.core import process
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import CheckFailed, RegistryFailure, UsageError
 from images.core.report import Report
 from images.matrix.variants import make_variants
@@ -72,7 +72,7 @@ def write_locks(stack: str, check: bool) -> None:
     matrix = typed.CHECKOUT.matrix()
     groups = [*matrix.stacks, KERNEL_GROUP]
     if stack and stack not in groups:
-        raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {nearest(stack, groups)}")
+        raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {closest(stack, groups)}")
     chosen = {name: asked for name, asked in asked_locks(matrix).items() if stack in ("", asked.group)}
     report, failed = Report(), []
     uv = str(Path(sys.executable).parent / "uv")

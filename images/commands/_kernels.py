@@ -18,7 +18,7 @@ from images.core.report import Report, human_bytes
 from images.kernels import remote
 from images.kernels.choose import users
 from images.kernels.make import Compiles, provide
-from images.kernels.needs import Found, Need, look, told
+from images.kernels.needs import Need, WheelPlace, look, told
 from images.kernels.record import FILE
 from images.kernels.store import Store, Stored
 from images.matrix.kernel import Kernel
@@ -118,14 +118,14 @@ def _copy(file: Path, to: Path) -> None:
 
 def made_json(made: Mapping[Kernel, Stored], variants: Variants) -> list[dict[str, Any]]:
     """For machines: what was made, as `list_kernels` tells it."""
-    return [_json(Found(Need(kernel, None), "store", stored), variants) for kernel, stored in made.items()]
+    return [_json(WheelPlace(Need(kernel, None), "store", stored), variants) for kernel, stored in made.items()]
 
 
 def _date(stored: Stored | None) -> str:
     return datetime.fromtimestamp(stored.made, UTC).strftime("%Y-%m-%d") if stored else "-"
 
 
-def _json(found: Found, variants: Variants) -> dict[str, Any]:
+def _json(found: WheelPlace, variants: Variants) -> dict[str, Any]:
     kernel, stored = found.need.kernel, found.stored
     told: dict[str, Any] = {
         "id": kernel.id,

@@ -116,9 +116,9 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
             "the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render"
         )
     from images.build import build as building
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
 
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     built = building.build(
         typed.CHECKOUT, matrix, jobs, engine, site, report, smoke=smoke, gpus=gpus, repository=repository
     )
@@ -142,14 +142,14 @@ def make_kernels(
     """`invoke kernels`. Without selectors it lists all there are."""
     from images.commands import _kernels as command
     from images.core.site import read_site
-    from images.kernels.choose import choose
+    from images.kernels.choose import choose_kernels
     from images.kernels.needs import needs_of
     from images.kernels.store import default_store
 
     matrix, variants, wanted = typed.selected(words)
     report, site = Report(), read_site(typed.CHECKOUT.root, os.environ)
     everything = wanted == planning.Selectors() and not (export or push or dry_run)
-    chosen = variants.kernels if everything else choose(matrix, variants, wanted)
+    chosen = variants.kernels if everything else choose_kernels(matrix, variants, wanted)
     needs = needs_of(chosen, typed.CHECKOUT.locks, lock_states(matrix, typed.CHECKOUT.locks))
     shelf = command.Shelf(default_store(), _repository(wheels, site, report), report)
     if dry_run and not json:
@@ -158,10 +158,10 @@ def make_kernels(
     if everything or list_only or dry_run:
         command.list_kernels(shelf, needs, variants, as_json=json)
         return
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
     from images.kernels.compiler import Compiler
 
-    compiler = Compiler(typed.CHECKOUT, matrix, cache(partial(connect, say=report.line)), site, report)
+    compiler = Compiler(typed.CHECKOUT, matrix, cache(partial(connect_engine, say=report.line)), site, report)
     made = command.make(shelf, needs, compiler)
     if push:
         command.push(shelf, made)

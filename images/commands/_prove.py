@@ -91,14 +91,14 @@ def bench(c, name="", all=False, record=False, debug=False):
 
 def prove_images(words: typed.Words, image: str | None, model: str | None, gpus: str | None, json: bool) -> None:
     """`invoke smoke`."""
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
     from images.proof.smoke.expectation import expect
-    from images.proof.smoke.prove import prove
+    from images.proof.smoke.prove import prove_image
     from images.render.labels import VARIANT
 
     matrix, variants, wanted = typed.selected(words)
     report = Report()
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     if image:
         facts = engine.inspect(image)
         if facts is None:
@@ -115,7 +115,7 @@ def prove_images(words: typed.Words, image: str | None, model: str | None, gpus:
     records = []
     for reference, variant in targets:
         with report.step(f"smoke {variant.id}") as step:
-            record = prove(
+            record = prove_image(
                 reference, expect(variant), engine_env=engine.cli_env(), model=model, gpus=gpus, report=report
             )
             step.note(record.evidence())
@@ -155,12 +155,12 @@ def slim_folder(folder: str, archs: Sequence[str], json: bool, nvidia_libraries:
 def record_served(words: typed.Words) -> None:
     """`invoke served`."""
     from images.build.build import PYTHON_IN_IMAGE
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
     from images.proof.audit import loaded_libraries as recording
 
     matrix, variants, wanted = typed.selected(words)
     report = Report()
-    docker = connect(say=report.line)
+    docker = connect_engine(say=report.line)
     for variant in planning.select(matrix, variants, wanted):
         image = f"{matrix.image}:{variant.id}"
         if docker.inspect(image) is None:
@@ -195,14 +195,14 @@ def measure(names: Sequence[str], record: bool, everything: bool) -> None:
 def prove_on_card(only: Sequence[str]) -> None:
     """`invoke test --gpu`: the image for this machine's card proves itself on it, and leaves a record."""
     from images.cards.this_machine import read_machine
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
     from images.proof.on_card import proof as gpu_proof
 
     card = gpu_proof.card_of(read_machine())
     matrix, variants, wanted = typed.selected(typed.Words(cards=[card]))
     variant = planning.select(matrix, variants, wanted)[0]
     report, reference = Report(), f"{matrix.image}:{variant.id}"
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     facts = engine.inspect(reference)
     if facts is None:
         raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")

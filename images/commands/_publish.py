@@ -11,7 +11,7 @@ from typing import Any
 
 from images.build import build as building
 from images.build.job import Job
-from images.catalogue.model import Image
+from images.catalogue.model import PublishedImage
 from images.catalogue.store import Keys
 from images.core.errors import UsageError
 from images.core.home import default_layout
@@ -23,7 +23,7 @@ from images.distribution import rollback as published
 from images.distribution.publish import Press, prover
 from images.distribution.push import Packed
 from images.docker.base_image import ca_bundle
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.engine import Engine
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants
@@ -81,7 +81,7 @@ def publish(checkout: Checkout, matrix: Matrix, variants: Variants, jobs: Sequen
     publish_checks.refuse_unlocked(jobs)
     publish_checks.clean_revision(checkout.root)
     signing = keys(words, report)
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     press = _press(checkout, matrix, variants, engine, target, words, report, signing)
 
     def build(missing: Sequence[Job]) -> None:
@@ -125,7 +125,7 @@ def _press(
     )
 
 
-def _tell(target: Repository, images: Sequence[Image], as_json: bool) -> None:
+def _tell(target: Repository, images: Sequence[PublishedImage], as_json: bool) -> None:
     if as_json:
         rows: list[dict[str, Any]] = [
             {"reference": f"{target.name}@{image.digest}", **image.model_dump(mode="json")} for image in images

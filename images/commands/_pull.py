@@ -11,9 +11,9 @@ from pathlib import Path
 from images.cards.data import all_cards
 from images.cards.names import resolve as named
 from images.cards.this_machine import read_machine
-from images.catalogue.answer import Asked, of_machine, reference_of, told_json, told_lines, uuids_of
+from images.catalogue.answer import CardQuery, answer_json, answer_lines, of_machine, reference_of, uuids_of
 from images.catalogue.model import Catalogue, read_catalogue
-from images.catalogue.resolve import Found, Resolved, by_name, refuse_all, resolve
+from images.catalogue.resolve import CardMatch, Resolved, by_name, refuse_all, resolve
 from images.catalogue.store import Keys
 from images.commands._publish import WHERE, repository
 from images.core.errors import UsageError
@@ -22,7 +22,7 @@ from images.core.home import default_layout
 from images.core.report import Report
 from images.core.site import read_site
 from images.distribution import pull as pulling
-from images.distribution.pull_layers import check_room
+from images.distribution.pull_layers import check_disk_space
 from images.matrix.drivers import parse_driver
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants
@@ -91,15 +91,15 @@ def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report)
 
 
 def _lines(name: str, catalogue: Catalogue, resolved: Resolved, report: Report) -> None:
-    for line in told_lines(name, catalogue, resolved):
+    for line in answer_lines(name, catalogue, resolved):
         report.line(line)
 
 
-def _tell(name: str, catalogue: Catalogue, asked: Asked, resolved: Resolved, words: Words, local: str) -> None:
+def _tell(name: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved, words: Words, local: str) -> None:
     """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
     runs = [_run(local, name, one, asked, resolved) for one in resolved.found]
     if words.json:
-        print(json_module.dumps(told_json(name, catalogue, asked, resolved, runs), indent=1))
+        print(json_module.dumps(answer_json(name, catalogue, asked, resolved, runs), indent=1))
         return
     for run in runs:
         print(pulling.line(run))
@@ -141,13 +141,13 @@ def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report
     return catalogue
 
 
-def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[Asked, Resolved]:
+def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[CardQuery, Resolved]:
     driver = parse_driver(words.driver) if words.driver else None
     if words.name:
-        return Asked((), driver), Resolved((Found(by_name(catalogue, words.name), ()),))
+        return CardQuery((), driver), Resolved((CardMatch(by_name(catalogue, words.name), ()),))
     if words.cards:
         names = [name.strip() for text in words.cards for name in text.split(",")]
-        asked = Asked(tuple(named(name, all_cards()).card for name in names), driver)
+        asked = CardQuery(tuple(named(name, all_cards()).card for name in names), driver)
     else:
         machine = read_machine()
         own = parse_driver(machine.driver) if machine.driver and driver is None else driver
@@ -155,20 +155,20 @@ def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catal
     return asked, resolve(catalogue, matrix, variants, asked.cards, asked.driver)
 
 
-def _run(local: str, repository: str, found: Found, asked: Asked, resolved: Resolved) -> list[str]:
+def _run(local: str, repository: str, found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
     reference = f"{local}:{found.image.tag}" if local else reference_of(repository or "REPO", found.image)
     return pulling.run_words(found.image, reference, uuids_of(found, asked, resolved))
 
 
-def _pull(matrix: Matrix, shop: Repository, found: Sequence[Found], report: Report) -> None:
-    from images.docker.connect import connect
+def _pull(matrix: Matrix, shop: Repository, found: Sequence[CardMatch], report: Report) -> None:
+    from images.docker.connect import connect_engine
 
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     home = None if engine.keeps_what_came() else default_layout().home / "pulled"
     for one in found:
         image = one.image
         with report.step(f"pull {image.variant}") as step:
-            check_room(engine, shop, image)
+            check_disk_space(engine, shop, image)
             names = [f"{matrix.image}:{image.variant}", f"{matrix.image}:{image.tag}"]
             step.note(pulling.pull(engine, shop, image, names, report.line, home=home))
     if engine.embedded:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.cards.this_machine import Machine
+from images.cards.this_machine import LocalMachine
 from images.core.errors import CardstockError, UsageError
 from images.core.home import default_layout
 from images.core.report import Report
 from images.docker.container_forms import compose, docker_line
-from images.docker.container_spec import Serving
+from images.docker.container_spec import ContainerSpec
 from images.run.fit.find import read_model
 from images.run.fit.model import Model, from_config, named
 from images.run.serve import modelscope
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from images.docker.engine import Engine
 
 
-def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None = None) -> None:
+def serve(shop: Shop, words: ServeWords, report: Report, machine: LocalMachine | None = None) -> None:
     """Start the server and wait for its health, or print how to; ``machine`` stands in for this one.
 
     Raises UsageError (2), NothingSelected (3) where the image is not here, NoImageFits (4), CheckFailed (1) where it
@@ -45,9 +45,9 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: Machine | None
         serving = plan(shop, words, source, model, report, machine, None)
         print(compose(serving) if words.compose else docker_line(serving), end="" if words.compose else "\n")
         return
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
 
-    engine = connect(say=report.line)
+    engine = connect_engine(say=report.line)
     serving = plan(shop, words, source, model, report, machine, engine)
     check_here(shop, engine, serving, source, model)
     run(engine, serving, words, report)
@@ -61,7 +61,7 @@ def _model(text: str, source: Source, ca: Path | None) -> Model:
     return named(text) or from_config(read_config(repository, os.environ, ca), repository)
 
 
-def run(engine: Engine, serving: Serving, words: ServeWords, report: Report) -> None:
+def run(engine: Engine, serving: ContainerSpec, words: ServeWords, report: Report) -> None:
     """Start it, wait unless told not to, say how it is used. Raises as images/run/serve/start.py does."""
     containers = engine.containers
     starting.check_free(containers, serving, local=engine.endpoint.startswith(("unix://", "npipe://")))
@@ -81,7 +81,7 @@ def run(engine: Engine, serving: Serving, words: ServeWords, report: Report) -> 
     print(f"{serving.url}/v1")
 
 
-def told(serving: Serving, endpoint: str) -> list[str]:
+def told(serving: ContainerSpec, endpoint: str) -> list[str]:
     """What a person types next; ``endpoint`` is that of an engine that the docker CLI does not find by itself."""
     question = json.dumps({"model": serving.model, "messages": [{"role": "user", "content": "Hello"}]})
     key = any(name.endswith("_API_KEY") for name in serving.passed)
@@ -100,9 +100,9 @@ def told(serving: Serving, endpoint: str) -> list[str]:
 
 def logs(name: str, lines: int, report: Report) -> None:
     """The end of a server's log, to stdout. Raises as images/run/serve/start.py `ours` does."""
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
 
-    containers = connect(start=False).containers
+    containers = connect_engine(start=False).containers
     found = starting.ours(containers, name)
     report.line(f"{name}: {found.status}" + (f", started again {found.restarts} times" if found.restarts else ""))
     print(containers.log(name, lines), end="")
@@ -110,8 +110,8 @@ def logs(name: str, lines: int, report: Report) -> None:
 
 def stop(name: str, report: Report) -> None:
     """End a server and remove its container; the cache's volume stays."""
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
 
     with report.step(f"stop {name}") as step:
-        ended = starting.stop(connect(start=False).containers, name)
+        ended = starting.stop(connect_engine(start=False).containers, name)
         step.note("ended by itself" if ended.clean else f"exit code {ended.code}")

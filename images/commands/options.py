@@ -83,10 +83,10 @@ def selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
 
 def running_engine() -> Any:
     """The engine if one answers; none is started."""
-    from images.docker.connect import connect
+    from images.docker.connect import connect_engine
 
     try:
-        return connect(start=False)
+        return connect_engine(start=False)
     except EngineUnreachable:
         return None
 

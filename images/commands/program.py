@@ -11,7 +11,7 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 from images import __version__
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import UsageError
 from images.core.report import reader_has_gone
 
@@ -32,9 +32,9 @@ def told(message: str, tasks: Sequence[str], context: ParserContext | None) -> U
     word = unknown[1]
     if word.startswith("-") and context is not None and context.name:
         flags = [flag for flag in context.flag_names() if len(flag) > 2]
-        do = f"nearest: {nearest(word, flags)}. All of them: ./inv --help {context.name}"
+        do = f"nearest: {closest(word, flags)}. All of them: ./inv --help {context.name}"
         return UsageError(f"{context.name} has no flag {word}", do=do)
-    return UsageError(f"there is no task {word!r}", do=f"nearest: {nearest(word, tasks)}. All of them: ./inv --list")
+    return UsageError(f"there is no task {word!r}", do=f"nearest: {closest(word, tasks)}. All of them: ./inv --list")
 
 
 class Inv(Program):

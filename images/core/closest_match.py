@@ -9,7 +9,7 @@ from collections.abc import Iterable
 _NUMBERS = re.compile(r"\d+(\.\d+)*")
 
 
-def nearest(text: str, among: Iterable[str]) -> str:
+def closest(text: str, among: Iterable[str]) -> str:
     """The candidate closest to ``text``: by value where all are dotted numbers, else by spelling; "" of none."""
     candidates = list(among)
     if not candidates:

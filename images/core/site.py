@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import UsageError
 
 FILE = "site.yaml"
@@ -49,7 +49,7 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
             raise UsageError(f"{FILE} is not a mapping", do=f"keys: {', '.join(known)}", where=FILE)
         for key, value in data.items():
             if key not in known:
-                raise UsageError(f"{FILE}: unknown key {key!r}", do=f"nearest: {nearest(str(key), known)}", where=FILE)
+                raise UsageError(f"{FILE}: unknown key {key!r}", do=f"nearest: {closest(str(key), known)}", where=FILE)
             said[key] = str(value)
     for key in known:
         if value := environ.get(f"CARDSTOCK_{key.upper()}"):

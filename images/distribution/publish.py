@@ -16,7 +16,7 @@ from pathlib import Path
 
 from images.build.build import say_commit
 from images.build.job import Job
-from images.catalogue.model import Image, added, immutable_tag, proofs, proven_again
+from images.catalogue.model import PublishedImage, added, immutable_tag, proofs, proven_again
 from images.catalogue.store import Keys, attach, change_catalogue, check_image, fetch_catalogue, now, point
 from images.core.errors import CardstockError, CheckFailed, RegistryFailure
 from images.core.files import write_atomically
@@ -35,21 +35,21 @@ from images.matrix.selection import Selectors, select
 from images.matrix.variants import Variant, Variants
 from images.proof.audit.target import audit_image
 from images.proof.smoke.expectation import expect
-from images.proof.smoke.prove import prove
-from images.proof.smoke.record import Record
-from images.registry.artifact import Part
+from images.proof.smoke.prove import prove_image
+from images.proof.smoke.record import ProofRecord
+from images.registry.artifact import ArtifactPart
 from images.registry.client import Repository
 from images.registry.oci_image import Packing
 from images.render.checkout import Checkout
 
-Prove = Callable[[str, Job], Record]
+Prove = Callable[[str, Job], ProofRecord]
 
 
 @dataclass(frozen=True)
 class Press:
     """All that publishing needs: where from, where to, how to pack, sign and prove.
 
-    ``prove`` proves an image of the engine, given its reference; ``keys`` None: nothing is signed.
+    ``prove_image`` proves an image of the engine, given its reference; ``keys`` None: nothing is signed.
     """
 
     checkout: Checkout
@@ -75,14 +75,16 @@ class Published:
 
     job: Job
     what: str
-    image: Image
+    image: PublishedImage
 
 
 def prover(engine: Engine, report: Report, gpus: str | None = None, model: str | None = None) -> Prove:
     """Prove with all smoke levels, on cards if asked to."""
 
-    def run(reference: str, job: Job) -> Record:
-        return prove(reference, expect(job.variant), engine_env=engine.cli_env(), gpus=gpus, model=model, report=report)
+    def run(reference: str, job: Job) -> ProofRecord:
+        return prove_image(
+            reference, expect(job.variant), engine_env=engine.cli_env(), gpus=gpus, model=model, report=report
+        )
 
     return run
 
@@ -95,7 +97,7 @@ def moving_tags(matrix: Matrix, variants: Variants, variant: Variant) -> tuple[s
     return (variant.id, *names)
 
 
-def already(press: Press, job: Job) -> Image | None:
+def already(press: Press, job: Job) -> PublishedImage | None:
     """The image of a job's inputs, if it was published; what the registry has under it is checked."""
     catalogue, _ = fetch_catalogue(press.repository)
     tag = immutable_tag(job.variant.id, job.input_hash)
@@ -136,7 +138,7 @@ def publish(
     return out
 
 
-def _prove_again(press: Press, job: Job, image: Image) -> Image:
+def _prove_again(press: Press, job: Job, image: PublishedImage) -> PublishedImage:
     """New evidence for a published image, from its digest; a failure changes nothing but is told."""
     reference = f"{press.repository.name}@{image.digest}"
     with press.report.step(f"prove {reference}") as step:
@@ -158,7 +160,7 @@ def _prove_again(press: Press, job: Job, image: Image) -> Image:
     return after.by_digest[image.digest]
 
 
-def _publish_one(press: Press, job: Job, revision: str) -> Image:
+def _publish_one(press: Press, job: Job, revision: str) -> PublishedImage:
     facts = _built(press, job, revision)
     with press.report.step("push by digest") as step:
         pushed = pushing.push(
@@ -206,7 +208,7 @@ def _take(press: Press, reference: str, pushed: Pushed) -> None:
         )
 
 
-def _proven(press: Press, job: Job, reference: str) -> Record:
+def _proven(press: Press, job: Job, reference: str) -> ProofRecord:
     """Audit and smoke levels on the pushed digest, and a look at NVIDIA's libraries."""
     if job.variant.cuda is not None:
         with press.report.step("NVIDIA's libraries are whole"):
@@ -231,8 +233,8 @@ def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, r
         predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder)
         origin.write_text(predicate, encoding="utf-8")
         whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
-        attach(repository, digest, sbom.KIND, Part(bill, sbom.KIND))
-        attach(repository, digest, provenance.STATEMENT, Part(whole, provenance.STATEMENT))
+        attach(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
+        attach(repository, digest, provenance.STATEMENT, ArtifactPart(whole, provenance.STATEMENT))
         if press.keys is not None:
             cosign, key = press.keys.cosign, press.keys.private
             cosign.attest(repository.name, digest, "cyclonedx", bill, key)
@@ -240,11 +242,13 @@ def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, r
             cosign.sign(repository.name, digest, key)
 
 
-def make_image(job: Job, facts: ImageFacts, pushed: Pushed, record: Record, revision: str, packing: Packing) -> Image:
+def make_image(
+    job: Job, facts: ImageFacts, pushed: Pushed, record: ProofRecord, revision: str, packing: Packing
+) -> PublishedImage:
     """The catalogue's entry of an image: what it says of itself by its labels, what was pushed, what was proven."""
     labels = facts.labels
     pins = dict(pair.split("==", 1) for pair in labels["dev.cardstock.pins"].split())
-    return Image.model_validate_json(
+    return PublishedImage.model_validate_json(
         json.dumps(
             {
                 "variant": job.variant.id,
@@ -273,7 +277,7 @@ def make_image(job: Job, facts: ImageFacts, pushed: Pushed, record: Record, revi
     )
 
 
-def _name(press: Press, image: Image, pushed: Pushed, moving: Iterable[str]) -> None:
+def _name(press: Press, image: PublishedImage, pushed: Pushed, moving: Iterable[str]) -> None:
     """Tags, the one that never moves first, then the catalogue."""
     named = press.repository.manifest(image.tag)
     if named is None or named.digest != image.digest:

@@ -11,7 +11,7 @@ from images.core.errors import CheckFailed, Unsafe
 from images.device_code.audit import Audit, Audited
 from images.docker.facts import ImageFacts
 from images.matrix.model import Matrix
-from images.proof.smoke.record import Record
+from images.proof.smoke.record import ProofRecord
 from images.render.checkout import INPUTS
 from images.render.labels import INPUT, VARIANT
 
@@ -87,7 +87,7 @@ def _majors(one: Audited) -> set[int]:
     return {int(name.removeprefix("PTX ").partition(".")[0]) for name in one.archs}
 
 
-def refuse_unproven(job: Job, record: Record) -> None:
+def refuse_unproven(job: Job, record: ProofRecord) -> None:
     """Raise CheckFailed where a level failed, or the audit did not cover a card that the image is for."""
     wanted = [arch.capability for arch in job.variant.archs]
     missing = sorted(set(wanted) - set(record.audited))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.catalogue.model import Catalogue, Image
+from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.store import Keys, check_image, fetch_catalogue
 from images.core.errors import NothingSelected, RegistryFailure, Unsafe
 from images.distribution.pull_layers import Started, fetch
@@ -34,7 +34,7 @@ def read(repository: Repository, keys: Keys | None) -> Catalogue:
     return catalogue
 
 
-def verify(repository: Repository, image: Image, keys: Keys | None) -> None:
+def verify(repository: Repository, image: PublishedImage, keys: Keys | None) -> None:
     """All that can be known before a layer is pulled: signature, digest, configuration, layers, labels, its tag.
 
     Raises Unsafe for what is not as the catalogue says, RegistryFailure where the registry does not answer.
@@ -47,7 +47,7 @@ def verify(repository: Repository, image: Image, keys: Keys | None) -> None:
 def pull(
     engine: Engine,
     repository: Repository,
-    image: Image,
+    image: PublishedImage,
     tags: Sequence[str],
     say: Say = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -108,7 +108,7 @@ def _pull_whole(engine: Engine, reference: str, say: Say, sleep: Callable[[float
     return None
 
 
-def run_words(image: Image, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+def run_words(image: PublishedImage, reference: str, uuids: Sequence[str] = ()) -> list[str]:
     """The command that serves a model with this image: on all cards, or on those with these UUIDs."""
     words = ["docker", "run", "--rm"]
     if image.archs:
@@ -117,7 +117,7 @@ def run_words(image: Image, reference: str, uuids: Sequence[str] = ()) -> list[s
     return [*words, "-v", "/path/to/model:/models:ro", "-v", f"{CACHE_VOLUME}:{CACHE}", reference]
 
 
-def serve_words(image: Image, uuids: Sequence[str] = ()) -> list[str]:
+def serve_words(image: PublishedImage, uuids: Sequence[str] = ()) -> list[str]:
     """What serves a model with a pulled image and the settings that fit the cards; MODEL is to be put in."""
     gpus = ["--gpus", f"device={','.join(uuids)}"] if image.archs and uuids else []
     return ["./inv", "serve", "--variant", image.variant, *gpus, "--model", "MODEL"]

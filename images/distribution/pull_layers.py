@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.catalogue.model import Image
+from images.catalogue.model import PublishedImage
 from images.core.errors import CardstockError, RegistryFailure, Unsafe
 from images.core.report import human_bytes
 from images.distribution.push import Say
@@ -54,7 +54,7 @@ class Started:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def fetch(engine: Engine, repository: Repository, image: Image, started: Started, say: Say) -> str:
+def fetch(engine: Engine, repository: Repository, image: PublishedImage, started: Started, say: Say) -> str:
     """Bring a verified image into the engine out of its layers, each by digest; its id.
 
     Raises RegistryFailure where the registry stays broken: what came is kept, and the same again goes on. Unsafe where
@@ -77,7 +77,7 @@ def fetch(engine: Engine, repository: Repository, image: Image, started: Started
     return found.config
 
 
-def check_room(engine: Engine, repository: Repository, image: Image) -> None:
+def check_disk_space(engine: Engine, repository: Repository, image: PublishedImage) -> None:
     """Raise CardstockError where the engine's disk has less free than pulling this image takes, as far as is known.
 
     That is what it lacks of the layers, packed as they come and unpacked as they stay.
@@ -95,7 +95,7 @@ def check_room(engine: Engine, repository: Repository, image: Image) -> None:
         )
 
 
-def _remote(repository: Repository, image: Image) -> RemoteImage:
+def _remote(repository: Repository, image: PublishedImage) -> RemoteImage:
     found = read_image(repository, image.digest)
     if found is None:
         raise RegistryFailure(f"{repository.name} has no {image.digest} any more", do="run the same again later")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from images.build.job import Job
-from images.catalogue.model import Catalogue, Image, immutable_tag, rolled_back
+from images.catalogue.model import Catalogue, PublishedImage, immutable_tag, rolled_back
 from images.catalogue.store import Keys, change_catalogue, check_image, fetch_catalogue, now, point
 from images.core.errors import RegistryFailure
 from images.core.files import write_atomically
@@ -41,7 +41,7 @@ def tell(stand: Stand, jobs: Sequence[Job]) -> None:
     stand.report.table(rows, ["tag", "state", "evidence"])
 
 
-def roll_back(stand: Stand, variants: Sequence[Variant]) -> list[Image]:
+def roll_back(stand: Stand, variants: Sequence[Variant]) -> list[PublishedImage]:
     """Move the moving tags of these variants back to what they named before; the images that they name then.
 
     Raises NothingSelected where a variant has no image before its newest; then nothing was moved for it.

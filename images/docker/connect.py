@@ -16,7 +16,7 @@ from images.docker.engine import Engine
 _SYSTEM_SOCKET = "unix:///var/run/docker.sock"
 
 
-def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lambda _: None) -> Engine:
+def connect_engine(layout: Layout | None = None, *, start: bool = True, say: Say = lambda _: None) -> Engine:
     """The engine of $DOCKER_HOST; else one that answers where engines do; else the embedded one, started if needed.
 
     Raises EngineUnreachable (with the reason and what to do) where there is none and ``start`` is off or fails.

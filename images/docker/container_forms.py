@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from images.docker.container_spec import PORT, TMPFS, Gpus, Serving
+from images.docker.container_spec import PORT, TMPFS, ContainerSpec, Gpus
 from images.docker.facts import Mount
 
 # SIGKILL comes so many seconds after SIGTERM; answers under way are given up after 5.
 GRACE = 30
 
 
-def docker_words(serving: Serving) -> list[str]:
+def docker_words(serving: ContainerSpec) -> list[str]:
     """`docker run` with everything that `invoke serve` sets."""
     words = ["docker", "run", "--detach", "--name", serving.name, "--restart", serving.restart]
     words += ["--gpus", serving.gpus.word] if serving.gpus else []
@@ -31,7 +31,7 @@ def docker_words(serving: Serving) -> list[str]:
     return [*words, serving.image, *serving.arguments]
 
 
-def docker_line(serving: Serving) -> str:
+def docker_line(serving: ContainerSpec) -> str:
     """The same, as it is typed into a shell."""
     return shlex.join(docker_words(serving))
 
@@ -48,7 +48,7 @@ def _mount_word(mount: Mount) -> str:
     return line.getvalue()
 
 
-def compose(serving: Serving) -> str:
+def compose(serving: ContainerSpec) -> str:
     """A compose file with one service."""
     service: dict[str, Any] = {
         "image": serving.image,
@@ -83,7 +83,7 @@ def literal(value: Any) -> Any:
     return [literal(below) for below in value] if isinstance(value, list) else value
 
 
-def _port(serving: Serving) -> dict[str, Any]:
+def _port(serving: ContainerSpec) -> dict[str, Any]:
     return {"target": PORT, "published": str(serving.port), "host_ip": serving.host, "protocol": "tcp"}
 
 

@@ -40,7 +40,7 @@ class Gpus:
 
 
 @dataclass(frozen=True)
-class Serving:
+class ContainerSpec:
     """A container that serves a model.
 
     ``arguments`` follow the image's name; ``env`` is set; ``passed`` names variables that are taken from whoever starts

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.core.errors import CardstockError
-from images.docker.container_spec import PORT, SERVED, TMPFS, Gpus, Serving
+from images.docker.container_spec import PORT, SERVED, TMPFS, ContainerSpec, Gpus
 
 Translated = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Found:
+class ContainerState:
     """A container by name: the engine's answer to an inspect, its labels, whether it runs."""
 
     name: str
@@ -51,20 +51,20 @@ class Containers:
         self._client = client
         self._translated = translated
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> ContainerState | None:
         """The container of this very name; None where there is none."""
         with self._translated(f"the container {name} could not be looked for"):
             for one in self._client.containers.list(all=True, filters={"name": f"^/{name}$"}, ignore_removed=True):
-                return Found(name, one.attrs)
+                return ContainerState(name, one.attrs)
         return None
 
-    def served(self) -> tuple[Found, ...]:
+    def served(self) -> tuple[ContainerState, ...]:
         """What `invoke serve` has started, running or not."""
         with self._translated("the engine's containers could not be listed"):
             rows = self._client.containers.list(all=True, filters={"label": SERVED}, ignore_removed=True)
-        return tuple(Found(row.name, row.attrs) for row in rows)
+        return tuple(ContainerState(row.name, row.attrs) for row in rows)
 
-    def start(self, serving: Serving, environment: Mapping[str, str], restart: str) -> None:
+    def start(self, serving: ContainerSpec, environment: Mapping[str, str], restart: str) -> None:
         """Make and start it; ``environment`` has the values of ``serving.passed``. One that cannot start is removed."""
         self.launch(serving.image, serving.arguments, create_words(serving, environment, restart))
 
@@ -112,7 +112,7 @@ class Containers:
         with self._translated(f"the log of {name} could not be read"):
             return str(self._client.containers.get(name).logs(tail=lines).decode(errors="replace"))
 
-    def stop(self, name: str, seconds: int) -> Found | None:
+    def stop(self, name: str, seconds: int) -> ContainerState | None:
         """Ask it to end, kill it after ``seconds``; how it ended."""
         with self._translated(f"{name} could not be stopped"):
             self._client.containers.get(name).stop(timeout=seconds)
@@ -124,7 +124,7 @@ class Containers:
             self._client.containers.get(name).remove(force=True, v=True)
 
 
-def create_words(serving: Serving, environment: Mapping[str, str], restart: str) -> dict[str, Any]:
+def create_words(serving: ContainerSpec, environment: Mapping[str, str], restart: str) -> dict[str, Any]:
     """The value as docker-py takes it; the same container as `images.docker.container_forms.docker_words` makes."""
     passed = {name: environment[name] for name in serving.passed if name in environment}
     return {

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import requests.exceptions
 
 from images.core.errors import CardstockError, EngineUnreachable
-from images.core.lazy_import import put_off
+from images.core.lazy_import import import_when_used
 
-put_off("paramiko")
+import_when_used("paramiko")
 import docker  # noqa: E402
 import docker.errors  # noqa: E402
 import docker.types  # noqa: E402

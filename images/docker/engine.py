@@ -110,7 +110,7 @@ class Engine:
         """`free_bytes`, once the embedded engine's build cache has gone as far as a build's ``need`` asks."""
         free = self.free_bytes()
         if self.embedded and free is not None and free < need:
-            embedded.make_room(need - free, self._layout, say=say)
+            embedded.free_disk_space(need - free, self._layout, say=say)
             free = self.free_bytes()
         return free
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import NothingSelected
 from images.matrix import selection as planning
 from images.matrix.kernel import Kernel
@@ -13,7 +13,7 @@ from images.matrix.selection import Selectors
 from images.matrix.variants import Variants
 
 
-def choose(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Kernel, ...]:
+def choose_kernels(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Kernel, ...]:
     """The kernels of the variants that `plan` would choose, in the matrix's order.
 
     ``only`` takes globs on kernels' ids as well: then, as with ``all``, those beside the variants take part.
@@ -29,7 +29,7 @@ def choose(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Kerne
         if wanted.all:
             chosen |= {kernel for kernel in variants.extra if _matches(kernel, wanted)}
     if not chosen:
-        close = nearest(wanted.only[0], [k.id for k in variants.kernels]) if wanted.only else ""
+        close = closest(wanted.only[0], [k.id for k in variants.kernels]) if wanted.only else ""
         raise NothingSelected(
             "no attention kernel is compiled for what is selected",
             cause="its attention comes from the index as a wheel that holds code for its cards",

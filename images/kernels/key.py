@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from packaging.version import Version
 
-from images.kernels.record import Record
+from images.kernels.record import WheelRecord
 from images.matrix.kernel import Kernel
 from images.render.lock_files import source_of
 
@@ -83,7 +83,7 @@ def key_of(kernel: Kernel, source_sha256: str) -> Key:
     )
 
 
-def key_of_record(record: Record) -> Key:
+def key_of_record(record: WheelRecord) -> Key:
     """The key that a built wheel's own record amounts to."""
     return Key(
         package=record.package,

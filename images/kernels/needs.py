@@ -13,7 +13,7 @@ from images.kernels.key import Key, key_of, source_hash
 from images.kernels.store import Store, Stored
 from images.matrix.kernel import Kernel
 from images.registry.client import Repository
-from images.render.lock_files import State, file_name
+from images.render.lock_files import LockState, file_name
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Found:
+class WheelPlace:
     """Where a needed wheel is: "store" (then ``stored``), "registry", "not built", or "unlocked"."""
 
     need: Need
@@ -33,7 +33,7 @@ class Found:
     stored: Stored | None = None
 
 
-def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, State]) -> tuple[Need, ...]:
+def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, LockState]) -> tuple[Need, ...]:
     """The kernels, each once, with their keys; reads the locks' files. ``states`` are the locks' by name."""
     out = []
     for kernel in dict.fromkeys(kernels):
@@ -45,23 +45,23 @@ def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, State]
     return tuple(out)
 
 
-def look(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[Found, ...]:
+def look(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[WheelPlace, ...]:
     """Where each wheel is. Nothing is read of the wheels, nothing fetched. Raises RegistryFailure, Unsafe."""
     here = {entry.digest: entry for entry in store.entries()}
     out = []
     for need in needs:
         if need.key is None:
-            out.append(Found(need, "unlocked"))
+            out.append(WheelPlace(need, "unlocked"))
         elif stored := here.get(need.key.digest):
-            out.append(Found(need, "store", stored))
+            out.append(WheelPlace(need, "store", stored))
         elif repository is not None and remote.find(repository, need.key) is not None:
-            out.append(Found(need, "registry"))
+            out.append(WheelPlace(need, "registry"))
         else:
-            out.append(Found(need, "not built"))
+            out.append(WheelPlace(need, "not built"))
     return tuple(out)
 
 
-def told(found: Found, repository: str, jobs: int) -> str:
+def told(found: WheelPlace, repository: str, jobs: int) -> str:
     """One line for people, of what a build would do: ``jobs`` compilers at once are reckoned with."""
     name = found.need.kernel.id
     if found.where == "store":

@@ -15,7 +15,7 @@ WheelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+
 Count = Annotated[int, Field(ge=0)]
 
 
-class Record(BaseModel):
+class WheelRecord(BaseModel):
     """A built wheel's own account; a later build may add fields.
 
     ``source_sha256`` of the source distribution, ``torch`` and ``cuda`` as torch says them, ``seconds`` of the
@@ -50,10 +50,10 @@ class Record(BaseModel):
     audit: dict[str, list[str]]
 
 
-def parse_record(text: str | bytes, where: str) -> Record:
+def parse_record(text: str | bytes, where: str) -> WheelRecord:
     """The record of a kernel.json. Raises CheckFailed, with ``where``, for one that is none."""
     try:
-        return Record.model_validate_json(text)
+        return WheelRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or FILE
@@ -64,7 +64,7 @@ def parse_record(text: str | bytes, where: str) -> Record:
         ) from error
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> WheelRecord:
     """The record that lies in a folder. Raises CheckFailed where there is none, or one that makes no sense."""
     path = folder / FILE
     try:

@@ -9,7 +9,7 @@ from images.kernels.key import Key
 from images.kernels.record import FILE
 from images.kernels.store import Store, Stored
 from images.registry import artifact
-from images.registry.artifact import Artifact, Part
+from images.registry.artifact import Artifact, ArtifactPart
 from images.registry.client import Repository
 
 KIND = "application/vnd.cardstock.kernel.v1"
@@ -37,7 +37,7 @@ def push(repository: Repository, stored: Stored, name: str) -> tuple[str, bool]:
         "org.opencontainers.image.title": record.wheel,
         "org.opencontainers.image.version": record.version,
     }
-    parts = [Part(stored.folder / FILE, _RECORD), Part(stored.wheel, _WHEEL)]
+    parts = [ArtifactPart(stored.folder / FILE, _RECORD), ArtifactPart(stored.wheel, _WHEEL)]
     return artifact.push(repository, stored.digest, KIND, parts, notes), True
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from images.core.errors import CardstockError, CheckFailed, Unsafe
 from images.core.home import default_layout
 from images.kernels.key import Key, key_of_record
-from images.kernels.record import FILE, Record, read_record
+from images.kernels.record import FILE, WheelRecord, read_record
 from images.kernels.wheel import check_digest, check_wheel
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -37,7 +37,7 @@ class Stored:
 
     digest: str
     folder: Path
-    record: Record
+    record: WheelRecord
     made: float
 
     @property
@@ -143,7 +143,7 @@ class Store:
                 return
 
 
-def check_build(key: Key, folder: Path) -> Record:
+def check_build(key: Key, folder: Path) -> WheelRecord:
     """Raise Unsafe or CheckFailed unless a folder holds exactly the wheel of a key, and its record."""
     record = read_record(folder)
     if different := key.differences(key_of_record(record)):

@@ -10,12 +10,12 @@ from pathlib import Path
 from images.core.errors import CheckFailed, Unsafe
 from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
-from images.kernels.record import Record
+from images.kernels.record import WheelRecord
 from images.proof.audit.target import audit_path
 from images.render.lock_inputs import normal
 
 
-def check_digest(path: Path, record: Record) -> None:
+def check_digest(path: Path, record: WheelRecord) -> None:
     """Raise Unsafe where the file is not the bytes that the record names."""
     size = path.stat().st_size if path.is_file() else -1
     found = digest(path) if size == record.size else ""
@@ -29,7 +29,7 @@ def check_digest(path: Path, record: Record) -> None:
         )
 
 
-def check_wheel(path: Path, record: Record) -> None:
+def check_wheel(path: Path, record: WheelRecord) -> None:
     """Raise CheckFailed where the wheel's name or device code is not what its record says.
 
     The audit is done anew here: what a build (or a registry) says of its own work is not taken on trust.

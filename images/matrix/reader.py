@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import UsageError
 from images.matrix.model import Location, Matrix, line_of
 
@@ -88,11 +88,11 @@ def _told(error: ValidationError, lines: Mapping[Location, int], name: str, data
     if fault["type"] == "extra_forbidden":
         known = _known_keys(location[:-1], fault["loc"])
         message = f"unknown key {str(fault['loc'][-1])!r}"
-        do = f"nearest: {nearest(str(fault['loc'][-1]), known)}. Known here: {', '.join(known)}" if known else ""
+        do = f"nearest: {closest(str(fault['loc'][-1]), known)}. Known here: {', '.join(known)}" if known else ""
     elif fault["type"] == "literal_error":
         known = [word.strip(" '") for word in re.split(r",| or ", str(fault["ctx"]["expected"]))]
         message = f"unknown key {fault['input']!r}" if "[key]" in fault["loc"] else f"{fault['input']!r} is not allowed"
-        do = f"nearest: {nearest(str(fault['input']), known)}. Allowed: {', '.join(known)}"
+        do = f"nearest: {closest(str(fault['input']), known)}. Allowed: {', '.join(known)}"
     elif fault["type"] == "missing":
         message = f"the key {str(fault['loc'][-1])!r} is missing"
     elif fault["type"] == "string_pattern_mismatch":
@@ -154,7 +154,7 @@ def _check_references(matrix: Matrix) -> None:
         if name not in known:
             raise UsageError(
                 f"{matrix._path}: {'.'.join(map(str, location))}: there is no {what} {name!r}",
-                do=f"nearest: {nearest(name, known)}. Known: {', '.join(known)}",
+                do=f"nearest: {closest(name, known)}. Known: {', '.join(known)}",
                 where=matrix.where(*location),
             )
 

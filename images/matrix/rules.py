@@ -16,15 +16,15 @@ from images.matrix.arch import KNOWN, Arch, covers, parse_arch
 from images.matrix.model import (
     PACKAGES,
     Attention,
+    Backend,
     DeviceCode,
-    Engine,
-    Gap,
+    LibraryGap,
     Matrix,
     Note,
     PackageName,
     Pin,
     Rule,
-    Serving,
+    ServerModules,
     Setting,
     Toolkit,
     When,
@@ -73,7 +73,7 @@ def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, st
     return versions if cuda is None else {**versions, "cuda": cuda}
 
 
-def _stack_part_holds(when: When, stack: str, engine: Engine, versions: Mapping[str, str]) -> bool:
+def _stack_part_holds(when: When, stack: str, engine: Backend, versions: Mapping[str, str]) -> bool:
     """Whether the keys of ``when`` that speak of stack, engine and pins match."""
     if when.stack not in (None, stack) or when.engine not in (None, engine):
         return False
@@ -99,11 +99,11 @@ class Judge:
     """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
 
     def __init__(self, matrix: Matrix) -> None:
-        self._rules: dict[tuple[str, Engine], tuple[_Residue[Rule], ...]] = {}
-        self._settings: dict[tuple[str, Engine], tuple[_Residue[Setting], ...]] = {}
-        self._notes: dict[tuple[str, Engine], tuple[_Residue[Note], ...]] = {}
-        self._serving: dict[tuple[str, Engine], tuple[_Residue[Serving], ...]] = {}
-        self._gaps: dict[tuple[str, Engine], tuple[_Residue[Gap], ...]] = {}
+        self._rules: dict[tuple[str, Backend], tuple[_Residue[Rule], ...]] = {}
+        self._settings: dict[tuple[str, Backend], tuple[_Residue[Setting], ...]] = {}
+        self._notes: dict[tuple[str, Backend], tuple[_Residue[Note], ...]] = {}
+        self._serving: dict[tuple[str, Backend], tuple[_Residue[ServerModules], ...]] = {}
+        self._gaps: dict[tuple[str, Backend], tuple[_Residue[LibraryGap], ...]] = {}
         for stack_name, stack in matrix.stacks.items():
             for engine, engine_set in stack.engines.items():
                 key = (stack_name, engine)
@@ -119,31 +119,31 @@ class Judge:
                 self._gaps[key] = self._residues(matrix.gaps, key, versions)
 
     @staticmethod
-    def _residues(among: Iterable[T], key: tuple[str, Engine], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
+    def _residues(among: Iterable[T], key: tuple[str, Backend], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
         found = []
         for one in among:
             if _stack_part_holds(one.when, *key, versions):
                 found.append(_Residue(one, *_residue_of(one.when)))
         return tuple(found)
 
-    def rules_against(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
+    def rules_against(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
         """Every rule that says this point cannot be; empty when it can."""
         return tuple(r.of for r in self._rules[stack, engine] if r.holds(attention, archs))
 
-    def settings(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
+    def settings(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
         """The settings this point carries, in the file's order."""
         return tuple(r.of for r in self._settings[stack, engine] if r.holds(attention, archs))
 
-    def notes(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Note, ...]:
+    def notes(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[Note, ...]:
         """What a user of this point should know."""
         return tuple(r.of for r in self._notes[stack, engine] if r.holds(attention, archs))
 
-    def modules(self, stack: str, engine: Engine, attention: Attention) -> tuple[str, ...]:
+    def modules(self, stack: str, engine: Backend, attention: Attention) -> tuple[str, ...]:
         """Modules that the server of these points imports."""
         found = (r.of for r in self._serving[stack, engine] if r.holds(attention, ()))
         return tuple(dict.fromkeys(module for serving in found for module in serving.modules))
 
-    def gaps(self, stack: str, engine: Engine, attention: Attention, archs: Archs) -> tuple[Gap, ...]:
+    def gaps(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
         """Known gaps that do no harm on this point."""
         return tuple(r.of for r in self._gaps[stack, engine] if r.holds(attention, archs))
 
@@ -157,7 +157,7 @@ def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:
     return _Residue(rule, None, outside)
 
 
-def _device_code(stack: str, engine: Engine, said: DeviceCode) -> _Residue[Rule]:
+def _device_code(stack: str, engine: Backend, said: DeviceCode) -> _Residue[Rule]:
     """The rule that libraries run on the cards whose code they hold."""
     code = [parse_arch(text) for text in said.are]
     uncovered = frozenset(arch.number for arch in ALL_ARCHS if not covers(code, arch))
@@ -188,7 +188,7 @@ def check_pins(matrix: Matrix) -> None:
                     raise _broken_pin(matrix, rule, stack_name, engine, versions)
 
 
-def _broken_pin(matrix: Matrix, rule: Rule, stack: str, engine: Engine, versions: Mapping[str, str]) -> UsageError:
+def _broken_pin(matrix: Matrix, rule: Rule, stack: str, engine: Backend, versions: Mapping[str, str]) -> UsageError:
     # The pin to change is the one the nearest valid pin names.
     named = (rule.nearest_pin or "").partition(" ")[0]
     concerned = [p for p in PACKAGES if getattr(rule.when, p) is not None]

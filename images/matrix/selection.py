@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import NoImageFits, NothingSelected, UsageError
 from images.matrix.arch import Arch, parse_arch
 from images.matrix.model import ATTENTIONS, Attention, Matrix
 from images.matrix.rules import Judge
-from images.matrix.variants import Excluded, Point, Variant, Variants, engine_of, point_id
+from images.matrix.variants import Excluded, Point, Variant, Variants, backend_of, point_id
 
 ArchList = tuple[Arch, ...]
 
@@ -42,13 +42,13 @@ def read_selectors(
     if cuda is not None and cuda not in known_cuda:
         raise UsageError(
             f"no stack is built for CUDA {cuda}",
-            do=f"nearest: {nearest(cuda, sorted(known_cuda))}. Known: {', '.join(sorted(known_cuda))}",
+            do=f"nearest: {closest(cuda, sorted(known_cuda))}. Known: {', '.join(sorted(known_cuda))}",
             where=matrix.where("stacks"),
         )
     if attention is not None and attention not in ATTENTIONS:
         raise UsageError(
             f"{attention!r} is not an attention backend",
-            do=f"nearest: {nearest(attention, ATTENTIONS)}. Known: {', '.join(ATTENTIONS)}",
+            do=f"nearest: {closest(attention, ATTENTIONS)}. Known: {', '.join(ATTENTIONS)}",
         )
     return Selectors(lists, cuda, attention, tuple(only), every)
 
@@ -175,7 +175,7 @@ def _candidate_points(matrix: Matrix, archs: ArchList, wanted: Selectors) -> Ite
         if stack.cuda is None or wanted.cuda not in (None, stack.cuda):
             continue
         for attention in matrix.attention:
-            engine = engine_of(stack, attention)
+            engine = backend_of(stack, attention)
             if wanted.attention in (None, attention) and engine in stack.engines:
                 yield Point(name, engine, attention, archs)
 
@@ -238,7 +238,7 @@ def _help(asked: ArchList) -> str:
 def _nothing(variants: Variants, wanted: Selectors) -> NothingSelected:
     said = " ".join(wanted.only) or "these selectors"
     ids = list(variants.valid)
-    close = nearest(wanted.only[0], ids) if wanted.only else ""
+    close = closest(wanted.only[0], ids) if wanted.only else ""
     return NothingSelected(
         f"nothing is selected by {said}",
         do=f"nearest id: {close}. All ids: ./inv plan --all" if close else "see all ids with: ./inv plan --all",

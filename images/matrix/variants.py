@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from images.matrix.arch import Arch, join_sm, parse_arch
 from images.matrix.kernel import FLASH_ATTN, XFORMERS, Kernel, make_kernel
-from images.matrix.model import Attention, Engine, Gap, Matrix, Note, PackageName, Pin, Rule, Stack
+from images.matrix.model import Attention, Backend, LibraryGap, Matrix, Note, PackageName, Pin, Rule, Stack
 from images.matrix.rules import Judge
 
 
@@ -16,7 +16,7 @@ class Point:
     """A combination that may or may not be. ``archs`` is empty for the CPU."""
 
     stack: str
-    engine: Engine
+    engine: Backend
     attention: Attention
     archs: tuple[Arch, ...]
 
@@ -34,7 +34,7 @@ class Variant:
     cuda: str | None
     archs: tuple[Arch, ...]
     attention: Attention
-    engine: Engine
+    engine: Backend
     python: str
     pins: tuple[tuple[PackageName, Pin], ...]
     kernel: Kernel | None
@@ -43,7 +43,7 @@ class Variant:
     env: tuple[tuple[str, str], ...]
     args: tuple[str, ...]
     notes: tuple[Note, ...] = field(repr=False)
-    gaps: tuple[Gap, ...] = field(default=(), repr=False)
+    gaps: tuple[LibraryGap, ...] = field(default=(), repr=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -89,7 +89,7 @@ class Variants:
         return tuple(dict.fromkeys((*needed, *self.extra)))
 
 
-def engine_of(stack: Stack, attention: Attention) -> Engine:
+def backend_of(stack: Stack, attention: Attention) -> Backend:
     """sdpa means the transformers server, except on the CPU: vLLM has no sdpa decoder on CUDA."""
     return "transformers" if attention == "sdpa" and stack.cuda is not None else "vllm"
 
@@ -109,7 +109,7 @@ def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
     families = [tuple(parse_arch(text) for text in family) for family in matrix.families if family != "all"]
     for name, stack in matrix.stacks.items():
         for attention in matrix.attention:
-            engine = engine_of(stack, attention)
+            engine = backend_of(stack, attention)
             if engine not in stack.engines:
                 continue
             if stack.cuda is None:

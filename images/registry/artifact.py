@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
-class Part:
+class ArtifactPart:
     """A file of an artifact, by its plain name."""
 
     path: Path
@@ -38,7 +38,7 @@ def push(
     repository: Repository,
     tag: str | None,
     kind: str,
-    parts: Sequence[Part],
+    parts: Sequence[ArtifactPart],
     notes: Mapping[str, str],
     subject: Mapping[str, Any] | None = None,
 ) -> str:
@@ -105,7 +105,7 @@ def fetch(repository: Repository, artifact: Artifact, folder: Path) -> None:
         repository.download(blob, folder / name)
 
 
-def _descriptor(part: Part) -> dict[str, Any]:
+def _descriptor(part: ArtifactPart) -> dict[str, Any]:
     size, digest = part.path.stat().st_size, digest_of_file(part.path)
     return {"mediaType": part.media_type, "digest": digest, "size": size, "annotations": {TITLE: part.path.name}}
 

@@ -103,7 +103,7 @@ def docker_logins(environment: Mapping[str, str]) -> dict[str, Any]:
         raise RegistryFailure("docker's logins cannot be read", cause=str(error), where=str(path)) from error
 
 
-class _Passing(Exception):
+class TransientError(Exception):
     """A fault that may be over in a moment; ``wait`` is what the registry asked for, in seconds."""
 
     def __init__(self, what: str, wait: float | None = None) -> None:
@@ -208,7 +208,7 @@ class Repository:
                 headers = {"Content-Type": "application/octet-stream"}
                 told = self._once("PUT", place, headers, body=file, ok=(201, 404))
             if told.status_code == 404:
-                raise _Passing("the registry has forgotten the upload that it began")  # it was started anew
+                raise TransientError("the registry has forgotten the upload that it began")  # it was started anew
 
         if not self.has_blob(digest):
             self._retry(path.name, once)
@@ -253,7 +253,7 @@ class Repository:
                     if out.tell() > blob.size:
                         raise self._unsafe("a blob", f"{blob.digest} of {blob.size} bytes", "more bytes than that")
                 if out.tell() < blob.size:
-                    raise _Passing(f"the answer ended after {out.tell()} of {blob.size} bytes")
+                    raise TransientError(f"the answer ended after {out.tell()} of {blob.size} bytes")
 
     def _retry(self, what: str, once: Callable[[], Any]) -> Any:
         fault: Exception | None = None
@@ -265,17 +265,17 @@ class Repository:
             except requests.exceptions.SSLError as error:
                 fault = error  # a certificate does not mend itself
                 break
-            except (_Passing, requests.RequestException) as error:
+            except (TransientError, requests.RequestException) as error:
                 fault = error
         raise RegistryFailure(
             f"{self.name}: the registry does not give or take {what}",
-            cause=f"{fault} ({ATTEMPTS} attempts)" if isinstance(fault, _Passing) else _reason(fault),
+            cause=f"{fault} ({ATTEMPTS} attempts)" if isinstance(fault, TransientError) else _reason(fault),
             do="see that its name is right and that it runs; run the same again to go on",
             where=self._base,
         ) from fault
 
     def _wait(self, attempt: int, fault: Exception) -> None:
-        asked = fault.wait if isinstance(fault, _Passing) else None
+        asked = fault.wait if isinstance(fault, TransientError) else None
         seconds = min(_LONGEST_WAIT, asked if asked is not None else 0.5 * 2 ** (attempt - 1))
         self._say(f"{self._host}: {_reason(fault)}; again in {seconds:g} s")
         self._sleep(seconds)
@@ -308,7 +308,7 @@ class Repository:
             return told
         with told:
             if told.status_code in _PASSING:
-                raise _Passing(f"HTTP {told.status_code}", retry_after(told.headers.get("Retry-After")))
+                raise TransientError(f"HTTP {told.status_code}", retry_after(told.headers.get("Retry-After")))
             raise RegistryFailure(
                 f"{self.name}: the registry refuses to {_VERBS.get(method, method)} {place.partition('?')[0]}",
                 cause=f"HTTP {told.status_code}: {_said(told)}",

@@ -51,7 +51,7 @@ def read_reading(output: str) -> Reading:
     return Reading(data["pins"], data["cuda"], data["python"], data["kernel_archs"])
 
 
-def labels(
+def make_labels(
     variant: Variant,
     reading: Reading,
     input_hash: str,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from images.core import process
 from images.core.errors import CardstockError, RegistryFailure, UsageError
-from images.render.lock_files import Lock, State, file_name, parse, pinned, read, split, state, write
+from images.render.lock_files import Lock, LockState, file_name, parse, pinned, read, split, state, write
 from images.render.lock_inputs import (
     BUILD_TOOLS,
     KERNEL_PACKAGES,
@@ -30,7 +30,7 @@ from images.render.lock_inputs import (
 __all__ = [
     "Lock",
     "LockInputs",
-    "State",
+    "LockState",
     "file_name",
     "inputs_for",
     "read",

@@ -19,7 +19,7 @@ from typing import Literal
 from images.core.files import write_atomically
 from images.render.lock_inputs import KERNEL_PACKAGES, LockInputs, normal
 
-State = Literal["locked", "stale", "unlocked"]
+LockState = Literal["locked", "stale", "unlocked"]
 
 _HEADER = "# Cardstock lock: made by `invoke lock`, not by hand."
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:==(\S+)| @ (\S+))")
@@ -156,7 +156,7 @@ def source_of(text: str) -> str | None:
     return found[1] if found else None
 
 
-def state(folder: Path, inputs: LockInputs) -> State:
+def state(folder: Path, inputs: LockInputs) -> LockState:
     """Whether the lock on disk is the answer to ``inputs``: "locked", "stale" (to others, or damaged), "unlocked"."""
     if not (folder / file_name(inputs.name)).is_file():
         return "unlocked"

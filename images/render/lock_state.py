@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.matrix.model import Engine, Matrix
+from images.matrix.model import Backend, Matrix
 from images.matrix.variants import extra_kernels
 from images.render import lock
-from images.render.lock import LockInputs, State
+from images.render.lock import LockInputs, LockState
 
 # What `invoke lock --stack` calls the locks of the kernel wheels that belong to no stack.
 KERNEL_GROUP = "kernels"
 
 
-def lock_inputs(matrix: Matrix, stack: str, engine: Engine) -> LockInputs:
+def lock_inputs(matrix: Matrix, stack: str, engine: Backend) -> LockInputs:
     """What the lock of a stack's engine asks for."""
     pins = matrix.stacks[stack].engines[engine].pins
     urls: dict[str, str] = {
@@ -27,14 +27,14 @@ def lock_inputs(matrix: Matrix, stack: str, engine: Engine) -> LockInputs:
     return lock.inputs_for(f"{stack}-{engine}", engine, versions, python=matrix.python, urls=urls)
 
 
-def lock_indexes(matrix: Matrix, stack: str, engine: Engine) -> tuple[str, ...]:
+def lock_indexes(matrix: Matrix, stack: str, engine: Backend) -> tuple[str, ...]:
     """Package indexes beside the default one that the pins of a stack's engine come from."""
     pins = matrix.stacks[stack].engines[engine].pins.values()
     names = dict.fromkeys(pin.origin.removeprefix("index:") for pin in pins if pin.origin.startswith("index:"))
     return tuple(matrix.indexes[name] for name in names)
 
 
-def all_locks(matrix: Matrix) -> dict[str, tuple[str, Engine]]:
+def all_locks(matrix: Matrix) -> dict[str, tuple[str, Backend]]:
     """Lock name -> stack and engine."""
     return {
         f"{stack}-{engine}": (stack, engine)
@@ -44,7 +44,7 @@ def all_locks(matrix: Matrix) -> dict[str, tuple[str, Engine]]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LockRequest:
     """What a lock asks for and where; ``group`` is its stack; ``why`` says what it needs that may be out of reach."""
 
     group: str
@@ -53,25 +53,25 @@ class Asked:
     why: str
 
 
-def asked_locks(matrix: Matrix) -> dict[str, Asked]:
+def asked_locks(matrix: Matrix) -> dict[str, LockRequest]:
     """Lock name -> what it asks for: of each stack's engines, and of the kernel wheels that the matrix adds."""
     asked = {
-        name: Asked(key[0], lock_inputs(matrix, *key), lock_indexes(matrix, *key), why_unlocked(matrix, *key))
+        name: LockRequest(key[0], lock_inputs(matrix, *key), lock_indexes(matrix, *key), why_unlocked(matrix, *key))
         for name, key in all_locks(matrix).items()
     }
     for kernel in extra_kernels(matrix):
         pins = {"torch": kernel.torch, kernel.package: kernel.version}
         inputs = lock.inputs_for(kernel.lock, "vllm", pins, python=kernel.python)
-        asked[kernel.lock] = Asked(KERNEL_GROUP, inputs, (), "never resolved")
+        asked[kernel.lock] = LockRequest(KERNEL_GROUP, inputs, (), "never resolved")
     return asked
 
 
-def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, State]:
+def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, LockState]:
     """Lock name -> "locked", "stale" or "unlocked"."""
     return {name: lock.state(folder, asked.inputs) for name, asked in asked_locks(matrix).items()}
 
 
-def why_unlocked(matrix: Matrix, stack: str, engine: Engine) -> str:
+def why_unlocked(matrix: Matrix, stack: str, engine: Backend) -> str:
     """What a lock that is not there needs beyond the default index; for messages."""
     pins = matrix.stacks[stack].engines[engine].pins
     needs = sorted({pin.origin for pin in pins.values() if pin.origin not in ("pypi", "source")})

@@ -15,7 +15,7 @@ import pytest
 from images.commands import _serve as command
 from images.core import process
 from images.core.report import Report
-from images.docker.containers import Found
+from images.docker.containers import ContainerState
 from images.docker.engine import Engine
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.run.serve import pick
@@ -50,7 +50,7 @@ class CpuServer:
         return self.words.name
 
     @property
-    def container(self) -> Found:
+    def container(self) -> ContainerState:
         """As the engine sees it now."""
         found = self.engine.containers.find(self.name)
         assert found

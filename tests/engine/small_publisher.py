@@ -15,20 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from images.build.job import Job, make_job
-from images.catalogue.model import Image
+from images.catalogue.model import PublishedImage
 from images.catalogue.store import Keys
 from images.core import process
 from images.core.report import Report
 from images.distribution.publish import Press, Published, publish
 from images.distribution.push import Packed
 from images.docker.engine import Engine
-from images.proof.smoke.record import Level, Record
+from images.proof.smoke.record import Level, ProofRecord
 from images.registry.client import Repository
 from images.registry.oci_image import Packing
 from images.render.bakefile import finish_file
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
-from images.render.labels import Reading, labels
+from images.render.labels import Reading, make_labels
 from tests.helpers.matrices import matrix, text, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -95,7 +95,7 @@ class Stall:
     def make(self, job: Job, revision: str = "0" * 40, **other: str) -> None:
         """One image; ``other`` are labels that lie."""
         pins = {name.replace("_", "-"): pin.version for name, pin in job.variant.pins}
-        told = labels(
+        told = make_labels(
             job.variant,
             Reading(pins, job.variant.cuda, "3.11.2", None),
             job.input_hash,
@@ -119,7 +119,7 @@ class Stall:
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"]
             process.run(argv, cwd=Path(folder), env=self.engine.cli_env())
 
-    def prove(self, reference: str, job: Job) -> Record:
+    def prove(self, reference: str, job: Job) -> ProofRecord:
         """What the smoke levels would leave; this variant's audit fails if ``fails`` names it."""
         facts = self.engine.inspect(reference)
         assert facts is not None, "what is proven is there by its digest"
@@ -134,7 +134,7 @@ class Stall:
             server = Level(4, "server", "passed", facts={"device": self.card})
         driver = "535.104.05" if self.card else None
         levels = (audit, Level(2, "stack", "passed"), server)
-        return Record(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
+        return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
     def press(self, repository: str, keys: Keys | None = None, packing: Packing = "gzip") -> Press:
         self.err = io.StringIO()
@@ -152,7 +152,9 @@ class Stall:
             keys=keys,
         )
 
-    def publish(self, repository: str, *names: str, keys: Keys | None = None, packing: Packing = "gzip") -> list[Image]:
+    def publish(
+        self, repository: str, *names: str, keys: Keys | None = None, packing: Packing = "gzip"
+    ) -> list[PublishedImage]:
         """Publish these variants; the catalogue's entries."""
         press = self.press(repository, keys, packing)
         done: list[Published] = publish(press, [self.job(name) for name in names], self.build)

@@ -20,7 +20,7 @@ from images.core.errors import CheckFailed
 from images.core.report import Report
 from images.core.site import SiteSettings
 from images.docker.buildx import LOGS
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.engine import Engine
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render
@@ -82,7 +82,7 @@ class Yard:
         template = compile_templates(checkout.templates())
         return make_job(checkout, checkout.matrix(), template, variants().valid[SM75], "locked")
 
-    def build(self, *, smoke: bool = False) -> list[building.Built]:
+    def build(self, *, smoke: bool = False) -> list[building.BuiltImage]:
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
         checkout = Checkout(self.root)
@@ -94,7 +94,7 @@ class Yard:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return connect()
+    return connect_engine()
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 from images.core import process
 from images.docker.engine import Engine
 from images.run.doctor.facts import EngineFacts
-from images.run.doctor.gather import gather
+from images.run.doctor.gather import gather_facts
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_what_the_engine_says_is_what_the_doctor_sees(engine: Engine) -> None:
-    facts = gather(ROOT, []).engine
+    facts = gather_facts(ROOT, []).engine
     assert isinstance(facts, EngineFacts), facts
     assert facts.endpoint == engine.endpoint
     assert facts.host.version == engine.version

@@ -28,7 +28,7 @@ from images.core.home import Layout
 from images.core.report import Report
 from images.core.site import SiteSettings
 from images.docker import base_image as bases
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.embedded import daemon as embedded
 from images.docker.engine import Engine
 from images.kernels import remote
@@ -109,7 +109,7 @@ class Yard:
         made = self.checkout.matrix()
         return [make_job(self.checkout, made, templates, variants().valid[name], "locked") for name in CARDS]
 
-    def build(self, *, repository: Repository | None = None, only: slice = slice(None)) -> list[building.Built]:
+    def build(self, *, repository: Repository | None = None, only: slice = slice(None)) -> list[building.BuiltImage]:
         report = Report(io.StringIO(), io.StringIO())
         made = self.checkout.matrix()
         jobs = self.jobs[only]
@@ -223,7 +223,7 @@ def test_a_machine_with_an_empty_engine_takes_it_from_the_registry(
     monkeypatch.setenv("CARDSTOCK_HOME", str(second.home))
     embedded.start(second)
     monkeypatch.setenv("DOCKER_HOST", second.endpoint)
-    other = connect(second)
+    other = connect_engine(second)
     base = bases.local_reference("bookworm")
     with engine.export_tar(base) as chunks:
         (second.home / "base.tar").write_bytes(b"".join(chunks))

@@ -16,7 +16,7 @@ import pytest
 
 from images.cards.data import Card, all_cards
 from images.cards.names import resolve as named
-from images.catalogue.model import Catalogue, Image
+from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import resolve
 from images.catalogue.store import Keys, fetch_catalogue, point
 from images.core import process
@@ -26,7 +26,7 @@ from images.distribution import pull as pulling
 from images.distribution.publish import publish
 from images.distribution.pull_layers import Started
 from images.distribution.rollback import roll_back
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded.packages import installed
 from images.docker.engine import Engine
@@ -86,7 +86,7 @@ def other_engine(engine: Engine) -> Iterator[Engine]:
         shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", embedded.start(layout, firewall=False, say=print))
-        yield connect(layout)
+        yield connect_engine(layout)
     embedded.stop(layout)
     shutil.rmtree(layout.home)
 
@@ -280,12 +280,12 @@ def test_an_image_of_other_inputs_is_refused(stall: Stall, repository: str) -> N
 # -- a registry that lies
 
 
-def published(stall: Stall, repository: str, keys: Keys | None = None) -> Image:
+def published(stall: Stall, repository: str, keys: Keys | None = None) -> PublishedImage:
     (image,) = stall.publish(repository, SM75, keys=keys)
     return image
 
 
-def forged(registry: RealRegistry, image: Image, change: Callable[[bytes], bytes]) -> None:
+def forged(registry: RealRegistry, image: PublishedImage, change: Callable[[bytes], bytes]) -> None:
     """Change what the registry has under the image's own digest."""
     path = registry.blob(image.digest)
     path.write_bytes(change(path.read_bytes()))

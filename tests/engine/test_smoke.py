@@ -27,8 +27,8 @@ from images.docker.engine import RUN_LABEL, Engine
 from images.proof.smoke import prove as proving
 from images.proof.smoke import server as serving
 from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.prove import prove
-from images.proof.smoke.record import Record
+from images.proof.smoke.prove import prove_image
+from images.proof.smoke.record import ProofRecord
 from images.proof.tiny_model.picture import as_data_url
 from images.proof.tiny_model.question import questions
 
@@ -173,11 +173,11 @@ def left_over(engine: Engine, ident: str) -> str:
     )
 
 
-def proven(engine: Engine, image: str, *levels: int, **options: float) -> Record:
-    return prove(image, EXPECTED, engine_env=engine.cli_env(), levels=levels, report=print, **options)  # type: ignore[arg-type]
+def proven(engine: Engine, image: str, *levels: int, **options: float) -> ProofRecord:
+    return prove_image(image, EXPECTED, engine_env=engine.cli_env(), levels=levels, report=print, **options)  # type: ignore[arg-type]
 
 
-def failure(record: Record, number: int) -> str:
+def failure(record: ProofRecord, number: int) -> str:
     """All that a failed level told; the levels above it must not have run."""
     level = next(level for level in record.levels if level.number == number)
     assert (level.status, record.ok) == ("failed", False)
@@ -302,20 +302,22 @@ def model(tmp_path: Path) -> str:
 
 
 def test_a_real_model_is_asked_questions(engine: Engine, make: Make, run: str, model: str) -> None:
-    record = prove(make(), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model)
+    record = prove_image(make(), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model)
     assert record.ok, record.to_json()
     assert record.levels[3].facts["answers"] == {"circle": "It is red.", "number": "It is 42."}
     assert record.levels[3].facts["model"] == model
 
 
 def test_a_real_model_that_says_bangs_fails(engine: Engine, make: Make, run: str, model: str) -> None:
-    told = failure(prove(make("bangs only here"), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model), 4)
+    told = failure(
+        prove_image(make("bangs only here"), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model), 4
+    )
     assert 'What is the colour of the circle? Answer with one word. only "!"' in told
 
 
 def test_without_a_card_a_cuda_server_is_said_to_be_not_run(engine: Engine, make: Make, run: str) -> None:
     cuda = Expectation("stand-in", "cu124", "vllm", "xformers", ("7.5",), "12.4", {}, None)
-    record = prove(make(), cuda, engine_env=engine.cli_env(), levels=(4,))
+    record = prove_image(make(), cuda, engine_env=engine.cli_env(), levels=(4,))
     assert record.evidence().endswith("server: not run: no card")
     assert not record.ok
 

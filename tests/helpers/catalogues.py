@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from images.catalogue.model import SCHEMA, Catalogue, Image, immutable_tag
+from images.catalogue.model import SCHEMA, Catalogue, PublishedImage, immutable_tag
 from images.matrix.variants import Variant
 from tests.helpers.matrices import variants
 
@@ -62,8 +62,8 @@ def content(images: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"schema": SCHEMA, "updated": NOW, "images": listed, "layers": layers, "moving": moving}
 
 
-def image(name: str, salt: str = "") -> Image:
-    return Image.model_validate_json(json.dumps(fields(variants().valid[name], salt)))
+def image(name: str, salt: str = "") -> PublishedImage:
+    return PublishedImage.model_validate_json(json.dumps(fields(variants().valid[name], salt)))
 
 
 def catalogue(*names: str) -> Catalogue:

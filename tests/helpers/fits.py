@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from images.cards.choose import choose
+from images.cards.choose import choose_images
 from images.cards.data import Card, all_cards
 from images.cards.names import resolve
 from images.matrix.arch import Arch
@@ -43,7 +43,7 @@ def variant(name: str) -> Variant:
 @cache
 def image(arch: Arch) -> Variant:
     """The recommended one."""
-    found = choose(matrices.matrix(), matrices.variants(), [Card("a card", arch, 1000, "test")])
+    found = choose_images(matrices.matrix(), matrices.variants(), [Card("a card", arch, 1000, "test")])
     return found.picks[0].variant
 
 

@@ -26,7 +26,7 @@ from images.docker.embedded.daemon_config import render_config
 from images.docker.embedded.iptables import write_iptables
 from images.docker.embedded.packages import cli_env
 from images.docker.embedded.ping import engine_version
-from images.docker.embedded.space import LIMIT_BYTES, Pruned, data_bytes, keep_under_limit, make_room, prune
+from images.docker.embedded.space import LIMIT_BYTES, Pruned, data_bytes, free_disk_space, keep_under_limit, prune
 
 __all__ = [
     "LIMIT_BYTES",
@@ -36,8 +36,8 @@ __all__ = [
     "cli_env",
     "default_layout",
     "engine_version",
+    "free_disk_space",
     "keep_under_limit",
-    "make_room",
     "prune",
     "start",
     "status",

@@ -71,7 +71,7 @@ def every_step() -> tuple[tuple[str, ...], ...]:
     )
 
 
-def make_room(short: int, layout: Layout | None = None, *, say: Say = lambda _: None) -> None:
+def free_disk_space(short: int, layout: Layout | None = None, *, say: Say = lambda _: None) -> None:
     """Let build cache go, oldest first, until the engine holds ``short`` bytes less, or no more can; images stay.
 
     Raises as `prune` does.

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 from images.device_code.audit import name_of
 from images.device_code.verdict import NO_CODE, NONE, Capability
-from images.proof.audit.table import CARDS, PARTS, Part
+from images.proof.audit.table import CARDS, PARTS, AuditedPart
 from images.proof.audit.wheels import Wheel
 
 
@@ -36,12 +36,12 @@ def _leading(chosen: set[Capability], cards: Sequence[Capability]) -> Sequence[C
     return cards[:count] if count > 1 else ()
 
 
-def _running(part: Part, wheel: Wheel) -> set[Capability]:
+def _running(part: AuditedPart, wheel: Wheel) -> set[Capability]:
     """The cards that run any of a part."""
     return {card for card in CARDS if part.judge(wheel, card).kind not in (NONE, NO_CODE)}
 
 
-def _parts(wheel: Wheel) -> tuple[Part, list[Part]]:
+def _parts(wheel: Wheel) -> tuple[AuditedPart, list[AuditedPart]]:
     """What a package cannot do without, and its other parts."""
     first, *others = (part for part in PARTS if part.package == wheel.package)
     return first, others
@@ -62,7 +62,7 @@ def _changes(older: Wheel, newer: Wheel) -> Iterator[str]:
 
 
 def _gaps(wheels: Iterable[Wheel]) -> Iterator[str]:
-    nothing: dict[tuple[Part, str], list[str]] = {}
+    nothing: dict[tuple[AuditedPart, str], list[str]] = {}
     for wheel in wheels:
         main, others = _parts(wheel)
         cards = _running(main, wheel)

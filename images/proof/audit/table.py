@@ -35,7 +35,7 @@ _EMPTY = {"vllm/_C.abi3.so": ["5.2", "PTX 5.2"]}
 
 
 @dataclass(frozen=True)
-class Part:
+class AuditedPart:
     """A part of a package: how people call it, and globs of its libraries, on a Hopper card maybe others."""
 
     package: PackageName
@@ -68,15 +68,17 @@ class Part:
 # What serving Qwen2.5-VL meets; the kernels of other models and of multi-node serving are left to `invoke audit`.
 # vLLM takes FlashAttention 3 on Hopper and 2 elsewhere (vllm/vllm_flash_attn/flash_attn_interface.py).
 PARTS = (
-    Part("torch", "torch", "", ("torch/lib/libtorch_cuda.so",)),
-    Part("torch", "torch", "linalg", ("torch/lib/libtorch_cuda_linalg.so",)),
-    Part("vllm", "vLLM", "", ("vllm/_C.*", "vllm/_C_*", "vllm/_moe_C.*", "vllm/_moe_C_*")),
-    Part("vllm", "vLLM", "FlashAttention", ("vllm/vllm_flash_attn/*_fa2_C.*",), ("vllm/vllm_flash_attn/*_fa3_C.*",)),
-    Part("xformers", "xformers", "", ("xformers/_C.so",)),
+    AuditedPart("torch", "torch", "", ("torch/lib/libtorch_cuda.so",)),
+    AuditedPart("torch", "torch", "linalg", ("torch/lib/libtorch_cuda_linalg.so",)),
+    AuditedPart("vllm", "vLLM", "", ("vllm/_C.*", "vllm/_C_*", "vllm/_moe_C.*", "vllm/_moe_C_*")),
+    AuditedPart(
+        "vllm", "vLLM", "FlashAttention", ("vllm/vllm_flash_attn/*_fa2_C.*",), ("vllm/vllm_flash_attn/*_fa3_C.*",)
+    ),
+    AuditedPart("xformers", "xformers", "", ("xformers/_C.so",)),
 )
 
 
-def cell(part: Part, wheel: Wheel, card: Capability) -> str:
+def cell(part: AuditedPart, wheel: Wheel, card: Capability) -> str:
     """A verdict in a word: "native", "as 8.6" (by the code of a lower minor), "PTX 570" (compiled by driver 570 or
     newer), "22/47" (so many of its containers run), "22/47 PTX 570" (some of them compiled), "-" (nothing runs).
     """

@@ -93,9 +93,9 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
     if _PATH_LIKE.fullmatch(target):
         raise UsageError(f"there is no file or folder {target}", do="see that the path is right")
     if engine is None:
-        from images.docker.connect import connect
+        from images.docker.connect import connect_engine
 
-        engine = connect()
+        engine = connect_engine()
     if engine.inspect(target) is not None:
         return audit_image(engine, target)
     found = audit_container(engine, target)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from images.cards.this_machine import Machine
+from images.cards.this_machine import LocalMachine
 from images.core import process
 from images.core.errors import CheckFailed, NothingSelected
 from images.proof.on_card import records as gpu_records
@@ -18,7 +18,7 @@ PLACE = "/proof"
 LIMIT = 5400.0
 
 
-def card_of(machine: Machine) -> str:
+def card_of(machine: LocalMachine) -> str:
     """The name of this machine's first card. Raises NothingSelected where there is none."""
     if not machine.cards:
         raise NothingSelected(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from images.core.errors import CardstockError
-from images.proof.smoke.record import NAMES, Level, Record, Status
+from images.proof.smoke.record import NAMES, Level, ProofRecord, Status
 
 NOT_ASKED = "not asked for"
 
@@ -35,7 +35,7 @@ class Collector:
     """Takes each test's outcome; tells the levels. ``base`` is the record without its levels."""
 
     def __init__(self) -> None:
-        self.base: Record | None = None
+        self.base: ProofRecord | None = None
         self._tallies: dict[int, _Tally] = {}
 
     def add(
@@ -69,7 +69,7 @@ class Collector:
         if self.base:
             self.base = replace(self.base, card=card, driver=driver)
 
-    def record(self) -> Record:
+    def record(self) -> ProofRecord:
         """The record of all levels; those without a test are said to be not run. Raises ValueError without a base."""
         if self.base is None:
             raise ValueError("no image was examined")

@@ -48,7 +48,7 @@ class Output:
         return "\n".join((self.err.strip() or self.out.strip()).splitlines()[-12:])
 
 
-class Box:
+class RunningContainer:
     """A running container in which commands are executed."""
 
     def __init__(self, container: DockerContainer) -> None:
@@ -62,7 +62,7 @@ class Box:
         return Output(int(done.exit_code or 0), *((text or b"").decode(errors="replace") for text in (out, err)))
 
 
-class Workshop:
+class ProofContainers:
     """Makes the containers of one run for one image, and removes them, on the engine of DOCKER_HOST."""
 
     def __init__(self, image: str, run: str, *, gpus: bool = False) -> None:
@@ -136,7 +136,7 @@ class Workshop:
         )
 
     @contextmanager
-    def box(self, volume: str, *, gpus: bool = False) -> Iterator[Box]:
+    def box(self, volume: str, *, gpus: bool = False) -> Iterator[RunningContainer]:
         """A container that sleeps, the proof volume at /proof, no network. Raises CheckFailed if it cannot start."""
         made = self.container(SLEEP, entrypoint=["python"], volumes={volume: (PROOF, "ro")}, gpus=gpus)
         try:
@@ -146,7 +146,7 @@ class Workshop:
                 raise CheckFailed(
                     "no container of the image can be started", cause=str(error), do="see that its PATH holds python"
                 ) from error
-            yield Box(made)
+            yield RunningContainer(made)
         finally:
             made.stop()
 

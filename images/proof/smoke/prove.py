@@ -13,7 +13,7 @@ from images.core import process
 from images.core.errors import CardstockError
 from images.core.report import Report
 from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.record import Record
+from images.proof.smoke.record import ProofRecord
 
 ROOT = Path(__file__).parents[3]
 LEVELS = Path(__file__).parent / "levels"
@@ -33,7 +33,7 @@ OWN_ENV = {
 HEAD = ("platform ", "rootdir:", "configfile:", "plugins:", "collecting ", "cachedir:", "hypothesis profile", "=====")
 
 
-def prove(
+def prove_image(
     image: str,
     expectation: Expectation,
     *,
@@ -45,7 +45,7 @@ def prove(
     checkpoint: Path | None = None,
     health_limit: float = 900.0,
     stop_limit: float = 30.0,
-) -> Record:
+) -> ProofRecord:
     """The record of ``image``, also when a level failed (see ``Record.ok``).
 
     ``engine_env`` is added to the environment (DOCKER_HOST and the like); ``model`` is a folder or a hub's id;
@@ -85,7 +85,7 @@ def prove(
             if not whole:  # a run that came to its end has removed what it made before it wrote its record
                 clean = [sys.executable, "-m", "images.proof.smoke.containers", run]
                 process.run(clean, cwd=ROOT, env=env, check=False, timeout=120)
-        return Record.from_json(record.read_text(), image)
+        return ProofRecord.from_json(record.read_text(), image)
 
 
 def _arguments(levels: list[int], options: Mapping[str, object]) -> list[str]:

@@ -27,7 +27,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Record:
+class ProofRecord:
     """All levels of one image, lowest first.
 
     ``image`` is the reference that was asked for and ``image_id`` what it stood for; ``created`` is UTC in ISO form;
@@ -67,13 +67,13 @@ class Record:
         return json.dumps({**asdict(self), "ok": self.ok, "evidence": self.evidence()}, indent=1) + "\n"
 
     @staticmethod
-    def from_json(text: str, where: str = "") -> Record:
+    def from_json(text: str, where: str = "") -> ProofRecord:
         """Read it back. Raises UsageError when the text is no record."""
         try:
             data = json.loads(text)
             levels = tuple(Level(**level) for level in data["levels"])
-            known = {name: data[name] for name in Record.__dataclass_fields__ if name != "levels"}
-            return Record(levels=levels, **known)
+            known = {name: data[name] for name in ProofRecord.__dataclass_fields__ if name != "levels"}
+            return ProofRecord(levels=levels, **known)
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(
                 "this is not a smoke record",

@@ -43,7 +43,7 @@ class Server:
 
 
 @contextmanager
-def running(made: DockerContainer, port: int, name: str, limit: float) -> Iterator[Server]:
+def running_server(made: DockerContainer, port: int, name: str, limit: float) -> Iterator[Server]:
     """Start a container whose ``port`` is published and wait ``limit`` seconds for its health; remove it at the end.
 
     Raises CheckFailed when it does not get healthy.

@@ -12,7 +12,7 @@ from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import LABEL, TOKEN, Node
 
 
-def compose(hosts: Hosts, node: Node) -> str:
+def compose_files(hosts: Hosts, node: Node) -> str:
     """The file for ``node``'s host: `docker compose up -d` there, the head's first or not."""
     service: dict[str, Any] = {
         "image": node.image,

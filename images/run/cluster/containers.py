@@ -9,7 +9,7 @@ from typing import Any
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits
 from images.docker.container_spec import MODELS, TMPFS
-from images.docker.containers import Containers, Found
+from images.docker.containers import Containers, ContainerState
 from images.docker.engine import Engine
 from images.docker.facts import Mount
 from images.run.cluster.hosts import Hosts
@@ -41,7 +41,7 @@ class Boxes:
         self.engine = engine
         self.containers: Containers = engine.containers
 
-    def find(self, node: Node) -> Found | None:
+    def find(self, node: Node) -> ContainerState | None:
         """The node's container."""
         return self.containers.find(node.name)
 

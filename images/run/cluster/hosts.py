@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from images.core.closest_match import nearest
+from images.core.closest_match import closest
 from images.core.errors import UsageError
 from images.matrix.model import Location, line_of
 from images.matrix.reader import plain
@@ -150,7 +150,7 @@ def _told(error: ValidationError, lines: dict[Location, int], name: str) -> Usag
     if fault["type"] == "extra_forbidden":
         known = list((Host if at[0] == "hosts" else Hosts).model_fields)
         message = f"unknown key {at[-1]!r}"
-        do = f"nearest: {nearest(str(at[-1]), known)}. Known here: {', '.join(known)}"
+        do = f"nearest: {closest(str(at[-1]), known)}. Known here: {', '.join(known)}"
     elif fault["type"] == "missing":
         message = f"the key {at[-1]!r} is missing"
     elif fault["type"] == "string_pattern_mismatch":

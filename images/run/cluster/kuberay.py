@@ -21,7 +21,7 @@ SECRET = "cardstock-ray"  # noqa: S105  (the name of a Secret)
 _OWN_COMMAND = "ray.io/overwrite-container-cmd"
 
 
-def kuberay(hosts: Hosts, nodes: tuple[Node, ...]) -> str:
+def kuberay_manifest(hosts: Hosts, nodes: tuple[Node, ...]) -> str:
     """Two documents for `kubectl apply -f`: RayCluster and Service. Each pod runs on the host whose name it has."""
     head, *workers = nodes
     groups = [

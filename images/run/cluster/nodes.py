@@ -29,7 +29,7 @@ LABEL = "dev.cardstock.cluster"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClusterPlan:
     """What is served: the image, the split, the engine's flags; ``shm`` is in GiB, ``served`` the API's name of it."""
 
     image: str
@@ -55,15 +55,15 @@ class Node:
     shm: int
 
 
-def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> Plan:
+def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> ClusterPlan:
     """The plan of a fit; ``user`` are flags that win over it."""
     served = PurePosixPath(hosts.folder).name
     own = ["--served-model-name", served, *flags(found)]
     words = tuple(merged(own, read_flags(user)))
-    return Plan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served)
+    return ClusterPlan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served)
 
 
-def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence[str] = ()) -> Plan:
+def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence[str] = ()) -> ClusterPlan:
     """The plan without cards: a pipeline stage for each host. Raises NoImageFits for more hosts than layers."""
     stages = len(hosts.hosts)
     if stages > model.shape.layers:
@@ -79,7 +79,7 @@ def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence
     # vLLM makes what a later stage receives into while it warms up, which it does not do on a CPU when it is eager;
     # mode 1 compiles nothing either (gpu_model_runner.py, cpu_worker.py _should_warm_up_model @v0.32.0).
     own += ["--no-enforce-eager", "--compilation-config", '{"mode": 1}']
-    return Plan(image, variant, Split(1, stages), tuple(merged(own, read_flags(user))), 2, served)
+    return ClusterPlan(image, variant, Split(1, stages), tuple(merged(own, read_flags(user))), 2, served)
 
 
 def resource(host: Host) -> str:
@@ -104,7 +104,7 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def command(hosts: Hosts, host: Host, plan: Plan) -> list[str]:
+def command(hosts: Hosts, host: Host, plan: ClusterPlan) -> list[str]:
     """What the host's container runs.
 
     A worker stays as long as Ray does. The head becomes the server, which waits until Ray has a place for every part
@@ -133,7 +133,7 @@ def environment(hosts: Hosts, host: Host) -> dict[str, str]:
     return own | hosts.environment
 
 
-def make_nodes(hosts: Hosts, plan: Plan) -> tuple[Node, ...]:
+def make_nodes(hosts: Hosts, plan: ClusterPlan) -> tuple[Node, ...]:
     """One container a host, the head's first."""
     return tuple(
         Node(

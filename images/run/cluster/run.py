@@ -12,7 +12,7 @@ from images.run.cluster.containers import Boxes
 from images.run.cluster.hosts import Host, Hosts
 from images.run.cluster.nodes import Node
 from images.run.cluster.status import read_status
-from images.run.cluster.watch import Box, Event, Watch, wrong_interface
+from images.run.cluster.watch import Event, HostContainer, Watch, wrong_interface
 from images.run.serve.start import Clock, died, steps
 
 Say = Callable[[str], None]
@@ -113,13 +113,13 @@ class Cluster:
         before, self._restarts = self._restarts, found.restarts if found else 0
         return self._restarts > before
 
-    def _box(self, node: Node) -> Box:
+    def _box(self, node: Node) -> HostContainer:
         box = self.boxes[node.host.name]
         try:
             found = box.find(node)
-            return Box(found.status, found.exit_code, box.log(node)) if found else Box("gone")
+            return HostContainer(found.status, found.exit_code, box.log(node)) if found else HostContainer("gone")
         except EngineUnreachable:
-            return Box("unreachable")
+            return HostContainer("unreachable")
 
     def wait_joined(self, limit: float) -> float:
         """Wait until every host is in the cluster; seconds that it took.
@@ -139,7 +139,7 @@ class Cluster:
                 raise self._incomplete(boxes, waited)
             self.clock.sleep(PAUSE)
 
-    def _incomplete(self, boxes: Mapping[str, Box], waited: float) -> CheckFailed:
+    def _incomplete(self, boxes: Mapping[str, HostContainer], waited: float) -> CheckFailed:
         events = self.watch.never(boxes)
         lost = [name for name in boxes if name in self.watch.ever]
         told = [event.what for event in events] + [

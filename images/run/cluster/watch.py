@@ -11,7 +11,7 @@ from images.run.cluster.nodes import TOKEN
 
 
 @dataclass(frozen=True)
-class Box:
+class HostContainer:
     """A host's container as its engine tells it: "running", "exited" …, "gone"; "unreachable" without an engine."""
 
     status: str
@@ -49,7 +49,9 @@ class Watch:
         """Whether all were there at the last look."""
         return len(self.there) == len(self.hosts.hosts)
 
-    def look(self, joined: frozenset[str], boxes: Mapping[str, Box], anew: bool = False) -> tuple[Watch, list[Event]]:
+    def look(
+        self, joined: frozenset[str], boxes: Mapping[str, HostContainer], anew: bool = False
+    ) -> tuple[Watch, list[Event]]:
         """The next state, and what happened since the last look; ``boxes`` by host, of those that are not there.
 
         ``anew``: the head is silent or new, so that every host has to join again. One that still runs is not blamed.
@@ -59,7 +61,7 @@ class Watch:
             for host in self.hosts.hosts
             if host.name in joined - self.there
         ]
-        lost = {host: boxes.get(host.name, Box("unreachable")) for host in self.hosts.hosts}
+        lost = {host: boxes.get(host.name, HostContainer("unreachable")) for host in self.hosts.hosts}
         events += [
             self._dropped(host, box)
             for host, box in lost.items()
@@ -70,16 +72,16 @@ class Watch:
     def _arrival(self, host: Host) -> str:
         return "is back in the cluster" if host.name in self.ever else f"has joined with {_slots(host)}"
 
-    def _dropped(self, host: Host, box: Box) -> Event:
+    def _dropped(self, host: Host, box: HostContainer) -> Event:
         what = f"{host.name} dropped out: it had joined, and Ray has lost it; its container {box.told}"
         return Event("dropped", host.name, what, _after_drop(host, box))
 
-    def never(self, boxes: Mapping[str, Box]) -> list[Event]:
+    def never(self, boxes: Mapping[str, HostContainer]) -> list[Event]:
         """The hosts that have not joined at all, with the likely reason."""
         missing = [host for host in self.hosts.hosts if host.name not in self.ever]
-        return [self._never(host, boxes.get(host.name, Box("unreachable"))) for host in missing]
+        return [self._never(host, boxes.get(host.name, HostContainer("unreachable"))) for host in missing]
 
-    def _never(self, host: Host, box: Box) -> Event:
+    def _never(self, host: Host, box: HostContainer) -> Event:
         what = f"{host.name} never joined; its container {box.told}"
         return Event("never", host.name, what, likely(self.hosts, host, box))
 
@@ -88,7 +90,7 @@ def _slots(host: Host) -> str:
     return f"{len(host.devices)} cards" if len(host.devices) > 1 else "1 card" if host.devices else "no card"
 
 
-def _after_drop(host: Host, box: Box) -> str:
+def _after_drop(host: Host, box: HostContainer) -> str:
     if box.status == "unreachable":
         return f"see that {host.name} is on, and that {host.engine or 'its engine'} answers"
     if box.status == "running":
@@ -110,7 +112,7 @@ _REASONS = (
 )
 
 
-def likely(hosts: Hosts, host: Host, box: Box) -> str:
+def likely(hosts: Hosts, host: Host, box: HostContainer) -> str:
     """Why a host did not join, as its container and its log tell it, and so what to do."""
     for pattern, do in _REASONS:
         if re.search(pattern, box.log):

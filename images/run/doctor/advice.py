@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.cards.choose import Choice, choose
+from images.cards.choose import ImageChoice, choose_images
 from images.catalogue.card_table import choice_json, choice_lines
 from images.matrix.drivers import parse_driver
 from images.matrix.model import Matrix
@@ -27,7 +27,7 @@ class Advice:
 
     lines: tuple[str, ...]
     command: str
-    choice: Choice | None = None
+    choice: ImageChoice | None = None
 
 
 def advise(
@@ -40,7 +40,7 @@ def advise(
     machine = facts.cards
     if isinstance(machine, Unknown) or not machine.cards:
         return Advice(_WITHOUT, "./inv build --only 'cpu*'")
-    choice = choose(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
+    choice = choose_images(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
     lines = tuple(choice_lines(choice))
     if not choice.picks:
         return Advice((*lines, *_WITHOUT), "./inv build --only 'cpu*'", choice)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from images.build.job import FIRST_IMAGE
-from images.cards.this_machine import LocalCard, Machine
+from images.cards.this_machine import LocalCard, LocalMachine
 from images.core.report import human_bytes
 from images.matrix.drivers import parse_driver
 from images.matrix.model import Matrix
@@ -25,7 +25,7 @@ BUILDX = (0, 13)
 # CDI is on without being asked for, and --gpus goes through it (moby pull requests 49963 and 50228).
 CDI_BY_DEFAULT = (28, 2)
 ANSWERS = (200, 401)
-State = Literal["ok", "warning", "wrong"]
+CheckState = Literal["ok", "warning", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Finding:
     """One line: what was looked at, how it is, and for what is not ok what to do."""
 
     name: str
-    state: State
+    state: CheckState
     what: str
     do: str = ""
 
@@ -102,7 +102,7 @@ def _engine(facts: Facts) -> Finding:
     if isinstance(engine, EngineFacts):
         whose = "the embedded one" if engine.embedded else engine.host.system
         told = f"Docker {engine.host.version}, {whose}, at {engine.endpoint}"
-        if not engine.local and isinstance(facts.cards, Machine) and facts.cards.cards:
+        if not engine.local and isinstance(facts.cards, LocalMachine) and facts.cards.cards:
             return Finding(
                 "engine", "warning", f"{told}: another machine, which does not see these cards", "unset DOCKER_HOST"
             )
@@ -249,5 +249,5 @@ def _authorities(facts: Facts) -> Finding:
     return Finding(name, "ok", f"{found.bundle}, {found.certificates} authorities: builds get it as a secret{through}")
 
 
-def _unknown(name: str, state: State, fact: Unknown, do: str) -> Finding:
+def _unknown(name: str, state: CheckState, fact: Unknown, do: str) -> Finding:
     return Finding(name, state, f"{fact.what}: {fact.cause}" if fact.cause else fact.what, fact.do or do)

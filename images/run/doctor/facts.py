@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.cards.this_machine import Machine
+from images.cards.this_machine import LocalMachine
 from images.docker.facts import HostFacts
 
 
@@ -82,7 +82,7 @@ class Facts:
     """All of it. ``embeddable`` is "" where an embedded engine could be started, else why not."""
 
     own: Own
-    cards: Machine | Unknown
+    cards: LocalMachine | Unknown
     engine: EngineFacts | Unknown
     embeddable: str
     tools: GpuTools | Unknown

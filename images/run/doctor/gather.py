@@ -21,7 +21,7 @@ from images.core.errors import CardstockError
 from images.core.home import default_layout
 from images.core.site import read_site
 from images.docker import base_image as bases
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.embedded import packages as home
 from images.registry.client import answer
 from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
@@ -34,7 +34,7 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 T = TypeVar("T")
 
 
-class Asked(Generic[T]):
+class Answer(Generic[T]):
     """A question under way, which has so many seconds from now.
 
     A thread that never comes back (a driver that hangs, a dead name server) is left behind.
@@ -69,17 +69,17 @@ def _tell(what: str, question: Callable[[], T]) -> T | Unknown:
         return Unknown(f"{what}: {type(error).__name__}", str(error))
 
 
-def gather(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -> Facts:
+def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -> Facts:
     """Facts of this machine for the checkout at ``root``; what takes longer than ``seconds`` is Unknown."""
-    authorities = Asked("the CA bundle", lambda: _authorities(root, os.environ), seconds)
-    cards = Asked("the NVIDIA driver", read_machine, seconds)
-    engine = Asked("the Docker engine", _engine, seconds)
-    embeddable = Asked("this host's package manager", _embeddable, seconds)
-    tools = Asked("this host", gpu_tools, seconds)
-    index = Asked("the package index", lambda: _index(seconds), seconds)
+    authorities = Answer("the CA bundle", lambda: _authorities(root, os.environ), seconds)
+    cards = Answer("the NVIDIA driver", read_machine, seconds)
+    engine = Answer("the Docker engine", _engine, seconds)
+    embeddable = Answer("this host's package manager", _embeddable, seconds)
+    tools = Answer("this host", gpu_tools, seconds)
+    index = Answer("the package index", lambda: _index(seconds), seconds)
     trusted = authorities.answer()
     bundle = trusted.bundle if isinstance(trusted, Authorities) else None
-    reached = [(host, Asked(host, _question(host, bundle, seconds / 2), seconds)) for host in registries]
+    reached = [(host, Answer(host, _question(host, bundle, seconds / 2), seconds)) for host in registries]
     why = embeddable.answer()
     return Facts(
         own=_own(),
@@ -111,7 +111,7 @@ def pci_gpus(bus: Path = Path("/sys/bus/pci/devices")) -> int:
 
 
 def _engine() -> EngineFacts:
-    engine = connect(start=False)
+    engine = connect_engine(start=False)
     try:
         host, free = engine.host(), engine.free_bytes()
         return EngineFacts(engine.endpoint, engine.embedded, host, engine.found_buildx(), free)

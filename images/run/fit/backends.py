@@ -16,7 +16,7 @@ from images.run.fit.model import Model
 
 
 @dataclass(frozen=True)
-class Choice:
+class Setting:
     """One setting, why it is so, and who says so."""
 
     name: str
@@ -26,7 +26,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Engine:
+class Backend:
     """An engine on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
 
     ``chunked``: prompts are taken in pieces (vLLM's V1), else a prompt is one piece (V0 with pictures, transformers).
@@ -41,7 +41,7 @@ class Engine:
     chunked: bool
     unpacks: bool
     flags: tuple[str, ...]
-    choices: tuple[Choice, ...]
+    choices: tuple[Setting, ...]
 
     @property
     def vllm(self) -> bool:
@@ -54,7 +54,7 @@ class Engine:
         return 4 if not self.vllm and self.dtype == "float16" and self.arch < Arch(8, 0) else 2
 
 
-def engine_for(model: Model, variant: Variant, arch: Arch) -> Engine:
+def backend_for(model: Model, variant: Variant, arch: Arch) -> Backend:
     """How ``variant`` serves ``model`` on cards of ``arch``. Raises NoImageFits where it cannot, with any memory."""
     pin = variant.pin("vllm") if variant.engine == "vllm" else variant.pin("transformers")
     assert pin is not None  # noqa: S101  (every stack pins its engine)
@@ -62,10 +62,10 @@ def engine_for(model: Model, variant: Variant, arch: Arch) -> Engine:
     dtype = _dtype(model, variant, version, arch)
     kernel = _kernel(model, variant, version, arch)
     if kernel.value in ("awq", "gptq") and model.dtype == "":
-        dtype = Choice("dtype", "float16", f"the plain {kernel.value} kernel computes in float16 only", _QUANT)
+        dtype = Setting("dtype", "float16", f"the plain {kernel.value} kernel computes in float16 only", _QUANT)
     generation = _generation(variant, version, arch)
     attention, flags = _attention(variant, version, arch)
-    return Engine(
+    return Backend(
         variant.engine,
         version,
         arch,
@@ -81,7 +81,7 @@ def engine_for(model: Model, variant: Variant, arch: Arch) -> Engine:
 _QUANT = "vllm/model_executor/layers/quantization of each version"
 
 
-def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Choice:
+def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Setting:
     if arch < Arch(8, 0):
         if model.dtype == "bfloat16":
             raise NoImageFits(
@@ -97,19 +97,21 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Choi
                 do="--variant with vLLM 0.8.5 (cu124), or the 7B model",
                 where="vllm#13817, PR #13968",
             )
-        return Choice("dtype", "float16", f"compute capability {arch} has no bfloat16", "vllm/worker/worker.py@v0.7.3")
+        return Setting("dtype", "float16", f"compute capability {arch} has no bfloat16", "vllm/worker/worker.py@v0.7.3")
     if model.dtype == "float16":
-        return Choice("dtype", "float16", "asked for", "--model")
-    return Choice("dtype", "bfloat16", "as the model was trained; float16 overflows in the vision tower", "vllm#13817")
+        return Setting("dtype", "float16", "asked for", "--model")
+    return Setting("dtype", "bfloat16", "as the model was trained; float16 overflows in the vision tower", "vllm#13817")
 
 
-def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Choice:
+def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Setting:
     if model.form == "16-bit":
-        return Choice("quantisation", "none", "the weights have 16 bits", "--model")
+        return Setting("quantisation", "none", "the weights have 16 bits", "--model")
     if variant.engine == "transformers":
         if model.form == "awq":
             why = "AWQ weights stay in 4 bits and are unpacked at each use, on every card"
-            return Choice("quantisation", "unpacked at each use", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")
+            return Setting(
+                "quantisation", "unpacked at each use", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py"
+            )
         raise NoImageFits(
             f"{variant.id} does not read GPTQ weights",
             cause="its server knows AWQ and 16 bits",
@@ -118,7 +120,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Cho
         )
     if arch >= (Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)) and model.group in (32, 64, 128):
         why = f"Marlin runs on {arch} in vLLM {version}, and vLLM takes it by itself: give no --quantization"
-        return Choice("quantisation", f"{model.form}_marlin", why, _QUANT)
+        return Setting("quantisation", f"{model.form}_marlin", why, _QUANT)
     if model.form == "awq" and arch < Arch(7, 5):
         raise NoImageFits(
             f"vLLM cannot serve {model.name} on compute capability {arch}",
@@ -130,33 +132,33 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Cho
     least = Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)
     what = f"on {arch} in vLLM {version}" if arch < least else f"with groups of {model.group}"
     why = f"Marlin does not run {what}, so vLLM takes the plain kernel: give no --quantization"
-    return Choice("quantisation", model.form, why, _QUANT)
+    return Setting("quantisation", model.form, why, _QUANT)
 
 
-def _generation(variant: Variant, version: Version, arch: Arch) -> Choice:
+def _generation(variant: Variant, version: Version, arch: Arch) -> Setting:
     """V0 takes a prompt with pictures in one piece; V1 takes it in pieces of --max-num-batched-tokens."""
     name, source = "engine generation", "vllm/engine/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
     if version < Version("0.8"):
-        return Choice(name, "V0", f"vLLM {version} has V0 unless told otherwise", source)
+        return Setting(name, "V0", f"vLLM {version} has V0 unless told otherwise", source)
     if version < Version("0.10.2") and (arch < Arch(8, 0) or variant.attention == "xformers"):
         why = "below 8.0" if arch < Arch(8, 0) else "with xformers"
-        return Choice(name, "V0", f"vLLM {version} falls back to V0 {why}: a prompt is computed in one piece", source)
-    return Choice(name, "V1", f"vLLM {version} has V1, which computes a prompt in pieces", source)
+        return Setting(name, "V0", f"vLLM {version} falls back to V0 {why}: a prompt is computed in one piece", source)
+    return Setting(name, "V1", f"vLLM {version} has V1, which computes a prompt in pieces", source)
 
 
-def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Choice, Choice], tuple[str, ...]]:
+def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Setting, Setting], tuple[str, ...]]:
     decoder, vision = "attention", "vision attention"
     if variant.engine == "transformers":
         why = "torch's own attention, on every card"
         vision_why = "as the decoder's; in float32, for float16 overflows" if arch < Arch(8, 0) else "as the decoder's"
         source = "dockerfiles/rootfs/opt/cardstock/server.py"
-        return (Choice(decoder, "sdpa", why, source), Choice(vision, "sdpa", vision_why, source)), ()
+        return (Setting(decoder, "sdpa", why, source), Setting(vision, "sdpa", vision_why, source)), ()
     platform = f"vllm/platforms/cuda.py@v{version.base_version}"
     if variant.attention == "xformers":
         by = "VLLM_ATTENTION_BACKEND=XFORMERS, which the image sets"
         chosen = (
-            Choice(decoder, "XFORMERS", f"by {by}", f"vllm/envs.py@v{version.base_version}"),
-            Choice(vision, "XFORMERS", "by the same variable: before 0.11.1 there is one for both", platform),
+            Setting(decoder, "XFORMERS", f"by {by}", f"vllm/envs.py@v{version.base_version}"),
+            Setting(vision, "XFORMERS", "by the same variable: before 0.11.1 there is one for both", platform),
         )
         return chosen, ()
     hopper = arch.major == 9
@@ -165,20 +167,20 @@ def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Ch
         # Said, not left to be picked: FlashInfer is the first pick on 10.x and is compiled at start.
         words = ("--attention-backend", "FLASH_ATTN", "--mm-encoder-attn-backend", "FLASH_ATTN")
         chosen = (
-            Choice(decoder, "FLASH_ATTN", f"{flash}, by --attention-backend", platform),
-            Choice(vision, "FLASH_ATTN", "by --mm-encoder-attn-backend", platform),
+            Setting(decoder, "FLASH_ATTN", f"{flash}, by --attention-backend", platform),
+            Setting(vision, "FLASH_ATTN", "by --mm-encoder-attn-backend", platform),
         )
         return chosen, words
-    first = Choice(decoder, "FLASH_ATTN", f"{flash}, which this version picks by itself", platform)
+    first = Setting(decoder, "FLASH_ATTN", f"{flash}, which this version picks by itself", platform)
     return (first, _old_vision(variant, version, arch, vision, platform)), ()
 
 
-def _old_vision(variant: Variant, version: Version, arch: Arch, name: str, platform: str) -> Choice:
+def _old_vision(variant: Variant, version: Version, arch: Arch, name: str, platform: str) -> Setting:
     source = f"vllm/model_executor/models/vision.py@v{version.base_version}"
     if version >= Version("0.11"):
         if arch >= Arch(10, 0):
-            return Choice(name, "TORCH_SDPA", "this version picks it by itself from 10.0 on", platform)
-        return Choice(name, "FLASH_ATTN", "of vLLM itself, which this version picks", platform)
+            return Setting(name, "TORCH_SDPA", "this version picks it by itself from 10.0 on", platform)
+        return Setting(name, "FLASH_ATTN", "of vLLM itself, which this version picks", platform)
     if variant.pin("flash_attn"):
-        return Choice(name, "FLASH_ATTN", "of the package flash-attn, which the image has", source)
-    return Choice(name, "XFORMERS", "this version takes it where the package flash-attn is missing", source)
+        return Setting(name, "FLASH_ATTN", "of the package flash-attn, which the image has", source)
+    return Setting(name, "XFORMERS", "this version takes it where the package flash-attn is missing", source)

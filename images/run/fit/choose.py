@@ -11,7 +11,7 @@ from images.core.report import human_bytes
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, runs
 from images.matrix.variants import Variant
-from images.run.fit.backends import Engine, engine_for
+from images.run.fit.backends import Backend, backend_for
 from images.run.fit.memory import Load, Sum, add_up
 from images.run.fit.model import Model
 from images.run.fit.parallel import Obstacle, Split, sizes, try_split
@@ -55,7 +55,7 @@ class Fit:
     """How it is served: the engine, the split, the load, and the memory of the fullest card."""
 
     ask: Ask
-    engine: Engine
+    engine: Backend
     split: Split
     load: Load
     sum: Sum
@@ -70,7 +70,7 @@ def fit(ask: Ask) -> Fit:
     if min(ask.count, ask.nodes) < 1:
         raise UsageError("--count and --nodes must be 1 or more", do="--count 2 for two cards in each machine")
     _runs_here(ask)
-    engine = engine_for(ask.model, ask.variant, ask.arch)
+    engine = backend_for(ask.model, ask.variant, ask.arch)
     if not engine.vllm and ask.nodes > 1:
         raise NoImageFits(
             f"{ask.variant.id} serves from one machine only",
@@ -113,7 +113,7 @@ def _runs_here(ask: Ask) -> None:
         )
 
 
-def _splits(ask: Ask, engine: Engine) -> tuple[list[Split], Obstacle | None]:
+def _splits(ask: Ask, engine: Backend) -> tuple[list[Split], Obstacle | None]:
     """The splits that can be, the widest first; and what is against the widest that cannot."""
     pairs = sizes(ask.count, ask.nodes, engine)
     world = ask.count * ask.nodes
@@ -131,7 +131,7 @@ def _splits(ask: Ask, engine: Engine) -> tuple[list[Split], Obstacle | None]:
     return [one for one in tried if isinstance(one, Split)], against
 
 
-def _longest(ask: Ask, engine: Engine, split: Split) -> Fit | None:
+def _longest(ask: Ask, engine: Backend, split: Split) -> Fit | None:
     """The longest conversation with everything else at its least."""
     for length in LENGTHS:
         if length > ask.model.shape.positions:
@@ -171,7 +171,7 @@ def _changes(found: Fit) -> Iterator[Callable[[Load], Load]]:
             yield partial(replace, batched=8192)
 
 
-def _cut(ask: Ask, engine: Engine, obstacle: Obstacle | None) -> NoImageFits:
+def _cut(ask: Ask, engine: Backend, obstacle: Obstacle | None) -> NoImageFits:
     world = ask.count * ask.nodes
     tried = [try_split(ask.model, engine, tp, pp) for tp, pp in sizes(ask.count, ask.nodes, engine)]
     can = [f"{split.tp} x {split.pp}" for split in tried if isinstance(split, Split)]
@@ -181,7 +181,7 @@ def _cut(ask: Ask, engine: Engine, obstacle: Obstacle | None) -> NoImageFits:
     return NoImageFits(f"{ask.model.name} cannot be cut for {ask.cards}{size}", cause=why.why, do=do, where=why.source)
 
 
-def _too_small(ask: Ask, engine: Engine, splits: list[Split]) -> NoImageFits:
+def _too_small(ask: Ask, engine: Backend, splits: list[Split]) -> NoImageFits:
     """The split that lacks the least speaks."""
     load = Load(LENGTHS[-1], image_tokens=LENGTHS[-1] // 2)
     tried = [(add_up(ask.model, engine, split, load, ask.usable), split) for split in splits]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.cards.choose import choose
+from images.cards.choose import choose_images
 from images.cards.data import Card, all_cards
 from images.cards.names import resolve
-from images.cards.this_machine import LocalCard, Machine, read_machine
-from images.core.closest_match import nearest as nearest_word
+from images.cards.this_machine import LocalCard, LocalMachine, read_machine
+from images.core.closest_match import closest
 from images.core.errors import NoImageFits, NothingSelected, UsageError
 from images.core.report import Report
 from images.docker.container_forms import docker_line
@@ -57,7 +57,7 @@ def fit_command(
     locked: Mapping[str, bool],
     json: bool,
     report: Report,
-    machine: Machine | None = None,
+    machine: LocalMachine | None = None,
 ) -> None:
     """Print how it is served, or raise why it cannot be: NoImageFits with the nearest that can, UsageError for words.
 
@@ -82,7 +82,7 @@ def find_fit(
     words: FitWords,
     locked: Mapping[str, bool],
     report: Report,
-    machine: Machine | None = None,
+    machine: LocalMachine | None = None,
     model: Model | None = None,
 ) -> Fit:
     """How it is served; ``model`` where it is known already. Raises as `fit_command` does."""
@@ -138,7 +138,7 @@ def read_model(text: str) -> Model:
     return from_config(data, str(path.parent))
 
 
-def _hardware(words: FitWords, machine: Machine | None, report: Report) -> _Hardware:
+def _hardware(words: FitWords, machine: LocalMachine | None, report: Report) -> _Hardware:
     driver = parse_driver(words.driver) if words.driver else None
     if words.cards:
         found = []
@@ -168,7 +168,7 @@ def _variant(
 ) -> Variant:
     if words.variant:
         return find_variant(variants, words.variant)
-    choice = choose(matrix, variants, hardware.cards, hardware.driver, locked)
+    choice = choose_images(matrix, variants, hardware.cards, hardware.driver, locked)
     if choice.refusals:
         raise choice.refusals[0].why
     if len(choice.picks) > 1:
@@ -185,7 +185,7 @@ def find_variant(variants: Variants, name: str) -> Variant:
     if name not in variants.valid:
         raise NothingSelected(
             f"there is no variant {name}",
-            do=f"nearest id: {nearest_word(name, variants.valid)}. All ids: ./inv plan --all",
+            do=f"nearest id: {closest(name, variants.valid)}. All ids: ./inv plan --all",
         )
     return variants.valid[name]
 

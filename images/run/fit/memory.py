@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from images.run.fit.backends import Engine
+from images.run.fit.backends import Backend
 from images.run.fit.model import Model
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB
@@ -75,7 +75,7 @@ class Sum:
         return sum(line.bytes for line in self.lines)
 
 
-def add_up(model: Model, engine: Engine, split: Split, load: Load, usable: int) -> Sum:
+def add_up(model: Model, engine: Backend, split: Split, load: Load, usable: int) -> Sum:
     """The sum of the card whose key-value cache holds the fewest tokens."""
     layers, old = model.shape.layers, engine.version < Version("0.8")
     parts = stages(layers, split.pp, rest_last=old) if engine.vllm else runs(layers, split.pp)
@@ -83,7 +83,7 @@ def add_up(model: Model, engine: Engine, split: Split, load: Load, usable: int) 
     return min(sums, key=lambda one: (one.tokens, -one.missing))
 
 
-def _stage(model: Model, engine: Engine, split: Split, load: Load, usable: int, parts: Parts, at: int) -> Sum:
+def _stage(model: Model, engine: Backend, split: Split, load: Load, usable: int, parts: Parts, at: int) -> Sum:
     lines = [*_weights(model, engine, split, parts, at), *_working(model, engine, split, load, parts, at)]
     if split.tp * split.pp > 1 and engine.vllm:
         lines.append(Line("NCCL", NCCL, "buffers between the cards (round figure)"))
@@ -104,7 +104,7 @@ def _stage(model: Model, engine: Engine, split: Split, load: Load, usable: int, 
     return Sum(usable, (*lines, cache, *outside), tokens, missing, utilisation, at)
 
 
-def _weights(model: Model, engine: Engine, split: Split, parts: Parts, at: int) -> list[Line]:
+def _weights(model: Model, engine: Backend, split: Split, parts: Parts, at: int) -> list[Line]:
     form = {"16-bit": "2 bytes each"}.get(model.form, f"4 bits in groups of {model.group}; table and head 2 bytes each")
     cut = f", cut into {split.tp}" if split.tp > 1 else ""
     where = f", stage {at + 1} of {len(parts)} with {parts[at]} of {sum(parts)} layers" if len(parts) > 1 else ""
@@ -117,7 +117,7 @@ def _weights(model: Model, engine: Engine, split: Split, parts: Parts, at: int) 
     return lines
 
 
-def _working(model: Model, engine: Engine, split: Split, load: Load, parts: Parts, at: int) -> list[Line]:
+def _working(model: Model, engine: Backend, split: Split, load: Load, parts: Parts, at: int) -> list[Line]:
     """The vision tower and the decoder do not work at the same time: the greater peak of the two counts."""
     pictures = encoder_tokens(engine, load)
     see = vision_peak(model, engine, split, pictures) if engine.vllm or at == 0 else 0
@@ -131,11 +131,11 @@ def _working(model: Model, engine: Engine, split: Split, load: Load, parts: Part
     ]
 
 
-def _step(engine: Engine, load: Load) -> int:
+def _step(engine: Backend, load: Load) -> int:
     return load.batched if engine.chunked else load.length
 
 
-def encoder_tokens(engine: Engine, load: Load) -> int:
+def encoder_tokens(engine: Backend, load: Load) -> int:
     """Picture tokens that the vision tower is given at once, as vLLM does when it measures its memory.
 
     V1: as many pictures as reach one step's tokens (vllm/v1/core/encoder_cache_manager.py); V0: those of as many
@@ -151,7 +151,7 @@ def encoder_tokens(engine: Engine, load: Load) -> int:
     return request * max(1, min(load.seqs, load.length // request))
 
 
-def vision_peak(model: Model, engine: Engine, split: Split, tokens: int) -> int:
+def vision_peak(model: Model, engine: Backend, split: Split, tokens: int) -> int:
     """The vision tower's greatest need: in attention, where positions are turned in float32, or in the MLP.
 
     transformers before 4.53 also holds a mask of patches by patches (modeling_qwen2_5_vl.py@v4.51.3).
@@ -166,7 +166,7 @@ def vision_peak(model: Model, engine: Engine, split: Split, tokens: int) -> int:
     return math.ceil(patches * (max(attention, mlp) + pixels)) + mask
 
 
-def text_peak(model: Model, engine: Engine, tp: int, load: Load, *, last: bool) -> int:
+def text_peak(model: Model, engine: Backend, tp: int, load: Load, *, last: bool) -> int:
     """The decoder's greatest need: the MLP of one step, a matrix unpacked to 16 bits, and what sampling needs.
 
     Sampling sorts: 32 bytes for each word of the vocabulary and request. transformers before 4.53 computes the logits
@@ -189,7 +189,7 @@ def text_peak(model: Model, engine: Engine, tp: int, load: Load, *, last: bool) 
     return peak
 
 
-def graph_bytes(engine: Engine, load: Load, layers: int) -> int:
+def graph_bytes(engine: Backend, load: Load, layers: int) -> int:
     """CUDA graphs of one card: batch sizes 1, 2, 4 and each multiple of 8, V0 up to the requests at a time, V1 to twice
     that and in two kinds from 0.11 on, and always to 512 before (vllm/config.py@v0.8.5, v0.11.0)."""
     if not load.graphs:

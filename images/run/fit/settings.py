@@ -6,7 +6,7 @@ import json
 
 from packaging.version import Version
 
-from images.run.fit.backends import Choice
+from images.run.fit.backends import Setting
 from images.run.fit.choose import LENGTHS, Fit
 from images.run.fit.parallel import Obstacle, sizes, try_split
 
@@ -78,56 +78,56 @@ def unverified(fit: Fit) -> list[str]:
     return found
 
 
-def choices(fit: Fit) -> list[Choice]:
+def choices(fit: Fit) -> list[Setting]:
     """Each setting, with one sentence and who says so."""
     return [*fit.engine.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
 
 
-def _cuts(fit: Fit) -> list[Choice]:
+def _cuts(fit: Fit) -> list[Setting]:
     ask, split = fit.ask, fit.split
     if split.tp * split.pp == 1:
         return []
     if not fit.engine.vllm:
         why = "one process, device_map: each card holds a run of layers, and one computes at a time"
-        return [Choice("cards", f"{split.pp} in a row", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")]
+        return [Setting("cards", f"{split.pp} in a row", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")]
     wider = [tp for tp, _ in sizes(ask.count, ask.nodes, fit.engine) if tp > split.tp]
     against = [try_split(ask.model, fit.engine, tp, ask.count * ask.nodes // tp) for tp in wider]
     no = next((one for one in against if isinstance(one, Obstacle)), None)
     shape = ask.model.shape
     why = f"it divides {shape.heads} heads and the width {shape.intermediate}"
     why += f"; {wider[0]} does not: {no.why}" if no else f"; {wider[0]} leaves less for a conversation" if wider else ""
-    found = [Choice("tensor parallel size", str(split.tp), why, no.source if no else "vllm/config.py")]
+    found = [Setting("tensor parallel size", str(split.tp), why, no.source if no else "vllm/config.py")]
     if split.pp > 1:
         row = f"{shape.layers} layers in {split.pp} stages"
         why = f"{row}, one for each machine" if ask.nodes == split.pp else f"{row}: the cards that are left"
-        found.append(Choice("pipeline parallel size", str(split.pp), why, "vllm/distributed/utils.py get_pp_indices"))
+        found.append(Setting("pipeline parallel size", str(split.pp), why, "vllm/distributed/utils.py get_pp_indices"))
     if split.whole_vision:
         why = f"its width {shape.vision.intermediate} cannot be cut into {split.tp}: each card holds all of it"
         source = "vllm/model_executor/models/qwen2_5_vl.py@v0.11.0"
-        found.append(Choice("vision tower", "--mm-encoder-tp-mode data", why, source))
+        found.append(Setting("vision tower", "--mm-encoder-tp-mode data", why, source))
     return found
 
 
-def _loads(fit: Fit) -> list[Choice]:
+def _loads(fit: Fit) -> list[Setting]:
     load, total, arithmetic = fit.load, fit.sum, "the sum below"
     longer = "more is seldom needed" if load.length == LENGTHS[0] else f"{_longer(load.length)} do not fit"
-    found = [Choice("max_model_len", str(load.length), f"tokens of one conversation; {longer}", arithmetic)]
+    found = [Setting("max_model_len", str(load.length), f"tokens of one conversation; {longer}", arithmetic)]
     _, most = pixels(fit)
     side = round(most**0.5)
     why = f"{load.image_tokens} tokens of {fit.ask.model.shape.vision.pixels_a_token} pixels, such as {side} x {side}"
     why += f"; {load.images} in one request" + ("" if load.video else ", no video: it may be as long as a conversation")
-    found.append(Choice("max_pixels", str(most), why, "compatibility facts, section 7"))
+    found.append(Setting("max_pixels", str(most), why, "compatibility facts, section 7"))
     if not fit.engine.vllm:
         return found
     why = f"the cache holds {total.tokens} tokens; requests beyond wait"
-    found.append(Choice("max_num_seqs", str(load.seqs), why, arithmetic))
+    found.append(Setting("max_num_seqs", str(load.seqs), why, arithmetic))
     why = "a step's tokens" if fit.engine.chunked else "V0 computes a whole prompt at once: as max_model_len"
     batched = load.batched if fit.engine.chunked else load.length
-    found.append(Choice("max_num_batched_tokens", str(batched), why, "vllm/config.py SchedulerConfig"))
+    found.append(Setting("max_num_batched_tokens", str(batched), why, "vllm/config.py SchedulerConfig"))
     why = "what is left for the CUDA context, graphs and spare is not vLLM's to fill"
-    found.append(Choice("gpu_memory_utilization", f"{total.utilisation:.2f}", why, "vllm/worker/worker.py@v0.8.5"))
+    found.append(Setting("gpu_memory_utilization", f"{total.utilisation:.2f}", why, "vllm/worker/worker.py@v0.8.5"))
     why = "CUDA graphs fit: no --enforce-eager" if load.graphs else "CUDA graphs do not fit beside the rest"
-    found.append(Choice("enforce_eager", str(not load.graphs).lower(), why, arithmetic))
+    found.append(Setting("enforce_eager", str(not load.graphs).lower(), why, arithmetic))
     return found
 
 
@@ -135,12 +135,12 @@ def _longer(length: int) -> int:
     return min(known for known in LENGTHS if known > length)
 
 
-def _container(fit: Fit) -> list[Choice]:
+def _container(fit: Fit) -> list[Setting]:
     if not fit.engine.vllm:
         return []
     why = "for vLLM's queues and NCCL; docker gives 64 MB"
-    found = [Choice("--shm-size", f"{shm_gigabytes(fit)}g", why, "vLLM documentation; size unverified")]
+    found = [Setting("--shm-size", f"{shm_gigabytes(fit)}g", why, "vLLM documentation; size unverified")]
     if fit.ask.nodes > 1:
         why = "name the network interface between the machines on each, or NCCL may pick another"
-        found.append(Choice("NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME", "yours", why, "vLLM documentation"))
+        found.append(Setting("NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME", "yours", why, "vLLM documentation"))
     return found

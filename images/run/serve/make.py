@@ -18,8 +18,8 @@ from images.docker.container_spec import (
     PORT,
     RESTART,
     SERVED,
+    ContainerSpec,
     Gpus,
-    Serving,
     check_name,
     check_port,
 )
@@ -67,7 +67,7 @@ class Options:
 
 def make_serving(
     variant: Variant, image: str, source: Source, model: Model, found: Fit | None, how: Options
-) -> Serving:
+) -> ContainerSpec:
     """The container. ``found`` is None for an image that uses no card.
 
     Raises UsageError for options that cannot be, NoImageFits for several machines.
@@ -87,7 +87,7 @@ def make_serving(
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
     wanted = (API_KEYS[variant.engine], REPOSITORY, *(HUB_SETTINGS if source.repository else ()))
-    return Serving(
+    return ContainerSpec(
         name=check_name(how.name),
         image=image,
         model=name,

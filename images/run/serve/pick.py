@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.cards.this_machine import Machine, read_machine
+from images.cards.this_machine import LocalMachine, read_machine
 from images.core.errors import NoImageFits, NothingSelected, UsageError
 from images.core.report import Report
-from images.docker.container_spec import CACHE_VOLUME, SERVED, Gpus, Serving, read_gpus
+from images.docker.container_spec import CACHE_VOLUME, SERVED, ContainerSpec, Gpus, read_gpus
 from images.matrix.arch import Arch
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants
@@ -71,9 +71,9 @@ def plan(
     source: Source,
     model: Model,
     report: Report,
-    machine: Machine | None,
+    machine: LocalMachine | None,
     engine: Engine | None,
-) -> Serving:
+) -> ContainerSpec:
     """The container. Without ``engine`` it is not asked what an image named by ``--image`` is for."""
     variant, image = _image(shop, words, engine)
     gpus = read_gpus(words.gpus) if words.gpus else None
@@ -133,11 +133,11 @@ def _fit(
     variant: Variant | None,
     gpus: Gpus | None,
     report: Report,
-    machine: Machine | None,
+    machine: LocalMachine | None,
 ) -> Fit:
     count = gpus.count if gpus and gpus.count > 0 and words.cards else 0
     asked = FitWords(words.model, words.cards, count=count, driver=words.driver, variant=variant.id if variant else "")
-    here = narrowed(machine or (Machine() if words.cards else read_machine()), gpus)
+    here = narrowed(machine or (LocalMachine() if words.cards else read_machine()), gpus)
     if not words.cards and not here.cards and variant is None:
         cpu = next(v.id for v in shop.variants.valid.values() if not v.archs)
         raise NoImageFits(
@@ -148,7 +148,7 @@ def _fit(
     return find_fit(shop.matrix, shop.variants, asked, shop.locked, report, here, model)
 
 
-def narrowed(machine: Machine, gpus: Gpus | None) -> Machine:
+def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
     """The machine with the cards of ``--gpus`` alone. Raises UsageError for a card that it has not."""
     if gpus is None or not machine.cards or (gpus.count < 0 and not gpus.devices):
         return machine
@@ -167,7 +167,7 @@ def narrowed(machine: Machine, gpus: Gpus | None) -> Machine:
     return replace(machine, cards=tuple(chosen))
 
 
-def check_here(shop: Shop, engine: Engine, serving: Serving, source: Source, model: Model) -> None:
+def check_here(shop: Shop, engine: Engine, serving: ContainerSpec, source: Source, model: Model) -> None:
     """Raises NothingSelected where the image is not on the engine, UsageError or NoImageFits for what it cannot do."""
     if engine.inspect(serving.image) is None:
         identifier = dict(serving.labels)[SERVED]

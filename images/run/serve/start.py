@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
 from images.docker.container_forms import GRACE
-from images.docker.container_spec import SERVED, Serving
-from images.docker.containers import Containers, Found
+from images.docker.container_spec import SERVED, ContainerSpec
+from images.docker.containers import Containers, ContainerState
 from images.proof.smoke.health import Health, unhealthy_text
 
 Say = Callable[[str], None]
@@ -37,7 +37,7 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-def check_free(containers: Containers, serving: Serving, local: bool) -> None:
+def check_free(containers: Containers, serving: ContainerSpec, local: bool) -> None:
     """Raises UsageError where the name is in use, or the port is taken on this machine (``local``: the engine's)."""
     there = containers.find(serving.name)
     if there is not None:
@@ -63,7 +63,7 @@ def port_free(host: str, port: int) -> bool:
     return True
 
 
-def port_taken(serving: Serving) -> UsageError:
+def port_taken(serving: ContainerSpec) -> UsageError:
     """The error of a port that something else has."""
     return UsageError(
         f"port {serving.port} of {serving.host} is in use, or not an address of this machine",
@@ -71,7 +71,7 @@ def port_taken(serving: Serving) -> UsageError:
     )
 
 
-def start(containers: Containers, serving: Serving, environment: Mapping[str, str], *, kept: bool) -> None:
+def start(containers: Containers, serving: ContainerSpec, environment: Mapping[str, str], *, kept: bool) -> None:
     """Start it; ``kept``: with its restart policy from the first moment on.
 
     Raises UsageError for a port that is taken, CardstockError for what the engine refuses.
@@ -90,7 +90,7 @@ def start(containers: Containers, serving: Serving, environment: Mapping[str, st
         raise
 
 
-def wait(containers: Containers, serving: Serving, limit: float, say: Say, clock: Clock | None = None) -> float:
+def wait(containers: Containers, serving: ContainerSpec, limit: float, say: Say, clock: Clock | None = None) -> float:
     """Wait until it is healthy, telling how far it is; then give it its restart policy. Seconds that it took.
 
     A server that ends while it starts is not started again: it is removed, and its log is in the error: NoImageFits
@@ -120,7 +120,7 @@ def wait(containers: Containers, serving: Serving, limit: float, say: Say, clock
         clock.sleep(1.0)
 
 
-def keep(containers: Containers, serving: Serving) -> None:
+def keep(containers: Containers, serving: ContainerSpec) -> None:
     """Give it its restart policy: it is waited for no longer."""
     if serving.restart != "no":
         containers.keep(serving.name, serving.restart)
@@ -131,7 +131,7 @@ def steps(log: str) -> list[str]:
     return [_PREFIX.sub("", line).strip()[:240] for line in log.splitlines() if _STEPS.search(line)]
 
 
-def died(found: Found, health: Health, log: str, waited: float) -> CardstockError:
+def died(found: ContainerState, health: Health, log: str, waited: float) -> CardstockError:
     """The error of a server that ended while it started."""
     if health.exit_code == PREFLIGHT and "preflight: " in log:
         return refused_by_preflight(log)
@@ -155,7 +155,7 @@ def refused_by_preflight(log: str) -> NoImageFits:
     )
 
 
-def _late(serving: Serving, health: Health, log: str, waited: float) -> CheckFailed:
+def _late(serving: ContainerSpec, health: Health, log: str, waited: float) -> CheckFailed:
     what, cause, do = unhealthy_text(health, log, waited)
     return CheckFailed(
         f"{serving.name}: {what}",
@@ -176,7 +176,7 @@ class Stopped:
         return self.code in CLEAN
 
 
-def ours(containers: Containers, name: str) -> Found:
+def ours(containers: Containers, name: str) -> ContainerState:
     """The container that `invoke serve` has started under this name.
 
     Raises NothingSelected where there is none, UsageError for a container of somebody else's.

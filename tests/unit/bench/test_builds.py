@@ -15,16 +15,15 @@ from bench.builds import Taken, noop, proven, seconds
 from bench.devel import compressed_bytes, repository_of
 from bench.devel import rows_of as rows_on_devel
 from bench.levels import chosen, rows_of_levels
-from bench.record import Circumstances, Machine, Row
-from bench.record import Record as BenchRecord
+from bench.record import BenchMachine, BenchRecord, Row, RunConditions
 from bench.stages import ONLY, Workbench
 from images.core.errors import CheckFailed, NothingSelected, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
-from images.docker.containers import Found
+from images.docker.containers import ContainerState
 from images.docker.engine import Engine
 from images.matrix.model import Base
-from images.proof.smoke.record import Level, Record
+from images.proof.smoke.record import Level, ProofRecord
 from images.registry.client import MANIFEST, Repository, digest_of
 from images.render.checkout import Checkout
 from images.render.labels import EVIDENCE, INPUT, PROVEN
@@ -69,8 +68,8 @@ def test_at_once_stands_against_the_sum_and_against_separate_machines() -> None:
     assert seconds(lambda: None, lambda: next(clock)) == 2.5
 
 
-def record(*levels: Level) -> Record:
-    return Record(CPU, "image", "sha256:0", "2026-11-21T12:00:00Z", None, None, "26.1", levels)
+def record(*levels: Level) -> ProofRecord:
+    return ProofRecord(CPU, "image", "sha256:0", "2026-11-21T12:00:00Z", None, None, "26.1", levels)
 
 
 def served(healthy: float) -> Level:
@@ -97,11 +96,11 @@ class Servers:
     def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None:
         self.said.append(f"launch {image} with {words['mounts'][0]['Source']}")
 
-    def find(self, name: str) -> Found:
+    def find(self, name: str) -> ContainerState:
         self.looks, self.now = self.looks + 1, self.now + 1
         state = "healthy" if self.looks > self.after[0] else "starting"
         health = {"Status": state if self.after[0] >= 0 else "unhealthy"}
-        return Found(name, {"State": {"Status": "running", "Running": True, "Health": health}})
+        return ContainerState(name, {"State": {"Status": "running", "Running": True, "Health": health}})
 
     def log(self, name: str) -> str:
         return "No module named 'uvloop'"
@@ -110,7 +109,7 @@ class Servers:
         self.said.append("restart")
         self.after, self.looks = self.after[1:], 0
 
-    def stop(self, name: str, seconds: int) -> Found | None:
+    def stop(self, name: str, seconds: int) -> ContainerState | None:
         self.said.append("stop")
         self.now += 2
         return None
@@ -187,8 +186,8 @@ def test_layers_of_the_manifest_for_x86_are_added_up() -> None:
 
 def test_the_devel_base_is_added_or_said_to_be_out_of_reach() -> None:
     name = "cu124-transformers4.51.3-sdpa-sm75"
-    machine = Machine("X", 2, 1, "Linux", "3.11.7")
-    around = Circumstances(machine, None, "2026-11-21T12:00:00Z", "abc", "def")
+    machine = BenchMachine("X", 2, 1, "Linux", "3.11.7")
+    around = RunConditions(machine, None, "2026-11-21T12:00:00Z", "abc", "def")
     told = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]
     kept = [Row("sizes", f"{name}: {what}", ours, peer, "MB") for what, ours, peer in told]
     sizes = BenchRecord("sizes", around, (*kept, Row("sizes", f"{CPU}: all, gzip", 1.0, 2.0, "MB")))

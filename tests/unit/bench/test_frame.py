@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.frame import BENCHES, HEAVY, bench, cells, median_seconds, medians, number, run_benches
-from bench.record import Circumstances, Machine, Record, Row, read_records
+from bench.record import BenchMachine, BenchRecord, Row, RunConditions, read_records
 from images.core.errors import NothingSelected, UsageError
 from images.core.report import Report
 
@@ -20,8 +20,8 @@ def report() -> Report:
     return Report(io.StringIO(), io.StringIO(), clock=lambda: 0.0)
 
 
-AROUND = Circumstances(
-    machine=Machine("A processor", 2, 8_000_000_000, "Linux", "3.11.7"),
+AROUND = RunConditions(
+    machine=BenchMachine("A processor", 2, 8_000_000_000, "Linux", "3.11.7"),
     busy=0.0,
     date="2026-11-21T12:00:00Z",
     revision="0123456789ab",
@@ -46,13 +46,13 @@ def impossible() -> Iterable[Row]:
     raise NothingSelected("nothing is built")
 
 
-def around() -> Circumstances:
+def around() -> RunConditions:
     return AROUND
 
 
 def test_rows_are_kept_as_they_were(report: Report, tmp_path: Path) -> None:
     (found,) = run_benches(["halves"], report, tmp_path / "bench", around, {"halves": halves})
-    assert found == Record("halves", AROUND, (HALF, ALONE))
+    assert found == BenchRecord("halves", AROUND, (HALF, ALONE))
     assert read_records(tmp_path / "bench") == (found,)
     told = json.loads((tmp_path / "bench/halves.json").read_text())
     assert [row["ratio"] for row in told["rows"]] == [0.5, None]
@@ -94,7 +94,7 @@ def test_a_bench_that_breaks_leaves_the_last_result(report: Report, tmp_path: Pa
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"bench": "x"}', "null"])
 def test_what_is_no_record_is_said(text: str) -> None:
     with pytest.raises(UsageError, match="not the record of a bench") as caught:
-        Record.from_json(text, "here.json")
+        BenchRecord.from_json(text, "here.json")
     assert caught.value.where == "here.json"
 
 

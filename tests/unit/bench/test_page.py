@@ -12,16 +12,16 @@ from bench.command import pages
 from bench.machine import busy_share, read_machine
 from bench.page import MARKS, headlines, page
 from bench.page import pages as filled
-from bench.record import ACTED, FOLDER, Circumstances, Machine, Record, Row, read_acted, read_records, write
+from bench.record import ACTED, FOLDER, BenchMachine, BenchRecord, Row, RunConditions, read_acted, read_records, write
 from images.core.errors import UsageError
 from images.proof.on_card.records import Figure, GpuRecord, Step
 from images.render.checkout import Checkout
 
 ROOT = Path(__file__).parents[3]
-QUIET = Circumstances(Machine("X", 2, 8_000_000_000, "Linux", "3.11.7"), 0.1, "2026-11-21T12:00:00Z", "abc", "def")
+QUIET = RunConditions(BenchMachine("X", 2, 8_000_000_000, "Linux", "3.11.7"), 0.1, "2026-11-21T12:00:00Z", "abc", "def")
 BUSY = replace(QUIET, busy=0.9, machine=replace(QUIET.machine, cores=64))
-PLAN = Record("plan", QUIET, (Row("plan", "10,000 points", 0.4, 1.0, "s", "limit", headline=True),))
-SIZES = Record("sizes", BUSY, (Row("sizes", "a | b", 97.0, 2349.0, "MB", "the whole", image="x-sm75@0123"),))
+PLAN = BenchRecord("plan", QUIET, (Row("plan", "10,000 points", 0.4, 1.0, "s", "limit", headline=True),))
+SIZES = BenchRecord("sizes", BUSY, (Row("sizes", "a | b", 97.0, 2349.0, "MB", "the whole", image="x-sm75@0123"),))
 
 
 def on_card(*figures: Figure) -> GpuRecord:
@@ -132,7 +132,7 @@ def test_busy_is_what_others_took_while_this_process_slept() -> None:
 
 
 def test_what_did_not_run_drops_no_run_that_is_kept(tmp_path: Path) -> None:
-    missed = Record("plan", QUIET, (Row("plan", "", None, None, "", why="nothing is built"),))
+    missed = BenchRecord("plan", QUIET, (Row("plan", "", None, None, "", why="nothing is built"),))
     assert command.worth_keeping([missed, SIZES], tmp_path) == [missed, SIZES]
     write(tmp_path, PLAN)
     assert command.worth_keeping([missed, SIZES], tmp_path) == [SIZES]

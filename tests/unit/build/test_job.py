@@ -21,7 +21,7 @@ from images.docker.engine import Engine
 from images.matrix.model import Base
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
-from images.render.labels import EVIDENCE, INPUT, PROVEN, Reading, labels, read_reading
+from images.render.labels import EVIDENCE, INPUT, PROVEN, Reading, make_labels, read_reading
 from tests.helpers.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -154,7 +154,7 @@ def test_labels_tell_what_the_image_told() -> None:
     output = 'a warning\n{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_archs": "7.5"}\n'
     reading = read_reading(output)
     assert reading == Reading({"torch": "2.6.0"}, "12.4", "3.11.2", "7.5")
-    told = labels(
+    told = make_labels(
         variants().valid[SM75],
         reading,
         "f" * 64,

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from images.cards.choose import Choice, choose, unfit
+from images.cards.choose import ImageChoice, choose_images, unfit
 from images.cards.data import Card, all_cards, overlay
 from images.cards.names import Match, resolve
 from images.catalogue.card_table import choice_lines
@@ -28,13 +28,13 @@ def card(name: str) -> Card:
     return resolve(name, all_cards()).card
 
 
-def chosen(*names: str, driver: str = "") -> Choice:
-    return choose(
+def chosen(*names: str, driver: str = "") -> ImageChoice:
+    return choose_images(
         matrix(), variants(), [card(name) for name in names], parse_driver(driver) if driver else None, LOCKED
     )
 
 
-def ids(choice: Choice) -> list[str]:
+def ids(choice: ImageChoice) -> list[str]:
     return [pick.variant.id for pick in choice.picks]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from images.cards.this_machine import Machine, Slice, read_machine
+from images.cards.this_machine import LocalMachine, Slice, read_machine
 from images.matrix.arch import Arch
 
 GIB = 2**30
@@ -132,7 +132,7 @@ def test_a_card_without_memory_of_its_own() -> None:
 def test_a_machine_without_a_card_is_a_value(error: int, said: str) -> None:
     found = read_machine(FakeNvml(fails={"nvmlInit": error}))
     assert said in found.why
-    assert found == Machine(why=found.why)
+    assert found == LocalMachine(why=found.why)
 
 
 def test_a_driver_without_a_card_and_one_that_breaks_off() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from images.catalogue.model import Catalogue, added, check_labels, proofs, read_catalogue, rolled_back, shared_bytes
 from images.core.errors import NothingSelected, Unsafe, UsageError
-from images.proof.smoke.record import Level, Record
+from images.proof.smoke.record import Level, ProofRecord
 from tests.helpers.catalogues import CPU, NOW, SHARED, SM75, SM75_SDPA, catalogue, content, digest, fields, image
 from tests.helpers.matrices import variants
 
@@ -160,7 +160,7 @@ def test_evidence_names_the_card_only_where_one_was_used() -> None:
         Level(3, "canary", "passed", facts={"device": "cpu, RTX 2080 Ti"}),
         Level(4, "server", "not run", "no card\nfor it"),
     )
-    made = proofs(Record("v", "i", "d", NOW, "RTX 2080 Ti", "535.104.05", "26", levels))
+    made = proofs(ProofRecord("v", "i", "d", NOW, "RTX 2080 Ti", "535.104.05", "26", levels))
     assert [(one.status, one.card, one.driver) for one in made] == [
         ("passed", None, None),
         ("passed", None, None),

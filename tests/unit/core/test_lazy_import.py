@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from images.core.lazy_import import put_off
+from images.core.lazy_import import import_when_used
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = "put_off_in_a_test"
+    name = "import_when_used_in_a_test"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("import sys\nsys.read_in_a_test += 1\nVALUE = 7\n")
     (tmp_path / name / "part.py").write_text("OTHER = 8\n")
@@ -29,7 +29,7 @@ def times_read() -> int:
 
 
 def test_it_is_read_once_and_when_it_is_used(package: str) -> None:
-    put_off(package)
+    import_when_used(package)
     held = __import__(package)
     assert times_read() == 0
     assert (held.VALUE, held.VALUE, __import__(package).VALUE) == (7, 7, 7)
@@ -39,19 +39,19 @@ def test_it_is_read_once_and_when_it_is_used(package: str) -> None:
 
 
 def test_a_part_of_it_can_be_imported(package: str) -> None:
-    put_off(package)
+    import_when_used(package)
     assert __import__(f"{package}.part").part.OTHER == 8
     assert times_read() == 1
 
 
 def test_what_is_there_already_stays(package: str) -> None:
     first = __import__(package)
-    put_off(package)
+    import_when_used(package)
     assert __import__(package) is first
 
 
 def test_what_is_not_installed_is_missed_when_it_is_used() -> None:
-    put_off("no_such_module_in_a_test")
+    import_when_used("no_such_module_in_a_test")
     held = __import__("no_such_module_in_a_test")
     with pytest.raises(ModuleNotFoundError):
         held.anything  # noqa: B018

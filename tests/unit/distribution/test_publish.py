@@ -24,8 +24,8 @@ from images.distribution import sbom
 from images.distribution.disk_space import Disk
 from images.distribution.publish import moving_tags
 from images.docker.facts import ImageFacts
-from images.proof.smoke.record import Level, Record
-from images.registry.artifact import Part
+from images.proof.smoke.record import Level, ProofRecord
+from images.registry.artifact import ArtifactPart
 from images.registry.client import Repository
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
@@ -41,8 +41,8 @@ def job(name: str = SM75, state: Any = "locked") -> Job:
     return make_job(checkout, matrix(), compile_templates(checkout.templates()), variants().valid[name], state)
 
 
-def record(name: str, *levels: Level) -> Record:
-    return Record(name, "r@sha256:1", "sha256:1", NOW, None, None, "26", levels)
+def record(name: str, *levels: Level) -> ProofRecord:
+    return ProofRecord(name, "r@sha256:1", "sha256:1", NOW, None, None, "26", levels)
 
 
 PASSED = (Level(1, "audit", "passed", facts={"audited archs": ["7.5"]}), Level(2, "stack", "passed"))
@@ -317,7 +317,7 @@ def test_what_hangs_on_an_image_is_listed_once(place: tuple[Repository, Shelf], 
     file = tmp_path / "sbom.json"
     for text in ("1", "1", "2"):
         file.write_text(text)
-        last = attach(repository, subject, "application/x", Part(file, "application/x"))
+        last = attach(repository, subject, "application/x", ArtifactPart(file, "application/x"))
     index = repository.manifest(subject.replace(":", "-"))
     assert index is not None
     assert [one["digest"] for one in index.content["manifests"]] == [last]

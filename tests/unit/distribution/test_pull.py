@@ -11,8 +11,8 @@ import pytest
 
 from images.cards.data import all_cards
 from images.cards.names import resolve as named
-from images.cards.this_machine import LocalCard, Machine
-from images.catalogue.answer import Asked, of_machine, told_json, told_lines, uuids_of
+from images.cards.this_machine import LocalCard, LocalMachine
+from images.catalogue.answer import CardQuery, answer_json, answer_lines, of_machine, uuids_of
 from images.catalogue.model import Catalogue, added
 from images.catalogue.resolve import resolve
 from images.catalogue.store import change_catalogue, check_image, point
@@ -197,22 +197,22 @@ def test_another_image_under_that_name_is_refused() -> None:
 
 def test_a_machine_without_cards_says_what_to_type() -> None:
     with pytest.raises(NoImageFits, match="has no NVIDIA card") as caught:
-        of_machine(Machine(why="no NVIDIA driver"), None)
+        of_machine(LocalMachine(why="no NVIDIA driver"), None)
     assert "--card" in caught.value.do
 
 
 def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     turing = LocalCard("NVIDIA GeForce RTX 2080 Ti", "GPU-1", Arch(7, 5), 11 << 30)
     ada = LocalCard("NVIDIA GeForce RTX 4090", "GPU-2", Arch(8, 9), 24 << 30)
-    asked = of_machine(Machine("535.104.05", "12.2", (turing, ada)), parse_driver("535.104.05"))
+    asked = of_machine(LocalMachine("535.104.05", "12.2", (turing, ada)), parse_driver("535.104.05"))
     both = catalogue(SM75, "cu128-vllm0.11.0-flash-attn-sm89")
     resolved = resolve(both, matrix(), variants(), asked.cards, asked.driver)
     told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.found}
     assert told == {SM75: ["GPU-1"], "cu128-vllm0.11.0-flash-attn-sm89": ["GPU-2"]}
-    alone = of_machine(Machine("535.104.05", "12.2", (turing,)), None)
+    alone = of_machine(LocalMachine("535.104.05", "12.2", (turing,)), None)
     one = resolve(both, matrix(), variants(), alone.cards)
     assert uuids_of(one.found[0], alone, one) == []
-    lines = told_lines("r", both, resolved)
+    lines = answer_lines("r", both, resolved)
     assert "no image published here covers all of these cards: one for each kind of card" in lines
 
 
@@ -229,9 +229,11 @@ def test_the_command_that_runs_it() -> None:
 
 
 def test_all_of_it_as_json() -> None:
-    asked = Asked((named("RTX 2080 Ti", all_cards()).card, named("GTX 1080", all_cards()).card), parse_driver("535"))
+    asked = CardQuery(
+        (named("RTX 2080 Ti", all_cards()).card, named("GTX 1080", all_cards()).card), parse_driver("535")
+    )
     resolved = resolve(catalogue(SM75, CPU), matrix(), variants(), asked.cards, asked.driver)
-    told = told_json("r.example/x", catalogue(SM75, CPU), asked, resolved, [["docker", "run"]])
+    told = answer_json("r.example/x", catalogue(SM75, CPU), asked, resolved, [["docker", "run"]])
     assert [one["reference"] for one in told["images"]] == [f"r.example/x@{image(SM75).digest}"]
     assert told["images"][0]["cards"] == ["GeForce RTX 2080 Ti"]
     assert [one["card"] for one in told["refused"]] == ["GeForce GTX 1080"]

@@ -12,9 +12,9 @@ from typing import cast
 
 import pytest
 
-from images.catalogue.model import Image
+from images.catalogue.model import PublishedImage
 from images.core.errors import CardstockError, RegistryFailure, Unsafe
-from images.distribution.pull_layers import Started, check_room, fetch
+from images.distribution.pull_layers import Started, check_disk_space, fetch
 from images.docker.engine import Engine
 from images.docker.facts import ImageFacts
 from images.registry.client import Blob, Repository, digest_of
@@ -54,7 +54,7 @@ class FakeEngine:
 
 
 @pytest.fixture
-def shelf() -> Iterator[tuple[Repository, Shelf, Image]]:
+def shelf() -> Iterator[tuple[Repository, Shelf, PublishedImage]]:
     """A repository with an image of three layers."""
     with registry() as (host, shelf):
         repository = Repository(f"{host}/team/x", sleep=lambda _: None)
@@ -66,7 +66,7 @@ def shelf() -> Iterator[tuple[Repository, Shelf, Image]]:
 
 
 def test_an_image_is_loaded_of_its_layers_but_those_that_are_there(
-    shelf: tuple[Repository, Shelf, Image], tmp_path: Path
+    shelf: tuple[Repository, Shelf, PublishedImage], tmp_path: Path
 ) -> None:
     repository, _, one = shelf
     engine, started = FakeEngine(there=1), Started(tmp_path / "pulled", one.digest)
@@ -84,7 +84,9 @@ def test_an_image_is_loaded_of_its_layers_but_those_that_are_there(
     assert not started.before
 
 
-def test_a_layer_that_came_before_is_not_asked_for(shelf: tuple[Repository, Shelf, Image], tmp_path: Path) -> None:
+def test_a_layer_that_came_before_is_not_asked_for(
+    shelf: tuple[Repository, Shelf, PublishedImage], tmp_path: Path
+) -> None:
     repository, held, one = shelf
     started = Started(tmp_path, one.digest)
     started.begin()
@@ -100,7 +102,7 @@ def test_a_layer_that_came_before_is_not_asked_for(shelf: tuple[Repository, Shel
 
 
 def test_an_engine_that_makes_another_image_of_it_is_refused(
-    shelf: tuple[Repository, Shelf, Image], tmp_path: Path
+    shelf: tuple[Repository, Shelf, PublishedImage], tmp_path: Path
 ) -> None:
     repository, _, one = shelf
     started = Started(tmp_path, one.digest)
@@ -114,12 +116,12 @@ def test_an_engine_that_makes_another_image_of_it_is_refused(
     [(0, 1212, ""), (0, 1211, "1.21 kB needed"), (2, 303, ""), (2, 302, "303 B needed"), (0, None, "")],
 )
 def test_an_image_that_the_disk_has_no_room_for_is_refused_before(
-    shelf: tuple[Repository, Shelf, Image], there: int, free: int | None, told: str
+    shelf: tuple[Repository, Shelf, PublishedImage], there: int, free: int | None, told: str
 ) -> None:
     repository, _, one = shelf
     engine = cast("Engine", FakeEngine(there, free))
     if not told:
-        check_room(engine, repository, one)
+        check_disk_space(engine, repository, one)
         return
     with pytest.raises(CardstockError, match=told):
-        check_room(engine, repository, one)
+        check_disk_space(engine, repository, one)

@@ -364,7 +364,7 @@ def test_tagged_images_stay_even_over_the_limit_and_that_is_said(
 def test_room_is_made_only_as_far_as_is_asked(monkeypatch: pytest.MonkeyPatch, layout: Layout) -> None:
     fake = FakeDocker(monkeypatch, 40, 40, 40, 36, 31, 20)
     said: list[str] = []
-    embedded.make_room(8 * GB, layout, say=said.append)
+    embedded.free_disk_space(8 * GB, layout, say=said.append)
     assert fake.steps == [*GENTLE, "buildx prune --all"]
     assert said == ["the disk is short of room: 9.0 GB of the engine's build cache dropped"]
     assert "image prune --all" not in fake.steps

@@ -16,7 +16,7 @@ from images.core import process
 from images.core.errors import CardstockError, EngineUnreachable
 from images.core.home import Layout
 from images.docker import engine
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.docker.docker_py import translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
@@ -129,7 +129,7 @@ def test_room_is_made_in_the_embedded_engine_alone(tmp_path: Path, monkeypatch: 
     asked: list[int] = []
     free = iter([5, 5, 30, 50])
     monkeypatch.setattr(Engine, "free_bytes", lambda self: next(free))
-    monkeypatch.setattr(embedded, "make_room", lambda short, layout, say: asked.append(short))
+    monkeypatch.setattr(embedded, "free_disk_space", lambda short, layout, say: asked.append(short))
     assert made(FakeClient(), tmp_path).make_room(20) == 5
     own = made(FakeClient(), tmp_path, embedded=True)
     assert own.make_room(20) == 30
@@ -172,7 +172,7 @@ class _Context:
 
 def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -> None:
     engines.clients[None] = FakeClient()
-    found = connect(Layout(tmp_path))
+    found = connect_engine(Layout(tmp_path))
     assert (found.embedded, found.endpoint, found.version) == (False, "unix:///var/run/docker.sock", "28.1.0")
     assert engines.started == []
 
@@ -180,16 +180,16 @@ def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -
 def test_docker_host_is_taken_or_nothing(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://far.example:2376")
     with pytest.raises(EngineUnreachable, match=r"(?s)DOCKER_HOST does not answer: tcp://far.*unset it") as caught:
-        connect(Layout(tmp_path))
+        connect_engine(Layout(tmp_path))
     assert caught.value.exit_code == 5
     assert engines.started == [], "the user named an engine: no other is started"
     engines.clients[None] = FakeClient()
-    assert connect(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
+    assert connect_engine(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
 
 
 def test_without_one_the_embedded_engine_is_started(engines: Engines, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    found = connect(layout)
+    found = connect_engine(layout)
     assert engines.started == [layout]
     assert (found.embedded, found.endpoint) == (True, layout.endpoint)
 
@@ -199,13 +199,13 @@ def test_docker_host_may_name_the_embedded_engine(
 ) -> None:
     layout = Layout(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", layout.endpoint)
-    assert connect(layout).embedded
+    assert connect_engine(layout).embedded
     assert engines.started == [layout]
 
 
 def test_looking_does_not_start_one(engines: Engines, tmp_path: Path) -> None:
     with pytest.raises(EngineUnreachable, match="invoke engine --start"):
-        connect(Layout(tmp_path), start=False)
+        connect_engine(Layout(tmp_path), start=False)
     assert engines.started == []
 
 
@@ -214,7 +214,7 @@ def test_an_engine_that_this_user_may_not_use_is_not_replaced(engines: Engines, 
     denied.__cause__ = PermissionError(13, "Permission denied")
     engines.clients[None] = FakeClient(denied)
     with pytest.raises(EngineUnreachable, match=r"(?s)may not use it.*Permission denied.*docker group"):
-        connect(Layout(tmp_path))
+        connect_engine(Layout(tmp_path))
     assert engines.started == []
 
 
@@ -222,7 +222,7 @@ def test_a_rootless_engine_is_found(engines: Engines, tmp_path: Path, monkeypatc
     (tmp_path / "docker.sock").touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     engines.clients[f"unix://{tmp_path}/docker.sock"] = FakeClient()
-    assert connect(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
+    assert connect_engine(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
     assert engines.started == []
 
 

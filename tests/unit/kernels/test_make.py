@@ -23,7 +23,7 @@ from images.core.errors import (
 )
 from images.core.report import Report
 from images.kernels import remote
-from images.kernels.choose import choose, users
+from images.kernels.choose import choose_kernels, users
 from images.kernels.make import check_memory, provide
 from images.kernels.needs import Need, look, needs_of, told
 from images.kernels.store import Store
@@ -313,7 +313,7 @@ def wanted(*archs: str, **said: object) -> Selectors:
 
 
 def ids(selectors: Selectors) -> list[str]:
-    return [kernel.id for kernel in choose(matrix(), variants(), selectors)]
+    return [kernel.id for kernel in choose_kernels(matrix(), variants(), selectors)]
 
 
 def test_the_selectors_are_those_of_the_variants() -> None:

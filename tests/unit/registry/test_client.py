@@ -12,7 +12,7 @@ import pytest
 
 from images.core.errors import RegistryFailure, Unsafe
 from images.registry import artifact
-from images.registry.artifact import Part
+from images.registry.artifact import ArtifactPart
 from images.registry.client import ATTEMPTS, Blob, Repository, digest_of, is_loopback, retry_after
 from tests.helpers.registries import Shelf, registry
 
@@ -45,13 +45,16 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Part]:
+def files(tmp_path: Path) -> list[ArtifactPart]:
     (tmp_path / "kernel.json").write_text('{"a": 1}')
     (tmp_path / "x-1.whl").write_bytes(DATA)
-    return [Part(tmp_path / "kernel.json", "application/json"), Part(tmp_path / "x-1.whl", "application/zip")]
+    return [
+        ArtifactPart(tmp_path / "kernel.json", "application/json"),
+        ArtifactPart(tmp_path / "x-1.whl", "application/zip"),
+    ]
 
 
-def test_what_was_pushed_comes_back(place: Place, files: list[Part], tmp_path: Path) -> None:
+def test_what_was_pushed_comes_back(place: Place, files: list[ArtifactPart], tmp_path: Path) -> None:
     digest = artifact.push(place.repository, "key", KIND, files, {"b": "2", "a": "1"})
     found = artifact.look(place.repository, "key", KIND)
     assert found is not None
@@ -62,7 +65,7 @@ def test_what_was_pushed_comes_back(place: Place, files: list[Part], tmp_path: P
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["kernel.json", "x-1.whl"]
 
 
-def test_the_manifest_is_readable_by_registries_of_before_oci_1_1(place: Place, files: list[Part]) -> None:
+def test_the_manifest_is_readable_by_registries_of_before_oci_1_1(place: Place, files: list[ArtifactPart]) -> None:
     artifact.push(place.repository, "key", KIND, files, {})
     content = json.loads(place.shelf.manifests["key"][1])
     assert content["artifactType"] == content["config"]["mediaType"] == KIND
@@ -70,7 +73,7 @@ def test_the_manifest_is_readable_by_registries_of_before_oci_1_1(place: Place, 
     assert place.shelf.manifests["key"][0] == content["mediaType"]
 
 
-def test_a_second_push_sends_no_bytes_again(place: Place, files: list[Part]) -> None:
+def test_a_second_push_sends_no_bytes_again(place: Place, files: list[ArtifactPart]) -> None:
     artifact.push(place.repository, "key", KIND, files, {})
     place.shelf.asked.clear()
     artifact.push(place.repository, "other", KIND, files, {})
@@ -84,7 +87,7 @@ def test_what_is_not_there_is_none(place: Place) -> None:
     assert place.waits == []
 
 
-def test_all_pages_of_tags(place: Place, files: list[Part]) -> None:
+def test_all_pages_of_tags(place: Place, files: list[ArtifactPart]) -> None:
     for tag in ("a", "b", "c", "d", "e"):
         artifact.push(place.repository, tag, KIND, files, {})
     assert place.repository.tags() == ("a", "b", "c", "d", "e")
@@ -146,14 +149,14 @@ def test_more_bytes_than_said_are_refused(place: Place, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_manifest_with_another_digest_is_refused(place: Place, files: list[Part]) -> None:
+def test_a_manifest_with_another_digest_is_refused(place: Place, files: list[ArtifactPart]) -> None:
     digest = artifact.push(place.repository, "key", KIND, files, {})
     place.shelf.manifests[digest] = ("application/json", b'{"schemaVersion": 2}')
     with pytest.raises(Unsafe, match="is not what its digest says"):
         place.repository.manifest(digest)
 
 
-def test_a_tag_that_another_takes_at_once_is_noticed(place: Place, files: list[Part]) -> None:
+def test_a_tag_that_another_takes_at_once_is_noticed(place: Place, files: list[ArtifactPart]) -> None:
     place.shelf.on, place.shelf.faults = "GET /v2/team/wheels/manifests", ["lie"]
     with pytest.raises((Unsafe, RegistryFailure)):
         artifact.push(place.repository, "key", KIND, files, {})
@@ -161,21 +164,21 @@ def test_a_tag_that_another_takes_at_once_is_noticed(place: Place, files: list[P
 
 @pytest.mark.parametrize("fault", [500, 429, "reset"])
 @pytest.mark.parametrize("on", ["POST ", "PUT /v2/team/wheels/blobs", "PUT /v2/team/wheels/manifests"])
-def test_a_push_outlives_faults(place: Place, files: list[Part], fault: int | str, on: str) -> None:
+def test_a_push_outlives_faults(place: Place, files: list[ArtifactPart], fault: int | str, on: str) -> None:
     place.shelf.on, place.shelf.faults = on, [fault, fault]
     artifact.push(place.repository, "key", KIND, files, {})
     assert artifact.look(place.repository, "key", KIND) is not None
     assert place.shelf.faults == []
 
 
-def test_an_upload_that_a_restarted_registry_forgot_begins_anew(place: Place, files: list[Part]) -> None:
+def test_an_upload_that_a_restarted_registry_forgot_begins_anew(place: Place, files: list[ArtifactPart]) -> None:
     place.shelf.on, place.shelf.faults = "PUT /v2/team/wheels/blobs", [404]
     artifact.push(place.repository, "key", KIND, files, {})
     assert artifact.look(place.repository, "key", KIND) is not None
     assert place.waits == [0.5]
 
 
-def test_a_tag_moves_only_when_all_blobs_are_there(place: Place, files: list[Part]) -> None:
+def test_a_tag_moves_only_when_all_blobs_are_there(place: Place, files: list[ArtifactPart]) -> None:
     first = artifact.push(place.repository, "key", KIND, files, {})
     files[1].path.write_bytes(b"new" + DATA)
     place.shelf.on, place.shelf.faults = "PUT /v2/team/wheels/blobs", [500] * ATTEMPTS
@@ -185,7 +188,7 @@ def test_a_tag_moves_only_when_all_blobs_are_there(place: Place, files: list[Par
     assert found is not None and found.digest == first
 
 
-def test_a_refusal_is_told_with_the_registrys_words(place: Place, files: list[Part]) -> None:
+def test_a_refusal_is_told_with_the_registrys_words(place: Place, files: list[ArtifactPart]) -> None:
     place.shelf.login = "Basic xyz"
     with pytest.raises(RegistryFailure, match="refuses to show"):
         artifact.push(place.repository, "key", KIND, files, {})
@@ -197,7 +200,7 @@ def test_a_refusal_is_told_with_the_registrys_words(place: Place, files: list[Pa
 
 
 def test_dockers_own_login_is_used(
-    place: Place, files: list[Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, files: list[ArtifactPart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = base64.b64encode(b"me:pass").decode()
     (tmp_path / "docker").mkdir()
@@ -267,7 +270,7 @@ def test_plain_http_is_for_this_machine_alone(host: str, is_it: bool) -> None:
     ],
     ids=["kind", "path", "no name", "digest", "no layers", "no config"],
 )
-def test_a_foreign_manifest_is_refused(place: Place, files: list[Part], change: dict[str, object]) -> None:
+def test_a_foreign_manifest_is_refused(place: Place, files: list[ArtifactPart], change: dict[str, object]) -> None:
     artifact.push(place.repository, "key", KIND, files, {})
     content = json.loads(place.shelf.manifests["key"][1]) | change
     if "config" in change:

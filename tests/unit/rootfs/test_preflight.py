@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.cards.choose import choose
+from images.cards.choose import choose_images
 from images.cards.data import Card
 from images.core import process
 from images.core.errors import NoImageFits
@@ -312,7 +312,7 @@ def _chosen(cards: tuple[Arch, ...], driver: str) -> str:
     """What the package chooses for all of these cards; "" if nothing, or one each."""
     named = [Card(str(card), card, 80, "test") for card in cards]
     try:
-        choice = choose(matrix(), variants(), named, drivers.parse_driver(driver))
+        choice = choose_images(matrix(), variants(), named, drivers.parse_driver(driver))
     except NoImageFits:
         return ""
     return choice.picks[0].variant.id if choice.one_for_all else ""

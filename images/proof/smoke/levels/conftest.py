@@ -16,9 +16,9 @@ import pytest
 from images.core.errors import CardstockError
 from images.core.files import write_atomically
 from images.proof.smoke.collector import Collector, level_of
-from images.proof.smoke.containers import Workshop
+from images.proof.smoke.containers import ProofContainers
 from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.record import NAMES, Record
+from images.proof.smoke.record import NAMES, ProofRecord
 from images.proof.tiny_model import checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -87,14 +87,14 @@ def with_gpus(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def workshop(pytestconfig: pytest.Config, expectation: Expectation, with_gpus: bool) -> Iterator[Workshop]:
+def workshop(pytestconfig: pytest.Config, expectation: Expectation, with_gpus: bool) -> Iterator[ProofContainers]:
     """The image's containers; the record is written when they are gone, so that it is there only after a whole run."""
     option = pytestconfig.getoption
     try:
-        made = Workshop(option("--image"), option("--run"), gpus=with_gpus)
+        made = ProofContainers(option("--image"), option("--run"), gpus=with_gpus)
     except Exception as error:
         pytest.exit(f"the image cannot be examined: {error}", returncode=CANNOT_START)
-    pytestconfig.stash[COLLECTOR].base = Record(
+    pytestconfig.stash[COLLECTOR].base = ProofRecord(
         variant_id=expectation.variant_id,
         image=made.image,
         image_id=made.image_id,
@@ -120,7 +120,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def card(pytestconfig: pytest.Config, workshop: Workshop, volume: str, with_gpus: bool) -> str | None:
+def card(pytestconfig: pytest.Config, workshop: ProofContainers, volume: str, with_gpus: bool) -> str | None:
     """The card's name as a container of the image sees it, None without --gpus; written to the record."""
     if not with_gpus:
         return None
@@ -141,7 +141,7 @@ def checkpoint_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def volume(workshop: Workshop, checkpoint_folder: Path) -> str:
+def volume(workshop: ProofContainers, checkpoint_folder: Path) -> str:
     """A volume with the probe, the checkpoint and its golden answers."""
     return workshop.proof_volume({"probe.py": PROBE, "golden.json": GOLDEN, "tiny": checkpoint_folder})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from images.docker.connect import connect
+from images.docker.connect import connect_engine
 from images.proof.audit import gate
 from images.proof.audit import loaded_libraries as served
 from images.proof.audit.target import audit_image
@@ -18,7 +18,7 @@ def test_covers(expectation: Expectation, pytestconfig: pytest.Config, facts: di
     """Every library with device code, streamed out of the image, against the driver's rule."""
     if not expectation.archs:
         pytest.skip("no device code is in use on a CPU")
-    found = audit_image(connect(start=False), pytestconfig.getoption("--image"))
+    found = audit_image(connect_engine(start=False), pytestconfig.getoption("--image"))
     loaded = served.read(ROOT, expectation.served)
     result = gate.ask(found, expectation.archs, loaded, expectation.gaps, expectation.optional)
     facts["libraries with device code"] = len(found.libraries)

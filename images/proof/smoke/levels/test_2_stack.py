@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from images.core.errors import CheckFailed
-from images.proof.smoke.containers import PROOF, Box, Workshop
+from images.proof.smoke.containers import PROOF, ProofContainers, RunningContainer
 from images.proof.smoke.expectation import Expectation
 from images.proof.smoke.findings import Findings, command_paths, modules
 from images.proof.smoke.stack import CHECKS
@@ -17,7 +17,7 @@ TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cu
 
 
 @pytest.fixture(scope="module")
-def findings(workshop: Workshop, volume: str, expectation: Expectation, private_cas: frozenset[str]) -> Findings:
+def findings(workshop: ProofContainers, volume: str, expectation: Expectation, private_cas: frozenset[str]) -> Findings:
     """All that the checks judge, asked in one container."""
     with workshop.box(volume) as box:
         told = box.run(["python", f"{PROOF}/probe.py", *command_paths(workshop.config)])
@@ -35,7 +35,7 @@ def findings(workshop: Workshop, volume: str, expectation: Expectation, private_
         )
 
 
-def _torch(box: Box) -> dict[str, Any]:
+def _torch(box: RunningContainer) -> dict[str, Any]:
     told = box.run(["python", "-c", TORCH])
     if told.code:
         return {"error": told.tail}
@@ -43,7 +43,7 @@ def _torch(box: Box) -> dict[str, Any]:
     return found
 
 
-def _xformers_info(box: Box) -> dict[str, str]:
+def _xformers_info(box: RunningContainer) -> dict[str, str]:
     told = box.run(["python", "-m", "xformers.info"])
     if told.code:
         return {"error": told.tail}
@@ -51,7 +51,7 @@ def _xformers_info(box: Box) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _import(box: Box, name: str) -> str:
+def _import(box: RunningContainer, name: str) -> str:
     told = box.run(["python", "-c", f"import {name}"])
     if not told.code:
         return ""

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from images.proof.smoke.containers import PROOF, Workshop
+from images.proof.smoke.containers import PROOF, ProofContainers
 
 CANARY = "/opt/cardstock/canary.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_canary(device: str, workshop: Workshop, volume: str, card: str | None, facts: dict[str, Any]) -> None:
+def test_canary(device: str, workshop: ProofContainers, volume: str, card: str | None, facts: dict[str, Any]) -> None:
     """Logits, greedy tokens and tokenizer as golden, with both of transformers' attentions."""
     if device == "cuda" and card is None:
         pytest.skip("no card")

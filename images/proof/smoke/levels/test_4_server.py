@@ -17,10 +17,10 @@ import pytest
 from images.proof.smoke import server as serving
 from images.proof.smoke.client import chat_request
 from images.proof.smoke.compare_logits import degenerate, disagreement, greatest_distance, judge_answer
-from images.proof.smoke.containers import PROOF, RUN_LABEL, Workshop, is_local
+from images.proof.smoke.containers import PROOF, RUN_LABEL, ProofContainers, is_local
 from images.proof.smoke.expectation import Expectation
 from images.proof.smoke.health import Health
-from images.proof.smoke.running import Server, running
+from images.proof.smoke.running import Server, running_server
 from images.proof.tiny_model.picture import as_data_url
 from images.proof.tiny_model.question import Question, questions
 
@@ -42,7 +42,7 @@ def servable(expectation: Expectation, with_gpus: bool) -> None:
 @pytest.fixture(scope="module")
 def server(
     servable: None,
-    workshop: Workshop,
+    workshop: ProofContainers,
     volume: str,
     expectation: Expectation,
     card: str | None,
@@ -59,7 +59,7 @@ def server(
         gpus=card is not None,
     )
     limit: float = pytestconfig.getoption("--health-limit")
-    with running(made, port, serving.TINY, limit) as started:
+    with running_server(made, port, serving.TINY, limit) as started:
         yield started
 
 
@@ -154,7 +154,7 @@ def test_stop(server: Server, facts: dict[str, Any], pytestconfig: pytest.Config
 
 @pytest.fixture(scope="module")
 def real_server(
-    servable: None, workshop: Workshop, expectation: Expectation, card: str | None, pytestconfig: pytest.Config
+    servable: None, workshop: ProofContainers, expectation: Expectation, card: str | None, pytestconfig: pytest.Config
 ) -> Iterator[Server]:
     """The image with the model of --model: a local folder mounted, or a hub's id fetched into a volume that stays."""
     model: str | None = pytestconfig.getoption("--model")
@@ -183,7 +183,7 @@ def real_server(
         gpus=card is not None,
     )
     limit: float = pytestconfig.getoption("--health-limit")
-    with running(made, port, "model", limit) as started:
+    with running_server(made, port, "model", limit) as started:
         yield started
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, Machine
+from images.cards.this_machine import LocalCard, LocalMachine
 from images.core.errors import NothingSelected
 from images.matrix.arch import Arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
@@ -41,10 +41,10 @@ def _run(tmp_path: Path) -> Run:
 
 def test_a_machine_without_a_card_says_so() -> None:
     with pytest.raises(NothingSelected) as error:
-        card_of(Machine(why="no NVIDIA driver: libnvidia-ml.so.1 is not there"))
+        card_of(LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1 is not there"))
     assert "libnvidia-ml" in str(error.value)
     assert error.value.exit_code == 3
-    assert card_of(Machine(cards=(LocalCard("Tesla T4", "GPU-1", Arch(7, 5), 1),))) == "Tesla T4"
+    assert card_of(LocalMachine(cards=(LocalCard("Tesla T4", "GPU-1", Arch(7, 5), 1),))) == "Tesla T4"
 
 
 def test_the_container_gets_the_card_the_checkout_and_what_the_image_is() -> None:

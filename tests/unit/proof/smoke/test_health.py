@@ -15,8 +15,8 @@ from images.proof.smoke.containers import is_local, pack, tmpfs_options, writabl
 from images.proof.smoke.expectation import Expectation
 from images.proof.smoke.findings import Config
 from images.proof.smoke.health import Health, likely_cause, unhealthy_text
-from images.proof.smoke.prove import prove
-from images.proof.smoke.record import Level, Record
+from images.proof.smoke.prove import prove_image
+from images.proof.smoke.record import Level, ProofRecord
 
 EXPECTED = Expectation("v", "cpu", "vllm", "sdpa", (), None, {}, None)
 
@@ -123,7 +123,7 @@ def test_a_remote_engine_gets_copies() -> None:
 class Stand:
     """Takes the place of images.core.process: writes a record or not, ends with a code, remembers the arguments."""
 
-    def __init__(self, code: int, record: Record | None) -> None:
+    def __init__(self, code: int, record: ProofRecord | None) -> None:
         self.code, self.record = code, record
         self.argv: list[str] = []
         self.env: dict[str, str] = {}
@@ -142,11 +142,13 @@ class Stand:
         return Finished(tuple(argv), 0, "", "")
 
 
-PASSED = Record("v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "passed"),))
-FAILED = Record("v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "failed", "root"),))
+PASSED = ProofRecord("v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "passed"),))
+FAILED = ProofRecord(
+    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "failed", "root"),)
+)
 
 
-def stand(monkeypatch: pytest.MonkeyPatch, code: int, record: Record | None) -> Stand:
+def stand(monkeypatch: pytest.MonkeyPatch, code: int, record: ProofRecord | None) -> Stand:
     made = Stand(code, record)
     monkeypatch.setattr(process, "stream", made.stream)
     monkeypatch.setattr(process, "run", made.run)
@@ -154,10 +156,13 @@ def stand(monkeypatch: pytest.MonkeyPatch, code: int, record: Record | None) -> 
 
 
 @pytest.mark.parametrize(("code", "record"), [(0, PASSED), (1, FAILED)])
-def test_a_verdict_is_returned_good_or_bad(monkeypatch: pytest.MonkeyPatch, code: int, record: Record) -> None:
+def test_a_verdict_is_returned_good_or_bad(monkeypatch: pytest.MonkeyPatch, code: int, record: ProofRecord) -> None:
     made = stand(monkeypatch, code, record)
     lines: list[str] = []
-    assert prove("i", EXPECTED, engine_env={"DOCKER_HOST": "unix:///x"}, levels=(3, 2), report=lines.append) == record
+    assert (
+        prove_image("i", EXPECTED, engine_env={"DOCKER_HOST": "unix:///x"}, levels=(3, 2), report=lines.append)
+        == record
+    )
     assert lines == ["test_stack PASSED"]
     assert made.env["DOCKER_HOST"] == "unix:///x"
     assert made.env["TESTCONTAINERS_RYUK_DISABLED"] == "true"
@@ -166,15 +171,15 @@ def test_a_verdict_is_returned_good_or_bad(monkeypatch: pytest.MonkeyPatch, code
 
 
 @pytest.mark.parametrize(("code", "record"), [(0, None), (1, None), (2, PASSED), (3, PASSED), (4, None), (-9, None)])
-def test_no_verdict_is_an_error(monkeypatch: pytest.MonkeyPatch, code: int, record: Record | None) -> None:
+def test_no_verdict_is_an_error(monkeypatch: pytest.MonkeyPatch, code: int, record: ProofRecord | None) -> None:
     made = stand(monkeypatch, code, record)
     with pytest.raises(CardstockError, match="could not be run on i"):
-        prove("i", EXPECTED, engine_env={})
+        prove_image("i", EXPECTED, engine_env={})
     assert made.cleaned == made.argv[made.argv.index("--run") + 1]
 
 
 def test_model_and_cards_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     made = stand(monkeypatch, 0, PASSED)
-    prove("i", EXPECTED, engine_env={}, model="org/name", gpus="all")
+    prove_image("i", EXPECTED, engine_env={}, model="org/name", gpus="all")
     assert made.argv[made.argv.index("--model") + 1] == "org/name"
     assert made.argv[made.argv.index("--gpus") + 1] == "all"

@@ -12,7 +12,7 @@ from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
 from images.proof.smoke.collector import Collector, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
-from images.proof.smoke.record import Level, Record
+from images.proof.smoke.record import Level, ProofRecord
 
 NO_AUDIT = "no device code is in use on a CPU"
 
@@ -21,8 +21,8 @@ VARIANTS = make_variants(read_matrix(ROOT / "matrix.yaml")).valid
 XFORMERS = VARIANTS["cu124-vllm0.8.5.post1-xformers-sm75"]
 
 
-def record(*levels: Level) -> Record:
-    return Record("v", "repo:tag", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26.1.5", levels)
+def record(*levels: Level) -> ProofRecord:
+    return ProofRecord("v", "repo:tag", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26.1.5", levels)
 
 
 WHOLE = record(
@@ -34,13 +34,13 @@ WHOLE = record(
 
 
 def test_a_record_comes_back_as_it_was() -> None:
-    assert Record.from_json(WHOLE.to_json()) == WHOLE
+    assert ProofRecord.from_json(WHOLE.to_json()) == WHOLE
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{"number": 2, "size": 3}]}'])
 def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
     with pytest.raises(UsageError, match="not a smoke record") as told:
-        Record.from_json(text, "build/records/v.json")
+        ProofRecord.from_json(text, "build/records/v.json")
     assert "build/records/v.json" in str(told.value)
 
 

@@ -16,7 +16,7 @@ from images.core.errors import (
     NothingSelected,
     UsageError,
 )
-from images.docker.containers import Found
+from images.docker.containers import ContainerState
 from images.run.cluster.containers import Boxes, Seen
 from images.run.cluster.hosts import Host, Hosts, parse_hosts
 from images.run.cluster.nodes import Node, make_nodes, on_cpus
@@ -45,9 +45,9 @@ class Stage(Boxes):
         self.seen = Seen({"lo": ("127.0.0.1",), "eth0": ("10.78.0.11", "10.78.0.12")}, model=True)
         self.there = False
 
-    def find(self, node: Node) -> Found | None:
+    def find(self, node: Node) -> ContainerState | None:
         state = self.states.get(node.host.name)
-        return Found(node.name, {"State": state}) if state else None
+        return ContainerState(node.name, {"State": state}) if state else None
 
     def log(self, node: Node, lines: int = 60) -> str:
         return self.logs.get(node.host.name, "")

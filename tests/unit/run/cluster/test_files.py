@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from images.core.errors import NoImageFits
-from images.run.cluster.compose import compose
+from images.run.cluster.compose import compose_files
 from images.run.cluster.containers import create_words
 from images.run.cluster.hosts import Hosts, parse_hosts
-from images.run.cluster.kuberay import kuberay
+from images.run.cluster.kuberay import kuberay_manifest
 from images.run.cluster.nodes import Node, fitted, make_nodes, on_cpus
 from images.run.fit.choose import fit
 from tests.helpers.clusters import CARDS, CPUS
@@ -87,7 +87,7 @@ def test_without_cards_a_stage_for_each_host() -> None:
 
 def test_compose() -> None:
     hosts, nodes = _nodes()
-    first, second = (yaml.safe_load(compose(hosts, node)) for node in nodes)
+    first, second = (yaml.safe_load(compose_files(hosts, node)) for node in nodes)
     service = first["services"]["ray"]
     assert service["network_mode"] == "host"
     assert service["shm_size"] == "19gb"
@@ -105,7 +105,7 @@ def test_compose() -> None:
 def test_compose_takes_nothing_but_the_keys_from_outside() -> None:
     text = CARDS + "environment: {NCCL_DEBUG: $HOME}\n"
     hosts, nodes = _nodes(text)
-    environment = yaml.safe_load(compose(hosts, nodes[0]))["services"]["ray"]["environment"]
+    environment = yaml.safe_load(compose_files(hosts, nodes[0]))["services"]["ray"]["environment"]
     variables = {name for name, value in environment.items() if "${" in value}
     assert variables == {"RAY_AUTH_TOKEN", "VLLM_API_KEY"}
     assert environment["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
@@ -116,7 +116,7 @@ def test_compose_takes_nothing_but_the_keys_from_outside() -> None:
 def test_a_named_network_gives_each_host_its_address() -> None:
     hosts = parse_hosts(CPUS)
     nodes = make_nodes(hosts, on_cpus(hosts, model("7b"), hosts.variant, "repo/image:cpu"))
-    whole = yaml.safe_load(compose(hosts, nodes[1]))
+    whole = yaml.safe_load(compose_files(hosts, nodes[1]))
     assert whole["services"]["ray"]["networks"] == {"cluster": {"ipv4_address": "10.78.0.12"}}
     assert whole["networks"] == {"cluster": {"external": True, "name": "lab"}}
     assert "deploy" not in whole["services"]["ray"]
@@ -126,7 +126,7 @@ def test_a_named_network_gives_each_host_its_address() -> None:
 def test_compose_and_the_engine_get_the_same() -> None:
     hosts, nodes = _nodes()
     for node in nodes:
-        service: dict[str, Any] = yaml.safe_load(compose(hosts, node))["services"]["ray"]
+        service: dict[str, Any] = yaml.safe_load(compose_files(hosts, node))["services"]["ray"]
         words = create_words(hosts, node, {"RAY_AUTH_TOKEN": "secret", "HOME": "/root"})
         assert words["environment"] == {**node.env, "RAY_AUTH_TOKEN": "secret"}
         assert set(service["environment"]) == {*node.env, *node.passed}
@@ -138,7 +138,7 @@ def test_compose_and_the_engine_get_the_same() -> None:
 
 def test_kuberay() -> None:
     hosts, nodes = _nodes()
-    cluster, service = yaml.safe_load_all(kuberay(hosts, nodes))
+    cluster, service = yaml.safe_load_all(kuberay_manifest(hosts, nodes))
     assert cluster["kind"] == "RayCluster"
     assert cluster["metadata"]["annotations"] == {"ray.io/overwrite-container-cmd": "true"}
     head = cluster["spec"]["headGroupSpec"]["template"]["spec"]

@@ -7,7 +7,7 @@ import pytest
 from images.core.errors import CheckFailed
 from images.run.cluster.hosts import parse_hosts
 from images.run.cluster.status import read_status
-from images.run.cluster.watch import Box, Watch, likely, wrong_interface
+from images.run.cluster.watch import HostContainer, Watch, likely, wrong_interface
 from tests.helpers.clusters import CARDS
 
 HOSTS = parse_hosts(CARDS)
@@ -107,11 +107,11 @@ def test_joined_dropped_and_back() -> None:
     watch, events = watch.look(frozenset({"box1", "box2"}), {})
     assert [(one.kind, one.host) for one in events] == [("joined", "box2")]
     assert watch.complete
-    watch, events = watch.look(frozenset({"box1"}), {"box2": Box("exited", 137)})
+    watch, events = watch.look(frozenset({"box1"}), {"box2": HostContainer("exited", 137)})
     assert [(one.kind, one.host) for one in events] == [("dropped", "box2")]
     assert "its container has ended with 137" in events[0].what
     assert "killed" in events[0].do
-    watch, events = watch.look(frozenset({"box1"}), {"box2": Box("exited", 137)})
+    watch, events = watch.look(frozenset({"box1"}), {"box2": HostContainer("exited", 137)})
     assert events == []
     watch, events = watch.look(frozenset({"box1", "box2"}), {})
     assert [(one.kind, one.host) for one in events] == [("back", "box2")]
@@ -119,7 +119,7 @@ def test_joined_dropped_and_back() -> None:
 
 def test_when_the_head_went_the_others_are_not_blamed() -> None:
     watch, _ = Watch(HOSTS).look(frozenset({"box1", "box2"}), {})
-    gone = {"box1": Box("running"), "box2": Box("running")}
+    gone = {"box1": HostContainer("running"), "box2": HostContainer("running")}
     watch, events = watch.look(frozenset(), gone, anew=True)
     assert events == []
     assert not watch.complete
@@ -129,41 +129,41 @@ def test_when_the_head_went_the_others_are_not_blamed() -> None:
 
 def test_a_host_that_took_the_head_with_it_is_blamed() -> None:
     watch, _ = Watch(HOSTS).look(frozenset({"box1", "box2"}), {})
-    watch, events = watch.look(frozenset({"box1"}), {"box2": Box("exited", 137)}, anew=True)
+    watch, events = watch.look(frozenset({"box1"}), {"box2": HostContainer("exited", 137)}, anew=True)
     assert [(one.kind, one.host) for one in events] == [("dropped", "box2")]
 
 
 def test_never_joined_is_another_thing_than_dropped_out() -> None:
     watch, _ = Watch(HOSTS).look(frozenset({"box1"}), {})
-    (never,) = watch.never({"box2": Box("running")})
+    (never,) = watch.never({"box2": HostContainer("running")})
     assert never.what == "box2 never joined; its container runs"
     watch, _ = watch.look(frozenset({"box1", "box2"}), {})
-    watch, _ = watch.look(frozenset({"box1"}), {"box2": Box("running")})
-    assert watch.never({"box2": Box("running")}) == []
+    watch, _ = watch.look(frozenset({"box1"}), {"box2": HostContainer("running")})
+    assert watch.never({"box2": HostContainer("running")}) == []
 
 
 @pytest.mark.parametrize(
     ("box", "do"),
     [
         (
-            Box("running", log="Failed to connect to GCS at address 10.0.0.1:6379 within 5 seconds."),
+            HostContainer("running", log="Failed to connect to GCS at address 10.0.0.1:6379 within 5 seconds."),
             "10.0.0.1:6379 must answer",
         ),
         (
-            Box("exited", 1, "RuntimeError: Version mismatch: The cluster was started with Ray: 2.55.0"),
+            HostContainer("exited", 1, "RuntimeError: Version mismatch: The cluster was started with Ray: 2.55.0"),
             "the same image on all",
         ),
-        (Box("exited", 1, "Unauthenticated: InvalidAuthToken"), "RAY_AUTH_TOKEN is another one"),
-        (Box("exited", 1, "something else"), "docker logs cardstock-box2 on box2"),
-        (Box("unreachable"), "see that box2 is on, and that ssh://box2 answers"),
+        (HostContainer("exited", 1, "Unauthenticated: InvalidAuthToken"), "RAY_AUTH_TOKEN is another one"),
+        (HostContainer("exited", 1, "something else"), "docker logs cardstock-box2 on box2"),
+        (HostContainer("unreachable"), "see that box2 is on, and that ssh://box2 answers"),
     ],
 )
-def test_why_a_host_did_not_join(box: Box, do: str) -> None:
+def test_why_a_host_did_not_join(box: HostContainer, do: str) -> None:
     assert do in likely(HOSTS, BOX2, box)
 
 
 def test_the_head_is_not_told_to_reach_itself() -> None:
-    assert "docker logs cardstock-box1" in likely(HOSTS, BOX1, Box("running", log="GCS"))
+    assert "docker logs cardstock-box1" in likely(HOSTS, BOX1, HostContainer("running", log="GCS"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, Machine, Slice
+from images.cards.this_machine import LocalCard, LocalMachine, Slice
 from images.commands import _doctor as command
 from images.core.errors import CheckFailed, EngineUnreachable, RegistryFailure
 from images.core.report import Report
@@ -34,7 +34,7 @@ HOST = HostFacts("28.5.1", "Ubuntu 24.04", "x86_64", "/var/lib/docker", 32 * GB,
 ENGINE = EngineFacts("unix:///var/run/docker.sock", False, HOST, (0, 20, 0), 100 * GB)
 FACTS = Facts(
     own=Own("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
-    cards=Machine("535.104.05", "12.2", (TI,)),
+    cards=LocalMachine("535.104.05", "12.2", (TI,)),
     engine=ENGINE,
     embeddable="",
     tools=GpuTools((), ()),
@@ -42,7 +42,7 @@ FACTS = Facts(
     index="pip (26.1)",
     registries=(Reach("registry-1.docker.io", 401),),
 )
-BARE = replace(FACTS, own=replace(FACTS.own, gpus=0), cards=Machine(why="no NVIDIA driver: libnvidia-ml.so.1"))
+BARE = replace(FACTS, own=replace(FACTS.own, gpus=0), cards=LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1"))
 SILENT = Unknown("no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST")
 
 
@@ -84,9 +84,15 @@ BROKEN: list[tuple[Facts, str, str, str, str]] = [
     (replace(FACTS, own=replace(FACTS.own, machine="aarch64")), "machine", "wrong", "aarch64", "x86-64"),
     (replace(FACTS, cards=Unknown("the driver did not answer")), "cards", "wrong", "did not answer", "nvidia-smi"),
     (replace(FACTS, cards=Unknown("the driver did not answer")), "driver", "wrong", "not known", "above"),
-    (replace(FACTS, cards=Machine("535.1", "12.2", (replace(TI, mig=True),))), "cards", "warning", "MIG is on", "-cgi"),
+    (
+        replace(FACTS, cards=LocalMachine("535.1", "12.2", (replace(TI, mig=True),))),
+        "cards",
+        "warning",
+        "MIG is on",
+        "-cgi",
+    ),
     (replace(FACTS, cards=BARE.cards), "driver", "wrong", "1 NVIDIA card", "install NVIDIA's driver"),
-    (replace(FACTS, cards=Machine("440.33.01", "10.2", (TI,))), "driver", "wrong", "older", "driver 450.80.02"),
+    (replace(FACTS, cards=LocalMachine("440.33.01", "10.2", (TI,))), "driver", "wrong", "older", "driver 450.80.02"),
     (replace(FACTS, engine=SILENT, embeddable="needs root"), "engine", "wrong", "needs root", "as root on Debian"),
     (
         replace(FACTS, engine=Unknown("the Docker engine did not answer")),
@@ -150,7 +156,7 @@ RIGHT: list[tuple[Facts, str, str]] = [
     ),
     (replace(FACTS, registries=(Reach("r.io", 200),)), "registry r.io", "answers"),
     (
-        replace(FACTS, cards=Machine("550.54", "12.4", (replace(TI, mig=True, slices=(Slice("a", "b", GB),)),))),
+        replace(FACTS, cards=LocalMachine("550.54", "12.4", (replace(TI, mig=True, slices=(Slice("a", "b", GB),)),))),
         "cards",
         "MIG: 1 instances",
     ),
@@ -172,7 +178,9 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
 
 
 def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:
-    old = replace(FACTS, cards=Machine("535.104.05", "12.2", (LocalCard("Tesla K80", "GPU-2", Arch(3, 7), 12 * GB),)))
+    old = replace(
+        FACTS, cards=LocalMachine("535.104.05", "12.2", (LocalCard("Tesla K80", "GPU-2", Arch(3, 7), 12 * GB),))
+    )
     advice = advise(old, matrix, variants, {})
     assert advice.command == "./inv build --only 'cpu*'"
     assert "Tesla K80: no image" in advice.lines
@@ -254,7 +262,7 @@ def asks(monkeypatch: pytest.MonkeyPatch, **instead: Callable[..., Any]) -> Fact
     }
     for name, function in (answers | instead).items():
         monkeypatch.setattr(gather, name, function)
-    return gather.gather(ROOT, ["r.io"], seconds=0.5)
+    return gather.gather_facts(ROOT, ["r.io"], seconds=0.5)
 
 
 def test_gathered_facts_are_facts(monkeypatch: pytest.MonkeyPatch, matrix: Matrix) -> None:
@@ -284,7 +292,7 @@ def test_no_question_can_hang_or_break_the_others(monkeypatch: pytest.MonkeyPatc
 
 def test_the_time_of_a_question_runs_from_when_it_is_asked() -> None:
     never = threading.Event()
-    late = gather.Asked("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
+    late = gather.Answer("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
     assert late.answer() == Unknown("x did not answer within 1000 s")
     never.set()
 

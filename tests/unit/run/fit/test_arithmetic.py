@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.run.fit.backends import engine_for
+from images.run.fit.backends import backend_for
 from images.run.fit.memory import CONTEXT, NCCL, SPARE, Load, Sum, add_up, encoder_tokens
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB, sold_bytes, usable
@@ -108,7 +108,7 @@ def _lines(total: Sum) -> dict[str, int]:
 
 def test_3b_awq_on_a_2080_ti_line_by_line() -> None:
     one = ask("3b-awq", "2080 Ti")
-    engine = engine_for(one.model, one.variant, one.arch)
+    engine = backend_for(one.model, one.variant, one.arch)
     total = add_up(one.model, engine, Split(1, 1), Load(32768), one.usable)
     found = _lines(total)
     assert found["text weights"] + found["vision weights"] == 3401637888
@@ -127,7 +127,7 @@ def test_3b_awq_on_a_2080_ti_line_by_line() -> None:
 
 def test_7b_on_a_3090_line_by_line() -> None:
     one = ask("7b", "RTX 3090")
-    engine = engine_for(one.model, one.variant, one.arch)
+    engine = backend_for(one.model, one.variant, one.arch)
     total = add_up(one.model, engine, Split(1, 1), Load(32768), one.usable)
     found = _lines(total)
     # V1 takes 2048 tokens a step. Two pictures of 1280 tokens reach that: 2560 tokens, 10240 patches of
@@ -144,7 +144,7 @@ def test_7b_on_a_3090_line_by_line() -> None:
 
 def test_a_split_costs_nccl_and_the_last_stage_samples() -> None:
     one = ask("7b", "RTX 2080", 8)
-    engine = engine_for(one.model, one.variant, one.arch)
+    engine = backend_for(one.model, one.variant, one.arch)
     total = add_up(one.model, engine, Split(4, 2), Load(32768), one.usable)
     found = _lines(total)
     assert found["NCCL"] == NCCL
@@ -155,10 +155,10 @@ def test_a_split_costs_nccl_and_the_last_stage_samples() -> None:
 
 
 def test_what_the_vision_tower_is_given_at_once() -> None:
-    old = engine_for(model("7b"), ask("7b", "T4").variant, card("T4").arch)
-    new = engine_for(model("7b"), ask("7b", "RTX 3090").variant, card("RTX 3090").arch)
+    old = backend_for(model("7b"), ask("7b", "T4").variant, card("T4").arch)
+    new = backend_for(model("7b"), ask("7b", "RTX 3090").variant, card("RTX 3090").arch)
     plain = ask("7b", "T4", by="cu124-transformers4.51.3-sdpa-sm75")
-    one_process = engine_for(plain.model, plain.variant, plain.arch)
+    one_process = backend_for(plain.model, plain.variant, plain.arch)
     # V0: the pictures of as many requests as fit one prompt; 4 x 2 x 1280 fit 16384, of 4096 one request of 2560 does.
     assert encoder_tokens(old, Load(16384, seqs=4, images=2)) == 10240
     assert encoder_tokens(old, Load(4096, seqs=4, images=2)) == 2560
@@ -173,7 +173,7 @@ def test_what_the_vision_tower_is_given_at_once() -> None:
 
 def test_transformers_holds_masks_and_the_logits_of_the_prompt() -> None:
     one = ask("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75")
-    engine = engine_for(one.model, one.variant, one.arch)
+    engine = backend_for(one.model, one.variant, one.arch)
     first = _lines(add_up(one.model, engine, Split(1, 2), Load(2048, image_tokens=1024), one.usable))
     assert "NCCL" not in first
     # The first card has the vision tower, in float32: 676550144 x 4. 4096 patches of 1280 x (8 x 4 + 16) + 1176 x 8

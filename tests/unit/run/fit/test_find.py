@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, Machine, Slice
+from images.cards.this_machine import LocalCard, LocalMachine, Slice
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, UsageError
 from images.core.report import Report
 from images.matrix.arch import Arch
@@ -35,17 +35,19 @@ CONFIG: dict[str, Any] = {
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
 
-def _run(words: FitWords, json_form: bool = False, machine: Machine | None = None) -> str:
+def _run(words: FitWords, json_form: bool = False, machine: LocalMachine | None = None) -> str:
     """What goes to stderr; stdout is captured by the test."""
     told = io.StringIO()
     report = Report(err=told, live=False)
-    fit_command(matrices.matrix(), matrices.variants(), words, {}, json_form, report, machine or Machine(why="none"))
+    fit_command(
+        matrices.matrix(), matrices.variants(), words, {}, json_form, report, machine or LocalMachine(why="none")
+    )
     return told.getvalue()
 
 
-def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> Machine:
+def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMachine:
     arch = {"NVIDIA GeForce RTX 3090": Arch(8, 6), "NVIDIA GeForce RTX 2080 Ti": Arch(7, 5)}
-    return Machine(driver, "12.8", tuple(LocalCard(name, "GPU-1", arch[name], int(gib * 2**30)) for name in names))
+    return LocalMachine(driver, "12.8", tuple(LocalCard(name, "GPU-1", arch[name], int(gib * 2**30)) for name in names))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_the_cards_of_this_machine_with_their_own_memory(capsys: pytest.CaptureF
 def test_a_slice_counts_as_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     part = Slice("MIG 3g.20gb", "MIG-1", 20 * 2**30)
     cut = LocalCard("NVIDIA A100-SXM4-40GB", "GPU-1", Arch(8, 0), 40 * 2**30, True, (part,))
-    _run(FitWords("7b-awq"), json_form=True, machine=Machine("570.86.10", "12.8", (cut,)))
+    _run(FitWords("7b-awq"), json_form=True, machine=LocalMachine("570.86.10", "12.8", (cut,)))
     assert json.loads(capsys.readouterr().out)["memory"]["usable"] == int(19.5 * 2**30)
 
 

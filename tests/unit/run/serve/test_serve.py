@@ -17,12 +17,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.cards.this_machine import LocalCard, Machine
+from images.cards.this_machine import LocalCard, LocalMachine
 from images.commands import _serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
 from images.docker.container_forms import compose, docker_line, docker_words
-from images.docker.container_spec import NO_CARDS, Gpus, Serving, check_name, check_port, read_gpus
+from images.docker.container_spec import NO_CARDS, ContainerSpec, Gpus, check_name, check_port, read_gpus
 from images.docker.containers import create_words
 from images.docker.facts import Mount
 from images.matrix.arch import Arch
@@ -35,7 +35,7 @@ from tests.helpers import matrices
 from tests.helpers.fits import SM75, ask, model, variant
 
 CPU = "cpu-vllm0.32.0-sdpa"
-SERVING = Serving(
+SERVING = ContainerSpec(
     name="cardstock",
     image="cardstock/qwen2.5-vl:x",
     model="tiny",
@@ -50,7 +50,7 @@ SERVING = Serving(
 ODD = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)
 
 
-def served(name: str, on: str, count: int = 1, *, by: str = "", **options: Any) -> Serving:
+def served(name: str, on: str, count: int = 1, *, by: str = "", **options: Any) -> ContainerSpec:
     """What `invoke serve` makes of a published model on cards."""
     found = fit(ask(name, on, count, by=by))
     source = Source(found.ask.model.source, repository=found.ask.model.source)
@@ -352,16 +352,16 @@ def shop() -> pick.Shop:
     return pick.Shop(matrices.matrix(), matrices.variants(), {})
 
 
-def printed(capsys: pytest.CaptureFixture[str], machine: Machine | None = None, **words: Any) -> list[str]:
+def printed(capsys: pytest.CaptureFixture[str], machine: LocalMachine | None = None, **words: Any) -> list[str]:
     told = pick.ServeWords(**{"print": True, **words})
-    command.serve(shop(), told, Report(live=False), machine or Machine(why="no driver"))
+    command.serve(shop(), told, Report(live=False), machine or LocalMachine(why="no driver"))
     return shlex.split(capsys.readouterr().out)
 
 
-def rig(*names: str) -> Machine:
+def rig(*names: str) -> LocalMachine:
     arch = {"NVIDIA GeForce RTX 3090": Arch(8, 6), "Tesla T4": Arch(7, 5)}
     cards = tuple(LocalCard(name, f"GPU-{at}", arch[name], 24 * 2**30) for at, name in enumerate(names))
-    return Machine("570.86.10", "12.8", cards)
+    return LocalMachine("570.86.10", "12.8", cards)
 
 
 def test_the_cards_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -408,7 +408,7 @@ def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path
 )
 def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError], told: str) -> None:
     with pytest.raises(kind) as found:
-        command.serve(shop(), pick.ServeWords(**{"print": True, **words}), Report(), Machine(why="no driver"))
+        command.serve(shop(), pick.ServeWords(**{"print": True, **words}), Report(), LocalMachine(why="no driver"))
     assert told in found.value.what and found.value.do
 
 

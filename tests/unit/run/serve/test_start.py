@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
-from images.docker.container_spec import SERVED, Serving
-from images.docker.containers import Containers, Found
+from images.docker.container_spec import SERVED, ContainerSpec
+from images.docker.containers import Containers, ContainerState
 from images.docker.docker_py import translated
 from images.run.serve import start as starting
 from images.run.serve.start import Clock
@@ -33,15 +33,15 @@ class FakeContainers:
     refusal: str = ""
     done: list[tuple[str, ...]] = field(default_factory=list)
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> ContainerState | None:
         if not self.states:
             return None
-        return Found(name, self.states.pop(0) if len(self.states) > 1 else self.states[0])
+        return ContainerState(name, self.states.pop(0) if len(self.states) > 1 else self.states[0])
 
-    def served(self) -> tuple[Found, ...]:
-        return (Found("other", state()),)
+    def served(self) -> tuple[ContainerState, ...]:
+        return (ContainerState("other", state()),)
 
-    def start(self, serving: Serving, environment: Mapping[str, str], restart: str) -> None:
+    def start(self, serving: ContainerSpec, environment: Mapping[str, str], restart: str) -> None:
         if self.refusal:
             raise CardstockError("it could not be started", cause=f"the engine says: {self.refusal}")
         self.done.append(("start", serving.name, restart))
@@ -52,7 +52,7 @@ class FakeContainers:
     def log(self, name: str, lines: int = 200) -> str:
         return self.text
 
-    def stop(self, name: str, seconds: int) -> Found | None:
+    def stop(self, name: str, seconds: int) -> ContainerState | None:
         self.done.append(("stop", name, str(seconds)))
         return self.find(name)
 
@@ -70,7 +70,7 @@ def clock(step: float = 1.0) -> Clock:
     return Clock(lambda: next(seconds) * step, lambda _: None)
 
 
-def waited(fake: FakeContainers, limit: float = 100, serving: Serving = SERVING) -> tuple[float, list[str]]:
+def waited(fake: FakeContainers, limit: float = 100, serving: ContainerSpec = SERVING) -> tuple[float, list[str]]:
     said: list[str] = []
     return starting.wait(of(fake), serving, limit, said.append, clock()), said
 
