@@ -47,7 +47,7 @@ def large_catalogue(variants: Iterable[Variant]) -> str:
                 "tag": immutable_tag(variant.id, digits),
                 "input": digits,
                 "stack": variant.stack,
-                "engine": variant.engine,
+                "engine": variant.backend,
                 "attention": variant.attention,
                 "cuda": variant.cuda,
                 "archs": [str(arch) for arch in variant.archs],

@@ -61,7 +61,7 @@ class Weighed:
     @property
     def environment(self) -> Sequence[Packed]:
         """The image's layers with its environment: behind NVIDIA's, and behind the compiler where Triton needs one."""
-        jit = self.variant.engine == "vllm" and self.variant.cuda is not None
+        jit = self.variant.backend == "vllm" and self.variant.cuda is not None
         first = len(self.venv) + jit
         return list(self.own.values())[first : first + (2 if self.variant.archs else 1)]
 

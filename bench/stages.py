@@ -150,7 +150,7 @@ def untouched_site(checkout: Checkout) -> Iterator[tuple[Path, bool]]:
             do=f"./inv build --arch 7.5, or name a site-packages in {VARIABLE}",
         )
     # An engine's libraries are more, and more of a test, than those of the server on transformers.
-    chosen = next((variant for variant in built if variant.engine == "vllm"), built[0])
+    chosen = next((variant for variant in built if variant.backend == "vllm"), built[0])
     with tempfile.TemporaryDirectory(prefix="cardstock-bench-site-") as folder:
         for stage in UNTOUCHED:
             with bench.stage(chosen, stage) as reference:

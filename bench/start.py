@@ -116,7 +116,7 @@ def rows(variant: str, image: str, starts: Sequence[Started], imported: Sequence
 
 def imports(tools: Workbench, variant: Variant) -> list[float]:
     """Seconds of importing the engine's server in a container that does nothing else, one a repeat."""
-    code = ["-c", _TIMED.format(SERVERS[variant.engine])]
+    code = ["-c", _TIMED.format(SERVERS[variant.backend])]
     ran = [tools.engine.run(tools.name(variant), code, entrypoint=[PYTHON_IN_IMAGE]) for _ in range(REPEATS)]
     return [float(one.out.splitlines()[-1]) for one in ran]
 

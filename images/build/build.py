@@ -252,5 +252,5 @@ def say_commit(checkout: Checkout, job: Job, engine: Engine, commit: str) -> boo
 
 def unlocked_indexes(matrix: Matrix, jobs: Sequence[Job]) -> tuple[str, ...]:
     """Package indexes that jobs without a lock need beside the default one."""
-    keys = [(job.variant.stack, job.variant.engine) for job in jobs if job.state != "locked"]
+    keys = [(job.variant.stack, job.variant.backend) for job in jobs if job.state != "locked"]
     return tuple(dict.fromkeys(index for key in keys for index in lock_indexes(matrix, *key)))

@@ -66,7 +66,7 @@ def disk_needed(jobs: Iterable[Job]) -> int:
     seen: set[str] = set()
     total = 0
     for job in jobs:
-        first = FIRST_IMAGE[job.variant.engine] if job.variant.cuda else FIRST_CPU_IMAGE
+        first = FIRST_IMAGE[job.variant.backend] if job.variant.cuda else FIRST_CPU_IMAGE
         total += FURTHER_IMAGE if job.variant.lock in seen else first
         seen.add(job.variant.lock)
     return total
@@ -77,7 +77,7 @@ def describe(job: Job) -> str:
     variant = job.variant
     kernel = f", {variant.kernel.package} {variant.kernel.version} from source" if variant.kernel else ""
     cards = join_sm(variant.archs) or "CPU"
-    return f"{variant.id}: {variant.engine} on {cards}{kernel}; stack {variant.stack} {job.state}"
+    return f"{variant.id}: {variant.backend} on {cards}{kernel}; stack {variant.stack} {job.state}"
 
 
 def input_hash(parts: Mapping[str, bytes]) -> str:

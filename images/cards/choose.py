@@ -88,7 +88,7 @@ def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
         pick = chooser.pick([card for one in each for card in one.cards])
     except (NoImageFits, NothingSelected):
         return None
-    slower = pick.variant.engine == "transformers" and any(one.variant.engine != "transformers" for one in each)
+    slower = pick.variant.backend == "transformers" and any(one.variant.backend != "transformers" for one in each)
     return None if slower else pick
 
 

@@ -82,8 +82,8 @@ def show_plan(words: typed.Words, json: bool) -> None:
         typed.print_json([listing.variant_json(matrix.image, v, states[v.lock], built.get(v.id)) for v in chosen])
         return
     report = Report()
-    rows = [[v.id, v.engine, v.cuda or "-", v.min_driver or "-", states[v.lock], built.get(v.id, "?")] for v in chosen]
-    report.table(rows, ["variant", "engine", "CUDA", "driver from", "stack", "image"])
+    rows = [[v.id, v.backend, v.cuda or "-", v.min_driver or "-", states[v.lock], built.get(v.id, "?")] for v in chosen]
+    report.table(rows, ["variant", "backend", "CUDA", "driver from", "stack", "image"])
     for lock_name in dict.fromkeys(v.lock for v in chosen if states[v.lock] != "locked"):
         reason = why_unlocked(matrix, *all_locks(matrix)[lock_name])
         report.line(f"unlocked: {lock_name} ({reason}): may be built here, is never published")

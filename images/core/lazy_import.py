@@ -7,25 +7,28 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.util import LazyLoader, find_spec, module_from_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+
+class _PutOff(ModuleType):
+    """Stands for a module until something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
 
 
 def import_when_used(name: str) -> None:
     """Have every later `import name` read nothing until an attribute of it is asked for.
 
-    One that is imported already, or is not installed, stays as it is.
+    One that is imported already stays as it is. Whether it is installed is seen when it is used. Not by importlib's
+    LazyLoader: until Python 3.12 its modules are read by the `import` statement itself, which looks at `__spec__`.
     """
-    if name in sys.modules:
-        return
-    spec = find_spec(name)
-    if spec is None or spec.loader is None:
-        return
-    spec.loader = LazyLoader(spec.loader)
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    if name not in sys.modules:
+        sys.modules[name] = _PutOff(name)
 
 
 def face(package: str, file: str) -> Callable[[str], Any]:

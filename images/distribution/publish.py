@@ -257,7 +257,7 @@ def make_image(
                 "tag": immutable_tag(job.variant.id, job.input_hash),
                 "input": job.input_hash,
                 "stack": job.variant.stack,
-                "engine": job.variant.engine,
+                "engine": job.variant.backend,
                 "attention": job.variant.attention,
                 "cuda": job.variant.cuda,
                 "archs": [str(arch) for arch in job.variant.archs],

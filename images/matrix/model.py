@@ -120,15 +120,15 @@ class Pin(_Part):
 
 
 class DeviceCode(_Part):
-    """The capabilities that an engine's libraries hold code for."""
+    """The capabilities that a backend's libraries hold code for."""
 
     are: list[ArchText]
     mark: Mark
     source: str
 
 
-class EngineSet(_Part):
-    """The pins of one engine of a stack."""
+class BackendSet(_Part):
+    """The pins of one backend of a stack."""
 
     archs: DeviceCode
     pins: dict[PackageName, Pin]
@@ -138,7 +138,7 @@ class Stack(_Part):
     """A set of pins that belong together. ``cuda`` is None for the CPU."""
 
     cuda: CudaText | None
-    engines: Annotated[dict[Backend, EngineSet], Field(min_length=1)]
+    backends: Annotated[dict[Backend, BackendSet], Field(min_length=1)]
 
 
 class RecommendedStack(_Part):
@@ -159,7 +159,7 @@ class When(_Part):
     """What must hold together: each key given must match; a list matches if one of it does."""
 
     stack: Name | None = None
-    engine: Backend | None = None
+    backend: Backend | None = None
     attention: Attention | list[Attention] | None = None
     arch: ArchRange | list[ArchRange] | None = None
     cuda: RangeText | None = None

@@ -162,10 +162,10 @@ def _check_references(matrix: Matrix) -> None:
         if stack.cuda is not None:
             need(stack.cuda, matrix.toolkits, "toolkit", "stacks", stack_name, "cuda")
         need(stack_name, matrix.recommended.stacks, "recommended attention for stack", "recommended", "stacks")
-        for engine, engine_set in stack.engines.items():
-            for package, pin in engine_set.pins.items():
+        for backend, backend_set in stack.backends.items():
+            for package, pin in backend_set.pins.items():
                 kind, _, name = pin.origin.partition(":")
-                at = ("stacks", stack_name, "engines", engine, "pins", package, "from")
+                at = ("stacks", stack_name, "backends", backend, "pins", package, "from")
                 if kind == "index":
                     need(name, matrix.indexes, "index", *at)
                 elif kind == "asset":

@@ -51,7 +51,7 @@ def _in_range(version: str, wanted: str) -> bool:
 
 @dataclass(frozen=True)
 class _Residue(Generic[T]):
-    """What is left to ask of a point once its stack and engine are known to match; None means any."""
+    """What is left to ask of a point once its stack and backend are known to match; None means any."""
 
     of: T
     attentions: frozenset[str] | None
@@ -73,9 +73,9 @@ def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, st
     return versions if cuda is None else {**versions, "cuda": cuda}
 
 
-def _stack_part_holds(when: When, stack: str, engine: Backend, versions: Mapping[str, str]) -> bool:
-    """Whether the keys of ``when`` that speak of stack, engine and pins match."""
-    if when.stack not in (None, stack) or when.engine not in (None, engine):
+def _stack_part_holds(when: When, stack: str, backend: Backend, versions: Mapping[str, str]) -> bool:
+    """Whether the keys of ``when`` that speak of stack, backend and pins match."""
+    if when.stack not in (None, stack) or when.backend not in (None, backend):
         return False
     return all(package in versions and _in_range(versions[package], wanted) for package, wanted in when.version_ranges)
 
@@ -105,13 +105,13 @@ class Judge:
         self._serving: dict[tuple[str, Backend], tuple[_Residue[ServerModules], ...]] = {}
         self._gaps: dict[tuple[str, Backend], tuple[_Residue[LibraryGap], ...]] = {}
         for stack_name, stack in matrix.stacks.items():
-            for engine, engine_set in stack.engines.items():
-                key = (stack_name, engine)
-                versions = _versions(engine_set.pins, stack.cuda)
+            for backend, backend_set in stack.backends.items():
+                key = (stack_name, backend)
+                versions = _versions(backend_set.pins, stack.cuda)
                 rules = [*self._residues(matrix.exclude, key, versions)]
                 if stack.cuda is not None:
                     rules.append(_toolkit_range(stack.cuda, matrix.toolkits[stack.cuda]))
-                    rules.append(_device_code(stack_name, engine, engine_set.archs))
+                    rules.append(_device_code(stack_name, backend, backend_set.archs))
                 self._rules[key] = tuple(rules)
                 self._settings[key] = self._residues(matrix.settings, key, versions)
                 self._notes[key] = self._residues(matrix.notes, key, versions)
@@ -126,26 +126,26 @@ class Judge:
                 found.append(_Residue(one, *_residue_of(one.when)))
         return tuple(found)
 
-    def rules_against(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
+    def rules_against(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
         """Every rule that says this point cannot be; empty when it can."""
-        return tuple(r.of for r in self._rules[stack, engine] if r.holds(attention, archs))
+        return tuple(r.of for r in self._rules[stack, backend] if r.holds(attention, archs))
 
-    def settings(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
+    def settings(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
         """The settings this point carries, in the file's order."""
-        return tuple(r.of for r in self._settings[stack, engine] if r.holds(attention, archs))
+        return tuple(r.of for r in self._settings[stack, backend] if r.holds(attention, archs))
 
-    def notes(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[Note, ...]:
+    def notes(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Note, ...]:
         """What a user of this point should know."""
-        return tuple(r.of for r in self._notes[stack, engine] if r.holds(attention, archs))
+        return tuple(r.of for r in self._notes[stack, backend] if r.holds(attention, archs))
 
-    def modules(self, stack: str, engine: Backend, attention: Attention) -> tuple[str, ...]:
+    def modules(self, stack: str, backend: Backend, attention: Attention) -> tuple[str, ...]:
         """Modules that the server of these points imports."""
-        found = (r.of for r in self._serving[stack, engine] if r.holds(attention, ()))
+        found = (r.of for r in self._serving[stack, backend] if r.holds(attention, ()))
         return tuple(dict.fromkeys(module for serving in found for module in serving.modules))
 
-    def gaps(self, stack: str, engine: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
+    def gaps(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
         """Known gaps that do no harm on this point."""
-        return tuple(r.of for r in self._gaps[stack, engine] if r.holds(attention, archs))
+        return tuple(r.of for r in self._gaps[stack, backend] if r.holds(attention, archs))
 
 
 def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:
@@ -157,11 +157,11 @@ def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:
     return _Residue(rule, None, outside)
 
 
-def _device_code(stack: str, engine: Backend, said: DeviceCode) -> _Residue[Rule]:
+def _device_code(stack: str, backend: Backend, said: DeviceCode) -> _Residue[Rule]:
     """The rule that libraries run on the cards whose code they hold."""
     code = [parse_arch(text) for text in said.are]
     uncovered = frozenset(arch.number for arch in ALL_ARCHS if not covers(code, arch))
-    reason = f"the {engine} set of {stack} holds code for {', '.join(said.are)}, and none of it runs on this card"
+    reason = f"the {backend} set of {stack} holds code for {', '.join(said.are)}, and none of it runs on this card"
     rule = Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark)
     return _Residue(rule, None, uncovered)
 
@@ -177,23 +177,23 @@ def load_matrix(path: Path) -> Matrix:
 def check_pins(matrix: Matrix) -> None:
     """Raise UsageError for the first pin that breaks a rule, with its place, the reason and the nearest valid pin."""
     for stack_name, stack in matrix.stacks.items():
-        for engine, engine_set in stack.engines.items():
-            versions = _versions(engine_set.pins, stack.cuda)
+        for backend, backend_set in stack.backends.items():
+            versions = _versions(backend_set.pins, stack.cuda)
             for rule in matrix.exclude:
                 if (
                     rule.when.arch is None
                     and rule.when.attention is None
-                    and _stack_part_holds(rule.when, stack_name, engine, versions)
+                    and _stack_part_holds(rule.when, stack_name, backend, versions)
                 ):
-                    raise _broken_pin(matrix, rule, stack_name, engine, versions)
+                    raise _broken_pin(matrix, rule, stack_name, backend, versions)
 
 
-def _broken_pin(matrix: Matrix, rule: Rule, stack: str, engine: Backend, versions: Mapping[str, str]) -> UsageError:
+def _broken_pin(matrix: Matrix, rule: Rule, stack: str, backend: Backend, versions: Mapping[str, str]) -> UsageError:
     # The pin to change is the one the nearest valid pin names.
     named = (rule.nearest_pin or "").partition(" ")[0]
     concerned = [p for p in PACKAGES if getattr(rule.when, p) is not None]
     package = named if named in versions else concerned[0] if concerned else "cuda"
-    place = ("stacks", stack, "engines", engine, "pins", package)
+    place = ("stacks", stack, "backends", backend, "pins", package)
     return UsageError(
         f"{matrix._path}: {'.'.join(place)}: {package} {versions.get(package, '')} breaks the rule {rule.id}",
         cause=f"{rule.reason} [{rule.mark}: {rule.source}]",
@@ -213,7 +213,7 @@ def check_kernels(matrix: Matrix) -> None:
             _Residue(rule, *_residue_of(rule.when))
             for rule in matrix.exclude
             if rule.when.stack is None
-            and rule.when.engine is None
+            and rule.when.backend is None
             and all(name in versions and _in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
         ]
         for residue in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):

@@ -175,15 +175,15 @@ def _candidate_points(matrix: Matrix, archs: ArchList, wanted: Selectors) -> Ite
         if stack.cuda is None or wanted.cuda not in (None, stack.cuda):
             continue
         for attention in matrix.attention:
-            engine = backend_of(stack, attention)
-            if wanted.attention in (None, attention) and engine in stack.engines:
-                yield Point(name, engine, attention, archs)
+            backend = backend_of(stack, attention)
+            if wanted.attention in (None, attention) and backend in stack.backends:
+                yield Point(name, backend, attention, archs)
 
 
 def _judged(matrix: Matrix, judge: Judge, archs: ArchList, wanted: Selectors) -> list[Excluded]:
     out = []
     for point in _candidate_points(matrix, archs, wanted):
-        if rules := judge.rules_against(point.stack, point.engine, point.attention, archs):
+        if rules := judge.rules_against(point.stack, point.backend, point.attention, archs):
             out.append(Excluded(point, point_id(matrix, point), rules, ""))
     return out
 

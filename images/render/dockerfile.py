@@ -87,7 +87,7 @@ def template_variables(variant: Variant) -> SimpleNamespace:
         cuda=variant.cuda,
         archs=[arch.capability for arch in variant.archs],
         attention=variant.attention,
-        engine=variant.engine,
+        backend=variant.backend,
         python=variant.python,
         pins={package: pin.version for package, pin in variant.pins},
         kernel=SimpleNamespace(package=kernel.package, version=kernel.version) if kernel else None,
@@ -117,7 +117,7 @@ def kernel_variables(matrix: Matrix, kernel: Kernel) -> SimpleNamespace:
 
 def requirements(matrix: Matrix, variant: Variant) -> list[str]:
     """What an image of an unlocked stack installs: what its lock would be asked for."""
-    return [line.replace(" @ ", "@") for line in lock_inputs(matrix, variant.stack, variant.engine).requirements]
+    return [line.replace(" @ ", "@") for line in lock_inputs(matrix, variant.stack, variant.backend).requirements]
 
 
 def render_dockerfile(templates: Templates, matrix: Matrix, variant: Variant, locked: bool) -> str:

@@ -69,7 +69,7 @@ def make_labels(
     with "-dirty".
     """
     cuda = reading.cuda or "none"
-    server = f"{variant.engine} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}"
+    server = f"{variant.backend} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}"
     out = {
         "org.opencontainers.image.title": f"Qwen2.5-VL for {_cards(variant)}",
         "org.opencontainers.image.description": server,
@@ -81,7 +81,7 @@ def make_labels(
         "dev.cardstock.stack": variant.stack,
         "dev.cardstock.archs": " ".join(map(str, variant.archs)),
         "dev.cardstock.attention": variant.attention,
-        "dev.cardstock.engine": variant.engine,
+        "dev.cardstock.backend": variant.backend,
         "dev.cardstock.cuda": cuda,
         "dev.cardstock.python": reading.python,
         "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(reading.pins.items())),

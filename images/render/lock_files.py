@@ -72,7 +72,7 @@ def pinned(packages: Mapping[str, str]) -> list[str]:
 def split(everything: Mapping[str, str], torch_set: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Parts of a lock: NVIDIA's wheels that torch asks for, attention kernels, the rest.
 
-    Only torch's own closure: then both engines of a stack have one NVIDIA part, and one layer.
+    Only torch's own closure: then both backends of a stack have one NVIDIA part, and one layer.
     """
     parts: dict[str, dict[str, str]] = {"": {}}
     for package, block in everything.items():

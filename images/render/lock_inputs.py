@@ -74,9 +74,9 @@ def normal(package: str) -> str:
 
 
 def inputs_for(
-    name: str, engine: str, pins: Mapping[str, str], *, python: str = "3.11", urls: Mapping[str, str] | None = None
+    name: str, backend: str, pins: Mapping[str, str], *, python: str = "3.11", urls: Mapping[str, str] | None = None
 ) -> LockInputs:
-    """What a stack's engine asks for. ``pins`` maps package to version; ``urls`` replaces a version by an address.
+    """What a stack's backend asks for. ``pins`` maps package to version; ``urls`` replaces a version by an address.
 
     Beyond the pins: the transformers server's own packages; setuptools below torch 2.8, because Triton up to 3.3
     imports it and says so in no metadata (found by importing vllm 0.8.5.post1 in an environment made from its lock).
@@ -92,7 +92,7 @@ def inputs_for(
     torch = versions.get("torch", "")
     overrides: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
-    if engine == "transformers":
+    if backend == "transformers":
         asked += [package for package in SERVER if package not in versions]
         # Triton needs a C compiler to launch what it compiles, and this server's images have none; torch imports it
         # only for torch.compile (canary run without it). 160 MB and more.
@@ -101,7 +101,7 @@ def inputs_for(
         # Asks for torch's +cpu build, which the default index lacks; the default build computes on the CPU as well.
         # Its Triton has no CPU backend (690 MB); audio is not served.
         overrides, excludes = (f"torch=={torch}",), ("torchaudio", "triton")
-    elif engine == "vllm" and torch and Version(torch).release < (2, 8):
+    elif backend == "vllm" and torch and Version(torch).release < (2, 8):
         asked.append(SETUPTOOLS)
     if torch == "2.4.1":
         # Its metadata leaves this one open, and a newer one would not be "CUDA 12.1 exactly".

@@ -15,31 +15,31 @@ from images.render.lock import LockInputs, LockState
 KERNEL_GROUP = "kernels"
 
 
-def lock_inputs(matrix: Matrix, stack: str, engine: Backend) -> LockInputs:
-    """What the lock of a stack's engine asks for."""
-    pins = matrix.stacks[stack].engines[engine].pins
+def lock_inputs(matrix: Matrix, stack: str, backend: Backend) -> LockInputs:
+    """What the lock of a stack's backend asks for."""
+    pins = matrix.stacks[stack].backends[backend].pins
     urls: dict[str, str] = {
         package: matrix.assets[pin.origin.removeprefix("asset:")]
         for package, pin in pins.items()
         if pin.origin.startswith("asset:")
     }
     versions: dict[str, str] = {package: pin.version for package, pin in pins.items()}
-    return lock.inputs_for(f"{stack}-{engine}", engine, versions, python=matrix.python, urls=urls)
+    return lock.inputs_for(f"{stack}-{backend}", backend, versions, python=matrix.python, urls=urls)
 
 
-def lock_indexes(matrix: Matrix, stack: str, engine: Backend) -> tuple[str, ...]:
-    """Package indexes beside the default one that the pins of a stack's engine come from."""
-    pins = matrix.stacks[stack].engines[engine].pins.values()
+def lock_indexes(matrix: Matrix, stack: str, backend: Backend) -> tuple[str, ...]:
+    """Package indexes beside the default one that the pins of a stack's backend come from."""
+    pins = matrix.stacks[stack].backends[backend].pins.values()
     names = dict.fromkeys(pin.origin.removeprefix("index:") for pin in pins if pin.origin.startswith("index:"))
     return tuple(matrix.indexes[name] for name in names)
 
 
 def all_locks(matrix: Matrix) -> dict[str, tuple[str, Backend]]:
-    """Lock name -> stack and engine."""
+    """Lock name -> stack and backend."""
     return {
-        f"{stack}-{engine}": (stack, engine)
+        f"{stack}-{backend}": (stack, backend)
         for stack, definition in matrix.stacks.items()
-        for engine in definition.engines
+        for backend in definition.backends
     }
 
 
@@ -54,7 +54,7 @@ class LockRequest:
 
 
 def asked_locks(matrix: Matrix) -> dict[str, LockRequest]:
-    """Lock name -> what it asks for: of each stack's engines, and of the kernel wheels that the matrix adds."""
+    """Lock name -> what it asks for: of each stack's backends, and of the kernel wheels that the matrix adds."""
     asked = {
         name: LockRequest(key[0], lock_inputs(matrix, *key), lock_indexes(matrix, *key), why_unlocked(matrix, *key))
         for name, key in all_locks(matrix).items()
@@ -71,8 +71,8 @@ def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, LockState]:
     return {name: lock.state(folder, asked.inputs) for name, asked in asked_locks(matrix).items()}
 
 
-def why_unlocked(matrix: Matrix, stack: str, engine: Backend) -> str:
+def why_unlocked(matrix: Matrix, stack: str, backend: Backend) -> str:
     """What a lock that is not there needs beyond the default index; for messages."""
-    pins = matrix.stacks[stack].engines[engine].pins
+    pins = matrix.stacks[stack].backends[backend].pins
     needs = sorted({pin.origin for pin in pins.values() if pin.origin not in ("pypi", "source")})
     return f"needs {', '.join(needs)}" if needs else "never resolved"

@@ -26,7 +26,7 @@ def hints(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
             covering = [variant for variant in able if set(pair) <= set(variant.archs)]
             found = min(covering, key=lambda variant: _rank(matrix, variant, pair[0].capability), default=None)
             # Two cards with an image each do better than both with the slower server.
-            if found and (pair[0] == pair[1] or found.engine == "vllm"):
+            if found and (pair[0] == pair[1] or found.backend == "vllm"):
                 chosen[found.id] = found
 
     def place(variant: Variant) -> tuple[object, ...]:
@@ -41,7 +41,7 @@ def hints(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
 def _rank(matrix: Matrix, variant: Variant, lowest: str) -> tuple[bool, bool, bool, int]:
     """As selection ranks: the stack recommended for the lowest arch, its attention, the fewest other archs."""
     choice = matrix.recommended.archs.get(lowest)
-    slower = variant.engine == "transformers"
+    slower = variant.backend == "transformers"
     if choice is not None and variant.stack == choice.stack:
         return (False, slower, variant.attention != choice.attention, len(variant.archs))
     return (True, slower, variant.attention != matrix.recommended.stacks[variant.stack], len(variant.archs))

@@ -40,7 +40,7 @@ def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
     left = [
         f"{packages[package]} {pin.version} ({name})"
         for name, stack in matrix.stacks.items()
-        for engine in stack.engines.values()
+        for engine in stack.backends.values()
         for package, pin in engine.pins.items()
         if stack.cuda and package in packages and (package, pin.version) not in known
     ]

@@ -105,7 +105,7 @@ def stacks_of(matrix: Matrix, wheel: Wheel) -> list[str]:
         for name, stack in matrix.stacks.items()
         if any(
             (package, pin.version) == (wheel.package, wheel.version) and pin.origin in ("pypi", "source")
-            for engine in stack.engines.values()
+            for engine in stack.backends.values()
             for package, pin in engine.pins.items()
         )
     ]

@@ -41,7 +41,7 @@ class Expectation:
 
     variant_id: str
     stack: str
-    engine: EngineName
+    backend: EngineName
     attention: str
     archs: tuple[str, ...]
     cuda: str | None
@@ -98,7 +98,7 @@ def expect(variant: Variant) -> Expectation:
     return Expectation(
         variant_id=variant.id,
         stack=variant.stack,
-        engine=variant.engine,
+        backend=variant.backend,
         attention=variant.attention,
         archs=tuple(arch.capability for arch in variant.archs),
         cuda=variant.cuda,
@@ -116,7 +116,7 @@ def expect(variant: Variant) -> Expectation:
 
 
 def _loose(variant: Variant) -> tuple[str, ...]:
-    inputs = lock.inputs_for(variant.lock, variant.engine, {name: pin.version for name, pin in variant.pins})
+    inputs = lock.inputs_for(variant.lock, variant.backend, {name: pin.version for name, pin in variant.pins})
     return tuple(sorted({*inputs.excludes, *(line.partition("==")[0] for line in inputs.overrides)}))
 
 

@@ -65,8 +65,8 @@ class Findings:
 
 
 def modules(expectation: Expectation) -> tuple[str, ...]:
-    """What must be importable: the engine and what its server stands on."""
-    if expectation.engine == "transformers":
+    """What must be importable: the backend and what its server stands on."""
+    if expectation.backend == "transformers":
         found = ["transformers", "fastapi", "uvicorn", "PIL", "safetensors", "accelerate"]
     else:
         found = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]

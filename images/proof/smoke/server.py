@@ -56,9 +56,9 @@ def why_not(expectation: Expectation, gpus: bool) -> str | None:
 
     A CUDA build of vLLM starts on a card only; the transformers server computes on the CPU where there is none.
     """
-    if expectation.cuda is not None and expectation.engine == "vllm" and not gpus:
+    if expectation.cuda is not None and expectation.backend == "vllm" and not gpus:
         return NO_CARD
-    if expectation.engine == "vllm" and expectation.archs == ("7.0",):
+    if expectation.backend == "vllm" and expectation.archs == ("7.0",):
         return "vLLM has no AWQ kernels for 7.0"
     return None
 

@@ -1,4 +1,4 @@
-"""What an image's engine does on a card: generation, dtype, quantisation kernel, attention, each with a source. Pure.
+"""What an image's backend does on a card: generation, dtype, quantisation kernel, attention, each with a source. Pure.
 
 Facts of compatibility.md, sections 2.6, 2.7 and 6, read in the sources of each version.
 """
@@ -27,7 +27,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Backend:
-    """An engine on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
+    """A backend on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
 
     ``chunked``: prompts are taken in pieces (vLLM's V1), else a prompt is one piece (V0 with pictures, transformers).
     ``unpacks``: the kernel makes a whole 16-bit matrix of a 4-bit one first. ``flags`` are beyond the image's own.
@@ -56,8 +56,8 @@ class Backend:
 
 def backend_for(model: Model, variant: Variant, arch: Arch) -> Backend:
     """How ``variant`` serves ``model`` on cards of ``arch``. Raises NoImageFits where it cannot, with any memory."""
-    pin = variant.pin("vllm") if variant.engine == "vllm" else variant.pin("transformers")
-    assert pin is not None  # noqa: S101  (every stack pins its engine)
+    pin = variant.pin("vllm") if variant.backend == "vllm" else variant.pin("transformers")
+    assert pin is not None  # noqa: S101  (every stack pins its backend)
     version = Version(pin.version)
     dtype = _dtype(model, variant, version, arch)
     kernel = _kernel(model, variant, version, arch)
@@ -66,15 +66,15 @@ def backend_for(model: Model, variant: Variant, arch: Arch) -> Backend:
     generation = _generation(variant, version, arch)
     attention, flags = _attention(variant, version, arch)
     return Backend(
-        variant.engine,
+        variant.backend,
         version,
         arch,
         dtype.value,
         "" if kernel.value == "none" else kernel.value,
-        chunked=variant.engine == "vllm" and generation.value == "V1",
+        chunked=variant.backend == "vllm" and generation.value == "V1",
         unpacks=kernel.value in ("awq", "gptq", "unpacked at each use"),
         flags=flags,
-        choices=(dtype, kernel, *((generation,) if variant.engine == "vllm" else ()), *attention),
+        choices=(dtype, kernel, *((generation,) if variant.backend == "vllm" else ()), *attention),
     )
 
 
@@ -90,7 +90,7 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Sett
                 do=f"--model {model.shape.name}-fp16 (--dtype half): the same weights, converted when they are loaded",
                 where="vllm/worker/worker.py@v0.7.3 _check_if_gpu_supports_dtype",
             )
-        if variant.engine == "vllm" and version < Version("0.8") and model.shape.hidden == 2048:
+        if variant.backend == "vllm" and version < Version("0.8") and model.shape.hidden == 2048:
             raise NoImageFits(
                 f"vLLM {version} answers only '!!!!' with the 3B model on compute capability {arch}",
                 cause="the 3B vision tower overflows in float16, and vLLM clamps it from 0.8.0 on",
@@ -106,7 +106,7 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Sett
 def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Setting:
     if model.form == "16-bit":
         return Setting("quantisation", "none", "the weights have 16 bits", "--model")
-    if variant.engine == "transformers":
+    if variant.backend == "transformers":
         if model.form == "awq":
             why = "AWQ weights stay in 4 bits and are unpacked at each use, on every card"
             return Setting(
@@ -137,7 +137,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Set
 
 def _generation(variant: Variant, version: Version, arch: Arch) -> Setting:
     """V0 takes a prompt with pictures in one piece; V1 takes it in pieces of --max-num-batched-tokens."""
-    name, source = "engine generation", "vllm/engine/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
+    name, source = "backend generation", "vllm/backend/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
     if version < Version("0.8"):
         return Setting(name, "V0", f"vLLM {version} has V0 unless told otherwise", source)
     if version < Version("0.10.2") and (arch < Arch(8, 0) or variant.attention == "xformers"):
@@ -148,7 +148,7 @@ def _generation(variant: Variant, version: Version, arch: Arch) -> Setting:
 
 def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Setting, Setting], tuple[str, ...]]:
     decoder, vision = "attention", "vision attention"
-    if variant.engine == "transformers":
+    if variant.backend == "transformers":
         why = "torch's own attention, on every card"
         vision_why = "as the decoder's; in float32, for float16 overflows" if arch < Arch(8, 0) else "as the decoder's"
         source = "dockerfiles/rootfs/opt/cardstock/server.py"

@@ -52,10 +52,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Fit:
-    """How it is served: the engine, the split, the load, and the memory of the fullest card."""
+    """How it is served: the backend, the split, the load, and the memory of the fullest card."""
 
     ask: Ask
-    engine: Backend
+    backend: Backend
     split: Split
     load: Load
     sum: Sum
@@ -70,23 +70,23 @@ def fit(ask: Ask) -> Fit:
     if min(ask.count, ask.nodes) < 1:
         raise UsageError("--count and --nodes must be 1 or more", do="--count 2 for two cards in each machine")
     _runs_here(ask)
-    engine = backend_for(ask.model, ask.variant, ask.arch)
-    if not engine.vllm and ask.nodes > 1:
+    backend = backend_for(ask.model, ask.variant, ask.arch)
+    if not backend.vllm and ask.nodes > 1:
         raise NoImageFits(
             f"{ask.variant.id} serves from one machine only",
             cause="its server is one process",
             do="--nodes 1, or a variant with vLLM",
         )
-    splits, obstacle = _splits(ask, engine)
+    splits, obstacle = _splits(ask, backend)
     if not splits:
-        raise _cut(ask, engine, obstacle)
+        raise _cut(ask, backend, obstacle)
     best: Fit | None = None
     for split in splits:
-        found = _longest(ask, engine, split)
+        found = _longest(ask, backend, split)
         if found and (best is None or found.load.length > best.load.length):
             best = found
     if best is None:
-        raise _too_small(ask, engine, splits)
+        raise _too_small(ask, backend, splits)
     return _improve(best)
 
 
@@ -113,9 +113,9 @@ def _runs_here(ask: Ask) -> None:
         )
 
 
-def _splits(ask: Ask, engine: Backend) -> tuple[list[Split], Obstacle | None]:
+def _splits(ask: Ask, backend: Backend) -> tuple[list[Split], Obstacle | None]:
     """The splits that can be, the widest first; and what is against the widest that cannot."""
-    pairs = sizes(ask.count, ask.nodes, engine)
+    pairs = sizes(ask.count, ask.nodes, backend)
     world = ask.count * ask.nodes
     if ask.tp or ask.pp:
         tp, pp = ask.tp or world // ask.pp, ask.pp or world // max(1, ask.tp)
@@ -126,20 +126,20 @@ def _splits(ask: Ask, engine: Backend) -> tuple[list[Split], Obstacle | None]:
                 do=f"sizes whose product is {world}, or --count {tp * pp}",
             )
         pairs = [(tp, pp)]
-    tried = [try_split(ask.model, engine, tp, pp) for tp, pp in pairs]
+    tried = [try_split(ask.model, backend, tp, pp) for tp, pp in pairs]
     against = next((one for one in tried if isinstance(one, Obstacle)), None)
     return [one for one in tried if isinstance(one, Split)], against
 
 
-def _longest(ask: Ask, engine: Backend, split: Split) -> Fit | None:
+def _longest(ask: Ask, backend: Backend, split: Split) -> Fit | None:
     """The longest conversation with everything else at its least."""
     for length in LENGTHS:
         if length > ask.model.shape.positions:
             continue
         load = Load(length, image_tokens=min(IMAGE_TOKENS, length // 2))
-        total = add_up(ask.model, engine, split, load, ask.usable)
+        total = add_up(ask.model, backend, split, load, ask.usable)
         if not total.missing:
-            return Fit(ask, engine, split, load, total)
+            return Fit(ask, backend, split, load, total)
     return None
 
 
@@ -147,7 +147,7 @@ def _improve(found: Fit) -> Fit:
     """What memory is left goes to requests at a time, CUDA graphs, pictures and videos, in this order."""
     for change in _changes(found):
         load = change(found.load)
-        total = add_up(found.ask.model, found.engine, found.split, load, found.ask.usable)
+        total = add_up(found.ask.model, found.backend, found.split, load, found.ask.usable)
         if not total.missing and total.tokens >= load.seqs * USUAL:
             found = replace(found, load=load, sum=total)
     return found
@@ -155,7 +155,7 @@ def _improve(found: Fit) -> Fit:
 
 def _changes(found: Fit) -> Iterator[Callable[[Load], Load]]:
     half = found.load.length // 2
-    vllm = found.engine.vllm
+    vllm = found.backend.vllm
     if vllm:
         yield partial(replace, seqs=2)
         yield partial(replace, seqs=4)
@@ -167,13 +167,13 @@ def _changes(found: Fit) -> Iterator[Callable[[Load], Load]]:
         yield partial(replace, video=True)
         for seqs in (8, 16, 32, 64):
             yield partial(replace, seqs=seqs)
-        if found.engine.chunked:
+        if found.backend.chunked:
             yield partial(replace, batched=8192)
 
 
-def _cut(ask: Ask, engine: Backend, obstacle: Obstacle | None) -> NoImageFits:
+def _cut(ask: Ask, backend: Backend, obstacle: Obstacle | None) -> NoImageFits:
     world = ask.count * ask.nodes
-    tried = [try_split(ask.model, engine, tp, pp) for tp, pp in sizes(ask.count, ask.nodes, engine)]
+    tried = [try_split(ask.model, backend, tp, pp) for tp, pp in sizes(ask.count, ask.nodes, backend)]
     can = [f"{split.tp} x {split.pp}" for split in tried if isinstance(split, Split)]
     why = obstacle or Obstacle(f"{ask.model.shape.layers} layers are fewer than {world} cards", "")
     size = f" with tensor parallel size {ask.tp}" if ask.tp else ""
@@ -181,10 +181,10 @@ def _cut(ask: Ask, engine: Backend, obstacle: Obstacle | None) -> NoImageFits:
     return NoImageFits(f"{ask.model.name} cannot be cut for {ask.cards}{size}", cause=why.why, do=do, where=why.source)
 
 
-def _too_small(ask: Ask, engine: Backend, splits: list[Split]) -> NoImageFits:
+def _too_small(ask: Ask, backend: Backend, splits: list[Split]) -> NoImageFits:
     """The split that lacks the least speaks."""
     load = Load(LENGTHS[-1], image_tokens=LENGTHS[-1] // 2)
-    tried = [(add_up(ask.model, engine, split, load, ask.usable), split) for split in splits]
+    tried = [(add_up(ask.model, backend, split, load, ask.usable), split) for split in splits]
     total, split = min(tried, key=lambda one: one[0].missing)
     largest = max((line for line in total.lines), key=lambda line: line.bytes)
     cut = f", cut into {split.tp} x {split.pp}," if split.tp * split.pp > 1 else ""

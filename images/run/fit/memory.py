@@ -75,19 +75,19 @@ class Sum:
         return sum(line.bytes for line in self.lines)
 
 
-def add_up(model: Model, engine: Backend, split: Split, load: Load, usable: int) -> Sum:
+def add_up(model: Model, backend: Backend, split: Split, load: Load, usable: int) -> Sum:
     """The sum of the card whose key-value cache holds the fewest tokens."""
-    layers, old = model.shape.layers, engine.version < Version("0.8")
-    parts = stages(layers, split.pp, rest_last=old) if engine.vllm else runs(layers, split.pp)
-    sums = [_stage(model, engine, split, load, usable, parts, at) for at in range(len(parts))]
+    layers, old = model.shape.layers, backend.version < Version("0.8")
+    parts = stages(layers, split.pp, rest_last=old) if backend.vllm else runs(layers, split.pp)
+    sums = [_stage(model, backend, split, load, usable, parts, at) for at in range(len(parts))]
     return min(sums, key=lambda one: (one.tokens, -one.missing))
 
 
-def _stage(model: Model, engine: Backend, split: Split, load: Load, usable: int, parts: Parts, at: int) -> Sum:
-    lines = [*_weights(model, engine, split, parts, at), *_working(model, engine, split, load, parts, at)]
-    if split.tp * split.pp > 1 and engine.vllm:
+def _stage(model: Model, backend: Backend, split: Split, load: Load, usable: int, parts: Parts, at: int) -> Sum:
+    lines = [*_weights(model, backend, split, parts, at), *_working(model, backend, split, load, parts, at)]
+    if split.tp * split.pp > 1 and backend.vllm:
         lines.append(Line("NCCL", NCCL, "buffers between the cards (round figure)"))
-    graphs = graph_bytes(engine, load, parts[at])
+    graphs = graph_bytes(backend, load, parts[at])
     outside = [Line("CUDA context", CONTEXT, "kernels and the libraries' own memory (round figure)")]
     if graphs:
         outside.append(Line("CUDA graphs", graphs, "captured after the cache is laid out (estimate)"))
@@ -96,7 +96,7 @@ def _stage(model: Model, engine: Backend, split: Split, load: Load, usable: int,
     utilisation = min(MOST_UTILISATION, math.floor(max(0, budget) / usable * 100) / 100) if usable else 0.0
     left = int(utilisation * usable) - sum(line.bytes for line in lines)
     # From 0.12 on vLLM takes what it guesses of the graphs from the cache as well (v1/worker/gpu_worker.py@v0.25.1).
-    reserve = graphs if engine.vllm and engine.version >= _GRAPHS_INSIDE else 0
+    reserve = graphs if backend.vllm and backend.version >= _GRAPHS_INSIDE else 0
     each = kv_bytes(model, parts[at], split.tp)
     tokens = max(0, left - reserve) // max(1, each) // BLOCK * BLOCK
     missing = 0 if tokens >= load.length else max(1, load.length * each - (left - reserve))
@@ -104,26 +104,26 @@ def _stage(model: Model, engine: Backend, split: Split, load: Load, usable: int,
     return Sum(usable, (*lines, cache, *outside), tokens, missing, utilisation, at)
 
 
-def _weights(model: Model, engine: Backend, split: Split, parts: Parts, at: int) -> list[Line]:
+def _weights(model: Model, backend: Backend, split: Split, parts: Parts, at: int) -> list[Line]:
     form = {"16-bit": "2 bytes each"}.get(model.form, f"4 bits in groups of {model.group}; table and head 2 bytes each")
     cut = f", cut into {split.tp}" if split.tp > 1 else ""
     where = f", stage {at + 1} of {len(parts)} with {parts[at]} of {sum(parts)} layers" if len(parts) > 1 else ""
     lines = [Line("text weights", stage_weights(model, parts, at, split.tp), f"{form}{cut}{where}")]
-    if engine.vllm or at == 0:
+    if backend.vllm or at == 0:
         share = 1 if split.whole_vision else split.tp
-        size = vision_weights(model, share, engine.vision_bytes)
-        every = ", on every stage" if engine.vllm and len(parts) > 1 else ""
-        lines.append(Line("vision weights", size, f"{engine.vision_bytes} bytes each, in every form{every}"))
+        size = vision_weights(model, share, backend.vision_bytes)
+        every = ", on every stage" if backend.vllm and len(parts) > 1 else ""
+        lines.append(Line("vision weights", size, f"{backend.vision_bytes} bytes each, in every form{every}"))
     return lines
 
 
-def _working(model: Model, engine: Backend, split: Split, load: Load, parts: Parts, at: int) -> list[Line]:
+def _working(model: Model, backend: Backend, split: Split, load: Load, parts: Parts, at: int) -> list[Line]:
     """The vision tower and the decoder do not work at the same time: the greater peak of the two counts."""
-    pictures = encoder_tokens(engine, load)
-    see = vision_peak(model, engine, split, pictures) if engine.vllm or at == 0 else 0
-    text = text_peak(model, engine, split.tp, load, last=at == len(parts) - 1)
+    pictures = encoder_tokens(backend, load)
+    see = vision_peak(model, backend, split, pictures) if backend.vllm or at == 0 else 0
+    text = text_peak(model, backend, split.tp, load, last=at == len(parts) - 1)
     held = pictures * model.shape.hidden * 2
-    what = f"{pictures} picture tokens at once" if see > text else f"{_step(engine, load)} tokens at once"
+    what = f"{pictures} picture tokens at once" if see > text else f"{_step(backend, load)} tokens at once"
     name = "activations, vision" if see > text else "activations, text"
     return [
         Line(name, max(see, text), f"{what} (the other of text and vision takes less)"),
@@ -131,11 +131,11 @@ def _working(model: Model, engine: Backend, split: Split, load: Load, parts: Par
     ]
 
 
-def _step(engine: Backend, load: Load) -> int:
-    return load.batched if engine.chunked else load.length
+def _step(backend: Backend, load: Load) -> int:
+    return load.batched if backend.chunked else load.length
 
 
-def encoder_tokens(engine: Backend, load: Load) -> int:
+def encoder_tokens(backend: Backend, load: Load) -> int:
     """Picture tokens that the vision tower is given at once, as vLLM does when it measures its memory.
 
     V1: as many pictures as reach one step's tokens (vllm/v1/core/encoder_cache_manager.py); V0: those of as many
@@ -144,29 +144,29 @@ def encoder_tokens(engine: Backend, load: Load) -> int:
     """
     item = load.length if load.video else load.image_tokens
     request = max(load.images * load.image_tokens, item)
-    if not engine.vllm:
+    if not backend.vllm:
         return request
-    if engine.chunked:
+    if backend.chunked:
         return max(math.ceil(max(load.batched, item) / item) * item, request)
     return request * max(1, min(load.seqs, load.length // request))
 
 
-def vision_peak(model: Model, engine: Backend, split: Split, tokens: int) -> int:
+def vision_peak(model: Model, backend: Backend, split: Split, tokens: int) -> int:
     """The vision tower's greatest need: in attention, where positions are turned in float32, or in the MLP.
 
     transformers before 4.53 also holds a mask of patches by patches (modeling_qwen2_5_vl.py@v4.51.3).
     """
-    see, width, tp = model.shape.vision, engine.vision_bytes, 1 if split.whole_vision else split.tp
+    see, width, tp = model.shape.vision, backend.vision_bytes, 1 if split.whole_vision else split.tp
     patches = tokens * see.merge**2
     gathered = 2 if tp > 1 else 1
     attention = see.hidden * ((2 + 3 * gathered + 3 / tp) * width + 16 / tp)
     mlp = (2 * see.hidden + 3 * see.intermediate / tp) * width
     pixels = see.patch_width * (4 + width)
-    mask = patches**2 * (1 + width) if not engine.vllm and engine.version < Version("4.53") else 0
+    mask = patches**2 * (1 + width) if not backend.vllm and backend.version < Version("4.53") else 0
     return math.ceil(patches * (max(attention, mlp) + pixels)) + mask
 
 
-def text_peak(model: Model, engine: Backend, tp: int, load: Load, *, last: bool) -> int:
+def text_peak(model: Model, backend: Backend, tp: int, load: Load, *, last: bool) -> int:
     """The decoder's greatest need: the MLP of one step, a matrix unpacked to 16 bits, and what sampling needs.
 
     Sampling sorts: 32 bytes for each word of the vocabulary and request. transformers before 4.53 computes the logits
@@ -176,24 +176,24 @@ def text_peak(model: Model, engine: Backend, tp: int, load: Load, *, last: bool)
     shape = model.shape
     mlp = 3 * shape.intermediate / tp * 2
     attention = 2 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim / tp * 2
-    tokens = _step(engine, load)
+    tokens = _step(backend, load)
     peak = math.ceil(tokens * (max(mlp, attention) + 5 * shape.hidden * 2))
-    if engine.unpacks:
-        peak += shape.hidden * shape.intermediate // tp * (4 if engine.vllm else 5)
+    if backend.unpacks:
+        peak += shape.hidden * shape.intermediate // tp * (4 if backend.vllm else 5)
     if last:
         peak += load.seqs * shape.vocab * 32
-    if not engine.vllm:
+    if not backend.vllm:
         peak += 3 * 2 * load.length**2 if load.length >= _WINDOW else 0
-        if last and engine.version < Version("4.53"):
+        if last and backend.version < Version("4.53"):
             peak += load.length * shape.vocab * 2
     return peak
 
 
-def graph_bytes(engine: Backend, load: Load, layers: int) -> int:
+def graph_bytes(backend: Backend, load: Load, layers: int) -> int:
     """CUDA graphs of one card: batch sizes 1, 2, 4 and each multiple of 8, V0 up to the requests at a time, V1 to twice
     that and in two kinds from 0.11 on, and always to 512 before (vllm/config.py@v0.8.5, v0.11.0)."""
     if not load.graphs:
         return 0
-    most = load.seqs if not engine.chunked else 2 * load.seqs if engine.version >= Version("0.11") else 512
+    most = load.seqs if not backend.chunked else 2 * load.seqs if backend.version >= Version("0.11") else 512
     sizes = sum(size <= most for size in (1, 2, 4)) + min(most, 512) // 8
-    return sizes * layers * GRAPH * (2 if engine.version >= Version("0.11") else 1)
+    return sizes * layers * GRAPH * (2 if backend.version >= Version("0.11") else 1)

@@ -73,23 +73,23 @@ def _quantised(model: Model, tp: int, kernel: str) -> Iterator[Obstacle]:
             yield Obstacle(why, "vllm/model_executor/layers/quantization/utils/marlin_utils.py")
 
 
-def try_split(model: Model, engine: Backend, tp: int, pp: int) -> Split | Obstacle:
+def try_split(model: Model, backend: Backend, tp: int, pp: int) -> Split | Obstacle:
     """The split into ``tp`` by ``pp``, or why it cannot be. The server on transformers cuts between layers only."""
     if pp > model.shape.layers:
         return Obstacle(f"{model.shape.layers} layers cannot be dealt to {pp} stages", "vllm/distributed/utils.py")
-    if not engine.vllm:
+    if not backend.vllm:
         why = "transformers runs as one process, each card holding a run of layers"
         return Split(1, pp) if tp == 1 else Obstacle(why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")
-    found = list(obstacles(model, tp, engine.kernel))
+    found = list(obstacles(model, tp, backend.kernel))
     if not found:
         return Split(tp, pp)
-    if all(obstacle.vision for obstacle in found) and engine.version >= _DATA_PARALLEL_VISION:
+    if all(obstacle.vision for obstacle in found) and backend.version >= _DATA_PARALLEL_VISION:
         return Split(tp, pp, whole_vision=True)
     return found[0]
 
 
-def sizes(count: int, nodes: int, engine: Backend) -> list[tuple[int, int]]:
+def sizes(count: int, nodes: int, backend: Backend) -> list[tuple[int, int]]:
     """Every (tensor, pipeline) pair that uses all cards, the widest first; tensors are not cut across machines."""
-    if not engine.vllm:
+    if not backend.vllm:
         return [(1, count * nodes)]
     return [(tp, count * nodes // tp) for tp in range(count, 0, -1) if count % tp == 0]

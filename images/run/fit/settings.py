@@ -1,4 +1,4 @@
-"""A fit as what is typed: the engine's flags, the container's settings, and one sentence for each. Pure."""
+"""A fit as what is typed: the backend's flags, the container's settings, and one sentence for each. Pure."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def shm_gigabytes(fit: Fit) -> int:
 def flags(fit: Fit) -> list[str]:
     """What follows the image's name; the image's own flags and environment are not repeated."""
     load, split = fit.load, fit.split
-    if not fit.engine.vllm:
-        out = ["--dtype", fit.engine.dtype, "--max-model-len", str(load.length)]
+    if not fit.backend.vllm:
+        out = ["--dtype", fit.backend.dtype, "--max-model-len", str(load.length)]
         return [*out, "--pipeline-parallel-size", str(split.pp)] if split.pp > 1 else out
     least, most = pixels(fit)
-    out = ["--dtype", "half" if fit.engine.dtype == "float16" else fit.engine.dtype]
+    out = ["--dtype", "half" if fit.backend.dtype == "float16" else fit.backend.dtype]
     if split.tp > 1:
         out += ["--tensor-parallel-size", str(split.tp)]
     if split.pp > 1:
@@ -42,23 +42,23 @@ def flags(fit: Fit) -> list[str]:
     if split.whole_vision:
         out += ["--mm-encoder-tp-mode", "data"]
     out += ["--max-model-len", str(load.length), "--max-num-seqs", str(load.seqs)]
-    out += ["--max-num-batched-tokens", str(load.batched if fit.engine.chunked else load.length)]
+    out += ["--max-num-batched-tokens", str(load.batched if fit.backend.chunked else load.length)]
     out += ["--gpu-memory-utilization", f"{fit.sum.utilisation:.2f}"]
     out += ["--limit-mm-per-prompt", _limits(fit)]
     out += ["--mm-processor-kwargs", json.dumps({"min_pixels": least, "max_pixels": most})]
-    return [*out, *fit.engine.flags, *([] if load.graphs else ["--enforce-eager"])]
+    return [*out, *fit.backend.flags, *([] if load.graphs else ["--enforce-eager"])]
 
 
 def _limits(fit: Fit) -> str:
     limits = {"image": fit.load.images, "video": int(fit.load.video)}
-    if fit.engine.version < _JSON_LIMITS:
+    if fit.backend.version < _JSON_LIMITS:
         return ",".join(f"{name}={count}" for name, count in limits.items())
     return json.dumps(limits)
 
 
 def environment(fit: Fit) -> dict[str, str]:
     """What the container is told by environment: the transformers server takes its pictures' limits so."""
-    if fit.engine.vllm:
+    if fit.backend.vllm:
         return {}
     least, most = pixels(fit)
     return {
@@ -80,18 +80,18 @@ def unverified(fit: Fit) -> list[str]:
 
 def choices(fit: Fit) -> list[Setting]:
     """Each setting, with one sentence and who says so."""
-    return [*fit.engine.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
+    return [*fit.backend.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
 
 
 def _cuts(fit: Fit) -> list[Setting]:
     ask, split = fit.ask, fit.split
     if split.tp * split.pp == 1:
         return []
-    if not fit.engine.vllm:
+    if not fit.backend.vllm:
         why = "one process, device_map: each card holds a run of layers, and one computes at a time"
         return [Setting("cards", f"{split.pp} in a row", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")]
-    wider = [tp for tp, _ in sizes(ask.count, ask.nodes, fit.engine) if tp > split.tp]
-    against = [try_split(ask.model, fit.engine, tp, ask.count * ask.nodes // tp) for tp in wider]
+    wider = [tp for tp, _ in sizes(ask.count, ask.nodes, fit.backend) if tp > split.tp]
+    against = [try_split(ask.model, fit.backend, tp, ask.count * ask.nodes // tp) for tp in wider]
     no = next((one for one in against if isinstance(one, Obstacle)), None)
     shape = ask.model.shape
     why = f"it divides {shape.heads} heads and the width {shape.intermediate}"
@@ -117,12 +117,12 @@ def _loads(fit: Fit) -> list[Setting]:
     why = f"{load.image_tokens} tokens of {fit.ask.model.shape.vision.pixels_a_token} pixels, such as {side} x {side}"
     why += f"; {load.images} in one request" + ("" if load.video else ", no video: it may be as long as a conversation")
     found.append(Setting("max_pixels", str(most), why, "compatibility facts, section 7"))
-    if not fit.engine.vllm:
+    if not fit.backend.vllm:
         return found
     why = f"the cache holds {total.tokens} tokens; requests beyond wait"
     found.append(Setting("max_num_seqs", str(load.seqs), why, arithmetic))
-    why = "a step's tokens" if fit.engine.chunked else "V0 computes a whole prompt at once: as max_model_len"
-    batched = load.batched if fit.engine.chunked else load.length
+    why = "a step's tokens" if fit.backend.chunked else "V0 computes a whole prompt at once: as max_model_len"
+    batched = load.batched if fit.backend.chunked else load.length
     found.append(Setting("max_num_batched_tokens", str(batched), why, "vllm/config.py SchedulerConfig"))
     why = "what is left for the CUDA context, graphs and spare is not vLLM's to fill"
     found.append(Setting("gpu_memory_utilization", f"{total.utilisation:.2f}", why, "vllm/worker/worker.py@v0.8.5"))
@@ -136,7 +136,7 @@ def _longer(length: int) -> int:
 
 
 def _container(fit: Fit) -> list[Setting]:
-    if not fit.engine.vllm:
+    if not fit.backend.vllm:
         return []
     why = "for vLLM's queues and NCCL; docker gives 64 MB"
     found = [Setting("--shm-size", f"{shm_gigabytes(fit)}g", why, "vLLM documentation; size unverified")]

@@ -86,7 +86,7 @@ def make_serving(
     env = environment(found) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
-    wanted = (API_KEYS[variant.engine], REPOSITORY, *(HUB_SETTINGS if source.repository else ()))
+    wanted = (API_KEYS[variant.backend], REPOSITORY, *(HUB_SETTINGS if source.repository else ()))
     return ContainerSpec(
         name=check_name(how.name),
         image=image,
@@ -99,7 +99,7 @@ def make_serving(
             Mount(_cache(how.cache), CACHE, read_only=False),
         ),
         gpus=None if not found or how.gpus == NO_CARDS else how.gpus or Gpus(found.ask.count),
-        shm=0 if variant.engine == "transformers" else shm_gigabytes(found) if found else 2,
+        shm=0 if variant.backend == "transformers" else shm_gigabytes(found) if found else 2,
         host=how.host,
         port=check_port(how.port),
         restart=how.restart,

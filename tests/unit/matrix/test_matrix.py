@@ -24,7 +24,7 @@ def refused(old: str, new: str) -> UsageError:
 def test_the_projects_matrix_is_whole() -> None:
     assert list(matrix().stacks) == ["cu118", "cu121", "cu124", "cu126", "cu128", "cu130", "cpu"]
     for stack in matrix().stacks.values():
-        for engine in stack.engines.values():
+        for engine in stack.backends.values():
             assert all(pin.mark in "ASDU" and pin.source for pin in engine.pins.values())
 
 

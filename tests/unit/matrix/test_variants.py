@@ -97,7 +97,7 @@ def _without_torch_rules(vllm: str, torch: str):  # type: ignore[no-untyped-def]
 def test_no_engine_serves_these_cards_with_vllm(arch: str) -> None:
     judge = Judge(matrix())
     for stack, definition in matrix().stacks.items():
-        if definition.cuda and "vllm" in definition.engines:
+        if definition.cuda and "vllm" in definition.backends:
             assert judge.rules_against(stack, "vllm", "xformers", (parse_arch(arch),))
 
 

@@ -294,7 +294,7 @@ def test_an_image_says_of_itself_what_the_matrix_says() -> None:
     for variant in variants().valid.values():
         image = preflight.read_image(environment_of(variant.id))
         assert image.archs == tuple(arch.capability for arch in variant.archs)
-        assert image.tag == variant.id and image.engine == variant.engine
+        assert image.tag == variant.id and image.engine == variant.backend
         if variant.archs:
             assert image.driver == variant.min_driver
             assert f"cuda>={image.cuda[0]}.{image.cuda[1]}" == variant.require_cuda

@@ -133,7 +133,7 @@ def test_bad_picture(server: Server) -> None:
 def test_metrics(server: Server, expectation: Expectation) -> None:
     """The server tells its metrics."""
     answer = server.client.get("/metrics")
-    counter = "vllm:" if expectation.engine == "vllm" else "cardstock_generation_tokens_total"
+    counter = "vllm:" if expectation.backend == "vllm" else "cardstock_generation_tokens_total"
     if answer.status != 200 or counter not in answer.body:
         pytest.fail(f"/metrics answered {answer.status}: {answer.body[:200]}", pytrace=False)
 

@@ -63,7 +63,7 @@ def test_the_archs_that_the_matrix_says_its_stacks_hold_are_those_of_the_wheels(
     main = [part for part in PARTS if part.package in ("torch", "vllm") and not part.piece]
     compared = 0
     for name, stack in matrix().stacks.items():
-        for engine in stack.engines.values():
+        for engine in stack.backends.values():
             pinned = [(part, engine.pins[part.package].version) for part in main if part.package in engine.pins]
             exact = [
                 (part, one)

@@ -244,7 +244,7 @@ def test_an_inspect_is_read() -> None:
 def test_where_a_server_can_be_tried() -> None:
     assert serving.why_not(CPU, gpus=False) is None
     assert serving.why_not(WANT, gpus=False) == "no card"
-    assert serving.why_not(replace(WANT, engine="transformers"), gpus=False) is None
+    assert serving.why_not(replace(WANT, backend="transformers"), gpus=False) is None
     assert serving.why_not(WANT, gpus=True) is None
     assert "AWQ" in (serving.why_not(replace(WANT, archs=("7.0",)), gpus=True) or "")
     assert serving.most_pictures(WANT) == 1

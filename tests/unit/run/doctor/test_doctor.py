@@ -196,7 +196,7 @@ def test_without_a_card_it_says_what_can_be_done(matrix: Matrix, variants: Varia
 
 
 def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, matrix: Matrix, variants: Variants, as_data: bool) -> str:
-    monkeypatch.setattr(command, "gather", lambda root, hosts: facts)
+    monkeypatch.setattr(command, "gather_facts", lambda root, hosts: facts)
     monkeypatch.delenv("CARDSTOCK_REPOSITORY", raising=False)
     err = io.StringIO()
     command.doctor(ROOT, matrix, variants, {}, [], as_data, Report(io.StringIO(), err))
@@ -215,7 +215,7 @@ def test_something_wrong_is_a_failed_check(
     monkeypatch: pytest.MonkeyPatch, matrix: Matrix, variants: Variants, capsys: pytest.CaptureFixture[str]
 ) -> None:
     err = io.StringIO()
-    monkeypatch.setattr(command, "gather", lambda root, hosts: NO_RUNTIME)
+    monkeypatch.setattr(command, "gather_facts", lambda root, hosts: NO_RUNTIME)
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
         command.doctor(ROOT, matrix, variants, {}, [], False, Report(io.StringIO(), err))
     assert "once what is wrong above is mended:\nNVIDIA GeForce RTX 2080 Ti: cu124" in err.getvalue()
@@ -236,7 +236,7 @@ def test_a_named_repository_is_asked_and_pulled_from(
         asked.extend(hosts)
         return FACTS
 
-    monkeypatch.setattr(command, "gather", gathered)
+    monkeypatch.setattr(command, "gather_facts", gathered)
     monkeypatch.setenv("CARDSTOCK_REPOSITORY", "r.example/team/qwen")
     command.doctor(ROOT, matrix, variants, {}, ["localhost:5000"], True, Report(io.StringIO(), io.StringIO()))
     assert asked == ["registry-1.docker.io", "localhost:5000", "r.example"]

@@ -34,7 +34,7 @@ def test_3b_awq_on_one_2080_ti() -> None:
     # 10.5 GiB: 3.17 of weights leave room for 32768 tokens of 36864 bytes, 1.125 GiB, and all the rest.
     found = fit(ask("3b-awq", "2080 Ti"))
     assert (found.split, found.load.length) == (Split(1, 1), 32768)
-    assert (found.engine.dtype, found.engine.kernel, found.engine.chunked) == ("float16", "awq", False)
+    assert (found.backend.dtype, found.backend.kernel, found.backend.chunked) == ("float16", "awq", False)
     assert _chosen(found)["attention"] == _chosen(found)["vision attention"] == "XFORMERS"
     assert _value(found, "--dtype") == "half"
     # V0 computes a prompt in one piece, so a step must hold it.
@@ -46,7 +46,7 @@ def test_7b_on_a_3090() -> None:
     # 15.4 GiB of weights of 23.5, 1.75 for 32768 tokens.
     found = fit(ask("7b", "RTX 3090"))
     assert (found.split, found.load.length) == (Split(1, 1), 32768)
-    assert (found.engine.dtype, found.engine.kernel, found.engine.chunked) == ("bfloat16", "", True)
+    assert (found.backend.dtype, found.backend.kernel, found.backend.chunked) == ("bfloat16", "", True)
     assert _value(found, "--dtype") == "bfloat16"
     assert _chosen(found)["attention"] == "FLASH_ATTN"
 
@@ -64,7 +64,7 @@ def test_72b_awq_on_two_3090_padded() -> None:
     # 29696 is 232 groups of 128: 116 for each card. 43.2 GB of weights halved are 20.1 GiB of 23.5: 163840 bytes a
     # token leave some 9000 tokens.
     found = fit(ask("72b-awq", "RTX 3090", 2))
-    assert (found.split, found.load.length, found.engine.kernel) == (Split(2, 1), 8192, "awq_marlin")
+    assert (found.split, found.load.length, found.backend.kernel) == (Split(2, 1), 8192, "awq_marlin")
 
 
 def test_72b_awq_on_two_3090_unpadded() -> None:
@@ -111,10 +111,10 @@ def test_awq_on_volta_is_refused() -> None:
     # 15.4 GiB of 16-bit weights fit its 31.4, and GPTQ does.
     for name in ("7b-gptq", "7b-fp16"):
         found = fit(ask(name, "V100 32GB"))
-        assert (found.engine.dtype, found.engine.kernel) == ("float16", "gptq" if "gptq" in name else "")
+        assert (found.backend.dtype, found.backend.kernel) == ("float16", "gptq" if "gptq" in name else "")
     # transformers unpacks AWQ on any card.
     other = fit(ask("7b-awq", "V100 32GB", by="cu124-transformers4.51.3-sdpa-sm70"))
-    assert other.engine.kernel == "unpacked at each use"
+    assert other.backend.kernel == "unpacked at each use"
 
 
 def test_bf16_on_turing_is_refused_and_half_is_not() -> None:
@@ -122,9 +122,9 @@ def test_bf16_on_turing_is_refused_and_half_is_not() -> None:
         fit(ask("3b-bf16", "2080 Ti"))
     assert "bfloat16 needs 8.0" in refused.value.cause and "3b-fp16" in refused.value.do
     assert nearest(ask("3b-bf16", "2080 Ti"))[0].model.name == "3b-fp16"
-    assert fit(ask("3b-fp16", "2080 Ti")).engine.dtype == "float16"
-    assert fit(ask("3b", "2080 Ti")).engine.dtype == "float16"
-    assert fit(ask("3b-bf16", "RTX 3090")).engine.dtype == "bfloat16"
+    assert fit(ask("3b-fp16", "2080 Ti")).backend.dtype == "float16"
+    assert fit(ask("3b", "2080 Ti")).backend.dtype == "float16"
+    assert fit(ask("3b-bf16", "RTX 3090")).backend.dtype == "bfloat16"
 
 
 def test_transformers_on_several_cards_is_one_process() -> None:
@@ -286,11 +286,11 @@ def test_a_fit_keeps_what_the_engine_and_the_card_demand(asked: Ask) -> None:
     if asked.model.form != "16-bit":
         for width in (shape.intermediate // tp, shape.heads * shape.head_dim // tp):
             assert width % asked.model.group == 0
-            assert not found.engine.kernel.endswith("marlin") or width % 128 == 0
+            assert not found.backend.kernel.endswith("marlin") or width % 128 == 0
     if not found.split.whole_vision:
         assert see.heads % tp == 0 and see.intermediate % tp == 0
     if asked.arch < Arch(8, 0):
-        assert found.engine.dtype == "float16"
+        assert found.backend.dtype == "float16"
     assert vision_weights(asked.model, 1) > 0 and all(one.why and one.source for one in choices(found))
 
 
