@@ -1,6 +1,13 @@
 """Measurements: what they find is kept in `records`, and BENCH.md is written from that."""
 
-from bench.frame import bench, median_seconds, medians
-from bench.record import Row
+from __future__ import annotations
 
-__all__ = ["Row", "bench", "median_seconds", "medians"]
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from bench.command import bench as bench
+    from bench.command import pages as pages
+else:
+    __getattr__ = face(__name__, __file__)

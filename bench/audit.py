@@ -13,12 +13,11 @@ from pathlib import Path
 from bench.frame import bench, medians
 from bench.record import Row
 from bench.stages import VARIABLE, untouched_site
-from images.core import process
-from images.core.errors import UsageError
+from images.core import UsageError, process
 from images.device_code import audit as auditing
 from images.device_code.fatbin import read
-from images.proof.audit.target import CARDS, audit_path
-from images.render.checkout import Checkout
+from images.proof.audit import CARDS, audit_path
+from images.render import Checkout
 
 LARGEST = "torch/lib/libtorch_cuda.so"
 _ORACLE = "nvidia-cuda-cuobjdump"

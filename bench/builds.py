@@ -15,17 +15,12 @@ from statistics import median
 from bench.frame import bench, medians
 from bench.record import Row
 from bench.stages import Workbench, workbench
-from images.build.job import done_state
-from images.core import process
-from images.core.errors import NothingSelected
-from images.core.home import Layout
-from images.core.report import Report
-from images.core.site import read_site
-from images.docker.connect import connect_engine
+from images.build import done_state
+from images.core import Layout, NothingSelected, Report, process, read_site
+from images.docker import connect
 from images.docker.embedded import daemon as embedded
-from images.matrix.variants import Variant, make_variants
-from images.render.bakefile import target_name
-from images.render.checkout import Checkout
+from images.matrix import Variant, make_variants
+from images.render import Checkout, target_name
 
 # Three cards of one stack whose images need no compiler: what is measured is sharing, not nvcc.
 CARDS = tuple(f"cu124-transformers4.51.3-sdpa-sm{arch}" for arch in ("75", "80", "86"))
@@ -74,7 +69,7 @@ def own_engine(checkout: Checkout, report: Report) -> Iterator[Workbench]:
     before = os.environ.get("DOCKER_HOST")
     try:
         os.environ["DOCKER_HOST"] = layout.endpoint
-        engine = connect_engine(layout, say=report.line)
+        engine = connect(layout, say=report.line)
         yield Workbench(checkout, checkout.matrix(), engine, read_site(checkout.root, os.environ), report)
     finally:
         if before is None:

@@ -12,13 +12,11 @@ from typing import Any
 from bench.frame import bench, medians
 from bench.plan import large_matrix
 from bench.record import Row
-from images.cards.data import all_cards
-from images.cards.names import resolve as named
-from images.catalogue.model import SCHEMA, immutable_tag, read_catalogue
-from images.catalogue.resolve import resolve
-from images.matrix.drivers import parse_driver
-from images.matrix.variants import Variant, make_variants
-from images.render.checkout import Checkout
+from images.cards import all_cards
+from images.cards import match_card as named
+from images.catalogue import SCHEMA, immutable_tag, match_images, read_catalogue
+from images.matrix import Variant, make_variants, parse_driver
+from images.render import Checkout
 
 IMAGES = 10_000
 _LAYERS = 10
@@ -83,7 +81,7 @@ def register(checkout: Checkout) -> None:
         machines["2080 Ti and 4090 in one machine"] = [asked["RTX 2080 Ti"], asked["RTX 4090"]]
         actions: dict[str, Callable[[], object]] = {"read": partial(read_catalogue, text, "generated")}
         for what, cards in machines.items():
-            actions[what] = partial(resolve, read, matrix, variants, cards, driver)
+            actions[what] = partial(match_images, read, matrix, variants, cards, driver)
         taken = medians(actions)
         count = len(read.images)
         out = [Row("catalogue", f"read and check {count} images, {len(text) / 1e6:.0f} MB", taken["read"], None, "s")]

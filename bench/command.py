@@ -10,10 +10,10 @@ from bench import frame
 from bench.machine import look
 from bench.page import pages as filled
 from bench.record import ACTED, FOLDER, BenchRecord, read_acted, read_records, write
-from images.core.report import Report
-from images.proof.audit.readme_table import README
-from images.proof.on_card.records import read_all
-from images.render.checkout import Checkout
+from images.core import Report
+from images.proof.audit import README
+from images.proof.on_card import read_all
+from images.render import Checkout
 
 # What the last run of each bench found here; git does not keep it.
 RESULTS = "build/bench"

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from bench.frame import bench
 from bench.record import FOLDER, BenchRecord, Row, read_records
-from images.core.errors import NothingSelected, RegistryFailure
-from images.matrix.model import Base
-from images.matrix.variants import Variant, make_variants
-from images.registry.client import Manifest, Repository
-from images.render.checkout import Checkout
+from images.core import NothingSelected, RegistryFailure
+from images.matrix import Base, Variant, make_variants
+from images.registry import Manifest, Repository
+from images.render import Checkout
 
 HUB = "registry-1.docker.io"
 _INDEXES = ("image.index", "manifest.list")

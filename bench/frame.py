@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.record import BenchRecord, Row, RunConditions, write
-from images.core.errors import CardstockError, UsageError
-from images.core.report import Report
+from images.core import CardstockError, Report, UsageError
 
 HEADER = ["bench", "what is measured", "this project", "peer or limit", "ratio", "machine"]
 

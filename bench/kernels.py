@@ -19,12 +19,10 @@ from pathlib import Path
 
 from bench.frame import bench
 from bench.record import Row
-from images.core.errors import UsageError
-from images.core.report import Report, human_bytes, human_seconds
-from images.kernels.record import WheelRecord, read_record
-from images.matrix.kernel import Kernel
-from images.matrix.variants import Variants, make_variants
-from images.render.checkout import Checkout
+from images.core import Report, UsageError, human_bytes, human_seconds
+from images.kernels import WheelRecord, read_record
+from images.matrix import Kernel, Variants, make_variants
+from images.render import Checkout
 
 VARIABLE = "CARDSTOCK_BENCH_KERNELS"
 DEFAULT = "xformers0.0.29.post2-torch2.6.0-cu124-sm75"
@@ -134,15 +132,13 @@ def _scratch() -> Iterator[Path]:
 
 def prepare(checkout: Checkout, report: Report) -> Bench:
     """Measuring with this machine's engine."""
-    from images.core.site import read_site
-    from images.docker.connect import connect_engine
-    from images.kernels.compiler import Compiler, build_arguments, empty_cache
-    from images.kernels.needs import needs_of
-    from images.kernels.store import Store
-    from images.render.lock_state import lock_states
+    from images.core import read_site
+    from images.docker import connect
+    from images.kernels import Compiler, Store, build_arguments, empty_cache, needs_of
+    from images.render import lock_states
 
     matrix, site = checkout.matrix(), read_site(checkout.root, os.environ)
-    engine = cache(lambda: connect_engine(say=report.line))
+    engine = cache(lambda: connect(say=report.line))
     arguments = {**build_arguments(os.environ), "CARDSTOCK_KERNEL_CACHE": CACHE}
     compiler = Compiler(checkout, matrix, engine, site, report, arguments, fresh=True)
     states = lock_states(matrix, checkout.locks)

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from images.core import process
-from images.core.errors import CardstockError, UsageError
-from images.core.files import write_atomically
-from images.proof.audit.target import Chunks
+from images.core import CardstockError, UsageError, process, write_atomically
+from images.proof.audit import Chunks
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 # Levels that pushing uses: docker's gzip writer takes 6, BuildKit's zstd 3.
 GZIP_LEVEL, ZSTD_LEVEL = 6, 3

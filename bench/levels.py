@@ -13,12 +13,10 @@ from statistics import median
 from bench.frame import bench
 from bench.record import Row
 from bench.stages import ONLY, Workbench, workbench
-from images.core.errors import CheckFailed, NothingSelected
-from images.matrix.variants import Variant
-from images.proof.smoke.expectation import expect
-from images.proof.smoke.prove import prove_image
-from images.proof.smoke.record import NAMES, Level, ProofRecord
-from images.render.checkout import Checkout
+from images.core import CheckFailed, NothingSelected
+from images.matrix import Variant
+from images.proof.smoke import NAMES, Level, ProofRecord, expect, prove_image
+from images.render import Checkout
 
 REPEATS = 3
 # Another number of runs, where three are too many.

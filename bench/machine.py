@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.record import BenchMachine, RunConditions
-from images.build.job import input_hash
+from images.build import input_hash
 from images.core import process
-from images.render.checkout import Checkout
+from images.render import Checkout
 
 PROC = Path("/proc")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.frame import HEADER, cells
 from bench.gpu import rows_of as gpu_rows
 from bench.record import FOLDER, BenchRecord, Improvement, Row
-from images.proof.audit.readme_table import README, with_block
-from images.proof.on_card.records import GpuRecord
+from images.proof.audit import README, with_block
+from images.proof.on_card import GpuRecord
 
 PAGE = "BENCH.md"
 MARKS = "<!-- bench: begin -->", "<!-- bench: end -->"

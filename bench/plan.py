@@ -9,13 +9,8 @@ import yaml
 
 from bench.frame import bench, medians
 from bench.record import Row
-from images.matrix.model import Matrix
-from images.matrix.reader import parse_matrix
-from images.matrix.selection import Selectors, explain, select
-from images.matrix.variant_table import excluded_json, variant_json
-from images.matrix.variants import make_variants
-from images.render.checkout import Checkout
-from images.render.lock_state import lock_states
+from images.matrix import Matrix, Selectors, excluded_json, explain, make_variants, parse_matrix, select, variant_json
+from images.render import Checkout, lock_states
 
 POINTS = 10_000
 

@@ -14,10 +14,10 @@ from bench.frame import bench
 from bench.record import Row
 from bench.stages import ONLY, Workbench, workbench
 from bench.start import imports
-from images.build.build import PYTHON_IN_IMAGE
-from images.core.errors import NothingSelected
-from images.matrix.variants import Variant
-from images.render.checkout import Checkout
+from images.build import PYTHON_IN_IMAGE
+from images.core import NothingSelected
+from images.matrix import Variant
+from images.render import Checkout
 
 REPEATS = 7
 # Inside the container, as the entry point does it; the first run, which reads the files from the disk, does not count.

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from images.core.errors import UsageError
-from images.core.files import write_atomically
+from images.core import UsageError, write_atomically
 
 # Where the last good run of each bench is kept; BENCH.md is written from these.
 FOLDER = "records/bench"

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 from bench.frame import bench, medians
 from bench.record import Row
-from images.matrix.variants import make_variants
-from images.render.checkout import Checkout
-from images.render.dockerfile import differences, render
-from images.render.lock_state import lock_states
+from images.matrix import make_variants
+from images.render import Checkout, differences, lock_states, render
 
 _LIMIT = 1.0  # seconds: what a person does not wait for
 

@@ -15,9 +15,9 @@ from bench.frame import bench
 from bench.layers import Packed, Sizes, total
 from bench.record import Row
 from bench.stages import UNTOUCHED, Workbench, workbench
-from images.core.errors import NothingSelected
-from images.matrix.variants import Variant
-from images.render.checkout import Checkout
+from images.core import NothingSelected
+from images.matrix import Variant
+from images.render import Checkout
 
 CACHE = "build/bench/layers.json"
 _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}

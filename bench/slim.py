@@ -18,7 +18,7 @@ from bench.frame import bench
 from bench.record import Row
 from bench.stages import untouched_site
 from images.core import process
-from images.render.checkout import Checkout
+from images.render import Checkout
 
 ARCH = "7.5"
 _CHILD = """

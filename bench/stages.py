@@ -13,25 +13,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from images.build.build import unlocked_indexes
-from images.build.job import Job, make_job
-from images.core import process
-from images.core.errors import NothingSelected, UsageError
-from images.core.report import Report
-from images.core.site import SiteSettings, read_site
+from images.build import Job, make_job, unlocked_indexes
+from images.core import NothingSelected, Report, SiteSettings, UsageError, process, read_site
+from images.docker import Engine, connect
 from images.docker import build_inputs as supplies
-from images.docker.connect import connect_engine
-from images.docker.engine import Engine
-from images.kernels.needs import needs_of
-from images.kernels.store import default_store
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, make_variants
-from images.proof.audit.target import Chunks
+from images.kernels import default_store, needs_of
+from images.matrix import Matrix, Variant, make_variants
+from images.proof.audit import Chunks
+from images.render import BAKE_FILE, INPUT, Checkout, compile_templates, lock_states
 from images.render import bakefile as bake
-from images.render.checkout import Checkout
-from images.render.dockerfile import BAKE_FILE, compile_templates
-from images.render.labels import INPUT
-from images.render.lock_state import lock_states
 
 # What a Dockerfile installs before anything is dropped: NVIDIA's wheels, and everything else of the stack.
 UNTOUCHED = ("nvidia-whole", "venv")
@@ -122,7 +112,7 @@ class Workbench:
 def workbench(checkout: Checkout) -> Workbench:
     """With the engine that answers here. Raises EngineUnreachable."""
     report = Report()
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     return Workbench(checkout, checkout.matrix(), engine, read_site(checkout.root, os.environ), report)
 
 

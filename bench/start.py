@@ -19,16 +19,13 @@ from bench.frame import bench
 from bench.levels import chosen, runs
 from bench.record import Row
 from bench.stages import Workbench, workbench
-from images.build.build import PYTHON_IN_IMAGE
-from images.core.errors import CheckFailed
-from images.docker.containers import ContainerState
-from images.docker.engine import RUN_LABEL
-from images.matrix.variants import Variant
-from images.proof.smoke.expectation import expect
-from images.proof.smoke.health import Health, unhealthy_text
-from images.proof.smoke.server import start_arguments, why_not
-from images.proof.tiny_model.checkpoint import write_checkpoint
-from images.render.checkout import Checkout
+from images.build import PYTHON_IN_IMAGE
+from images.core import CheckFailed
+from images.docker import RUN_LABEL, ContainerState
+from images.matrix import Variant
+from images.proof.smoke import Health, expect, start_arguments, unhealthy_text, why_not
+from images.proof.tiny_model import write_checkpoint
+from images.render import Checkout
 
 REPEATS = 3
 LIMIT = 900.0  # seconds to get healthy

@@ -9,31 +9,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from images.build.job import Job, describe, disk_needed, done_state
-from images.core import process
-from images.core.errors import CardstockError, CheckFailed, EngineUnreachable
-from images.core.files import write_atomically
-from images.core.home import Say
-from images.core.report import Report, human_bytes
-from images.core.site import SiteSettings
+from images.core import (
+    CardstockError,
+    CheckFailed,
+    EngineUnreachable,
+    Report,
+    Say,
+    SiteSettings,
+    human_bytes,
+    process,
+    write_atomically,
+)
+from images.docker import LOGS, Engine, local_reference, run_bake
 from images.docker import build_inputs as supplies
-from images.docker.base_image import local_reference
-from images.docker.buildx import LOGS, run_bake
-from images.docker.engine import Engine
-from images.kernels.compiler import Compiler
-from images.kernels.make import provide
-from images.kernels.needs import needs_of
-from images.kernels.store import Stored, default_store
-from images.matrix.kernel import Kernel
-from images.matrix.model import Matrix
-from images.proof.smoke.expectation import expect
-from images.proof.smoke.prove import prove_image
-from images.proof.smoke.record import ProofRecord
-from images.registry.client import Repository
+from images.kernels import Compiler, Stored, default_store, needs_of, provide
+from images.matrix import Kernel, Matrix
+from images.proof.smoke import ProofRecord, expect, prove_image
+from images.registry import Repository
+from images.render import (
+    BAKE_FILE,
+    DIRTY,
+    INPUTS,
+    READ_IMAGE,
+    REVISION,
+    VARIANT,
+    Checkout,
+    lock_indexes,
+    lock_states,
+    make_labels,
+    read_reading,
+)
 from images.render import bakefile as bake
-from images.render.checkout import INPUTS, Checkout
-from images.render.dockerfile import BAKE_FILE
-from images.render.labels import DIRTY, READ_IMAGE, REVISION, VARIANT, make_labels, read_reading
-from images.render.lock_state import lock_indexes, lock_states
 
 RECORDS = "build/records"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"

@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from images.matrix.arch import join_sm
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant
-from images.render.bakefile import STAGING, bake_target
-from images.render.checkout import Checkout
-from images.render.dockerfile import Templates, render_dockerfile
-from images.render.labels import EVIDENCE, INPUT, PROVEN
-from images.render.lock import LockState
+from images.matrix import Matrix, Variant, join_sm
+from images.render import (
+    EVIDENCE,
+    INPUT,
+    PROVEN,
+    STAGING,
+    Checkout,
+    LockState,
+    Templates,
+    bake_target,
+    render_dockerfile,
+)
 
 # What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
 # NVIDIA's layer, the environment, its copy in the runtime image, and the kernels' own environment; then on one more.

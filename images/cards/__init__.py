@@ -1,1 +1,25 @@
-"""Cards: what their names mean, and which image each of them should have."""
+"""NVIDIA cards: their names, capabilities and memory, those of this machine, and the image that each should have.
+
+The rule: `this_machine` alone asks NVML; a machine without a card is a value, not an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.cards.choose import ImageChoice as ImageChoice
+    from images.cards.choose import Refusal as Refusal
+    from images.cards.choose import choose_images as choose_images
+    from images.cards.choose import unfit as unfit
+    from images.cards.data import Card as Card
+    from images.cards.data import all_cards as all_cards
+    from images.cards.names import match_card as match_card
+    from images.cards.names import match_card as match_images
+    from images.cards.this_machine import LocalCard as LocalCard
+    from images.cards.this_machine import LocalMachine as LocalMachine
+    from images.cards.this_machine import read_machine as read_machine
+else:
+    __getattr__ = face(__name__, __file__)

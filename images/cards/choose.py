@@ -6,12 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from images.cards.data import Card
-from images.core.errors import CardstockError, NoImageFits, NothingSelected
-from images.matrix.arch import Arch
-from images.matrix.drivers import Driver, branches, knows, parse_driver, runs
-from images.matrix.model import Matrix
-from images.matrix.selection import Selectors, select
-from images.matrix.variants import Variant, Variants
+from images.core import CardstockError, NoImageFits, NothingSelected
+from images.matrix import (
+    Arch,
+    Driver,
+    Matrix,
+    Selectors,
+    Variant,
+    Variants,
+    branches,
+    knows,
+    parse_driver,
+    runs,
+    select,
+)
 
 # GB of weights of the smallest Qwen2.5-VL, 3B in AWQ: its parameters, 4 bits each but for the vision tower.
 SMALLEST_WEIGHTS = 3.4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from images.matrix.arch import Arch
+from images.matrix import Arch
 
 OVERLAY = Path(__file__).with_name("overlay.yaml")
 _JETSON = "Jetson "

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from images.cards.data import Card
-from images.core.closest_match import closest
-from images.core.errors import UsageError
+from images.core import UsageError, closest
 
 # Words that say nothing, that name a family (people leave them out), and that name a form of the same card.
 _NOISE = frozenset(
@@ -75,7 +74,7 @@ def take_apart(name: str) -> NameWords:
     )
 
 
-def resolve(name: str, cards: Sequence[Card]) -> Match:
+def match_card(name: str, cards: Sequence[Card]) -> Match:
     """The card that a name means.
 
     Raises UsageError for a name that no card has, with the nearest one, and for one that cards of different compute
@@ -86,7 +85,7 @@ def resolve(name: str, cards: Sequence[Card]) -> Match:
         return _match(same[0], _similar(take_apart(name), cards))
     if part := _part_of(name):
         whole, memory = part
-        return Match(replace(resolve(whole, cards).card, memory=memory))
+        return Match(replace(match_card(whole, cards).card, memory=memory))
     found = _similar(take_apart(name), cards)
     if not found:
         raise _unknown(name, cards)

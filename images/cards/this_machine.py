@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from images.cards.data import Card
-from images.matrix.arch import Arch
+from images.matrix import Arch
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.cards.data import Card
-from images.cards.this_machine import LocalMachine
+from images.cards import Card, LocalMachine
 from images.catalogue.model import Catalogue, PublishedImage, shared_bytes
 from images.catalogue.resolve import CardMatch, Resolved
-from images.core.errors import CardstockError, NoImageFits
-from images.core.report import human_bytes
-from images.matrix.drivers import Driver
+from images.core import CardstockError, NoImageFits, human_bytes
+from images.matrix import Driver
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from images.cards.choose import ImageChoice, choose_images, unfit
-from images.cards.data import Card
+from images.cards import Card, ImageChoice, choose_images, unfit
 from images.catalogue.evidence import of_image, of_records
 from images.catalogue.model import Catalogue, PublishedImage
-from images.catalogue.resolve import resolve
-from images.core.errors import CardstockError, NoImageFits
-from images.core.report import human_bytes
-from images.matrix.arch import Arch
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, Variants
-from images.proof.on_card.records import GpuRecord
+from images.catalogue.resolve import match_images
+from images.core import CardstockError, NoImageFits, human_bytes
+from images.matrix import Arch, Matrix, Variant, Variants
+from images.proof.on_card import GpuRecord
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], ca
 
 
 def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> Row:
-    answer = resolve(catalogue, matrix, variants, [card])
+    answer = match_images(catalogue, matrix, variants, [card])
     if not answer.found:
         return Row(card, None, answer.refusals[0].why)
     image = answer.found[0].image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from images.catalogue.model import PublishedImage
-from images.proof.on_card.records import GpuRecord, of_variant
+from images.proof.on_card import GpuRecord, of_variant
 
 # What a level has shown when no card was there.
 _WITHOUT_CARD = {"audit": "audited", "canary": "CPU canary", "server": "CPU server"}

@@ -12,12 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from images.core.errors import NothingSelected, Unsafe, UsageError
-from images.matrix.arch import KNOWN
-from images.matrix.model import Attention, Backend, CudaText, Name
-from images.proof.smoke.record import ProofRecord
-from images.registry.oci_image import Packing
-from images.render.labels import INPUT, VARIANT
+from images.core import NothingSelected, Unsafe, UsageError
+from images.matrix import KNOWN, Attention, Backend, CudaText, Name
+from images.proof.smoke import ProofRecord
+from images.registry import Packing
+from images.render import INPUT, VARIANT
 
 KIND = "application/vnd.cardstock.catalogue.v1"
 TAG = "catalogue"

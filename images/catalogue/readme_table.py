@@ -10,16 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.cards.data import Card, all_cards
+from images.cards import Card, all_cards
 from images.catalogue.card_table import Row, published_rows, rows, with_records
 from images.catalogue.evidence import of_image
 from images.catalogue.model import Catalogue, read_catalogue
-from images.core.report import human_bytes
-from images.matrix.arch import Arch
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
-from images.proof.audit.readme_table import README, with_block
-from images.proof.on_card.records import GpuRecord, read_all
+from images.core import human_bytes
+from images.matrix import Arch, Matrix, Variants
+from images.proof.audit import README, with_block
+from images.proof.on_card import GpuRecord, read_all
 
 CATALOGUE = "catalogue.json"
 MARKS = ("<!-- images: begin -->", "<!-- images: end -->")

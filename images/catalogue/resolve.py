@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from images.cards.choose import Refusal, choose_images
-from images.cards.data import Card
+from images.cards import Card, Refusal, choose_images
 from images.catalogue.model import Catalogue, PublishedImage
-from images.core.closest_match import closest
-from images.core.errors import CardstockError, NoImageFits
-from images.matrix.arch import Arch, covers, parse_arch
-from images.matrix.drivers import Driver, runs
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
+from images.core import CardstockError, NoImageFits, closest
+from images.matrix import Arch, Driver, Matrix, Variants, covers, parse_arch, runs
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Resolved:
     lost: tuple[Lost, ...] = ()
 
 
-def resolve(
+def match_images(
     catalogue: Catalogue, matrix: Matrix, variants: Variants, cards: Sequence[Card], driver: Driver | None = None
 ) -> Resolved:
     """The published images for cards of one machine. ``driver`` None: any."""

@@ -16,12 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from images.catalogue.model import FILE, KIND, TAG, Catalogue, PublishedImage, check_labels, read_catalogue
-from images.core.errors import RegistryFailure, Unsafe
-from images.registry import artifact
-from images.registry.artifact import ArtifactPart
-from images.registry.client import INDEX, Manifest, Repository
-from images.registry.cosign import Cosign, Identity
-from images.registry.oci_image import read_blob, read_image
+from images.core import RegistryFailure, Unsafe
+from images.registry import INDEX, ArtifactPart, Cosign, Identity, Manifest, Repository, artifact, read_blob, read_image
 
 JSON = "application/json"
 # Publishers that meet: each round one of them gets through. Seconds between a write and the look whether it stayed.

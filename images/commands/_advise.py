@@ -9,11 +9,11 @@ from typing import Any
 from invoke.tasks import task
 
 from images.commands import options as typed
-from images.core.report import Report
+from images.core import Report
+from images.matrix import Variant, make_variants
 from images.matrix import selection as planning
 from images.matrix import variant_table as listing
-from images.matrix.variants import Variant, make_variants
-from images.render.lock_state import all_locks, lock_states, why_unlocked
+from images.render import all_locks, lock_states, why_unlocked
 
 
 @task(iterable=typed.LISTS, help=typed.SELECT | typed.JSON)
@@ -113,7 +113,7 @@ def show_excluded(words: typed.Words, json: bool) -> None:
 def show_cards(names: Sequence[str], driver: str, json: bool, **where: Any) -> None:
     """`invoke cards`; ``where`` are the words of images/commands/_pull.py that name a catalogue."""
     from images.commands._cards import Known, cards_command
-    from images.proof.on_card.records import read_all
+    from images.proof.on_card import read_all
 
     matrix, report = typed.CHECKOUT.matrix(), Report()
     locked = typed.locked(matrix)
@@ -128,7 +128,7 @@ def show_cards(names: Sequence[str], driver: str, json: bool, **where: Any) -> N
 
 def show_fit(model: str, cards: Sequence[str], json: bool, **rest: Any) -> None:
     """`invoke fit`; ``rest`` are the other fields of FitWords."""
-    from images.run.fit.find import FitWords, fit_command
+    from images.run.fit import FitWords, fit_command
 
     words = FitWords(model, cards, **rest)
     matrix = typed.CHECKOUT.matrix()
@@ -147,7 +147,7 @@ def look_at_machine(registries: Sequence[str], json: bool) -> None:
 
 def _built_states(matrix: Any, chosen: Iterable[Variant]) -> dict[str, str]:
     """Variant id -> what its image here is, if an engine answers; none is started for it."""
-    from images.build.job import done_state
+    from images.build import done_state
 
     engine = typed.running_engine()
     if engine is None:

@@ -6,35 +6,33 @@ import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from images.cards.choose import choose_images, unfit
-from images.cards.data import Card, all_cards
-from images.cards.names import resolve
-from images.cards.this_machine import read_machine
-from images.catalogue.answer import CardQuery, answer_json, answer_lines, reference_of
-from images.catalogue.card_table import (
+from images.cards import Card, all_cards, choose_images, read_machine, unfit
+from images.catalogue import (
     IMAGES_HEADER,
     SEEN_HEADER,
+    CardQuery,
+    Catalogue,
+    Resolved,
     Row,
+    answer_json,
+    answer_lines,
     choice_json,
     choice_lines,
     image_cells,
+    of_records,
     published_rows,
+    reference_of,
+    refuse_all,
     row_json,
     rows,
     seen_cells,
     with_records,
 )
-from images.catalogue.evidence import of_records
-from images.catalogue.model import Catalogue
-from images.catalogue.resolve import Resolved, refuse_all
-from images.catalogue.resolve import resolve as resolve_published
-from images.core.report import Report
-from images.distribution.pull import run_words
-from images.matrix.arch import Arch
-from images.matrix.drivers import Driver, parse_driver
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
-from images.proof.on_card.records import GpuRecord
+from images.catalogue import match_images as resolve_published
+from images.core import Report
+from images.distribution import run_words
+from images.matrix import Arch, Driver, Matrix, Variants, parse_driver
+from images.proof.on_card import GpuRecord
 
 OLDEST = Arch(5, 0)
 
@@ -57,7 +55,7 @@ def archs_of(texts: Sequence[str], report: Report) -> list[str]:
 def _named(text: str, report: Report) -> list[Card]:
     found = []
     for name in text.split(","):
-        match = resolve(name.strip(), all_cards())
+        match = match_images(name.strip(), all_cards())
         sizes = " or ".join(f"{size:g}" for size in match.memories)
         report.line(f"{name.strip()}: {match.card.name}, compute capability {match.card.arch}, {sizes} GB")
         found.append(match.card)

@@ -8,17 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.errors import UsageError
-from images.core.files import write_atomically
-from images.core.report import Report
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
-from images.run.cluster.compose import compose_files
-from images.run.cluster.hosts import Hosts, parse_hosts
-from images.run.cluster.kuberay import kuberay_manifest
-from images.run.cluster.nodes import OWN_TOKEN, TOKEN, ClusterPlan, Node, fitted, make_nodes, on_cpus
-from images.run.fit.find import FitWords, find_fit, find_variant, read_model
-from images.run.fit.settings import unverified
+from images.core import Report, UsageError, write_atomically
+from images.matrix import Matrix, Variants
+from images.run.cluster import (
+    OWN_TOKEN,
+    TOKEN,
+    ClusterPlan,
+    Hosts,
+    Node,
+    compose_files,
+    fitted,
+    kuberay_manifest,
+    make_nodes,
+    on_cpus,
+    parse_hosts,
+)
+from images.run.fit import FitWords, find_fit, find_variant, read_model, unverified
 
 JOIN = 600.0
 
@@ -133,13 +138,14 @@ def _files(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: R
 
 def run(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: Report) -> None:
     """Start it, or end it; wait; watch."""
-    from images.docker.connect import connect_engine, reach
-    from images.run.cluster.containers import Boxes  # docker-py is slow to import, and --print needs none
-    from images.run.cluster.run import Cluster, engines_of
-
-    boxes = engines_of(
-        hosts, lambda host: Boxes(reach(host.engine) if host.engine else connect_engine(say=report.line))
+    from images.docker import connect, reach
+    from images.run.cluster import (
+        Boxes,  # docker-py is slow to import, and --print needs none
+        Cluster,
+        engines_of,
     )
+
+    boxes = engines_of(hosts, lambda host: Boxes(reach(host.engine) if host.engine else connect(say=report.line)))
     # A key of this run's own where none is given: whoever reaches Ray's ports without one may run programs there.
     environment = {TOKEN: secrets.token_hex(OWN_TOKEN), **os.environ}
     whole = Cluster(hosts, nodes, boxes, environment, report.line)

@@ -10,12 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from images.core import process
-from images.core.errors import UsageError
-from images.core.report import Report
-from images.run.demo.environment import provide
-from images.run.demo.server import address, ask_model, is_loopback
-from images.run.demo.settings import Limits, Settings, read_size
+from images.core import Report, UsageError, process
+from images.run.demo import Limits, Settings, address, ask_model, is_loopback, provide, read_size
 
 LOCK = Path("dev/demo.lock")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

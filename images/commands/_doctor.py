@@ -7,13 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from images.core.errors import CheckFailed
-from images.core.report import Report
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
-from images.run.doctor.advice import advise, as_json, healthy
-from images.run.doctor.checks import findings
-from images.run.doctor.gather import gather_facts
+from images.core import CheckFailed, Report
+from images.matrix import Matrix, Variants
+from images.run.doctor import advise, as_json, findings, gather_facts, healthy
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means

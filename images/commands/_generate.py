@@ -8,14 +8,10 @@ from pathlib import Path
 from invoke.tasks import task
 
 from images.commands import options as typed
-from images.core import process
-from images.core.closest_match import closest
-from images.core.errors import CheckFailed, RegistryFailure, UsageError
-from images.core.report import Report
-from images.matrix.variants import make_variants
-from images.render.dockerfile import GENERATED, differences
-from images.render.dockerfile import render as render_files
-from images.render.lock_state import KERNEL_GROUP, asked_locks, lock_states
+from images.core import CheckFailed, RegistryFailure, Report, UsageError, closest, process
+from images.matrix import make_variants
+from images.render import GENERATED, KERNEL_GROUP, asked_locks, differences, lock_states
+from images.render import render as render_files
 
 
 @task(help={"check": "write nothing, fail on a difference"})
@@ -38,11 +34,9 @@ def lint(c, debug=False):
 
 def write_generated(check: bool) -> None:
     """`invoke render`."""
-    from bench.command import pages as bench_pages
-    from images.catalogue.readme_table import pages as images_pages
-    from images.proof.audit.readme_table import (
-        pages as audited_pages,  # these three are slow to import, and all others do without
-    )
+    from bench import pages as bench_pages
+    from images.catalogue import pages as images_pages
+    from images.proof.audit import pages as audited_pages
 
     matrix = typed.CHECKOUT.matrix()
     variants = make_variants(matrix)
@@ -81,12 +75,12 @@ def write_locks(stack: str, check: bool) -> None:
         helpers += [i for cuda in matrix.toolkits if (i := locking.toolkit_inputs(cuda, matrix.python))]
         for inputs in helpers:
             if not stack and locking.state(typed.CHECKOUT.locks, inputs) != "locked":
-                locking.write(locking.resolve(inputs, uv=uv), typed.CHECKOUT.locks, inputs.name)
+                locking.write(locking.resolve_lock(inputs, uv=uv), typed.CHECKOUT.locks, inputs.name)
         for name, asked in chosen.items():
             try:
                 with report.step(f"lock {name}"):
                     locking.write(
-                        locking.resolve(asked.inputs, indexes=asked.indexes, uv=uv), typed.CHECKOUT.locks, name
+                        locking.resolve_lock(asked.inputs, indexes=asked.indexes, uv=uv), typed.CHECKOUT.locks, name
                     )
             except RegistryFailure as error:
                 failed.append(name)

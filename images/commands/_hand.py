@@ -9,8 +9,8 @@ from typing import Any
 from invoke.tasks import task
 
 from images.commands import options as typed
+from images.matrix import make_variants
 from images.matrix import selection as planning
-from images.matrix.variants import make_variants
 
 
 @task(

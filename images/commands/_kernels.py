@@ -13,17 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from images.core.errors import CheckFailed, UsageError
-from images.core.report import Report, human_bytes
-from images.kernels import remote
-from images.kernels.choose import users
-from images.kernels.make import Compiles, provide
-from images.kernels.needs import Need, WheelPlace, look, told
-from images.kernels.record import FILE
-from images.kernels.store import Store, Stored
-from images.matrix.kernel import Kernel
-from images.matrix.variants import Variants
-from images.registry.client import Repository
+from images.core import CheckFailed, Report, UsageError, human_bytes
+from images.kernels import FILE, Compiles, Need, Store, Stored, WheelPlace, look, provide, remote, told, users
+from images.matrix import Kernel, Variants
+from images.registry import Repository
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.commands import actionlint
-from images.core import process
-from images.core.errors import CheckFailed
-from images.core.home import default_layout
-from images.core.report import Report
+from images.core import CheckFailed, Report, default_layout, process
 
 SHELL = ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/bash")
 SHELL_PLACES = ("inv", ".ci/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")

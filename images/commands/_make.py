@@ -10,11 +10,9 @@ from typing import Any
 from invoke.tasks import task
 
 from images.commands import options as typed
-from images.core.errors import CheckFailed
-from images.core.report import Report, human_bytes
+from images.core import CheckFailed, Report, human_bytes
 from images.matrix import selection as planning
-from images.render.dockerfile import GENERATED, differences
-from images.render.lock_state import lock_states
+from images.render import GENERATED, differences, lock_states
 
 
 @task(
@@ -85,8 +83,8 @@ def engine(c, start=False, stop=False, status=False, prune=False, everything=Fal
 
 def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | None, wheels: str = "") -> None:
     """`invoke build`."""
-    from images.build.job import describe
-    from images.core.site import read_site
+    from images.build import describe
+    from images.core import read_site
 
     matrix, variants, wanted = typed.selected(words)
     chosen = planning.select(matrix, variants, wanted)
@@ -95,14 +93,13 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
     site = read_site(typed.CHECKOUT.root, os.environ)
     repository = _repository(wheels, site, report)
     if dry_run:
-        from images.render.bakefile import bake_plan
+        from images.render import bake_plan
 
         typed.print_json(bake_plan(matrix, {job.variant: job.tags for job in jobs}))
         for job in jobs:
             report.line(f"would build {describe(job)}")
         from images.commands import _kernels as command
-        from images.kernels.needs import needs_of
-        from images.kernels.store import default_store
+        from images.kernels import default_store, needs_of
 
         states = lock_states(matrix, typed.CHECKOUT.locks)
         needs = needs_of((v.kernel for v in chosen if v.kernel), typed.CHECKOUT.locks, states)
@@ -116,9 +113,9 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
             "the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render"
         )
     from images.build import build as building
-    from images.docker.connect import connect_engine
+    from images.docker import connect
 
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     built = building.build(
         typed.CHECKOUT, matrix, jobs, engine, site, report, smoke=smoke, gpus=gpus, repository=repository
     )
@@ -141,10 +138,8 @@ def make_kernels(
 ) -> None:
     """`invoke kernels`. Without selectors it lists all there are."""
     from images.commands import _kernels as command
-    from images.core.site import read_site
-    from images.kernels.choose import choose_kernels
-    from images.kernels.needs import needs_of
-    from images.kernels.store import default_store
+    from images.core import read_site
+    from images.kernels import choose_kernels, default_store, needs_of
 
     matrix, variants, wanted = typed.selected(words)
     report, site = Report(), read_site(typed.CHECKOUT.root, os.environ)
@@ -158,10 +153,10 @@ def make_kernels(
     if everything or list_only or dry_run:
         command.list_kernels(shelf, needs, variants, as_json=json)
         return
-    from images.docker.connect import connect_engine
-    from images.kernels.compiler import Compiler
+    from images.docker import connect
+    from images.kernels import Compiler
 
-    compiler = Compiler(typed.CHECKOUT, matrix, cache(partial(connect_engine, say=report.line)), site, report)
+    compiler = Compiler(typed.CHECKOUT, matrix, cache(partial(connect, say=report.line)), site, report)
     made = command.make(shelf, needs, compiler)
     if push:
         command.push(shelf, made)
@@ -192,7 +187,7 @@ def _repository(name: str, site: Any, report: Report) -> Any:
     """The repository of kernel wheels that ``--wheels`` names; None without."""
     if not name:
         return None
-    from images.docker.base_image import ca_bundle
-    from images.registry.client import Repository
+    from images.docker import ca_bundle
+    from images.registry import Repository
 
     return Repository(name, ca=ca_bundle(site.ca), say=report.line)

@@ -12,10 +12,7 @@ from pathlib import Path
 from invoke.tasks import task
 
 from images.commands import options as typed
-from images.core import process
-from images.core.errors import CheckFailed, NothingSelected, UsageError
-from images.core.files import write_atomically
-from images.core.report import Report
+from images.core import CheckFailed, NothingSelected, Report, UsageError, process, write_atomically
 from images.matrix import selection as planning
 
 # `invoke test` runs so many tests at once, where there are processors for them: more would wait for the engine.
@@ -91,14 +88,13 @@ def bench(c, name="", all=False, record=False, debug=False):
 
 def prove_images(words: typed.Words, image: str | None, model: str | None, gpus: str | None, json: bool) -> None:
     """`invoke smoke`."""
-    from images.docker.connect import connect_engine
-    from images.proof.smoke.expectation import expect
-    from images.proof.smoke.prove import prove_image
-    from images.render.labels import VARIANT
+    from images.docker import connect
+    from images.proof.smoke import expect, prove_image
+    from images.render import VARIANT
 
     matrix, variants, wanted = typed.selected(words)
     report = Report()
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     if image:
         facts = engine.inspect(image)
         if facts is None:
@@ -129,8 +125,8 @@ def prove_images(words: typed.Words, image: str | None, model: str | None, gpus:
 
 def audit_device_code(target: str, archs: Sequence[str], json: bool, record: bool = False) -> None:
     """`invoke audit`."""
-    from images.proof.audit.readme_table import record as record_wheel
-    from images.proof.audit.target import audit_command
+    from images.proof.audit import audit_command
+    from images.proof.audit import record as record_wheel
 
     if record:
         report = Report()
@@ -154,13 +150,13 @@ def slim_folder(folder: str, archs: Sequence[str], json: bool, nvidia_libraries:
 
 def record_served(words: typed.Words) -> None:
     """`invoke served`."""
-    from images.build.build import PYTHON_IN_IMAGE
-    from images.docker.connect import connect_engine
+    from images.build import PYTHON_IN_IMAGE
+    from images.docker import connect
     from images.proof.audit import loaded_libraries as recording
 
     matrix, variants, wanted = typed.selected(words)
     report = Report()
-    docker = connect_engine(say=report.line)
+    docker = connect(say=report.line)
     for variant in planning.select(matrix, variants, wanted):
         image = f"{matrix.image}:{variant.id}"
         if docker.inspect(image) is None:
@@ -187,22 +183,22 @@ def run_tests(*, engine: bool, unit: bool) -> None:
 
 def measure(names: Sequence[str], record: bool, everything: bool) -> None:
     """`invoke bench`."""
-    from bench.command import bench as run_bench
+    from bench import bench as run_bench
 
     run_bench(typed.CHECKOUT, names, record=record, everything=everything)
 
 
 def prove_on_card(only: Sequence[str]) -> None:
     """`invoke test --gpu`: the image for this machine's card proves itself on it, and leaves a record."""
-    from images.cards.this_machine import read_machine
-    from images.docker.connect import connect_engine
+    from images.cards import read_machine
+    from images.docker import connect
     from images.proof.on_card import proof as gpu_proof
 
     card = gpu_proof.card_of(read_machine())
     matrix, variants, wanted = typed.selected(typed.Words(cards=[card]))
     variant = planning.select(matrix, variants, wanted)[0]
     report, reference = Report(), f"{matrix.image}:{variant.id}"
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     facts = engine.inspect(reference)
     if facts is None:
         raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")

@@ -9,27 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.build import Job
 from images.build import build as building
-from images.build.job import Job
-from images.catalogue.model import PublishedImage
-from images.catalogue.store import Keys
-from images.core.errors import UsageError
-from images.core.home import default_layout
-from images.core.report import Report
-from images.core.site import SiteSettings, read_site
+from images.catalogue import Keys, PublishedImage
+from images.core import Report, SiteSettings, UsageError, default_layout, read_site
+from images.distribution import Packed, Press, prover, publish_checks
 from images.distribution import publish as publishing
-from images.distribution import publish_checks
 from images.distribution import rollback as published
-from images.distribution.publish import Press, prover
-from images.distribution.push import Packed
-from images.docker.base_image import ca_bundle
-from images.docker.connect import connect_engine
-from images.docker.engine import Engine
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, Variants
-from images.registry.client import Repository
-from images.registry.cosign import Cosign, find_cosign
-from images.render.checkout import Checkout
+from images.docker import Engine, ca_bundle, connect
+from images.matrix import Matrix, Variant, Variants
+from images.registry import Cosign, Repository, find_cosign
+from images.render import Checkout
 
 WHERE = "CARDSTOCK_REPOSITORY"
 
@@ -81,7 +71,7 @@ def publish(checkout: Checkout, matrix: Matrix, variants: Variants, jobs: Sequen
     publish_checks.refuse_unlocked(jobs)
     publish_checks.clean_revision(checkout.root)
     signing = keys(words, report)
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     press = _press(checkout, matrix, variants, engine, target, words, report, signing)
 
     def build(missing: Sequence[Job]) -> None:

@@ -8,27 +8,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.cards.data import all_cards
-from images.cards.names import resolve as named
-from images.cards.this_machine import read_machine
-from images.catalogue.answer import CardQuery, answer_json, answer_lines, of_machine, reference_of, uuids_of
-from images.catalogue.model import Catalogue, read_catalogue
-from images.catalogue.resolve import CardMatch, Resolved, by_name, refuse_all, resolve
-from images.catalogue.store import Keys
+from images.cards import all_cards, read_machine
+from images.cards import match_card as named
+from images.catalogue import (
+    CardMatch,
+    CardQuery,
+    Catalogue,
+    Keys,
+    Resolved,
+    answer_json,
+    answer_lines,
+    by_name,
+    match_images,
+    of_machine,
+    read_catalogue,
+    reference_of,
+    refuse_all,
+    uuids_of,
+)
 from images.commands._publish import WHERE, repository
-from images.core.errors import UsageError
-from images.core.files import write_atomically
-from images.core.home import default_layout
-from images.core.report import Report
-from images.core.site import read_site
+from images.core import Report, UsageError, default_layout, read_site, write_atomically
+from images.distribution import check_disk_space
 from images.distribution import pull as pulling
-from images.distribution.pull_layers import check_disk_space
-from images.matrix.drivers import parse_driver
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
-from images.registry.client import Repository
-from images.registry.cosign import Cosign, Identity, find_cosign
-from images.render.checkout import Checkout
+from images.matrix import Matrix, Variants, parse_driver
+from images.registry import Cosign, Identity, Repository, find_cosign
+from images.render import Checkout
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catal
         machine = read_machine()
         own = parse_driver(machine.driver) if machine.driver and driver is None else driver
         asked = of_machine(machine, own)
-    return asked, resolve(catalogue, matrix, variants, asked.cards, asked.driver)
+    return asked, match_images(catalogue, matrix, variants, asked.cards, asked.driver)
 
 
 def _run(local: str, repository: str, found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
@@ -161,9 +165,9 @@ def _run(local: str, repository: str, found: CardMatch, asked: CardQuery, resolv
 
 
 def _pull(matrix: Matrix, shop: Repository, found: Sequence[CardMatch], report: Report) -> None:
-    from images.docker.connect import connect_engine
+    from images.docker import connect
 
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     home = None if engine.keeps_what_came() else default_layout().home / "pulled"
     for one in found:
         image = one.image

@@ -9,8 +9,8 @@ from typing import Any
 from invoke.tasks import task
 
 from images.commands import options as typed
-from images.core.report import Report
-from images.matrix.variants import make_variants
+from images.core import Report
+from images.matrix import make_variants
 
 
 @task(
@@ -154,8 +154,8 @@ def demo(
 def serve_model(told: Mapping[str, Any], *, stop: str, logs: str, lines: int) -> None:
     """`invoke serve`; ``told`` are its own words (images/commands/_serve.py)."""
     from images.commands import _serve as command
-    from images.core.site import read_site
-    from images.docker.base_image import ca_bundle
+    from images.core import read_site
+    from images.docker import ca_bundle
     from images.run.serve import pick
 
     if stop:
@@ -183,6 +183,6 @@ def serve_on_hosts(hosts: str, **rest: Any) -> None:
 def open_demo(**words: Any) -> None:
     """`invoke demo`; ``words`` are the fields of DemoWords."""
     from images.commands._demo import DemoWords, demo_command
-    from images.core.home import default_layout
+    from images.core import default_layout
 
     demo_command(typed.CHECKOUT.root, default_layout().home, DemoWords(**words), Report())

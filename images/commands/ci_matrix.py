@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from images.core.errors import UsageError
-from images.core.report import print_error
+from images.core import UsageError, print_error
 
 # A matrix makes at most 256 jobs (GitHub, "Running variations of jobs in a workflow").
 MOST_JOBS = 250

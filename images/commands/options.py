@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from images.core.errors import EngineUnreachable
-from images.core.report import Report, print_error, reader_has_gone
+from images.core import EngineUnreachable, Report, print_error, reader_has_gone
+from images.matrix import Matrix, Variant, make_variants
 from images.matrix import selection as planning
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, make_variants
-from images.render.checkout import Checkout
-from images.render.dockerfile import compile_templates
-from images.render.lock_state import lock_states
+from images.render import Checkout, compile_templates, lock_states
 
 if TYPE_CHECKING:
-    from images.build.job import Job
+    from images.build import Job
 
 CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
 ARCH = {"arch": "compute capability, such as 7.5; repeat for more images; '7.0 7.5' is one image for both"}
@@ -83,17 +79,17 @@ def selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
 
 def running_engine() -> Any:
     """The engine if one answers; none is started."""
-    from images.docker.connect import connect_engine
+    from images.docker import connect
 
     try:
-        return connect_engine(start=False)
+        return connect(start=False)
     except EngineUnreachable:
         return None
 
 
 def jobs(matrix: Matrix, chosen: Iterable[Variant]) -> list[Job]:
     """What builds each of the variants."""
-    from images.build.job import make_job
+    from images.build import make_job
 
     states, templates = lock_states(matrix, CHECKOUT.locks), compile_templates(CHECKOUT.templates())
     return [make_job(CHECKOUT, matrix, templates, variant, states[variant.lock]) for variant in chosen]

@@ -11,9 +11,7 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 from images import __version__
-from images.core.closest_match import closest
-from images.core.errors import UsageError
-from images.core.report import reader_has_gone
+from images.core import UsageError, closest, reader_has_gone
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:

@@ -8,10 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.errors import CardstockError
-from images.core.report import human_bytes
-from images.docker.engine import Engine
-from images.docker.facts import ImageFacts
+from images.core import CardstockError, human_bytes
+from images.docker import Engine, ImageFacts
 
 # A tar has a header of 512 bytes a file and fills its last block: 3% of the layers of these images. The rest is room.
 _TAR = 1.1

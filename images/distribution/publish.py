@@ -14,33 +14,34 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from images.build.build import say_commit
-from images.build.job import Job
-from images.catalogue.model import PublishedImage, added, immutable_tag, proofs, proven_again
-from images.catalogue.store import Keys, attach, change_catalogue, check_image, fetch_catalogue, now, point
-from images.core.errors import CardstockError, CheckFailed, RegistryFailure
-from images.core.files import write_atomically
-from images.core.report import Report
+from images.build import Job, say_commit
+from images.catalogue import (
+    Keys,
+    PublishedImage,
+    added,
+    attach,
+    change_catalogue,
+    check_image,
+    fetch_catalogue,
+    immutable_tag,
+    now,
+    point,
+    proofs,
+    proven_again,
+)
+from images.core import CardstockError, CheckFailed, RegistryFailure, Report, write_atomically
 from images.distribution import disk_space as publish_disk
 from images.distribution import provenance, sbom
 from images.distribution import publish_checks as checks
 from images.distribution import push as pushing
 from images.distribution.push import Packed, Pushed
 from images.distribution.rollback import Stand, keep
-from images.docker.engine import Engine
-from images.docker.facts import ImageFacts
-from images.matrix.arch import join_sm, parse_arch
-from images.matrix.model import Matrix
-from images.matrix.selection import Selectors, select
-from images.matrix.variants import Variant, Variants
-from images.proof.audit.target import audit_image
-from images.proof.smoke.expectation import expect
-from images.proof.smoke.prove import prove_image
-from images.proof.smoke.record import ProofRecord
-from images.registry.artifact import ArtifactPart
-from images.registry.client import Repository
-from images.registry.oci_image import Packing
-from images.render.checkout import Checkout
+from images.docker import Engine, ImageFacts
+from images.matrix import Matrix, Selectors, Variant, Variants, join_sm, parse_arch, select
+from images.proof.audit import audit_image
+from images.proof.smoke import ProofRecord, expect, prove_image
+from images.registry import ArtifactPart, Packing, Repository
+from images.render import Checkout
 
 Prove = Callable[[str, Job], ProofRecord]
 

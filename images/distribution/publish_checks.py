@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from images.build.job import Job
-from images.core import process
-from images.core.errors import CheckFailed, Unsafe
+from images.build import Job
+from images.core import CheckFailed, Unsafe, process
 from images.device_code.audit import Audit, Audited
-from images.docker.facts import ImageFacts
-from images.matrix.model import Matrix
-from images.proof.smoke.record import ProofRecord
-from images.render.checkout import INPUTS
-from images.render.labels import INPUT, VARIANT
+from images.docker import ImageFacts
+from images.matrix import Matrix
+from images.proof.smoke import ProofRecord
+from images.render import INPUT, INPUTS, VARIANT
 
 # Libraries of NVIDIA's with code for every generation (audited: CUDA 12.4's); cuFFT and others keep theirs elsewhere.
 WHOLE = ("libcublas", "libcurand.so", "libcusolver.so", "libcusparse.so", "libnccl.so")

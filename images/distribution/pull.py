@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.catalogue.model import Catalogue, PublishedImage
-from images.catalogue.store import Keys, check_image, fetch_catalogue
-from images.core.errors import NothingSelected, RegistryFailure, Unsafe
+from images.catalogue import Catalogue, Keys, PublishedImage, check_image, fetch_catalogue
+from images.core import NothingSelected, RegistryFailure, Unsafe
 from images.distribution.pull_layers import Started, fetch
-from images.docker.container_spec import CACHE, CACHE_VOLUME
-from images.registry.client import Repository
+from images.docker import CACHE, CACHE_VOLUME
+from images.registry import Repository
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 # The engine tries a layer again by itself; this is for what it gives up on at once: the manifest, a registry starting.
 ATTEMPTS = 5

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.catalogue.model import PublishedImage
-from images.core.errors import CardstockError, RegistryFailure, Unsafe
-from images.core.report import human_bytes
+from images.catalogue import PublishedImage
+from images.core import CardstockError, RegistryFailure, Unsafe, human_bytes
 from images.distribution.push import Say
-from images.registry.client import Blob, Repository, digest_of_file
-from images.registry.oci_image import RemoteImage, read_image
+from images.registry import Blob, RemoteImage, Repository, digest_of_file, read_image
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 _CHUNK = 4 << 20
 

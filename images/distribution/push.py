@@ -21,14 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from images.core import process
-from images.core.errors import CardstockError
-from images.core.files import write_atomically
-from images.core.report import human_bytes
-from images.docker.facts import ImageFacts
-from images.proof.audit.target import Chunks
-from images.registry.client import Blob, Repository, digest_of, digest_of_file
-from images.registry.oci_image import CONFIG, Packing, layer_type, make_manifest
+from images.core import CardstockError, human_bytes, process, write_atomically
+from images.docker import ImageFacts
+from images.proof.audit import Chunks
+from images.registry import CONFIG, Blob, Packing, Repository, digest_of, digest_of_file, layer_type, make_manifest
 
 GZIP_LEVEL, ZSTD_LEVEL = 6, 3
 _CHUNK = 4 << 20

@@ -6,15 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from images.build.job import Job
-from images.catalogue.model import Catalogue, PublishedImage, immutable_tag, rolled_back
-from images.catalogue.store import Keys, change_catalogue, check_image, fetch_catalogue, now, point
-from images.core.errors import RegistryFailure
-from images.core.files import write_atomically
-from images.core.report import Report, human_bytes
-from images.matrix.variants import Variant
-from images.registry.client import Repository
-from images.render.checkout import Checkout
+from images.build import Job
+from images.catalogue import (
+    Catalogue,
+    Keys,
+    PublishedImage,
+    change_catalogue,
+    check_image,
+    fetch_catalogue,
+    immutable_tag,
+    now,
+    point,
+    rolled_back,
+)
+from images.core import RegistryFailure, Report, human_bytes, write_atomically
+from images.matrix import Variant
+from images.registry import Repository
+from images.render import Checkout
 
 LOCAL = "build/catalogue.json"
 

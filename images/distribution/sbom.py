@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from images import __version__
-from images.core.errors import CheckFailed
+from images.core import CheckFailed
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 KIND = "application/vnd.cyclonedx+json"
 FILE = "sbom.cdx.json"

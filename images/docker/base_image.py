@@ -7,9 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from images.core import debian
-from images.core.errors import EngineUnreachable, Unsafe
-from images.core.home import Layout, Say, default_layout
+from images.core import EngineUnreachable, Layout, Say, Unsafe, debian, default_layout
 from images.docker import bootstrap
 from images.docker.engine import Engine
 

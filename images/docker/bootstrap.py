@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from images.core import debian, process
-from images.core.errors import CardstockError, RegistryFailure
-from images.core.home import Say
+from images.core import CardstockError, RegistryFailure, Say, debian, process
 from images.docker.embedded import mounts
 
 # Times in the image: nothing is newer than this second (2025-01-01), whenever it is built.

@@ -6,14 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from images.core.errors import RegistryFailure
-from images.core.report import Report
-from images.core.site import SiteSettings
+from images.core import RegistryFailure, Report, SiteSettings
 from images.docker.base_image import apt_sources, base_context, ca_bundle
 from images.docker.engine import Engine
-from images.matrix.kernel import Kernel
-from images.matrix.model import Base, Matrix
-from images.render.bakefile import registry_reference
+from images.matrix import Base, Kernel, Matrix
+from images.render import registry_reference
 
 # The Debian suite whose non-free part packages a CUDA compiler (12.4).
 TOOLKIT_SUITE = "trixie"
@@ -22,7 +19,7 @@ _REMOTE_CACHE = re.compile(r"SCCACHE_(BUCKET|ENDPOINT|REDIS|MEMCACHED|GCS|GHA|AZ
 _CACHE_SETTINGS = ("SCCACHE_", "AWS_", "ACTIONS_", "ALIBABA_CLOUD_", "TENCENTCLOUD_")
 
 
-def resolve(image: Base, engine: Engine, site: SiteSettings, report: Report) -> str | None:
+def pin_base(image: Base, engine: Engine, site: SiteSettings, report: Report) -> str | None:
     """An image by digest: as pinned, else as the registry of the user's own engine has it today; None out of reach.
 
     The embedded engine is for machines without a registry: it is not asked.
@@ -44,7 +41,7 @@ def named_contexts(
     """
     contexts = dict(compiler_image(matrix, kernels, engine, site, report))
     with report.step("base image"):
-        base = resolve(matrix.bases["bookworm"], engine, site, report)
+        base = pin_base(matrix.bases["bookworm"], engine, site, report)
         contexts["base"] = base_context("bookworm", engine, registry=base, say=report.line)
     return tuple(contexts.items())
 
@@ -58,7 +55,7 @@ def compiler_image(
         if matrix.toolkits[kernel.cuda].nvcc != "devel-image":
             continue
         devel = matrix.devel_images[kernel.cuda]
-        reference = resolve(devel, engine, site, report)
+        reference = pin_base(devel, engine, site, report)
         if reference is None:
             raise RegistryFailure(
                 f"{kernel.id} cannot be compiled here: no compiler for CUDA {kernel.cuda}",

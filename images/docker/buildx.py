@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import CheckFailed
-from images.core.report import Report, human_seconds
+from images.core import CheckFailed, Report, human_seconds, process
 
 LOGS = "build/logs"
 

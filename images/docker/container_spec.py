@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from images.core.errors import UsageError
+from images.core import UsageError
 from images.docker.facts import Mount
 
 # What the image's server listens on, inside.

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from images.core.errors import CardstockError
+from images.core import CardstockError
 from images.docker.container_spec import PORT, SERVED, TMPFS, ContainerSpec, Gpus
 
 Translated = Callable[[str], AbstractContextManager[None]]

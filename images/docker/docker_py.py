@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 import requests.exceptions
 
-from images.core.errors import CardstockError, EngineUnreachable
-from images.core.lazy_import import import_when_used
+from images.core import CardstockError, EngineUnreachable, import_when_used
 
 import_when_used("paramiko")
 import docker  # noqa: E402

@@ -18,9 +18,7 @@ from typing import IO, TYPE_CHECKING, Literal, cast
 
 import requests.exceptions
 
-from images.core import process
-from images.core.errors import CardstockError, EngineUnreachable
-from images.core.home import Layout, Say
+from images.core import CardstockError, EngineUnreachable, Layout, Say, process
 from images.docker.containers import Containers
 from images.docker.docker_py import API_SECONDS, docker, translated
 from images.docker.embedded import daemon as embedded

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from images.core.errors import CardstockError, CheckFailed, RegistryFailure, Unsafe
+from images.core import CardstockError, CheckFailed, RegistryFailure, Unsafe
 
 TAIL_LINES = 40
 # What an engine says of bytes that are not those of their digest, or that do not make the image they are said to.

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from images.core.closest_match import closest
-from images.core.errors import NothingSelected
+from images.core import NothingSelected, closest
+from images.matrix import Kernel, Matrix, Selectors, Variants
 from images.matrix import selection as planning
-from images.matrix.kernel import Kernel
-from images.matrix.model import Matrix
-from images.matrix.selection import Selectors
-from images.matrix.variants import Variants
 
 
 def choose_kernels(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Kernel, ...]:

@@ -11,17 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.core.report import Report
-from images.core.site import SiteSettings
+from images.core import Report, SiteSettings
+from images.docker import LOGS, Engine, run_bake
 from images.docker import build_inputs as supplies
-from images.docker.buildx import LOGS, run_bake
-from images.docker.engine import Engine
 from images.kernels.make import check_memory
-from images.matrix.kernel import Kernel
-from images.matrix.model import Matrix
+from images.matrix import Kernel, Matrix
+from images.render import BAKE_FILE, Checkout
 from images.render import bakefile as bake
-from images.render.checkout import Checkout
-from images.render.dockerfile import BAKE_FILE
 
 JOBS = "CARDSTOCK_KERNEL_JOBS"
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from packaging.version import Version
 
 from images.kernels.record import WheelRecord
-from images.matrix.kernel import Kernel
-from images.render.lock_files import source_of
+from images.matrix import Kernel
+from images.render import source_of
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 

@@ -6,15 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from images.core.errors import CardstockError
-from images.core.report import human_bytes
+from images.core import CardstockError, human_bytes
 from images.kernels import remote
 from images.kernels.inside import costs, limits
 from images.kernels.key import Key
 from images.kernels.needs import Need
 from images.kernels.store import Store, Stored
-from images.matrix.kernel import Kernel
-from images.registry.client import Repository
+from images.matrix import Kernel
+from images.registry import Repository
 
 Say = Callable[[str], None]
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.report import human_seconds
+from images.core import human_seconds
 from images.kernels import remote
 from images.kernels.inside import costs
 from images.kernels.key import Key, key_of, source_hash
 from images.kernels.store import Store, Stored
-from images.matrix.kernel import Kernel
-from images.registry.client import Repository
-from images.render.lock_files import LockState, file_name
+from images.matrix import Kernel
+from images.registry import Repository
+from images.render import LockState, file_name
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from images.core.errors import CheckFailed, Unsafe
+from images.core import CheckFailed, Unsafe
 from images.kernels.key import Key
 from images.kernels.record import FILE
 from images.kernels.store import Store, Stored
-from images.registry import artifact
-from images.registry.artifact import Artifact, ArtifactPart
-from images.registry.client import Repository
+from images.registry import Artifact, ArtifactPart, Repository, artifact
 
 KIND = "application/vnd.cardstock.kernel.v1"
 _RECORD = "application/vnd.cardstock.kernel.v1+json"

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.errors import CardstockError, CheckFailed, Unsafe
-from images.core.home import default_layout
+from images.core import CardstockError, CheckFailed, Unsafe, default_layout
 from images.kernels.key import Key, key_of_record
 from images.kernels.record import FILE, WheelRecord, read_record
 from images.kernels.wheel import check_digest, check_wheel

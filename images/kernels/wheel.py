@@ -7,12 +7,12 @@ import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
 
-from images.core.errors import CheckFailed, Unsafe
+from images.core import CheckFailed, Unsafe
 from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
 from images.kernels.record import WheelRecord
-from images.proof.audit.target import audit_path
-from images.render.lock_inputs import normal
+from images.proof.audit import audit_path
+from images.render import normal
 
 
 def check_digest(path: Path, record: WheelRecord) -> None:

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from images.core.closest_match import closest
-from images.core.errors import UsageError
+from images.core import UsageError, closest
 
 # Compute capabilities that exist, 5.0 and up (NVIDIA's table; 10.1 was renamed 11.0 with CUDA 13).
 KNOWN = (

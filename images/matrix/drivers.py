@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from images.core.errors import UsageError
+from images.core import UsageError
 from images.matrix.arch import Arch
 from images.matrix.model import Toolkit
 

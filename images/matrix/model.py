@@ -12,8 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from images.core.closest_match import closest
-from images.core.errors import CardstockError
+from images.core import CardstockError, closest
 from images.matrix.arch import parse_arch
 
 Attention = Literal["flash-attn", "xformers", "sdpa"]

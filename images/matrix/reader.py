@@ -10,8 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from images.core.closest_match import closest
-from images.core.errors import UsageError
+from images.core import UsageError, closest
 from images.matrix.model import Location, Matrix, line_of
 
 # libyaml's, where PyYAML has it: every command reads this file, and it takes a tenth of the time.

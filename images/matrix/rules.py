@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from images.core.errors import UsageError
+from images.core import UsageError
 from images.matrix.arch import KNOWN, Arch, covers, parse_arch
 from images.matrix.model import (
     PACKAGES,

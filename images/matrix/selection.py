@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from images.core.closest_match import closest
-from images.core.errors import NoImageFits, NothingSelected, UsageError
+from images.core import NoImageFits, NothingSelected, UsageError, closest
 from images.matrix.arch import Arch, parse_arch
 from images.matrix.model import ATTENTIONS, Attention, Matrix
 from images.matrix.rules import Judge

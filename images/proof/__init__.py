@@ -1,1 +1,4 @@
-"""Proof that an image works: a tiny model made here, its golden answers, and the checks that use them."""
+"""What an image is shown to do, and how: by reading it, in containers, on a card.
+
+The rule: never a stronger word than was seen.
+"""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from images.core.errors import Unsafe
+from images.core import Unsafe
 from images.registry.client import DIGEST, MANIFEST, Blob, Manifest, Repository, digest_of, digest_of_file
 
 TITLE = "org.opencontainers.image.title"

@@ -26,7 +26,7 @@ import oras.container
 import oras.logger
 import requests
 
-from images.core.errors import RegistryFailure, Unsafe
+from images.core import RegistryFailure, Unsafe
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import debian, process
-from images.core.errors import CardstockError, RegistryFailure, Unsafe, UsageError
-from images.core.home import Layout, default_layout
+from images.core import CardstockError, Layout, RegistryFailure, Unsafe, UsageError, debian, default_layout, process
 from images.registry.client import is_loopback
 
 # Debian's cosign starts with the release after bookworm; it needs nothing but libc, and runs on bookworm as well.

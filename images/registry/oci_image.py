@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from images.core.errors import Unsafe
+from images.core import Unsafe
 from images.registry.client import DIGEST, MANIFEST, Blob, Manifest, Repository
 
 CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.matrix.kernel import Kernel
-from images.matrix.model import Base, Matrix
-from images.matrix.variants import Variant
+from images.matrix import Base, Kernel, Matrix, Variant
 
 CONTEXT = "dockerfiles"
 DEVICE_CODE = "images/device_code"

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.files import write_atomically
-from images.matrix.model import Matrix
-from images.matrix.rules import load_matrix
+from images.core import write_atomically
+from images.matrix import Matrix, load_matrix
 from images.render.bakefile import CONTEXT, DEVICE_CODE
 from images.render.dockerfile import BAKE_FILE, GENERATED, KERNELS, SCHEMA_FILE
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import jinja2
 
-from images.core.errors import UsageError
-from images.matrix.kernel import Kernel, same_name
-from images.matrix.model import Matrix, json_schema
-from images.matrix.variants import Variant, Variants, make_variants
+from images.core import UsageError
+from images.matrix import Kernel, Matrix, Variant, Variants, json_schema, make_variants, same_name
 from images.render.bakefile import bake_file
 from images.render.lock_inputs import BUILD_TOOLS, SETUPTOOLS
 from images.render.lock_state import lock_inputs

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from images import __version__
-from images.matrix.variants import Variant
+from images.matrix import Variant
 
 INPUT = "dev.cardstock.input"
 EVIDENCE = "dev.cardstock.evidence"

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import CardstockError, RegistryFailure, UsageError
+from images.core import CardstockError, RegistryFailure, UsageError, process
 from images.render.lock_files import Lock, LockState, file_name, parse, pinned, read, split, state, write
 from images.render.lock_inputs import (
     BUILD_TOOLS,
@@ -34,7 +33,7 @@ __all__ = [
     "file_name",
     "inputs_for",
     "read",
-    "resolve",
+    "resolve_lock",
     "sccache_inputs",
     "state",
     "toolkit_inputs",
@@ -47,7 +46,7 @@ _MISSING = re.compile(r"there (?:is|are) no versions? of|was not found in the pa
 _TORCH = re.compile(r"^torch(==| @ )")
 
 
-def resolve(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "uv") -> Lock:
+def resolve_lock(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "uv") -> Lock:
     """Ask the package index (as this host's uv is set up, plus ``indexes``) for exact versions and hashes.
 
     Raises RegistryFailure when an index or a file cannot be reached or lacks a version; UsageError when the pins

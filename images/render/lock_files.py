@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from images.core.files import write_atomically
+from images.core import write_atomically
 from images.render.lock_inputs import KERNEL_PACKAGES, LockInputs, normal
 
 LockState = Literal["locked", "stale", "unlocked"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.matrix.model import Backend, Matrix
-from images.matrix.variants import extra_kernels
+from images.matrix import Backend, Matrix, extra_kernels
 from images.render import lock
-from images.render.lock import LockInputs, LockState
+from images.render.lock import LockInputs
+from images.render.lock_files import LockState
 
 # What `invoke lock --stack` calls the locks of the kernel wheels that belong to no stack.
 KERNEL_GROUP = "kernels"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations_with_replacement
 
-from images.matrix.drivers import parse_driver
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, Variants
+from images.matrix import Matrix, Variant, Variants, parse_driver
 
 
 def hints(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:

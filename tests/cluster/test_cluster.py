@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import UsageError
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.engine import Engine
 from images.proof.smoke import server as serving
 from images.proof.smoke.client import Client, chat_request
@@ -80,7 +80,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    engine = connect_engine(say=print)
+    engine = connect(say=print)
     folder = tmp_path_factory.mktemp("model") / "tiny"
     write_checkpoint(folder)
     shutil.copytree(PLUGIN, folder / "ray_on_cpu")

@@ -17,7 +17,7 @@ import pytest
 from images.core import debian, process
 from images.core.home import Layout
 from images.docker import base_image as bases
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
 from images.docker.engine import Engine
 from tests.engine import real_registry
@@ -50,7 +50,7 @@ def host_tar(programs: tuple[str, ...] = PROGRAMS) -> bytes:
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     """The engine that Cardstock would use here, started if need be and left running."""
-    return connect_engine(say=print)
+    return connect(say=print)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from images.core.errors import CheckFailed
 from images.core.report import Report
 from images.core.site import SiteSettings
 from images.docker.buildx import LOGS
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.engine import Engine
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render
@@ -94,7 +94,7 @@ class Yard:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return connect_engine()
+    return connect()
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from tests.engine.test_build import Yard
-from images.docker.connect import connect
+from images.docker.connection import connect
 yard = Yard.__new__(Yard)
 yard.root, yard.engine = Path({str(yard.root)!r}), connect()
 yard.build()

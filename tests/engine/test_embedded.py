@@ -21,7 +21,7 @@ import pytest
 from images.core import process
 from images.core.errors import EngineUnreachable
 from images.core.home import Layout
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.embedded import bridge
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
@@ -44,7 +44,7 @@ def start(layout: Layout) -> str:
 
 def reach(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setenv("DOCKER_HOST", layout.endpoint)
-    return connect_engine(layout)
+    return connect(layout)
 
 
 def listing(folder: Path) -> list[tuple[str, int]]:
@@ -115,7 +115,7 @@ def test_a_killed_engine_is_noticed_and_started_again(second: Layout, monkeypatc
     assert embedded.status(second).pid is None
     with pytest.raises(EngineUnreachable, match="invoke engine --start"):
         monkeypatch.setenv("DOCKER_HOST", second.endpoint)
-        connect_engine(second, start=False)
+        connect(second, start=False)
     start(second)
     assert embedded.status(second).pid not in (None, pid)
     found = reach(second, monkeypatch)
@@ -182,7 +182,7 @@ def test_without_root_it_says_what_to_do() -> None:
             os.setgroups([])
             os.setgid(nobody)
             os.setuid(nobody)
-            connect_engine(Layout(Path("/tmp/cs-nobody")))
+            connect(Layout(Path("/tmp/cs-nobody")))
         except EngineUnreachable as error:
             text = f"{error.exit_code} {error}"
         finally:

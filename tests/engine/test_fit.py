@@ -8,7 +8,7 @@ import pytest
 
 from images.build.build import PYTHON_IN_IMAGE
 from images.core.errors import NoImageFits
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.facts import Mount
 from images.run.fit.choose import fit
 from images.run.fit.model import SHAPES
@@ -60,7 +60,7 @@ def _flags(by: str, on: str) -> list[list[str]]:
     ],
 )
 def test_vllm_agrees(image: str, by: str, on: str) -> None:
-    engine = connect_engine()
+    engine = connect()
     reference = f"{matrix().image}:{image}"
     if engine.inspect(reference) is None:
         pytest.skip(f"{reference} is not built: ./inv build --only '{image}'")

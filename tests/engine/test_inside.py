@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from images.build.build import PYTHON_IN_IMAGE
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.facts import Mount
 from tests.helpers.matrices import ROOT, matrix, variants
 
@@ -24,7 +24,7 @@ sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider
 
 
 def test_the_loader_inside_the_image_for_the_cpu() -> None:
-    engine = connect_engine()
+    engine = connect()
     identifier = next(v.id for v in variants().valid.values() if v.cuda is None)
     image = f"{matrix().image}:{identifier}"
     if engine.inspect(image) is None:

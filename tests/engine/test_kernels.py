@@ -28,7 +28,7 @@ from images.core.home import Layout
 from images.core.report import Report
 from images.core.site import SiteSettings
 from images.docker import base_image as bases
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
 from images.docker.engine import Engine
 from images.kernels import remote
@@ -223,7 +223,7 @@ def test_a_machine_with_an_empty_engine_takes_it_from_the_registry(
     monkeypatch.setenv("CARDSTOCK_HOME", str(second.home))
     embedded.start(second)
     monkeypatch.setenv("DOCKER_HOST", second.endpoint)
-    other = connect_engine(second)
+    other = connect(second)
     base = bases.local_reference("bookworm")
     with engine.export_tar(base) as chunks:
         (second.home / "base.tar").write_bytes(b"".join(chunks))

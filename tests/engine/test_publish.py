@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from images.cards.data import Card, all_cards
-from images.cards.names import resolve as named
+from images.cards.names import match_card as named
 from images.catalogue.model import Catalogue, PublishedImage
-from images.catalogue.resolve import resolve
+from images.catalogue.resolve import match_images
 from images.catalogue.store import Keys, fetch_catalogue, point
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
@@ -26,7 +26,7 @@ from images.distribution import pull as pulling
 from images.distribution.publish import publish
 from images.distribution.pull_layers import Started
 from images.distribution.rollback import roll_back
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded.packages import installed
 from images.docker.engine import Engine
@@ -86,7 +86,7 @@ def other_engine(engine: Engine) -> Iterator[Engine]:
         shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", embedded.start(layout, firewall=False, say=print))
-        yield connect_engine(layout)
+        yield connect(layout)
     embedded.stop(layout)
     shutil.rmtree(layout.home)
 
@@ -125,7 +125,7 @@ def catalogue(repository: str, keys: Keys | None = None) -> Catalogue:
 def pull(engine: Engine, repository: str, name: str, driver: str, keys: Keys | None = None) -> str:
     """`invoke pull --card NAME --driver DRIVER`, up to what is printed; the local name it gets."""
     shop = Repository(repository, sleep=brisk)
-    found = resolve(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).found[0]
+    found = match_images(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).found[0]
     pulling.verify(shop, found.image, keys)
     local = f"test/pulled:{found.image.variant}"
     pulling.pull(engine, shop, found.image, [local], sleep=brisk)

@@ -7,7 +7,7 @@ from functools import cache
 
 from images.cards.choose import choose_images
 from images.cards.data import Card, all_cards
-from images.cards.names import resolve
+from images.cards.names import match_card
 from images.matrix.arch import Arch
 from images.matrix.variants import Variant
 from images.run.fit.choose import Ask
@@ -33,7 +33,7 @@ def unpadded() -> Model:
 
 @cache
 def card(name: str) -> Card:
-    return resolve(name, all_cards()).card
+    return match_card(name, all_cards()).card
 
 
 def variant(name: str) -> Variant:

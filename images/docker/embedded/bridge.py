@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
-from images.core.errors import EngineUnreachable
+from images.core import EngineUnreachable
 
 ROUTES = Path("/proc/net/route")
 INTERFACES = Path("/sys/class/net")

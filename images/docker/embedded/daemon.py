@@ -16,10 +16,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import debian, process
-from images.core.errors import CardstockError, EngineUnreachable
-from images.core.files import write_atomically
-from images.core.home import Layout, Say, default_layout
+from images.core import (
+    CardstockError,
+    EngineUnreachable,
+    Layout,
+    Say,
+    debian,
+    default_layout,
+    process,
+    write_atomically,
+)
 from images.docker.embedded import bridge, mounts
 from images.docker.embedded import packages as home
 from images.docker.embedded.daemon_config import render_config

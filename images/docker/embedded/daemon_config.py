@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from images.core.home import Layout
+from images.core import Layout
 
 GB = 1000**3
 

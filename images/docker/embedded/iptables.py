@@ -6,9 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import EngineUnreachable
-from images.core.home import Layout
+from images.core import EngineUnreachable, Layout, process
 
 
 def iptables_script(prefix: Path, flavour: str, tool: str) -> str:

@@ -6,9 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from images.core import debian
-from images.core.errors import EngineUnreachable
-from images.core.home import Layout, Say
+from images.core import EngineUnreachable, Layout, Say, debian
 
 # Sockets of the engine lie below the state directory, and a socket's path has at most 107 bytes.
 _HOME_MAX = 60

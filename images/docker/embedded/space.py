@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images.core import process
-from images.core.errors import EngineUnreachable
-from images.core.home import Layout, Say, default_layout
+from images.core import EngineUnreachable, Layout, Say, default_layout, process
 from images.docker.embedded.daemon_config import CACHE_BYTES, GB
 from images.docker.embedded.packages import cli_env
 from images.docker.embedded.ping import engine_version

@@ -1,1 +1,25 @@
-"""What audits of the real wheels found, kept: which stack has code for which card, and what a version dropped."""
+"""The audit: for which cards the libraries that an image's server loads hold code.
+
+The rule: it reads files and runs nothing of what it audits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.proof.audit import gate as gate
+    from images.proof.audit import loaded_libraries as loaded_libraries
+    from images.proof.audit.readme_table import README as README
+    from images.proof.audit.readme_table import pages as pages
+    from images.proof.audit.readme_table import record as record
+    from images.proof.audit.readme_table import with_block as with_block
+    from images.proof.audit.target import CARDS as CARDS
+    from images.proof.audit.target import Chunks as Chunks
+    from images.proof.audit.target import audit_command as audit_command
+    from images.proof.audit.target import audit_image as audit_image
+    from images.proof.audit.target import audit_path as audit_path
+else:
+    __getattr__ = face(__name__, __file__)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from images.core.errors import CheckFailed
+from images.core import CheckFailed
 from images.device_code.slim import is_nvidia_name
-from images.docker.engine import Engine
+from images.docker import Engine
 
 FOLDER = "images/proof/audit/loaded"
 SCRIPT = Path(__file__).parents[1] / "smoke" / "inside" / "loaded_libraries.py"

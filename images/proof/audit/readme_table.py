@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from images.core.errors import UsageError
-from images.core.files import write_atomically
-from images.matrix.model import Matrix
+from images.core import UsageError, write_atomically
+from images.matrix import Matrix
 from images.proof.audit.notes import notes
 from images.proof.audit.table import PARTS, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, make_record, read_records, to_json

@@ -21,7 +21,7 @@ from images.device_code.verdict import (
     pick,
     runs,
 )
-from images.matrix.model import Matrix, PackageName
+from images.matrix import Matrix, PackageName
 from images.proof.audit.wheels import Wheel
 
 CARDS: tuple[Capability, ...] = (

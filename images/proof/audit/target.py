@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from images.core.errors import CheckFailed, UsageError
-from images.core.report import Report
+from images.core import CheckFailed, Report, UsageError
 from images.device_code import audit as auditing
 from images.device_code.audit import Audit
 from images.device_code.sources import read_file, read_folder, read_tar, read_wheel
 from images.device_code.verdict import Capability
-from images.matrix.arch import parse_arch
+from images.matrix import parse_arch
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 # Without --arch: the cards that Cardstock makes images for.
 CARDS: tuple[Capability, ...] = ((7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
@@ -93,9 +92,9 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
     if _PATH_LIKE.fullmatch(target):
         raise UsageError(f"there is no file or folder {target}", do="see that the path is right")
     if engine is None:
-        from images.docker.connect import connect_engine
+        from images.docker import connect
 
-        engine = connect_engine()
+        engine = connect()
     if engine.inspect(target) is not None:
         return audit_image(engine, target)
     found = audit_container(engine, target)

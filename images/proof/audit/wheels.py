@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from images.core.errors import CheckFailed, UsageError
+from images.core import CheckFailed, UsageError
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import PTX, SASS, Container, Entry, Library, Section
 

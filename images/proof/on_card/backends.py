@@ -22,9 +22,8 @@ from images.proof.on_card.answers import CASES, answer, messages, noise_message
 from images.proof.on_card.records import FORKED, SPAWNED, Figure
 from images.proof.on_card.runs import Failed, NotRun, Run
 from images.proof.on_card.server import ServerFailed, Started, Streamed, serving, stream
+from images.proof.smoke import chat_request, degenerate, disagreement, greatest_distance, log_softmax
 from images.proof.smoke import server as smoke
-from images.proof.smoke.client import chat_request
-from images.proof.smoke.compare_logits import degenerate, disagreement, greatest_distance, log_softmax
 
 GOLDEN = smoke.read_golden(smoke.GOLDEN.read_text())
 LIMIT = 420.0

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from images.proof.on_card.answers import CASES, answer
 from images.proof.on_card.shaped import ROOTFS, prompt_inputs
-from images.proof.smoke.compare_logits import degenerate
+from images.proof.smoke import degenerate
 
 sys.path.insert(0, str(ROOTFS))
 # Greatest relative error ||a - b|| / ||b|| of logits against float32. Weights are exact in every dtype (AWQ), so it is

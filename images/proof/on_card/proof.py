@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from images.cards.this_machine import LocalMachine
-from images.core import process
-from images.core.errors import CheckFailed, NothingSelected
+from images.cards import LocalMachine
+from images.core import CheckFailed, NothingSelected, process
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card.records import GpuRecord
-from images.render.labels import INPUT, VARIANT
+from images.render import INPUT, VARIANT
 
 PLACE = "/proof"
 # Two servers that compile their models, and a checkpoint of 4 GB to make and read.

@@ -30,8 +30,8 @@ from images.proof.on_card import records as gpu_records
 from images.proof.on_card import wrong_arch
 from images.proof.on_card.records import Figure, GpuRecord
 from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
-from images.proof.smoke.server import GOLDEN
-from images.proof.tiny_model.checkpoint import write_checkpoint
+from images.proof.smoke import GOLDEN
+from images.proof.tiny_model import write_checkpoint
 
 NO_CARD = 3
 PREFILL = "vllm: pair's prefill in the engine"
@@ -49,7 +49,7 @@ def machine() -> dict[str, Any]:
     """The card and driver by NVML; only "why" where there is none. Without nvidia-ml-py the image's own reader asks."""
     if util.find_spec("pynvml") is None:
         return plain_machine()
-    from images.cards.this_machine import read_machine
+    from images.cards import read_machine
 
     found = read_machine()
     if found.why:

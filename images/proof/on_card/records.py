@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from images.core.errors import UsageError
+from images.core import UsageError
 
 FOLDER = Path(__file__).parents[3] / "records" / "cards"
 SCHEMA = 1

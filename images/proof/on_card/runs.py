@@ -14,8 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from images.core import process
-from images.core.files import write_atomically
+from images.core import process, write_atomically
 from images.proof.on_card.records import Figure, GpuRecord, Step, Verdict
 
 ROOT = Path(__file__).parents[3]

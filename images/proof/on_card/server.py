@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from images.core import process
-from images.proof.smoke.client import Client
+from images.proof.smoke import Client
 
 # What vLLM 0.25 says, and what has ended when it says so.
 MARKS = {

@@ -12,7 +12,7 @@ from images.device_code.choose import parse_wanted
 from images.proof.on_card.answers import messages
 from images.proof.on_card.runs import Failed, Run, read_env
 from images.proof.on_card.server import ServerFailed, serving
-from images.proof.smoke.client import chat_request
+from images.proof.smoke import chat_request
 
 OTHER = "7.5"
 # The image whose content is taken: its own packages are this machine's, its torch cut for OTHER.

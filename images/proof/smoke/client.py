@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.core.errors import CheckFailed
+from images.core import CheckFailed
 from images.proof.smoke.compare_logits import Said
 
 TIMEOUT = 240.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from images.core.errors import CardstockError
+from images.core import CardstockError
 from images.proof.smoke.record import NAMES, Level, ProofRecord, Status
 
 NOT_ASKED = "not asked for"

@@ -23,7 +23,7 @@ from typing import Any, cast
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
-from images.core.errors import CheckFailed
+from images.core import CheckFailed
 from images.proof.smoke.findings import Config
 
 RUN_LABEL = "dev.cardstock.run"

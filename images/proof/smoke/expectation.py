@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from images.core.errors import UsageError
-from images.matrix.kernel import Kernel
-from images.matrix.variants import Variant
+from images.core import UsageError
+from images.matrix import Kernel, Variant
 from images.render import lock
 
 EngineName = Literal["vllm", "transformers"]

@@ -9,9 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import CardstockError
-from images.core.report import Report
+from images.core import CardstockError, Report, process
 from images.proof.smoke.expectation import Expectation
 from images.proof.smoke.record import ProofRecord
 

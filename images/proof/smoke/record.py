@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from images.core.errors import UsageError
+from images.core import UsageError
 
 Status = Literal["passed", "failed", "not run"]
 NAMES = {1: "audit", 2: "stack", 3: "canary", 4: "server"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 
-from images.core.errors import CheckFailed
+from images.core import CheckFailed
 from images.proof.smoke.client import Client
 from images.proof.smoke.health import Health, unhealthy_text
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from images.core.errors import UsageError
+from images.core import UsageError
 from images.proof.tiny_model import tokenizer
 
 HEAD = Path(__file__).parent / "golden" / "head.json"

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from images.core.files import write_atomically
+from images.core import write_atomically
 from images.proof.tiny_model import checkpoint, picture, tokenizer
 
 FOLDER = Path(__file__).parent / "golden"

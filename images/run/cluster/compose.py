@@ -6,8 +6,7 @@ from typing import Any
 
 import yaml
 
-from images.docker.container_forms import literal
-from images.docker.container_spec import TMPFS
+from images.docker import TMPFS, literal
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import LABEL, TOKEN, Node
 

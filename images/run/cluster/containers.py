@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from images.core.errors import CardstockError, CheckFailed, NoImageFits
-from images.docker.container_spec import MODELS, TMPFS
-from images.docker.containers import Containers, ContainerState
-from images.docker.engine import Engine
-from images.docker.facts import Mount
+from images.core import CardstockError, CheckFailed, NoImageFits
+from images.docker import MODELS, TMPFS, Containers, ContainerState, Engine, Mount
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import LABEL, Node
-from images.run.serve.start import PREFLIGHT
+from images.run.serve import PREFLIGHT
 
 # What a host's container sees: its network cards with their addresses, and whether a model is there.
 _LOOK = f"""

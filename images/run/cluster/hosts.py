@@ -8,10 +8,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from images.core.closest_match import closest
-from images.core.errors import UsageError
-from images.matrix.model import Location, line_of
-from images.matrix.reader import plain
+from images.core import UsageError, closest
+from images.matrix import Location, line_of, plain
 
 # A host's name becomes a Ray resource and a file's name; a network card's name has at most 15 bytes in Linux.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from images.docker.container_spec import CACHE, MODELS
+from images.docker import CACHE, MODELS
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import API_KEY, LABEL, TOKEN, Node
 

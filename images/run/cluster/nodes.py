@@ -8,15 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from images.core.errors import NoImageFits
-from images.docker.container_spec import CACHE, CACHE_VOLUME, MODELS
-from images.docker.facts import Mount
+from images.core import NoImageFits
+from images.docker import CACHE, CACHE_VOLUME, MODELS, Mount
 from images.run.cluster.hosts import Host, Hosts
-from images.run.fit.choose import Fit
-from images.run.fit.model import Model
-from images.run.fit.parallel import Split
-from images.run.fit.settings import flags, shm_gigabytes
-from images.run.serve.make import cpu_length, merged, read_flags
+from images.run.fit import Fit, Model, Split, flags, shm_gigabytes
+from images.run.serve import cpu_length, merged, read_flags
 
 # What Ray keeps in shared memory; vLLM sends hardly anything through it. In bytes, beside what vLLM itself needs.
 OBJECT_STORE = 256 * 2**20

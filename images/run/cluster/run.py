@@ -6,14 +6,14 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from images.core.errors import CardstockError, CheckFailed, EngineUnreachable, NothingSelected, UsageError
-from images.proof.smoke.health import Health, likely_cause, tail
+from images.core import CardstockError, CheckFailed, EngineUnreachable, NothingSelected, UsageError
+from images.proof.smoke import Health, likely_cause, tail
 from images.run.cluster.containers import Boxes
 from images.run.cluster.hosts import Host, Hosts
 from images.run.cluster.nodes import Node
 from images.run.cluster.status import read_status
 from images.run.cluster.watch import Event, HostContainer, Watch, wrong_interface
-from images.run.serve.start import Clock, died, steps
+from images.run.serve import Clock, died, steps
 
 Say = Callable[[str], None]
 # `ray status` starts a Python and imports Ray: seconds of a core each time it is asked.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from images.core.errors import CheckFailed
+from images.core import CheckFailed
 from images.run.cluster.hosts import Host
 from images.run.cluster.nodes import resource
 

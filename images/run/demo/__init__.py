@@ -1,6 +1,21 @@
-"""The demo page: chat with pictures and videos, in front of any server that speaks the OpenAI API.
+"""A web page to ask a server about pictures and videos.
 
-`command` runs in the development environment: it asks the server, makes the page's own environment from dev/demo.lock
-and starts the page there. `page` and `ask` need gradio, `pictures` Pillow, `video` av: those run in that environment
-only. The rest needs the standard library.
+The rule: gradio, Pillow and av are imported in the page's own environment only.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.run.demo.environment import provide as provide
+    from images.run.demo.server import address as address
+    from images.run.demo.server import ask_model as ask_model
+    from images.run.demo.server import is_loopback as is_loopback
+    from images.run.demo.settings import Limits as Limits
+    from images.run.demo.settings import Settings as Settings
+    from images.run.demo.settings import read_size as read_size
+else:
+    __getattr__ = face(__name__, __file__)

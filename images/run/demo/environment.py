@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import RegistryFailure, Unsafe
+from images.core import RegistryFailure, Unsafe, process
 
 _SECONDS = 1200.0
 # uv does not read pip's settings, and who set up pip for ./inv need not do it twice.

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from images.core.errors import CheckFailed, UsageError
+from images.core import CheckFailed, UsageError
 
 KEY = "OPENAI_API_KEY"
 _SECONDS = 10.0

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from images.core.errors import UsageError
+from images.core import UsageError
 
 MB = 1000**2
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": MB, "GB": 1000**3}

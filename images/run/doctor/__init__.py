@@ -1,1 +1,19 @@
-"""`invoke doctor`: what of this machine is right, what is wrong, what to do, and which image fits."""
+"""Looking at this machine: cards, driver, engine, disk, network: what is wrong and what to do.
+
+The rule: it changes nothing, and one question that fails spoils no other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.run.doctor.advice import advise as advise
+    from images.run.doctor.advice import as_json as as_json
+    from images.run.doctor.advice import healthy as healthy
+    from images.run.doctor.checks import findings as findings
+    from images.run.doctor.gather import gather_facts as gather_facts
+else:
+    __getattr__ = face(__name__, __file__)

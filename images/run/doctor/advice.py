@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.cards.choose import ImageChoice, choose_images
-from images.catalogue.card_table import choice_json, choice_lines
-from images.matrix.drivers import parse_driver
-from images.matrix.model import Matrix
-from images.matrix.variants import Variants
+from images.cards import ImageChoice, choose_images
+from images.catalogue import choice_json, choice_lines
+from images.matrix import Matrix, Variants, parse_driver
 from images.run.doctor.checks import Finding
 from images.run.doctor.facts import Facts, Unknown
 

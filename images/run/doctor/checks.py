@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from images.build.job import FIRST_IMAGE
-from images.cards.this_machine import LocalCard, LocalMachine
-from images.core.report import human_bytes
-from images.matrix.drivers import parse_driver
-from images.matrix.model import Matrix
+from images.build import FIRST_IMAGE
+from images.cards import LocalCard, LocalMachine
+from images.core import human_bytes
+from images.matrix import Matrix, parse_driver
 from images.run.doctor.facts import EngineFacts, Facts, Unknown
 
 GB = 1000**3

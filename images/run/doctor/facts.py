@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.cards.this_machine import LocalMachine
-from images.docker.facts import HostFacts
+from images.cards import LocalMachine
+from images.docker import HostFacts
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from images.cards.this_machine import read_machine
-from images.core import debian, process
-from images.core.errors import CardstockError
-from images.core.home import default_layout
-from images.core.site import read_site
+from images.cards import read_machine
+from images.core import CardstockError, debian, default_layout, process, read_site
 from images.docker import base_image as bases
-from images.docker.connect import connect_engine
+from images.docker import connect
 from images.docker.embedded import packages as home
-from images.registry.client import answer
+from images.registry import answer
 from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
 
 SECONDS = 20.0
@@ -111,7 +108,7 @@ def pci_gpus(bus: Path = Path("/sys/bus/pci/devices")) -> int:
 
 
 def _engine() -> EngineFacts:
-    engine = connect_engine(start=False)
+    engine = connect(start=False)
     try:
         host, free = engine.host(), engine.free_bytes()
         return EngineFacts(engine.endpoint, engine.embedded, host, engine.found_buildx(), free)

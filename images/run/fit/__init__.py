@@ -1,1 +1,32 @@
-"""Fit: how a model is served on given cards, with its memory added up; or why it cannot be. Pure but for `words`."""
+"""How a model is served on cards: settings with reasons, memory added up line by line.
+
+The rule: pure but for `find`; every constant has its source.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.run.fit.choose import Fit as Fit
+    from images.run.fit.find import FitWords as FitWords
+    from images.run.fit.find import find_fit as find_fit
+    from images.run.fit.find import find_variant as find_variant
+    from images.run.fit.find import fit_command as fit_command
+    from images.run.fit.find import read_model as read_model
+    from images.run.fit.model import Model as Model
+    from images.run.fit.model import from_config as from_config
+    from images.run.fit.model import named as named
+    from images.run.fit.parallel import Split as Split
+    from images.run.fit.settings import environment as environment
+    from images.run.fit.settings import flags as flags
+    from images.run.fit.settings import shm_gigabytes as shm_gigabytes
+    from images.run.fit.settings import unverified as unverified
+    from images.run.fit.usable_memory import GIB as GIB
+    from images.run.fit.weights import kv_bytes as kv_bytes
+    from images.run.fit.weights import stage_weights as stage_weights
+    from images.run.fit.weights import vision_weights as vision_weights
+else:
+    __getattr__ = face(__name__, __file__)

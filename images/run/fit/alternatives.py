@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from images.core.errors import CardstockError
+from images.core import CardstockError
 from images.run.fit.choose import Ask, fit
 from images.run.fit.model import SHAPES, Model, named
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from images.core.errors import NoImageFits
-from images.matrix.arch import Arch
-from images.matrix.variants import Variant
+from images.core import NoImageFits
+from images.matrix import Arch, Variant
 from images.run.fit.model import Model
 
 

@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from images.core.errors import NoImageFits, UsageError
-from images.core.report import human_bytes
-from images.matrix.arch import Arch
-from images.matrix.drivers import Driver, runs
-from images.matrix.variants import Variant
+from images.core import NoImageFits, UsageError, human_bytes
+from images.matrix import Arch, Driver, Variant, runs
 from images.run.fit.backends import Backend, backend_for
 from images.run.fit.memory import Load, Sum, add_up
 from images.run.fit.model import Model

@@ -8,25 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.cards.choose import choose_images
-from images.cards.data import Card, all_cards
-from images.cards.names import resolve
-from images.cards.this_machine import LocalCard, LocalMachine, read_machine
-from images.core.closest_match import closest
-from images.core.errors import NoImageFits, NothingSelected, UsageError
-from images.core.report import Report
-from images.docker.container_forms import docker_line
-from images.matrix.arch import Arch
-from images.matrix.drivers import Driver, parse_driver
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, Variants
+from images.cards import Card, LocalCard, LocalMachine, all_cards, choose_images, match_card, read_machine
+from images.core import NoImageFits, NothingSelected, Report, UsageError, closest
+from images.docker import docker_line
+from images.matrix import Arch, Driver, Matrix, Variant, Variants, parse_driver
 from images.run.fit.alternatives import nearest
 from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.fit_table import fit_json, fit_lines
 from images.run.fit.model import Model, from_config, named
 from images.run.fit.usable_memory import sold_bytes, usable
-from images.run.serve.make import Options, make_serving
-from images.run.serve.source import Source
+from images.run.serve import Options, Source, make_serving
 
 
 @dataclass(frozen=True)
@@ -143,7 +134,7 @@ def _hardware(words: FitWords, machine: LocalMachine | None, report: Report) -> 
     if words.cards:
         found = []
         for name in (part.strip() for text in words.cards for part in text.split(",")):
-            match = resolve(name, all_cards())
+            match = match_card(name, all_cards())
             report.line(f"{name}: {match.card.name}, compute capability {match.card.arch}, {match.card.memory:g} GB")
             found.append(match.card)
         if any(not card.memory for card in found):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from images.core.errors import UsageError
+from images.core import UsageError
 
 Form = Literal["16-bit", "awq", "gptq"]
 Dtype = Literal["", "float16", "bfloat16"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from images.cards.data import Card
+from images.cards import Card
 
 GIB = 2**30
 # What the driver keeps of what NVML reports, so that torch sees less. As people quote torch.cuda.mem_get_info against

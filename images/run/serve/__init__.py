@@ -1,1 +1,33 @@
-"""Serving: a fit, an image and a model's place as one value; from it a container, a docker line, a compose file."""
+"""A server for a model on this machine: planned, started, waited for, stopped.
+
+The rule: what is printed is what is started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.run.serve import modelscope as modelscope
+    from images.run.serve import pick as pick
+    from images.run.serve import start as start
+    from images.run.serve.hub import read_config as read_config
+    from images.run.serve.make import Options as Options
+    from images.run.serve.make import cpu_length as cpu_length
+    from images.run.serve.make import make_serving as make_serving
+    from images.run.serve.make import merged as merged
+    from images.run.serve.make import read_flags as read_flags
+    from images.run.serve.pick import ServeWords as ServeWords
+    from images.run.serve.pick import Shop as Shop
+    from images.run.serve.pick import check_here as check_here
+    from images.run.serve.pick import plan as plan
+    from images.run.serve.source import Source as Source
+    from images.run.serve.source import find_source as find_source
+    from images.run.serve.start import PREFLIGHT as PREFLIGHT
+    from images.run.serve.start import Clock as Clock
+    from images.run.serve.start import died as died
+    from images.run.serve.start import steps as steps
+else:
+    __getattr__ = face(__name__, __file__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from images.core.errors import RegistryFailure, UsageError
+from images.core import RegistryFailure, UsageError
 
 HUB = "https://huggingface.co"
 SECONDS = 20

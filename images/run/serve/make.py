@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.errors import NoImageFits, UsageError
-from images.core.report import human_bytes
-from images.docker.container_spec import (
+from images.core import NoImageFits, UsageError, human_bytes
+from images.docker import (
     CACHE,
     CACHE_VOLUME,
     MODELS,
@@ -20,16 +19,12 @@ from images.docker.container_spec import (
     SERVED,
     ContainerSpec,
     Gpus,
+    Mount,
     check_name,
     check_port,
 )
-from images.docker.facts import Mount
-from images.matrix.variants import Variant
-from images.run.fit.choose import Fit
-from images.run.fit.model import Model
-from images.run.fit.settings import environment, flags, shm_gigabytes
-from images.run.fit.usable_memory import GIB
-from images.run.fit.weights import kv_bytes, stage_weights, vision_weights
+from images.matrix import Variant
+from images.run.fit import GIB, Fit, Model, environment, flags, kv_bytes, shm_gigabytes, stage_weights, vision_weights
 from images.run.serve.source import Source
 
 # How this machine reaches a hub is passed on to a container that fetches from one.

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from images.core import process
-from images.core.errors import RegistryFailure
-from images.core.report import Report
-from images.run.demo.environment import provide
+from images.core import RegistryFailure, Report, process
+from images.run.demo import provide
 from images.run.serve.source import Source, check_folder
 
 LOCK = Path(__file__).parents[3] / "dev" / "modelscope.lock"

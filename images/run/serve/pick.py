@@ -8,23 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.cards.this_machine import LocalMachine, read_machine
-from images.core.errors import NoImageFits, NothingSelected, UsageError
-from images.core.report import Report
-from images.docker.container_spec import CACHE_VOLUME, SERVED, ContainerSpec, Gpus, read_gpus
-from images.matrix.arch import Arch
-from images.matrix.model import Matrix
-from images.matrix.variants import Variant, Variants
-from images.render.labels import VARIANT
-from images.run.fit.choose import Fit
-from images.run.fit.find import FitWords, find_fit, find_variant
-from images.run.fit.model import Model
-from images.run.fit.settings import unverified
+from images.cards import LocalMachine, read_machine
+from images.core import NoImageFits, NothingSelected, Report, UsageError
+from images.docker import CACHE_VOLUME, SERVED, ContainerSpec, Gpus, read_gpus
+from images.matrix import Arch, Matrix, Variant, Variants
+from images.render import VARIANT
+from images.run.fit import Fit, FitWords, Model, find_fit, find_variant, unverified
 from images.run.serve.make import Options, check_memory, make_serving
 from images.run.serve.source import Source
 
 if TYPE_CHECKING:
-    from images.docker.engine import Engine
+    from images.docker import Engine
 
 # A first start fetches weights and compiles; the image's own health check gives up after 15 minutes and 6 tries.
 WAIT = 1800

@@ -8,8 +8,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core.errors import UsageError
-from images.run.fit.model import named
+from images.core import UsageError
+from images.run.fit import named
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _INDEX = "model.safetensors.index.json"

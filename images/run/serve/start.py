@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from images.core.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
-from images.docker.container_forms import GRACE
-from images.docker.container_spec import SERVED, ContainerSpec
-from images.docker.containers import Containers, ContainerState
-from images.proof.smoke.health import Health, unhealthy_text
+from images.core import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
+from images.docker import GRACE, SERVED, Containers, ContainerSpec, ContainerState
+from images.proof.smoke import Health, unhealthy_text
 
 Say = Callable[[str], None]
 # The image's entrypoint ends so where the image does not fit the cards or their driver.

@@ -15,7 +15,7 @@ from images.build.job import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_nee
 from images.core.errors import CardstockError, EngineUnreachable, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
-from images.docker.build_inputs import named_contexts, resolve
+from images.docker.build_inputs import named_contexts, pin_base
 from images.docker.buildx import Steps, last_error
 from images.docker.engine import Engine
 from images.matrix.model import Base
@@ -103,11 +103,11 @@ def test_a_tag_is_resolved_to_a_digest_by_the_users_own_engine_only() -> None:
     report, site = Report(io.StringIO(), io.StringIO()), SiteSettings()
     tag = Base(image="debian:bookworm-slim", digest=None)
     own, embedded = Disk(None, digest="sha256:" + "b" * 64), Disk(None, digest="sha256:" + "b" * 64, embedded=True)
-    assert resolve(tag, cast(Engine, own), site, report) == "debian@sha256:" + "b" * 64
-    assert resolve(tag, cast(Engine, embedded), site, report) is None
-    assert resolve(tag, cast(Engine, own), SiteSettings(bases="packages"), report) is None
+    assert pin_base(tag, cast(Engine, own), site, report) == "debian@sha256:" + "b" * 64
+    assert pin_base(tag, cast(Engine, embedded), site, report) is None
+    assert pin_base(tag, cast(Engine, own), SiteSettings(bases="packages"), report) is None
     pinned = Base(image="debian:bookworm-slim", digest="sha256:" + "c" * 64)
-    assert resolve(pinned, cast(Engine, embedded), site, report) == "debian@sha256:" + "c" * 64
+    assert pin_base(pinned, cast(Engine, embedded), site, report) == "debian@sha256:" + "c" * 64
 
 
 PROGRESS = """\

@@ -9,7 +9,7 @@ import pytest
 
 from images.cards.choose import ImageChoice, choose_images, unfit
 from images.cards.data import Card, all_cards, overlay
-from images.cards.names import Match, resolve
+from images.cards.names import Match, match_card
 from images.catalogue.card_table import choice_lines
 from images.commands import _advise as advise
 from images.commands import options as typed
@@ -25,7 +25,7 @@ LOCKED = {variant.lock: variant.stack != "cu118" for variant in variants().valid
 
 
 def card(name: str) -> Card:
-    return resolve(name, all_cards()).card
+    return match_card(name, all_cards()).card
 
 
 def chosen(*names: str, driver: str = "") -> ImageChoice:
@@ -107,15 +107,15 @@ def test_names_mean_cards(said: str, name: str, arch: str) -> None:
 def test_every_card_is_found_by_its_own_name() -> None:
     for one in all_cards():
         for name in (one.name, f"NVIDIA {one.name}".upper(), *one.also):
-            assert resolve(name, all_cards()).card == one, name
+            assert match_card(name, all_cards()).card == one, name
 
 
 def test_what_the_name_leaves_open_is_memory_only() -> None:
-    match = resolve("rtx 3060", all_cards())
+    match = match_card("rtx 3060", all_cards())
     assert list(match.memories) == [8, 12]
     assert match.card.memory == 8  # the least is the safe guess
     assert {one.arch for one in (match.card, *match.others)} == {Arch(8, 6)}
-    assert resolve("h100", all_cards()).memories[0] == 64
+    assert match_card("h100", all_cards()).memories[0] == 64
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_a_card_without_an_image_does_not_spoil_it_for_the_others() -> None:
 
 
 def test_the_two_cards_of_a_name_with_different_memory_are_matches_of_one_another() -> None:
-    match = resolve("A100 SXM4", all_cards())
+    match = match_card("A100 SXM4", all_cards())
     assert isinstance(match, Match)
     assert list(match.memories) == [40, 80]
 

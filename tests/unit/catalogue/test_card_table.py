@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from images.cards.data import Card, all_cards
-from images.cards.names import resolve
+from images.cards.names import match_card
 from images.catalogue import readme_table as page
 from images.catalogue.card_table import image_cells, published_rows, rows, with_records
 from images.catalogue.evidence import UNSEEN, of_image, of_records
@@ -40,7 +40,7 @@ RECORD = GpuRecord(
 
 
 def card(name: str) -> Card:
-    return resolve(name, all_cards()).card
+    return match_card(name, all_cards()).card
 
 
 def proof(level: str, where: str | None = None, status: str = "passed") -> Proof:

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from images.cards.data import all_cards
-from images.cards.names import resolve as named
+from images.cards.names import match_card as named
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.catalogue.answer import CardQuery, answer_json, answer_lines, of_machine, uuids_of
 from images.catalogue.model import Catalogue, added
-from images.catalogue.resolve import resolve
+from images.catalogue.resolve import match_images
 from images.catalogue.store import change_catalogue, check_image, point
 from images.commands._publish import WHERE
 from images.commands._pull import Words
@@ -206,11 +206,11 @@ def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     ada = LocalCard("NVIDIA GeForce RTX 4090", "GPU-2", Arch(8, 9), 24 << 30)
     asked = of_machine(LocalMachine("535.104.05", "12.2", (turing, ada)), parse_driver("535.104.05"))
     both = catalogue(SM75, "cu128-vllm0.11.0-flash-attn-sm89")
-    resolved = resolve(both, matrix(), variants(), asked.cards, asked.driver)
+    resolved = match_images(both, matrix(), variants(), asked.cards, asked.driver)
     told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.found}
     assert told == {SM75: ["GPU-1"], "cu128-vllm0.11.0-flash-attn-sm89": ["GPU-2"]}
     alone = of_machine(LocalMachine("535.104.05", "12.2", (turing,)), None)
-    one = resolve(both, matrix(), variants(), alone.cards)
+    one = match_images(both, matrix(), variants(), alone.cards)
     assert uuids_of(one.found[0], alone, one) == []
     lines = answer_lines("r", both, resolved)
     assert "no image published here covers all of these cards: one for each kind of card" in lines
@@ -232,7 +232,7 @@ def test_all_of_it_as_json() -> None:
     asked = CardQuery(
         (named("RTX 2080 Ti", all_cards()).card, named("GTX 1080", all_cards()).card), parse_driver("535")
     )
-    resolved = resolve(catalogue(SM75, CPU), matrix(), variants(), asked.cards, asked.driver)
+    resolved = match_images(catalogue(SM75, CPU), matrix(), variants(), asked.cards, asked.driver)
     told = answer_json("r.example/x", catalogue(SM75, CPU), asked, resolved, [["docker", "run"]])
     assert [one["reference"] for one in told["images"]] == [f"r.example/x@{image(SM75).digest}"]
     assert told["images"][0]["cards"] == ["GeForce RTX 2080 Ti"]

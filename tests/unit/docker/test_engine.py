@@ -16,7 +16,7 @@ from images.core import process
 from images.core.errors import CardstockError, EngineUnreachable
 from images.core.home import Layout
 from images.docker import engine
-from images.docker.connect import connect_engine
+from images.docker.connection import connect
 from images.docker.docker_py import translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
@@ -143,10 +143,10 @@ class Engines:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clients: dict[str | None, FakeClient] = {}
         self.started: list[Layout] = []
-        monkeypatch.setattr("images.docker.connect._open", self.open)
+        monkeypatch.setattr("images.docker.connection._open", self.open)
         monkeypatch.setattr(embedded, "start", self.start)
         monkeypatch.setattr(embedded, "engine_version", lambda _: None)
-        monkeypatch.setattr("images.docker.connect.docker.DockerClient", lambda url, **_: self.open(url))
+        monkeypatch.setattr("images.docker.connection.docker.DockerClient", lambda url, **_: self.open(url))
 
     def open(self, url: str | None) -> FakeClient:
         client = self.clients.get(url) or FakeClient(docker.errors.DockerException("Connection refused"))
@@ -172,7 +172,7 @@ class _Context:
 
 def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -> None:
     engines.clients[None] = FakeClient()
-    found = connect_engine(Layout(tmp_path))
+    found = connect(Layout(tmp_path))
     assert (found.embedded, found.endpoint, found.version) == (False, "unix:///var/run/docker.sock", "28.1.0")
     assert engines.started == []
 
@@ -180,16 +180,16 @@ def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -
 def test_docker_host_is_taken_or_nothing(engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://far.example:2376")
     with pytest.raises(EngineUnreachable, match=r"(?s)DOCKER_HOST does not answer: tcp://far.*unset it") as caught:
-        connect_engine(Layout(tmp_path))
+        connect(Layout(tmp_path))
     assert caught.value.exit_code == 5
     assert engines.started == [], "the user named an engine: no other is started"
     engines.clients[None] = FakeClient()
-    assert connect_engine(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
+    assert connect(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
 
 
 def test_without_one_the_embedded_engine_is_started(engines: Engines, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    found = connect_engine(layout)
+    found = connect(layout)
     assert engines.started == [layout]
     assert (found.embedded, found.endpoint) == (True, layout.endpoint)
 
@@ -199,13 +199,13 @@ def test_docker_host_may_name_the_embedded_engine(
 ) -> None:
     layout = Layout(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", layout.endpoint)
-    assert connect_engine(layout).embedded
+    assert connect(layout).embedded
     assert engines.started == [layout]
 
 
 def test_looking_does_not_start_one(engines: Engines, tmp_path: Path) -> None:
     with pytest.raises(EngineUnreachable, match="invoke engine --start"):
-        connect_engine(Layout(tmp_path), start=False)
+        connect(Layout(tmp_path), start=False)
     assert engines.started == []
 
 
@@ -214,7 +214,7 @@ def test_an_engine_that_this_user_may_not_use_is_not_replaced(engines: Engines, 
     denied.__cause__ = PermissionError(13, "Permission denied")
     engines.clients[None] = FakeClient(denied)
     with pytest.raises(EngineUnreachable, match=r"(?s)may not use it.*Permission denied.*docker group"):
-        connect_engine(Layout(tmp_path))
+        connect(Layout(tmp_path))
     assert engines.started == []
 
 
@@ -222,7 +222,7 @@ def test_a_rootless_engine_is_found(engines: Engines, tmp_path: Path, monkeypatc
     (tmp_path / "docker.sock").touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     engines.clients[f"unix://{tmp_path}/docker.sock"] = FakeClient()
-    assert connect_engine(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
+    assert connect(Layout(tmp_path)).endpoint == f"unix://{tmp_path}/docker.sock"
     assert engines.started == []
 
 

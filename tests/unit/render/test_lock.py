@@ -76,7 +76,7 @@ def uv(monkeypatch: pytest.MonkeyPatch) -> FakeUv:
 
 
 def test_a_lock_is_split_so_that_nvidia_and_kernels_have_their_own_files(uv: FakeUv) -> None:
-    parts = {part: sorted(packages) for part, packages in lock.resolve(INPUTS).parts.items()}
+    parts = {part: sorted(packages) for part, packages in lock.resolve_lock(INPUTS).parts.items()}
     assert parts == {
         "": ["nvidia-ml-py", "torch", "vllm"],
         "nvidia": ["nvidia-cublas-cu12"],
@@ -87,13 +87,13 @@ def test_a_lock_is_split_so_that_nvidia_and_kernels_have_their_own_files(uv: Fak
 
 
 def test_what_kernels_are_built_with_is_held_to_the_versions_of_the_lock(uv: FakeUv) -> None:
-    lock.resolve(INPUTS)
+    lock.resolve_lock(INPUTS)
     (build,) = [lists for (_, stdin), lists in zip(uv.calls, uv.lists, strict=True) if "ninja" in stdin]
     assert "torch==2.6.0\n" in build["--constraints"]
 
 
 def test_uv_is_asked_for_hashes_and_for_no_address_or_path_in_the_answer(uv: FakeUv) -> None:
-    lock.resolve(INPUTS, indexes=("https://index.example/simple",))
+    lock.resolve_lock(INPUTS, indexes=("https://index.example/simple",))
     for argv, _ in uv.calls:
         assert {"--no-header", "--no-annotate"} < set(argv)
         assert ("--generate-hashes" in argv) != ("pylock.toml" in argv)  # that form always has hashes
@@ -102,7 +102,7 @@ def test_uv_is_asked_for_hashes_and_for_no_address_or_path_in_the_answer(uv: Fak
 
 
 def test_overrides_and_excludes_reach_every_question(uv: FakeUv) -> None:
-    lock.resolve(replace(INPUTS, overrides=("torch==2.13.0",), excludes=("triton",)))
+    lock.resolve_lock(replace(INPUTS, overrides=("torch==2.13.0",), excludes=("triton",)))
     for lists in uv.lists:
         assert (lists["--overrides"], lists["--excludes"]) == ("torch==2.13.0\n", "triton\n")
 
@@ -123,13 +123,13 @@ def test_a_failed_resolve_says_why_and_changes_nothing(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(process, "run", FakeUv(words))
     with pytest.raises(error, match=part) as raised:
-        lock.write(lock.resolve(INPUTS), tmp_path, INPUTS.name)
+        lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     assert words.splitlines()[-1].strip() in str(raised.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_written_lock_reads_back_the_same(uv: FakeUv, tmp_path: Path) -> None:
-    resolved = lock.resolve(INPUTS)
+    resolved = lock.resolve_lock(INPUTS)
     written = lock.write(resolved, tmp_path, INPUTS.name)
     assert sorted(path.name for path in written) == sorted(path.name for path in tmp_path.iterdir())
     assert lock.read(tmp_path, INPUTS.name) == resolved
@@ -139,7 +139,7 @@ def test_a_written_lock_reads_back_the_same(uv: FakeUv, tmp_path: Path) -> None:
 
 
 def test_a_kernels_part_says_which_hash_is_its_source(uv: FakeUv, tmp_path: Path) -> None:
-    resolved = lock.resolve(INPUTS)
+    resolved = lock.resolve_lock(INPUTS)
     assert resolved.sources == {"flash-attn": "c" * 64}  # this index has no source of xformers
     lock.write(resolved, tmp_path, INPUTS.name)
     assert f"# source: sha256:{'c' * 64}\n" in (tmp_path / "cu1-vllm.flash-attn.txt").read_text()
@@ -156,13 +156,13 @@ def test_the_committed_kernel_parts_name_one_of_their_hashes_as_the_source() -> 
 
 
 def test_equal_parts_of_two_locks_are_equal_bytes_so_that_they_share_a_layer(uv: FakeUv) -> None:
-    one = render_files(lock.resolve(INPUTS), "cu1-vllm")
-    other = render_files(lock.resolve(replace(INPUTS, name="cu1-transformers")), "cu1-transformers")
+    one = render_files(lock.resolve_lock(INPUTS), "cu1-vllm")
+    other = render_files(lock.resolve_lock(replace(INPUTS, name="cu1-transformers")), "cu1-transformers")
     assert one["cu1-vllm.nvidia.txt"] == other["cu1-transformers.nvidia.txt"]
 
 
 def test_a_lock_is_stale_when_what_was_asked_changes(uv: FakeUv, tmp_path: Path) -> None:
-    lock.write(lock.resolve(INPUTS), tmp_path, INPUTS.name)
+    lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     for changed in (
         replace(INPUTS, requirements=("torch==2.6.1", "vllm==0.8.5")),
         replace(INPUTS, excludes=("triton",)),
@@ -175,7 +175,7 @@ def test_a_lock_is_stale_when_what_was_asked_changes(uv: FakeUv, tmp_path: Path)
 
 
 def test_a_part_that_was_edited_or_lost_makes_the_lock_stale(uv: FakeUv, tmp_path: Path) -> None:
-    lock.write(lock.resolve(INPUTS), tmp_path, INPUTS.name)
+    lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     part = tmp_path / file_name(INPUTS.name, "nvidia")
     whole = part.read_bytes()
     part.write_bytes(whole.replace(b"a" * 64, b"b" * 64))
@@ -191,11 +191,11 @@ def test_no_files_is_unlocked(tmp_path: Path) -> None:
 
 
 def test_a_part_that_is_no_longer_needed_goes_and_other_locks_stay(uv: FakeUv, tmp_path: Path) -> None:
-    lock.write(lock.resolve(INPUTS), tmp_path, INPUTS.name)
+    lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     (tmp_path / "cu1-vllm.notes.txt").write_text("not a part\n")
     (tmp_path / "cu1-vllm2.nvidia.txt").write_text("of another lock\n")
     fewer = replace(INPUTS, kernels=(), build=False)
-    lock.write(lock.resolve(fewer), tmp_path, INPUTS.name)
+    lock.write(lock.resolve_lock(fewer), tmp_path, INPUTS.name)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [
         "cu1-vllm.notes.txt",

@@ -13,12 +13,8 @@ from typing import Any
 
 import pytest
 
-from images.core.errors import CardstockError
-from images.core.files import write_atomically
-from images.proof.smoke.collector import Collector, level_of
-from images.proof.smoke.containers import ProofContainers
-from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.record import NAMES, ProofRecord
+from images.core import CardstockError, write_atomically
+from images.proof.smoke import NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
 from images.proof.tiny_model import checkpoint
 
 ROOT = Path(__file__).parents[4]

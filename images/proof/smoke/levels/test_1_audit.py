@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from images.docker.connect import connect_engine
-from images.proof.audit import gate
+from images.docker import connect
+from images.proof.audit import audit_image, gate
 from images.proof.audit import loaded_libraries as served
-from images.proof.audit.target import audit_image
-from images.proof.smoke.expectation import Expectation
+from images.proof.smoke import Expectation
 from images.proof.smoke.levels.conftest import ROOT
 
 
@@ -18,7 +17,7 @@ def test_covers(expectation: Expectation, pytestconfig: pytest.Config, facts: di
     """Every library with device code, streamed out of the image, against the driver's rule."""
     if not expectation.archs:
         pytest.skip("no device code is in use on a CPU")
-    found = audit_image(connect_engine(start=False), pytestconfig.getoption("--image"))
+    found = audit_image(connect(start=False), pytestconfig.getoption("--image"))
     loaded = served.read(ROOT, expectation.served)
     result = gate.ask(found, expectation.archs, loaded, expectation.gaps, expectation.optional)
     facts["libraries with device code"] = len(found.libraries)

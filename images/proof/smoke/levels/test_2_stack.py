@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
-from images.core.errors import CheckFailed
-from images.proof.smoke.containers import PROOF, ProofContainers, RunningContainer
-from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.findings import Findings, command_paths, modules
-from images.proof.smoke.stack import CHECKS
+from images.core import CheckFailed
+from images.proof.smoke import (
+    CHECKS,
+    PROOF,
+    Expectation,
+    Findings,
+    ProofContainers,
+    RunningContainer,
+    command_paths,
+    modules,
+)
 
 TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda}))"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from images.proof.smoke.containers import PROOF, ProofContainers
+from images.proof.smoke import PROOF, ProofContainers
 
 CANARY = "/opt/cardstock/canary.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -14,15 +14,23 @@ from typing import Any
 
 import pytest
 
+from images.proof.smoke import (
+    PROOF,
+    RUN_LABEL,
+    Expectation,
+    Health,
+    ProofContainers,
+    Server,
+    chat_request,
+    degenerate,
+    disagreement,
+    greatest_distance,
+    is_local,
+    judge_answer,
+    running_server,
+)
 from images.proof.smoke import server as serving
-from images.proof.smoke.client import chat_request
-from images.proof.smoke.compare_logits import degenerate, disagreement, greatest_distance, judge_answer
-from images.proof.smoke.containers import PROOF, RUN_LABEL, ProofContainers, is_local
-from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.health import Health
-from images.proof.smoke.running import Server, running_server
-from images.proof.tiny_model.picture import as_data_url
-from images.proof.tiny_model.question import Question, questions
+from images.proof.tiny_model import Question, as_data_url, questions
 
 GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
 # 0, or ended by the SIGTERM that was sent; 137 would be SIGKILL after the limit.

@@ -1,0 +1,24 @@
+"""Building: from chosen variants to jobs, and from jobs to images that are proven, labelled and tagged.
+
+The rule: an image that is not proven has no name that people use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.build import build as build
+    from images.build.build import PYTHON_IN_IMAGE as PYTHON_IN_IMAGE
+    from images.build.build import say_commit as say_commit
+    from images.build.build import unlocked_indexes as unlocked_indexes
+    from images.build.job import FIRST_IMAGE as FIRST_IMAGE
+    from images.build.job import Job as Job
+    from images.build.job import describe as describe
+    from images.build.job import done_state as done_state
+    from images.build.job import input_hash as input_hash
+    from images.build.job import make_job as make_job
+else:
+    __getattr__ = face(__name__, __file__)

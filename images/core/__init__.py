@@ -1,0 +1,37 @@
+"""What every room may use: errors, what people are told, processes, files, the state folder.
+
+The rule: it knows nothing of images, cards or models, and imports no other room.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.core import debian as debian
+    from images.core import process as process
+    from images.core.closest_match import closest as closest
+    from images.core.errors import CardstockError as CardstockError
+    from images.core.errors import CheckFailed as CheckFailed
+    from images.core.errors import EngineUnreachable as EngineUnreachable
+    from images.core.errors import NoImageFits as NoImageFits
+    from images.core.errors import NothingSelected as NothingSelected
+    from images.core.errors import RegistryFailure as RegistryFailure
+    from images.core.errors import Unsafe as Unsafe
+    from images.core.errors import UsageError as UsageError
+    from images.core.files import write_atomically as write_atomically
+    from images.core.home import Layout as Layout
+    from images.core.home import Say as Say
+    from images.core.home import default_layout as default_layout
+    from images.core.lazy_import import import_when_used as import_when_used
+    from images.core.report import Report as Report
+    from images.core.report import human_bytes as human_bytes
+    from images.core.report import human_seconds as human_seconds
+    from images.core.report import print_error as print_error
+    from images.core.report import reader_has_gone as reader_has_gone
+    from images.core.site import SiteSettings as SiteSettings
+    from images.core.site import read_site as read_site
+else:
+    __getattr__ = face(__name__, __file__)

@@ -1,0 +1,50 @@
+"""The build matrix: what `matrix.yaml` says, which variants follow from it, which of them the user chose.
+
+The rule: pure. It reads `matrix.yaml` and nothing else of this machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.matrix import selection as selection
+    from images.matrix import variant_table as variant_table
+    from images.matrix.arch import KNOWN as KNOWN
+    from images.matrix.arch import Arch as Arch
+    from images.matrix.arch import covers as covers
+    from images.matrix.arch import join_sm as join_sm
+    from images.matrix.arch import parse_arch as parse_arch
+    from images.matrix.drivers import Driver as Driver
+    from images.matrix.drivers import branches as branches
+    from images.matrix.drivers import knows as knows
+    from images.matrix.drivers import parse_driver as parse_driver
+    from images.matrix.drivers import runs as runs
+    from images.matrix.kernel import Kernel as Kernel
+    from images.matrix.kernel import same_name as same_name
+    from images.matrix.model import Attention as Attention
+    from images.matrix.model import Backend as Backend
+    from images.matrix.model import Base as Base
+    from images.matrix.model import CudaText as CudaText
+    from images.matrix.model import Location as Location
+    from images.matrix.model import Matrix as Matrix
+    from images.matrix.model import Name as Name
+    from images.matrix.model import PackageName as PackageName
+    from images.matrix.model import json_schema as json_schema
+    from images.matrix.model import line_of as line_of
+    from images.matrix.reader import parse_matrix as parse_matrix
+    from images.matrix.reader import plain as plain
+    from images.matrix.rules import load_matrix as load_matrix
+    from images.matrix.selection import Selectors as Selectors
+    from images.matrix.selection import explain as explain
+    from images.matrix.selection import select as select
+    from images.matrix.variant_table import excluded_json as excluded_json
+    from images.matrix.variant_table import variant_json as variant_json
+    from images.matrix.variants import Variant as Variant
+    from images.matrix.variants import Variants as Variants
+    from images.matrix.variants import extra_kernels as extra_kernels
+    from images.matrix.variants import make_variants as make_variants
+else:
+    __getattr__ = face(__name__, __file__)

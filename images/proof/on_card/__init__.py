@@ -1,0 +1,21 @@
+"""The proof on a real card, and the records that it leaves in `records/cards`.
+
+The rule: the programs need nothing but Python and the image's packages; a step that did not run says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.proof.on_card import proof as proof
+    from images.proof.on_card.records import FORKED as FORKED
+    from images.proof.on_card.records import SPAWNED as SPAWNED
+    from images.proof.on_card.records import Figure as Figure
+    from images.proof.on_card.records import GpuRecord as GpuRecord
+    from images.proof.on_card.records import of_variant as of_variant
+    from images.proof.on_card.records import read_all as read_all
+else:
+    __getattr__ = face(__name__, __file__)

@@ -1,0 +1,34 @@
+"""Registries: manifests, blobs, tags, artifacts, signatures, by the OCI distribution specification.
+
+The rule: what comes back has the digest that it was asked for by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.registry import artifact as artifact
+    from images.registry.artifact import Artifact as Artifact
+    from images.registry.artifact import ArtifactPart as ArtifactPart
+    from images.registry.client import INDEX as INDEX
+    from images.registry.client import Blob as Blob
+    from images.registry.client import Manifest as Manifest
+    from images.registry.client import Repository as Repository
+    from images.registry.client import answer as answer
+    from images.registry.client import digest_of as digest_of
+    from images.registry.client import digest_of_file as digest_of_file
+    from images.registry.cosign import Cosign as Cosign
+    from images.registry.cosign import Identity as Identity
+    from images.registry.cosign import find_cosign as find_cosign
+    from images.registry.oci_image import CONFIG as CONFIG
+    from images.registry.oci_image import Packing as Packing
+    from images.registry.oci_image import RemoteImage as RemoteImage
+    from images.registry.oci_image import layer_type as layer_type
+    from images.registry.oci_image import make_manifest as make_manifest
+    from images.registry.oci_image import read_blob as read_blob
+    from images.registry.oci_image import read_image as read_image
+else:
+    __getattr__ = face(__name__, __file__)

@@ -1,0 +1,49 @@
+"""What is made of the matrix and committed: Dockerfiles, the bake file, labels, locks.
+
+The rule: the same matrix and locks give the same bytes; `./inv render --check` compares them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from images.core.lazy_import import face
+
+if TYPE_CHECKING:
+    from images.render import bakefile as bakefile
+    from images.render import lock as lock
+    from images.render.bakefile import STAGING as STAGING
+    from images.render.bakefile import bake_plan as bake_plan
+    from images.render.bakefile import bake_target as bake_target
+    from images.render.bakefile import registry_reference as registry_reference
+    from images.render.bakefile import target_name as target_name
+    from images.render.checkout import INPUTS as INPUTS
+    from images.render.checkout import Checkout as Checkout
+    from images.render.dockerfile import BAKE_FILE as BAKE_FILE
+    from images.render.dockerfile import GENERATED as GENERATED
+    from images.render.dockerfile import Templates as Templates
+    from images.render.dockerfile import compile_templates as compile_templates
+    from images.render.dockerfile import differences as differences
+    from images.render.dockerfile import render as render
+    from images.render.dockerfile import render_dockerfile as render_dockerfile
+    from images.render.labels import DIRTY as DIRTY
+    from images.render.labels import EVIDENCE as EVIDENCE
+    from images.render.labels import INPUT as INPUT
+    from images.render.labels import PROVEN as PROVEN
+    from images.render.labels import READ_IMAGE as READ_IMAGE
+    from images.render.labels import REVISION as REVISION
+    from images.render.labels import VARIANT as VARIANT
+    from images.render.labels import make_labels as make_labels
+    from images.render.labels import read_reading as read_reading
+    from images.render.lock_files import LockState as LockState
+    from images.render.lock_files import file_name as file_name
+    from images.render.lock_files import source_of as source_of
+    from images.render.lock_inputs import normal as normal
+    from images.render.lock_state import KERNEL_GROUP as KERNEL_GROUP
+    from images.render.lock_state import all_locks as all_locks
+    from images.render.lock_state import asked_locks as asked_locks
+    from images.render.lock_state import lock_indexes as lock_indexes
+    from images.render.lock_state import lock_states as lock_states
+    from images.render.lock_state import why_unlocked as why_unlocked
+else:
+    __getattr__ = face(__name__, __file__)
