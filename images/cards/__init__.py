@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from images.cards.data import Card as Card
     from images.cards.data import all_cards as all_cards
     from images.cards.names import match_card as match_card
-    from images.cards.names import match_card as match_images
     from images.cards.this_machine import LocalCard as LocalCard
     from images.cards.this_machine import LocalMachine as LocalMachine
     from images.cards.this_machine import read_machine as read_machine

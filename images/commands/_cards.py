@@ -6,7 +6,7 @@ import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from images.cards import Card, all_cards, choose_images, read_machine, unfit
+from images.cards import Card, all_cards, choose_images, match_card, read_machine, unfit
 from images.catalogue import (
     IMAGES_HEADER,
     SEEN_HEADER,
@@ -55,7 +55,7 @@ def archs_of(texts: Sequence[str], report: Report) -> list[str]:
 def _named(text: str, report: Report) -> list[Card]:
     found = []
     for name in text.split(","):
-        match = match_images(name.strip(), all_cards())
+        match = match_card(name.strip(), all_cards())
         sizes = " or ".join(f"{size:g}" for size in match.memories)
         report.line(f"{name.strip()}: {match.card.name}, compute capability {match.card.arch}, {sizes} GB")
         found.append(match.card)
