@@ -60,7 +60,7 @@ def found_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Seq
         "min_driver": image.min_driver,
         "compressed": image.compressed,
         "unpacked": image.unpacked,
-        "evidence": image.told(),
+        "evidence": image.summary(),
         "run": list(run),
     }
 
@@ -95,7 +95,7 @@ def answer_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> l
         shared = f", {human_bytes(also)} of it shared with the other" if also else ""
         out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")
         out.append(f"  audited for {' '.join(image.audited) or 'the CPU'}; driver from {image.min_driver or 'none'}")
-        out.append(f"  {image.told()}")
+        out.append(f"  {image.summary()}")
         out += [f"  note: {note}" for note in one.notes]
     if len(resolved.found) > 1:
         out.append("no image published here covers all of these cards: one for each kind of card")

@@ -80,7 +80,7 @@ class PublishedImage(_Part):
     created: Time
     published: Time
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Its evidence in a line: "audit: passed; … server: passed (RTX 2080 Ti, driver 535.104.05)"."""
         return "; ".join(_phrase(proof) for proof in self.evidence)
 

@@ -129,7 +129,7 @@ def publish(
         if image is not None and prove_again:
             out.append(Published(job, "proven again", _prove_again(press, job, image)))
         elif image is not None:
-            press.report.line(f"up to date: {press.repository.name}:{image.tag} ({image.told()})")
+            press.report.line(f"up to date: {press.repository.name}:{image.tag} ({image.summary()})")
             out.append(Published(job, "up to date", image))
         else:
             with press.report.step(f"publish {job.variant.id}") as step:

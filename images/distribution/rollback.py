@@ -45,7 +45,7 @@ def tell(stand: Stand, jobs: Sequence[Job]) -> None:
         tag = immutable_tag(job.variant.id, job.input_hash)
         there = next((image for image in catalogue.images if image.tag == tag), None) if catalogue else None
         state = "up to date" if there else "to publish" if job.state == "locked" else f"never: its stack is {job.state}"
-        rows.append([tag, state, there.told() if there else ""])
+        rows.append([tag, state, there.summary() if there else ""])
     stand.report.table(rows, ["tag", "state", "evidence"])
 
 

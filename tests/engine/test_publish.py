@@ -216,14 +216,14 @@ def test_a_machine_with_a_card_adds_its_evidence(stall: Stall, repository: str) 
     before = tags(repository)
     stall.card = "NVIDIA GeForce RTX 2080 Ti"
     publish(stall.press(repository), [stall.job(SM75)], stall.build, prove_again=True)
-    told = catalogue(repository).by_digest[image.digest].told()
+    told = catalogue(repository).by_digest[image.digest].summary()
     assert told.endswith("server: passed (NVIDIA GeForce RTX 2080 Ti, driver 535.104.05)")
     assert stall.built == [SM75]
     stall.fails.add(SM75)
     with pytest.raises(CheckFailed, match="is published, and fails here") as caught:
         publish(stall.press(repository), [stall.job(SM75)], stall.build, prove_again=True)
     assert "--rollback" in caught.value.do
-    assert catalogue(repository).by_digest[image.digest].told() == told
+    assert catalogue(repository).by_digest[image.digest].summary() == told
     assert {**tags(repository), "catalogue": ""} == {**before, "catalogue": ""}
 
 

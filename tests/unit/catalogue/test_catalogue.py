@@ -168,7 +168,7 @@ def test_evidence_names_the_card_only_where_one_was_used() -> None:
         ("not run", None, None),
     ]
     assert made[3].reason == "no card for it"
-    text = image(SM75).model_copy(update={"evidence": made}).told()
+    text = image(SM75).model_copy(update={"evidence": made}).summary()
     assert text.endswith("canary: passed (RTX 2080 Ti, driver 535.104.05); server: not run: no card for it")
 
 
