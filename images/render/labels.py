@@ -81,7 +81,7 @@ def make_labels(
         "dev.cardstock.stack": variant.stack,
         "dev.cardstock.archs": " ".join(map(str, variant.archs)),
         "dev.cardstock.attention": variant.attention,
-        "dev.cardstock.backend": variant.backend,
+        "dev.cardstock.engine": variant.backend,
         "dev.cardstock.cuda": cuda,
         "dev.cardstock.python": reading.python,
         "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(reading.pins.items())),

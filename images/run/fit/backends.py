@@ -136,7 +136,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Set
 
 def _generation(variant: Variant, version: Version, arch: Arch) -> Setting:
     """V0 takes a prompt with pictures in one piece; V1 takes it in pieces of --max-num-batched-tokens."""
-    name, source = "backend generation", "vllm/backend/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
+    name, source = "engine generation", "vllm/engine/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
     if version < Version("0.8"):
         return Setting(name, "V0", f"vLLM {version} has V0 unless told otherwise", source)
     if version < Version("0.10.2") and (arch < Arch(8, 0) or variant.attention == "xformers"):
