@@ -13,8 +13,8 @@ from images.core import (
     CardstockError,
     CheckFailed,
     EngineUnreachable,
+    PrintLine,
     Report,
-    Say,
     SiteSettings,
     human_bytes,
     process,
@@ -30,14 +30,14 @@ from images.render import (
     BAKE_FILE,
     DIRTY,
     INPUTS,
-    READ_IMAGE,
+    READ_CONTENTS_SCRIPT,
     REVISION,
     VARIANT,
     Checkout,
     lock_indexes,
     lock_states,
     make_labels,
-    read_reading,
+    parse_contents,
 )
 from images.render import bakefile as bake
 
@@ -108,7 +108,7 @@ def _state(engine: Engine, job: Job) -> str:
     return done_state(job, facts.labels if facts else None)
 
 
-def check_disk(engine: Engine, jobs: Sequence[Job], say: Say = lambda _: None) -> None:
+def check_disk(engine: Engine, jobs: Sequence[Job], say: PrintLine = lambda _: None) -> None:
     """Make room for these jobs on the engine's disk. Raises CardstockError when there is too little all the same."""
     need = disk_needed(jobs)
     free = engine.make_room(need, say)
@@ -144,7 +144,7 @@ def _bake(
         secrets = supplies.secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
         images = {job.variant.id: job.staging for job in jobs}
-        text = bake.override_file(images, bake.Site(contexts, secrets), wheels=folders, kernels=along)
+        text = bake.override_file(images, bake.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
         override.write_text(text, encoding="utf-8")
         targets = [bake.target_name(job.variant.id) for job in jobs]
         with report.step(f"build {len(jobs)} image(s)"):
@@ -205,10 +205,10 @@ def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
 
 
 def _labels(checkout: Checkout, job: Job, engine: Engine, record: ProofRecord | None) -> dict[str, str]:
-    ran = engine.run(job.staging, ["-c", READ_IMAGE], entrypoint=[PYTHON_IN_IMAGE])
+    ran = engine.run(job.staging, ["-c", READ_CONTENTS_SCRIPT], entrypoint=[PYTHON_IN_IMAGE])
     return make_labels(
         job.variant,
-        read_reading(ran.out),
+        parse_contents(ran.out),
         job.input_hash,
         evidence=record.evidence() if record else "not proven: built with --no-smoke",
         proven=record is not None,

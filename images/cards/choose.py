@@ -14,10 +14,10 @@ from images.matrix import (
     Selectors,
     Variant,
     Variants,
-    branches,
-    knows,
+    driver_branches,
+    driver_suffices,
+    driver_supports,
     parse_driver,
-    runs,
     select,
 )
 
@@ -68,7 +68,7 @@ def choose_images(
     ``driver`` None: any. ``locked`` says of each lock's name whether it is; of those that the driver runs, an image of
     a locked stack is preferred.
     """
-    refusals = [Refusal(card, why) for card in cards if (why := unfit(card))]
+    refusals = [Refusal(card, why) for card in cards if (why := why_no_image(card))]
     refused = {refusal.card for refusal in refusals}
     left = [card for card in cards if card not in refused]
     chooser = _Chooser(matrix, variants, driver, locked or {})
@@ -100,7 +100,7 @@ def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
     return None if slower else pick
 
 
-def unfit(card: Card) -> NoImageFits | None:
+def why_no_image(card: Card) -> NoImageFits | None:
     """Why no image can be for this card, whatever the stacks hold; None if that is not so."""
     if (card.arch.major, card.arch.minor) < (_OLDEST.major, _OLDEST.minor):
         return NoImageFits(
@@ -137,11 +137,11 @@ class _Chooser:
         archs = tuple(sorted({card.arch for card in cards}))
         best = select(self._matrix, self._variants, Selectors(archs=(archs,)))[0]
         driver = self._driver
-        if driver is not None and (strangers := [card for card in cards if not knows(driver, card.arch)]):
-            raise _left_behind(strangers[0], driver, best)
-        if driver is None or runs(driver, best.min_driver):
+        if driver is not None and (strangers := [card for card in cards if not driver_supports(driver, card.arch)]):
+            raise _driver_mismatch(strangers[0], driver, best)
+        if driver is None or driver_suffices(driver, best.min_driver):
             return Pick(best, tuple(cards), self._notes(best))
-        able = [v for v in self._variants.valid.values() if v.cuda and runs(driver, v.min_driver)]
+        able = [v for v in self._variants.valid.values() if v.cuda and driver_suffices(driver, v.min_driver)]
         for among in ([v for v in able if self._locked.get(v.lock, False)], able):
             try:
                 found = self._select(archs, among)
@@ -171,8 +171,8 @@ class _Chooser:
         )
 
 
-def _left_behind(card: Card, driver: Driver, best: Variant) -> NoImageFits:
-    first, last = branches(card.arch)
+def _driver_mismatch(card: Card, driver: Driver, best: Variant) -> NoImageFits:
+    first, last = driver_branches(card.arch)
     if last is not None and driver.branch > last:
         cause = f"branch {last} is the last for Volta and older cards (unverified)"
         return NoImageFits(

@@ -26,7 +26,7 @@ class Card:
     memory: float
     source: str
     host: str = ""
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @cache

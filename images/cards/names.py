@@ -36,7 +36,7 @@ _SPLITS = (
 
 
 @dataclass(frozen=True)
-class NameWords:
+class NameParts:
     """A name taken apart: ``model`` is what must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
 
     model: frozenset[str]
@@ -46,7 +46,7 @@ class NameWords:
 
 
 @dataclass(frozen=True)
-class Match:
+class NameMatch:
     """The card that a name means, and others of the same compute capability that it may mean as well."""
 
     card: Card
@@ -59,7 +59,7 @@ class Match:
 
 
 @lru_cache(maxsize=8192)
-def take_apart(name: str) -> NameWords:
+def split_name(name: str) -> NameParts:
     """The words of a name: "NVIDIA A100-SXM4-80GB" is the model a100, of the form sxm4, with 80 GB."""
     text = name.lower().replace("_", " ")
     for pattern, instead in _SPLITS:
@@ -69,24 +69,24 @@ def take_apart(name: str) -> NameWords:
     words = {word for word in re.split(r"[^a-z0-9.]+", text) if word} - _NOISE
     form = {word for word in words if word in _FORM or _CHIP.fullmatch(word)}
     family = words & _FAMILY
-    return NameWords(
+    return NameParts(
         frozenset(words - form - family), frozenset(family), frozenset(form), int(memory[1]) if memory else None
     )
 
 
-def match_card(name: str, cards: Sequence[Card]) -> Match:
+def match_card(name: str, cards: Sequence[Card]) -> NameMatch:
     """The card that a name means.
 
     Raises UsageError for a name that no card has, with the nearest one, and for one that cards of different compute
     capabilities have, with these.
     """
     plain = _plain(name)
-    if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.also))]:
-        return _match(same[0], _similar(take_apart(name), cards))
-    if part := _part_of(name):
+    if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.aliases))]:
+        return _match(same[0], _similar(split_name(name), cards))
+    if part := _slice_of(name):
         whole, memory = part
-        return Match(replace(match_card(whole, cards).card, memory=memory))
-    found = _similar(take_apart(name), cards)
+        return NameMatch(replace(match_card(whole, cards).card, memory=memory))
+    found = _similar(split_name(name), cards)
     if not found:
         raise _unknown(name, cards)
     if len({card.arch for card in found}) > 1:
@@ -94,11 +94,11 @@ def match_card(name: str, cards: Sequence[Card]) -> Match:
     return _match(found[0], found)
 
 
-def _match(card: Card, found: Iterable[Card]) -> Match:
-    return Match(card, tuple(other for other in found if other != card and other.arch == card.arch))
+def _match(card: Card, found: Iterable[Card]) -> NameMatch:
+    return NameMatch(card, tuple(other for other in found if other != card and other.arch == card.arch))
 
 
-def _part_of(name: str) -> tuple[str, float] | None:
+def _slice_of(name: str) -> tuple[str, float] | None:
     """A MIG or vGPU slice: the card it is of, and its GB; "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-8Q"."""
     text = name.strip().lower()
     if mig := _MIG.search(text):
@@ -112,11 +112,11 @@ def _plain(name: str) -> str:
     return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
 
 
-def _similar(asked: NameWords, cards: Sequence[Card]) -> list[Card]:
+def _similar(asked: NameParts, cards: Sequence[Card]) -> list[Card]:
     """The cards that these words may mean, the likeliest first; those of several capabilities only if none is meant."""
     if not asked.model:
         return []
-    told = {card: take_apart(card.name) for card in cards}
+    told = {card: split_name(card.name) for card in cards}
     pool = [card for card, words in told.items() if asked.model <= words.model and asked.family <= words.family]
     if asked.memory is not None:
         pool = [card for card in pool if abs(card.memory - asked.memory) <= 0.1 * asked.memory]
@@ -137,7 +137,7 @@ def _similar(asked: NameWords, cards: Sequence[Card]) -> list[Card]:
 
 
 def _unknown(name: str, cards: Sequence[Card]) -> UsageError:
-    asked = take_apart(name)
+    asked = split_name(name)
     if asked.memory is not None and (sizes := {c.memory for c in _similar(replace(asked, memory=None), cards)}):
         told = " or ".join(f"{size:g}" for size in sorted(sizes))
         cause = f"there is one of {told} GB, and none of {asked.memory} GB"
@@ -157,7 +157,7 @@ def _nearest(name: str, cards: Sequence[Card]) -> str:
     text = _plain(name)
     names: dict[str, str] = {}
     for card in cards:
-        for alias in map(_plain, (card.name, *card.also)):
+        for alias in map(_plain, (card.name, *card.aliases)):
             names.setdefault(alias, card.name)
             names.setdefault(" ".join(word for word in alias.split() if word not in _FAMILY), card.name)
     close = closest(text, names)

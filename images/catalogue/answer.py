@@ -8,7 +8,7 @@ from typing import Any
 
 from images.cards import Card, LocalMachine
 from images.catalogue.model import Catalogue, PublishedImage, shared_bytes
-from images.catalogue.resolve import CardMatch, Resolved
+from images.catalogue.resolve import CardMatch, MatchResult
 from images.core import CardstockError, NoImageFits, human_bytes
 from images.matrix import Driver
 
@@ -22,7 +22,7 @@ class CardQuery:
     uuids: tuple[tuple[str, str], ...] = ()
 
 
-def of_machine(machine: LocalMachine, driver: Driver | None) -> CardQuery:
+def query_this_machine(machine: LocalMachine, driver: Driver | None) -> CardQuery:
     """What NVML says of this machine. Raises NoImageFits where it has no card."""
     if not machine.cards:
         raise NoImageFits(
@@ -33,9 +33,9 @@ def of_machine(machine: LocalMachine, driver: Driver | None) -> CardQuery:
     return CardQuery(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
 
 
-def uuids_of(found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
+def uuids_of(found: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
     """The cards of this machine that an image is for; none where it is for all of them."""
-    if len(resolved.found) == 1 and not resolved.refusals:
+    if len(resolved.matches) == 1 and not resolved.refusals:
         return []
     names = {card.name for card in found.cards}
     return [uuid for name, uuid in asked.uuids if name in names]
@@ -46,7 +46,7 @@ def reference_of(repository: str, image: PublishedImage) -> str:
     return f"{repository}@{image.digest}" if repository else image.digest
 
 
-def found_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Sequence[str]) -> dict[str, Any]:
+def match_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Sequence[str]) -> dict[str, Any]:
     """An image that was found, for scripts."""
     image = found.image
     return {
@@ -66,16 +66,18 @@ def found_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Seq
 
 
 def answer_json(
-    repository: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved, runs: Sequence[Sequence[str]]
+    repository: str, catalogue: Catalogue, asked: CardQuery, resolved: MatchResult, runs: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
     """All of an answer, for scripts."""
     return {
         "repository": repository,
         "driver": str(asked.driver) if asked.driver else None,
         "cards": [{"name": c.name, "arch": str(c.arch), "memory_gb": c.memory or None} for c in asked.cards],
-        "images": [found_json(repository, catalogue, one, run) for one, run in zip(resolved.found, runs, strict=True)],
+        "images": [
+            match_json(repository, catalogue, one, run) for one, run in zip(resolved.matches, runs, strict=True)
+        ],
         "refused": [{"card": one.card.name, **_error_json(one.why)} for one in resolved.refusals],
-        "lost": [{"variant": one.image.variant, "why": one.why} for one in resolved.lost],
+        "lost": [{"variant": one.image.variant, "why": one.why} for one in resolved.passed_over],
     }
 
 
@@ -83,23 +85,23 @@ def _error_json(error: CardstockError) -> dict[str, Any]:
     return {"what": error.what, "cause": error.cause, "do": error.do, "where": error.where}
 
 
-def answer_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> list[str]:
+def answer_lines(repository: str, catalogue: Catalogue, resolved: MatchResult) -> list[str]:
     """What was found and why, why the others were not, which cards get nothing."""
     out = []
-    for one in resolved.found:
+    for one in resolved.matches:
         image = one.image
         cards = ", ".join(dict.fromkeys(card.name for card in one.cards))
         out.append(f"{image.variant}{f' for {cards}' if cards else ''}")
         out.append(f"  {reference_of(repository, image)}")
-        also = shared_bytes(catalogue, image, [other.image for other in resolved.found if other is not one])
+        also = shared_bytes(catalogue, image, [other.image for other in resolved.matches if other is not one])
         shared = f", {human_bytes(also)} of it shared with the other" if also else ""
         out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")
         out.append(f"  audited for {' '.join(image.audited) or 'the CPU'}; driver from {image.min_driver or 'none'}")
         out.append(f"  {image.summary()}")
         out += [f"  note: {note}" for note in one.notes]
-    if len(resolved.found) > 1:
+    if len(resolved.matches) > 1:
         out.append("no image published here covers all of these cards: one for each kind of card")
-    out += [f"not {one.image.variant}: {one.why}" for one in resolved.lost]
+    out += [f"not {one.image.variant}: {one.why}" for one in resolved.passed_over]
     for refusal in resolved.refusals:
         out += [f"no image: {refusal.why.what}", f"  cause: {refusal.why.cause}", f"  do: {refusal.why.do}"]
     return out

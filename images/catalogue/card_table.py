@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from images.cards import Card, ImageChoice, choose_images, unfit
-from images.catalogue.evidence import of_image, of_records
+from images.cards import Card, ImageChoice, choose_images, why_no_image
+from images.catalogue.evidence import image_evidence, records_evidence
 from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import match_images
 from images.core import CardstockError, NoImageFits, human_bytes
@@ -16,7 +16,7 @@ from images.proof.on_card import GpuRecord
 
 
 @dataclass(frozen=True)
-class Row:
+class CardRow:
     """A card with the image it should have, or the error that says why it has none.
 
     ``published`` is the image that a catalogue has for it; ``evidence`` says on what it was seen to run.
@@ -29,31 +29,31 @@ class Row:
     evidence: str = ""
 
 
-def rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[Row]:
+def card_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[CardRow]:
     """One row for each card, for any driver that is new enough for its image."""
     known: dict[Arch, ImageChoice] = {}
     found = []
     for card in cards:
-        if reason := unfit(card):
-            found.append(Row(card, None, reason))
+        if reason := why_no_image(card):
+            found.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
             known[card.arch] = choose_images(matrix, variants, [card])
         choice = known[card.arch]
         if choice.picks:
-            found.append(Row(card, choice.picks[0].variant))
+            found.append(CardRow(card, choice.picks[0].variant))
         else:
-            found.append(Row(card, None, choice.refusals[0].why))
+            found.append(CardRow(card, None, choice.refusals[0].why))
     return found
 
 
-def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[Row]:
-    """As `rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
-    known: dict[Arch, Row] = {}
+def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[CardRow]:
+    """As `card_rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
+    known: dict[Arch, CardRow] = {}
     found = []
     for card in cards:
-        if reason := unfit(card):
-            found.append(Row(card, None, reason))
+        if reason := why_no_image(card):
+            found.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
             known[card.arch] = _published_row(matrix, variants, card, catalogue)
@@ -64,42 +64,42 @@ def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], ca
     return found
 
 
-def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> Row:
+def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> CardRow:
     answer = match_images(catalogue, matrix, variants, [card])
-    if not answer.found:
-        return Row(card, None, answer.refusals[0].why)
-    image = answer.found[0].image
-    return Row(card, variants.valid[image.variant], None, image, of_image(image))
+    if not answer.matches:
+        return CardRow(card, None, answer.refusals[0].why)
+    image = answer.matches[0].image
+    return CardRow(card, variants.valid[image.variant], None, image, image_evidence(image))
 
 
-def with_records(rows: Iterable[Row], records: Sequence[GpuRecord]) -> list[Row]:
+def with_records(rows: Iterable[CardRow], records: Sequence[GpuRecord]) -> list[CardRow]:
     """Rows of what is not published, with what records of runs on cards say of their images."""
-    return [replace(row, evidence=of_records(records, row.image.id) if row.image else "") for row in rows]
+    return [replace(row, evidence=records_evidence(records, row.image.id) if row.image else "") for row in rows]
 
 
-def cells(row: Row) -> list[str]:
+def card_cells(row: CardRow) -> list[str]:
     """Name, compute capability, GB, image and the driver it needs, or the reason and what to do instead."""
     reason = f"{row.why.cause}; {row.why.do}" if row.why else ""
     image, driver = (row.image.id, row.image.min_driver or "") if row.image else ("-", "")
     return [row.card.name, str(row.card.arch), f"{row.card.memory:g}", image, driver, reason]
 
 
-HEADER = ["card", "capability", "GB", "image", "driver from", "why none"]
+CARD_HEADER = ["card", "capability", "GB", "image", "driver from", "why none"]
 
 
-def seen_cells(row: Row) -> list[str]:
-    """As `cells`, with the evidence before the reason."""
-    *first, reason = cells(row)
+def cells_with_evidence(row: CardRow) -> list[str]:
+    """As `card_cells`, with the evidence before the reason."""
+    *first, reason = card_cells(row)
     return [*first, row.evidence, reason]
 
 
-SEEN_HEADER = [*HEADER[:-1], "proven", HEADER[-1]]
+EVIDENCE_HEADER = [*CARD_HEADER[:-1], "proven", CARD_HEADER[-1]]
 IMAGES_HEADER = ["image", "digest", "to pull", "on disk", "audited for", "driver from", "cards", "proven"]
 
 
-def image_cells(rows: Sequence[Row]) -> list[list[str]]:
+def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
     """The published images that cards should have, a row each, by id."""
-    cards: dict[str, list[Row]] = {}
+    cards: dict[str, list[CardRow]] = {}
     for row in rows:
         if row.published:
             cards.setdefault(row.published.variant, []).append(row)
@@ -113,7 +113,7 @@ def image_cells(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: CardRow) -> dict[str, Any]:
     """A row for scripts."""
     return {
         "card": row.card.name,

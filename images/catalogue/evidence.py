@@ -12,7 +12,7 @@ _WITHOUT_CARD = {"audit": "audited", "canary": "CPU canary", "server": "CPU serv
 UNSEEN = "not yet on a card"
 
 
-def of_image(image: PublishedImage) -> str:
+def image_evidence(image: PublishedImage) -> str:
     """ "tested-on Tesla T4, driver 535.104.05", by the highest level that ran on a card; else "audited, CPU canary"."""
     passed = [proof for proof in image.evidence if proof.status == "passed"]
     if on_card := [proof for proof in passed if proof.card]:
@@ -20,7 +20,7 @@ def of_image(image: PublishedImage) -> str:
     return ", ".join(_WITHOUT_CARD[proof.level] for proof in passed if proof.level in _WITHOUT_CARD) or "checked inside"
 
 
-def of_records(records: Iterable[GpuRecord], variant: str) -> str:
+def records_evidence(records: Iterable[GpuRecord], variant: str) -> str:
     """What the newest record of a variant says: "tested-on NVIDIA H200, driver 580.159.04"; `UNSEEN` without one.
 
     A run with the image's packages on a host without an engine says so, and a failure is told before a success.

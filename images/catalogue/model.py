@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from images.core import NothingSelected, Unsafe, UsageError
-from images.matrix import KNOWN, Attention, Backend, CudaText, Name
+from images.matrix import KNOWN_ARCHS, Attention, Backend, CudaText, Name
 from images.proof.smoke import ProofRecord
 from images.registry import Packing
 from images.render import INPUT, VARIANT
@@ -28,29 +28,29 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Ids, tags and package names reach command lines and terminals: no other characters than these.
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
-Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$")]
-ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN).replace('.', '[.]')})$")]
+PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$")]
+ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN_ARCHS).replace('.', '[.]')})$")]
 DriverText = Annotated[str, StringConstraints(pattern=r"^\d{3}(\.\d{1,3}){0,2}$")]
 VersionText = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")]
 Bytes = Annotated[int, Field(ge=0)]
 
 
-class _Part(BaseModel):
+class CataloguePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Proof(_Part):
+class Proof(CataloguePart):
     """One level of proof of an image: passed, or not run and why; the card and driver that it ran on, if any."""
 
     level: Literal["audit", "stack", "canary", "server"]
     status: Literal["passed", "not run"]
-    reason: Words = ""
-    card: Words | None = None
+    reason: PlainText = ""
+    card: PlainText | None = None
     driver: DriverText | None = None
     at: Time
 
 
-class PublishedImage(_Part):
+class PublishedImage(CataloguePart):
     """A published image.
 
     ``digest`` is its manifest's, ``config`` its configuration's (what engines call its id), ``tag`` the one that never
@@ -76,7 +76,7 @@ class PublishedImage(_Part):
     compressed: Bytes
     unpacked: Bytes
     evidence: Annotated[tuple[Proof, ...], Field(min_length=1)]
-    revision: Words
+    revision: PlainText
     created: Time
     published: Time
 
@@ -85,7 +85,7 @@ class PublishedImage(_Part):
         return "; ".join(_phrase(proof) for proof in self.evidence)
 
 
-class Catalogue(_Part):
+class Catalogue(CataloguePart):
     """All images of a repository, the sizes of their layers, and what each moving tag has named, the newest last."""
 
     schema_: Annotated[int, Field(alias="schema")] = SCHEMA
@@ -178,7 +178,7 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
     return found
 
 
-def proofs(record: ProofRecord) -> tuple[Proof, ...]:
+def proofs_of(record: ProofRecord) -> tuple[Proof, ...]:
     """The evidence of a smoke record; a level that touched no card names none."""
     out = []
     for level in record.levels:
@@ -198,7 +198,7 @@ def proofs(record: ProofRecord) -> tuple[Proof, ...]:
     return tuple(out)
 
 
-def added(
+def with_image(
     before: Catalogue, image: PublishedImage, layers: Mapping[str, int], moving: Iterable[str], now: str
 ) -> Catalogue:
     """The catalogue with one more image, which the ``moving`` tags name from now on. The same one again changes its
@@ -217,18 +217,18 @@ def added(
     rest = [other for other in before.images if other.digest != image.digest]
     images = sorted([*rest, image], key=lambda one: (one.variant, one.published, one.digest))
     sizes = dict(sorted({**before.layers, **layers}.items()))
-    return _made(images=tuple(images), layers=sizes, moving=dict(sorted(history.items())), updated=now)
+    return _catalogue(images=tuple(images), layers=sizes, moving=dict(sorted(history.items())), updated=now)
 
 
-def proven_again(before: Catalogue, digest: str, evidence: tuple[Proof, ...], now: str) -> Catalogue:
+def with_evidence(before: Catalogue, digest: str, evidence: tuple[Proof, ...], now: str) -> Catalogue:
     """The catalogue with newer evidence for one image; no tag moves."""
     images = tuple(
         image.model_copy(update={"evidence": evidence}) if image.digest == digest else image for image in before.images
     )
-    return _made(images=images, layers=before.layers, moving=before.moving, updated=now)
+    return _catalogue(images=images, layers=before.layers, moving=before.moving, updated=now)
 
 
-def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, PublishedImage]]:
+def without_newest(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, PublishedImage]]:
     """The catalogue after the variant's newest image lost its moving tags, and the image that each of them names then.
 
     Raises NothingSelected where there is nothing to go back to.
@@ -245,10 +245,10 @@ def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, d
         if named[-1] == image.digest and len(named) > 1:
             history[tag] = named[:-1]
             moves[tag] = before.by_digest[named[-2]]
-    return _made(images=before.images, layers=before.layers, moving=history, updated=now), moves
+    return _catalogue(images=before.images, layers=before.layers, moving=history, updated=now), moves
 
 
-def _made(**fields: Any) -> Catalogue:
+def _catalogue(**fields: Any) -> Catalogue:
     return Catalogue.model_validate({"schema": SCHEMA, **fields})
 
 

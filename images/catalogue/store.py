@@ -27,7 +27,7 @@ _CHANCE = random.SystemRandom()
 
 
 @dataclass(frozen=True)
-class Keys:
+class SigningKeys:
     """How to sign and verify: cosign, a private key (None: this CI job's identity), and who must have signed."""
 
     cosign: Cosign
@@ -35,17 +35,17 @@ class Keys:
     signer: Path | Identity | None = None
 
 
-def now() -> str:
+def utc_now() -> str:
     """This moment, as catalogues write it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def empty() -> Catalogue:
+def empty_catalogue() -> Catalogue:
     """The catalogue of a repository that has none yet."""
-    return Catalogue.model_validate({"schema": 1, "updated": now()})
+    return Catalogue.model_validate({"schema": 1, "updated": utc_now()})
 
 
-def fetch_catalogue(repository: Repository, keys: Keys | None = None) -> tuple[Catalogue | None, str]:
+def fetch_catalogue(repository: Repository, keys: SigningKeys | None = None) -> tuple[Catalogue | None, str]:
     """The catalogue and its digest; None and "" where the repository has none.
 
     With a signer its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
@@ -62,7 +62,7 @@ def fetch_catalogue(repository: Repository, keys: Keys | None = None) -> tuple[C
 
 
 def change_catalogue(
-    repository: Repository, change: Callable[[Catalogue], Catalogue], keys: Keys | None = None
+    repository: Repository, change: Callable[[Catalogue], Catalogue], keys: SigningKeys | None = None
 ) -> Catalogue:
     """Read the catalogue, change it, write it and sign it, and only then let its tag name it; what is there then.
 
@@ -71,7 +71,7 @@ def change_catalogue(
     """
     for _ in range(_ROUNDS):
         before, read = fetch_catalogue(repository)
-        after = change(before or empty())
+        after = change(before or empty_catalogue())
         if before is not None and before.model_copy(update={"updated": after.updated}) == after:
             return before
         with tempfile.TemporaryDirectory(prefix="cardstock-catalogue-") as folder:
@@ -83,7 +83,7 @@ def change_catalogue(
         current = repository.manifest(TAG)
         if (current.digest if current else "") == read:
             with suppress(Unsafe):  # another was faster by a hair: the next round sees it
-                point(repository, TAG, digest)
+                set_tag(repository, TAG, digest)
         repository.pause(_SETTLE * _CHANCE.uniform(0.5, 1.5))
     raise RegistryFailure(
         f"{repository.name}: the catalogue changes faster than it can be written",
@@ -91,9 +91,9 @@ def change_catalogue(
     )
 
 
-def point(repository: Repository, tag: str, digest: str) -> None:
+def set_tag(repository: Repository, tag: str, digest: str) -> None:
     """Let a tag name what the repository has by digest, and see that it does. Raises Unsafe if it does not."""
-    found = _there(repository, digest)
+    found = _manifest(repository, digest)
     repository.put_manifest(found.raw, tag, found.media_type)
     named = repository.manifest(tag)
     if named is None or named.digest != digest:
@@ -104,7 +104,7 @@ def point(repository: Repository, tag: str, digest: str) -> None:
         )
 
 
-def _there(repository: Repository, digest: str) -> Manifest:
+def _manifest(repository: Repository, digest: str) -> Manifest:
     found = repository.manifest(digest)
     if found is None:
         raise RegistryFailure(
@@ -148,16 +148,16 @@ def check_image(repository: Repository, image: PublishedImage) -> None:
         )
 
 
-def attach(repository: Repository, digest: str, kind: str, part: ArtifactPart) -> str:
+def attach_file(repository: Repository, digest: str, kind: str, part: ArtifactPart) -> str:
     """Hang a file on an image, as a referrer of it; the digest of its manifest. The same file again changes nothing.
 
     Registries without the referrers API (OCI 1.1) get the list of an image's referrers as the specification wants it:
     an index under the tag "sha256-…".
     """
-    subject = _there(repository, digest)
+    subject = _manifest(repository, digest)
     descriptor = {"mediaType": subject.media_type, "digest": digest, "size": len(subject.raw)}
     attached = artifact.push(repository, None, kind, [part], {}, subject=descriptor)
-    manifest = _there(repository, attached)
+    manifest = _manifest(repository, attached)
     tag = digest.replace(":", "-")
     listed: list[dict[str, Any]] = []
     if (index := repository.manifest(tag)) is not None and index.media_type == INDEX:

@@ -6,26 +6,26 @@ import json as json_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from images.cards import Card, all_cards, choose_images, match_card, read_machine, unfit
+from images.cards import Card, all_cards, choose_images, match_card, read_machine, why_no_image
 from images.catalogue import (
+    EVIDENCE_HEADER,
     IMAGES_HEADER,
-    SEEN_HEADER,
     CardQuery,
+    CardRow,
     Catalogue,
-    Resolved,
-    Row,
+    MatchResult,
     answer_json,
     answer_lines,
+    card_rows,
+    cells_with_evidence,
     choice_json,
     choice_lines,
     image_cells,
-    of_records,
     published_rows,
+    records_evidence,
     reference_of,
-    refuse_all,
+    require_match,
     row_json,
-    rows,
-    seen_cells,
     with_records,
 )
 from images.catalogue import match_images as resolve_published
@@ -46,7 +46,7 @@ def archs_of(texts: Sequence[str], report: Report) -> list[str]:
     for text in texts:
         found = _named(text, report)
         for card in found:
-            if reason := unfit(card):
+            if reason := why_no_image(card):
                 raise reason
         lists.append(" ".join(card.arch.capability for card in found))
     return lists
@@ -96,7 +96,7 @@ def cards_command(
     if known.catalogue:
         table = published_rows(matrix, variants, cards, known.catalogue)
     else:
-        table = with_records(rows(matrix, variants, cards), known.records)
+        table = with_records(card_rows(matrix, variants, cards), known.records)
     if json:
         print(json_module.dumps([row_json(row) for row in table], indent=1))
     else:
@@ -105,8 +105,8 @@ def cards_command(
     _here(matrix, variants, known.locked, report)
 
 
-def _tables(table: Sequence[Row], report: Report) -> None:
-    report.table([seen_cells(row) for row in table], SEEN_HEADER)
+def _tables(table: Sequence[CardRow], report: Report) -> None:
+    report.table([cells_with_evidence(row) for row in table], EVIDENCE_HEADER)
     if images := image_cells(table):
         report.table(images, IMAGES_HEADER)
 
@@ -123,7 +123,7 @@ def _recommended(
     choice = choose_images(matrix, variants, cards, driver, known.locked)
     if not choice.picks:
         raise choice.refusals[0].why
-    seen = {pick.variant.id: of_records(known.records, pick.variant.id) for pick in choice.picks}
+    seen = {pick.variant.id: records_evidence(known.records, pick.variant.id) for pick in choice.picks}
     if json:
         print(json_module.dumps(choice_json(choice, seen), indent=1))
         return
@@ -131,11 +131,11 @@ def _recommended(
     report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
 
 
-def _published(known: Known, catalogue: Catalogue, asked: CardQuery, answer: Resolved, json: bool) -> None:
-    refuse_all(answer)
+def _published(known: Known, catalogue: Catalogue, asked: CardQuery, answer: MatchResult, json: bool) -> None:
+    require_match(answer)
     where = known.repository
     if json:
-        runs = [run_words(one.image, reference_of(where, one.image)) if where else [] for one in answer.found]
+        runs = [run_words(one.image, reference_of(where, one.image)) if where else [] for one in answer.matches]
         print(json_module.dumps(answer_json(where, catalogue, asked, answer, runs), indent=1))
     else:
         print("\n".join(answer_lines(where, catalogue, answer)))

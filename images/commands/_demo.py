@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from images.core import Report, UsageError, process
-from images.run.demo import Limits, Settings, address, ask_model, is_loopback, provide, read_size
+from images.run.demo import Limits, Settings, find_model, is_loopback, make_environment, parse_address, read_size
 
 LOCK = Path("dev/demo.lock")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -45,10 +45,10 @@ def demo_command(root: Path, home: Path, words: DemoWords, report: Report) -> No
 
     Raises CheckFailed without a server, UsageError for a port in use, ProcessFailed when the page ends by itself.
     """
-    limits, server = words.limits(), address(words.server)
-    model = ask_model(server, words.model)
+    limits, server = words.limits(), parse_address(words.server)
+    model = find_model(server, words.model)
     free_port(words.host, words.port)
-    python = provide(root / LOCK, home, report.line)
+    python = make_environment(root / LOCK, home, report.line)
     signal.signal(signal.SIGTERM, _as_interrupt)
     with tempfile.TemporaryDirectory(prefix="demo-", dir=home) as folder:
         work = Path(folder).resolve()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from images.core import CheckFailed, Report
 from images.matrix import Matrix, Variants
-from images.run.doctor import advise, as_json, findings, gather_facts, healthy
+from images.run.doctor import advise, check_facts, doctor_json, gather_facts, healthy
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means
@@ -42,10 +42,10 @@ def doctor(
     """
     named = [*repositories, *filter(None, [os.environ.get("CARDSTOCK_REPOSITORY")])]
     facts = gather_facts(root, registry_hosts(matrix, named))
-    found = findings(facts, matrix)
+    found = check_facts(facts, matrix)
     advice = advise(facts, matrix, variants, locked, next((name for name in named if "/" in name), ""))
     if json:
-        print(json_module.dumps(as_json(found, advice), indent=1))
+        print(json_module.dumps(doctor_json(found, advice), indent=1))
     else:
         width = max(len(one.name) for one in found)
         for one in found:

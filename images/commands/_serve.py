@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from images.cards import LocalMachine
 from images.core import CardstockError, Report, UsageError, default_layout
 from images.docker import ContainerSpec, compose, docker_line
-from images.run.fit import Model, from_config, named, read_model
+from images.run.fit import Model, from_config, model_by_name, read_model
 from images.run.serve import ServeWords, Shop, Source, check_here, find_source, modelscope, plan, read_config
 from images.run.serve import start as starting
 
@@ -51,7 +51,7 @@ def _model(text: str, source: Source, ca: Path | None) -> Model:
     if source.folder and Path(source.folder).is_dir():
         return read_model(source.folder)
     repository = source.repository or source.name
-    return named(text) or from_config(read_config(repository, os.environ, ca), repository)
+    return model_by_name(text) or from_config(read_config(repository, os.environ, ca), repository)
 
 
 def run(engine: Engine, serving: ContainerSpec, words: ServeWords, report: Report) -> None:

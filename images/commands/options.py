@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from images.core import EngineUnreachable, Report, print_error, reader_has_gone
+from images.core import EngineUnreachable, Report, discard_stdout, print_error
 from images.matrix import Matrix, Variant, make_variants
 from images.matrix import selection as planning
 from images.render import Checkout, compile_templates, lock_states
@@ -50,7 +50,7 @@ def run(action: Callable[[], None], debug: bool = False) -> None:
         action()
         sys.stdout.flush()
     except BrokenPipeError:
-        reader_has_gone()
+        discard_stdout()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same again to go on from here\n")
         sys.exit(130)

@@ -16,6 +16,9 @@ from rich.text import Text
 
 from images.core.errors import CardstockError
 
+# What takes one line of progress, such as `Report.line`.
+PrintLine = Callable[[str], None]
+
 # Sent by a build or a registry, an escape sequence could repaint the screen; tab and newline are kept.
 CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code not in (0x09, 0x0A)}
 
@@ -128,7 +131,7 @@ class Report:
             self._err.file.flush()
 
 
-def reader_has_gone() -> None:
+def discard_stdout() -> None:
     """After a BrokenPipeError: the reader (head, less) has what it wanted, and what is still held back goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.distribution import disk_space as disk_space
+    from images.distribution import provenance as provenance
     from images.distribution import publish as publish
     from images.distribution import publish_checks as publish_checks
     from images.distribution import pull as pull
+    from images.distribution import push as push
     from images.distribution import rollback as rollback
+    from images.distribution import sbom as sbom
     from images.distribution.publish import Press as Press
     from images.distribution.publish import prover as prover
     from images.distribution.pull import run_words as run_words

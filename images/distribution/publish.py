@@ -16,18 +16,18 @@ from pathlib import Path
 
 from images.build import Job, say_commit
 from images.catalogue import (
-    Keys,
     PublishedImage,
-    added,
-    attach,
+    SigningKeys,
+    attach_file,
     change_catalogue,
     check_image,
     fetch_catalogue,
     immutable_tag,
-    now,
-    point,
-    proofs,
-    proven_again,
+    proofs_of,
+    set_tag,
+    utc_now,
+    with_evidence,
+    with_image,
 )
 from images.core import CardstockError, CheckFailed, RegistryFailure, Report, write_atomically
 from images.distribution import disk_space as publish_disk
@@ -62,7 +62,7 @@ class Press:
     packing: Packing
     prove: Prove
     report: Report
-    keys: Keys | None = None
+    keys: SigningKeys | None = None
 
     @property
     def stand(self) -> Stand:
@@ -152,9 +152,9 @@ def _prove_again(press: Press, job: Job, image: PublishedImage) -> PublishedImag
             cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
             do=f"./inv publish --rollback --only '{job.variant.id}' --to {press.repository.name}",
         )
-    found = proofs(record)
+    found = proofs_of(record)
     after = change_catalogue(
-        press.repository, lambda before: proven_again(before, image.digest, found, now()), press.keys
+        press.repository, lambda before: with_evidence(before, image.digest, found, utc_now()), press.keys
     )
     keep(press.stand, after)
     press.engine.untag(reference)
@@ -234,8 +234,8 @@ def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, r
         predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder)
         origin.write_text(predicate, encoding="utf-8")
         whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
-        attach(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
-        attach(repository, digest, provenance.STATEMENT, ArtifactPart(whole, provenance.STATEMENT))
+        attach_file(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
+        attach_file(repository, digest, provenance.STATEMENT, ArtifactPart(whole, provenance.STATEMENT))
         if press.keys is not None:
             cosign, key = press.keys.cosign, press.keys.private
             cosign.attest(repository.name, digest, "cyclonedx", bill, key)
@@ -269,10 +269,10 @@ def make_image(
                 "layers": [layer.digest for layer in pushed.layers],
                 "compressed": sum(layer.size for layer in pushed.layers),
                 "unpacked": sum(layer.unpacked for layer in pushed.layers),
-                "evidence": [proof.model_dump() for proof in proofs(record)],
+                "evidence": [proof.model_dump() for proof in proofs_of(record)],
                 "revision": revision,
                 "created": labels["org.opencontainers.image.created"],
-                "published": now(),
+                "published": utc_now(),
             }
         )
     )
@@ -283,11 +283,13 @@ def _name(press: Press, image: PublishedImage, pushed: Pushed, moving: Iterable[
     named = press.repository.manifest(image.tag)
     if named is None or named.digest != image.digest:
         # A tag without an entry is what a run left that broke off here: its image was proven, and never listed.
-        point(press.repository, image.tag, image.digest)
+        set_tag(press.repository, image.tag, image.digest)
     check_image(press.repository, image)
     for tag in moving:
-        point(press.repository, tag, image.digest)
+        set_tag(press.repository, tag, image.digest)
     sizes = pushing.sizes(pushed.layers)
-    after = change_catalogue(press.repository, lambda before: added(before, image, sizes, moving, now()), press.keys)
+    after = change_catalogue(
+        press.repository, lambda before: with_image(before, image, sizes, moving, utc_now()), press.keys
+    )
     keep(press.stand, after)
     press.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.catalogue import Catalogue, Keys, PublishedImage, check_image, fetch_catalogue
+from images.catalogue import Catalogue, PublishedImage, SigningKeys, check_image, fetch_catalogue
 from images.core import NothingSelected, RegistryFailure, Unsafe
 from images.distribution.pull_layers import Started, fetch
 from images.docker import CACHE, CACHE_VOLUME
@@ -21,7 +21,7 @@ ATTEMPTS = 5
 Say = Callable[[str], None]
 
 
-def read(repository: Repository, keys: Keys | None) -> Catalogue:
+def read(repository: Repository, keys: SigningKeys | None) -> Catalogue:
     """The catalogue of a repository, verified if there is a key. Raises NothingSelected where nothing is published."""
     catalogue, _ = fetch_catalogue(repository, keys)
     if catalogue is None:
@@ -33,7 +33,7 @@ def read(repository: Repository, keys: Keys | None) -> Catalogue:
     return catalogue
 
 
-def verify(repository: Repository, image: PublishedImage, keys: Keys | None) -> None:
+def verify(repository: Repository, image: PublishedImage, keys: SigningKeys | None) -> None:
     """All that can be known before a layer is pulled: signature, digest, configuration, layers, labels, its tag.
 
     Raises Unsafe for what is not as the catalogue says, RegistryFailure where the registry does not answer.

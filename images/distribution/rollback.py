@@ -9,15 +9,15 @@ from functools import partial
 from images.build import Job
 from images.catalogue import (
     Catalogue,
-    Keys,
     PublishedImage,
+    SigningKeys,
     change_catalogue,
     check_image,
     fetch_catalogue,
     immutable_tag,
-    now,
-    point,
-    rolled_back,
+    set_tag,
+    utc_now,
+    without_newest,
 )
 from images.core import RegistryFailure, Report, human_bytes, write_atomically
 from images.matrix import Variant
@@ -34,7 +34,7 @@ class Stand:
     checkout: Checkout
     repository: Repository
     report: Report
-    keys: Keys | None = None
+    keys: SigningKeys | None = None
 
 
 def tell(stand: Stand, jobs: Sequence[Job]) -> None:
@@ -59,11 +59,11 @@ def roll_back(stand: Stand, variants: Sequence[Variant]) -> list[PublishedImage]
         catalogue, _ = fetch_catalogue(stand.repository)
         if catalogue is None:
             raise RegistryFailure(f"nothing is published in {stand.repository.name}", do="see that its name is right")
-        _, moves = rolled_back(catalogue, variant.id, now())
+        _, moves = without_newest(catalogue, variant.id, utc_now())
         for image in moves.values():
             check_image(stand.repository, image)
         for tag, image in moves.items():
-            point(stand.repository, tag, image.digest)
+            set_tag(stand.repository, tag, image.digest)
             stand.report.line(f"{tag} -> {image.tag} ({image.digest})")
         change = partial(_without, variant.id, catalogue.current[variant.id].digest)
         after = change_catalogue(stand.repository, change, stand.keys)
@@ -75,7 +75,7 @@ def roll_back(stand: Stand, variants: Sequence[Variant]) -> list[PublishedImage]
 def _without(variant: str, digest: str, before: Catalogue) -> Catalogue:
     """Rolled back from this image; as it is where that was done."""
     newest = before.current.get(variant)
-    return rolled_back(before, variant, now())[0] if newest and newest.digest == digest else before
+    return without_newest(before, variant, utc_now())[0] if newest and newest.digest == digest else before
 
 
 def keep(stand: Stand, catalogue: Catalogue) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from images.core import EngineUnreachable, Layout, Say, Unsafe, debian, default_layout
+from images.core import EngineUnreachable, Layout, PrintLine, Unsafe, debian, default_layout
 from images.docker import bootstrap
 from images.docker.engine import Engine
 
@@ -39,7 +39,7 @@ def base_context(
     registry: str | None = None,
     refresh: bool = False,
     layout: Layout | None = None,
-    say: Say = lambda _: None,
+    say: PrintLine = lambda _: None,
 ) -> str:
     """The buildx named context of a Debian release: ``docker-image://…``.
 
@@ -60,7 +60,7 @@ def base_context(
     return CONTEXT_SCHEME + reference
 
 
-def _bootstrap(release: str, reference: str, engine: Engine, layout: Layout, say: Say) -> None:
+def _bootstrap(release: str, reference: str, engine: Engine, layout: Layout, say: PrintLine) -> None:
     mirror = debian.host_mirror()
     if os.geteuid() != 0 or mirror is None:
         raise EngineUnreachable(

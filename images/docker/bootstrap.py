@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from images.core import CardstockError, RegistryFailure, Say, debian, process
+from images.core import CardstockError, PrintLine, RegistryFailure, debian, process
 from images.docker.embedded import mounts
 
 # Times in the image: nothing is newer than this second (2025-01-01), whenever it is built.
@@ -65,7 +65,7 @@ def debootstrap_argv(program: Path | str, release: str, root: Path, mirror: str)
     return (str(program), "--variant=minbase", "--merged-usr", keyring, release, str(root), mirror)
 
 
-def make_tar(release: str, mirror: debian.Mirror, folder: Path, say: Say = lambda _: None) -> Path:
+def make_tar(release: str, mirror: debian.Mirror, folder: Path, say: PrintLine = lambda _: None) -> Path:
     """Bootstrap ``release`` with its security fixes into an uncompressed tar in ``folder``.
 
     Raises RegistryFailure when packages cannot be fetched or verified, CardstockError when they do not install.

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Literal, cast
 
 import requests.exceptions
 
-from images.core import CardstockError, EngineUnreachable, Layout, Say, process
+from images.core import CardstockError, EngineUnreachable, Layout, PrintLine, process
 from images.docker.containers import Containers
 from images.docker.docker_py import API_SECONDS, docker, translated
 from images.docker.embedded import daemon as embedded
@@ -99,12 +99,12 @@ class Engine:
         with translated("the engine's store could not be read"):
             return any(name == "driver-type" for name, _ in self._client.info().get("DriverStatus") or [])
 
-    def keep_under_limit(self, say: Say = lambda _: None) -> None:
+    def keep_under_limit(self, say: PrintLine = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
         if self.embedded:
             embedded.keep_under_limit(self._layout, say=say)
 
-    def make_room(self, need: int, say: Say = lambda _: None) -> int | None:
+    def make_room(self, need: int, say: PrintLine = lambda _: None) -> int | None:
         """`free_bytes`, once the embedded engine's build cache has gone as far as a build's ``need`` asks."""
         free = self.free_bytes()
         if self.embedded and free is not None and free < need:
@@ -196,7 +196,7 @@ class Engine:
         except (docker.errors.DockerException, requests.exceptions.RequestException):
             return None
 
-    def pull(self, reference: str, say: Say = lambda _: None) -> None:
+    def pull(self, reference: str, say: PrintLine = lambda _: None) -> None:
         """Have the engine fetch ``repository@sha256:…`` (it checks every digest); what it has already is not fetched.
 
         Raises RegistryFailure where the registry does not give it, Unsafe where what it gives is something else.

@@ -13,7 +13,7 @@ from images.kernels.key import Key, key_of, source_hash
 from images.kernels.store import Store, Stored
 from images.matrix import Kernel
 from images.registry import Repository
-from images.render import LockState, file_name
+from images.render import LockState, lock_file_name
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, LockSt
     out = []
     for kernel in dict.fromkeys(kernels):
         source = None
-        part = locks / file_name(kernel.lock, kernel.package)
+        part = locks / lock_file_name(kernel.lock, kernel.package)
         if states.get(kernel.lock) == "locked" and part.is_file():
             source = source_hash(part.read_text(encoding="utf-8"))
         out.append(Need(kernel, key_of(kernel, source) if source else None))

@@ -17,7 +17,7 @@ REVISION = "org.opencontainers.image.revision"
 DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were
 
 # Run inside the image (python -): versions by metadata, CUDA from torch's own version file, no heavy import.
-READ_IMAGE = """
+READ_CONTENTS_SCRIPT = """
 import json, platform, runpy
 from importlib import metadata, util
 from pathlib import Path
@@ -36,7 +36,7 @@ print(json.dumps({"pins": pins, "cuda": torch.get("cuda"), "python": platform.py
 
 
 @dataclass(frozen=True)
-class Reading:
+class ImageContents:
     """What a built image tells of itself: installed versions, torch's CUDA, Python, archs of the built kernels."""
 
     pins: Mapping[str, str]
@@ -45,15 +45,15 @@ class Reading:
     kernel_archs: str | None
 
 
-def read_reading(output: str) -> Reading:
-    """The last line that `READ_IMAGE` printed, as a value."""
+def parse_contents(output: str) -> ImageContents:
+    """The last line that `READ_CONTENTS_SCRIPT` printed, as a value."""
     data = json.loads(output.strip().splitlines()[-1])
-    return Reading(data["pins"], data["cuda"], data["python"], data["kernel_archs"])
+    return ImageContents(data["pins"], data["cuda"], data["python"], data["kernel_archs"])
 
 
 def make_labels(
     variant: Variant,
-    reading: Reading,
+    reading: ImageContents,
     input_hash: str,
     *,
     evidence: str,

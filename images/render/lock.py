@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import CardstockError, RegistryFailure, UsageError, process
-from images.render.lock_files import Lock, LockState, file_name, parse, pinned, read, split, state, write
+from images.render.lock_files import (
+    Lock,
+    LockState,
+    lock_file_name,
+    lock_state,
+    parse,
+    pinned,
+    read_lock,
+    split,
+    write_lock,
+)
 from images.render.lock_inputs import (
     BUILD_TOOLS,
     KERNEL_PACKAGES,
@@ -30,15 +40,15 @@ __all__ = [
     "Lock",
     "LockInputs",
     "LockState",
-    "file_name",
     "inputs_for",
-    "read",
+    "lock_file_name",
+    "lock_state",
+    "read_lock",
     "resolve_lock",
     "sccache_inputs",
-    "state",
     "toolkit_inputs",
     "tools_inputs",
-    "write",
+    "write_lock",
 ]
 
 _UNREACHABLE = re.compile(r"error sending request|failed to fetch|dns error|timed out|HTTP status|offline", re.I)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from images.build.job import Job, make_job
 from images.catalogue.model import PublishedImage
-from images.catalogue.store import Keys
+from images.catalogue.store import SigningKeys
 from images.core import process
 from images.core.report import Report
 from images.distribution.publish import Press, Published, publish
@@ -28,7 +28,7 @@ from images.registry.oci_image import Packing
 from images.render.bakefile import finish_file
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
-from images.render.labels import Reading, make_labels
+from images.render.labels import ImageContents, make_labels
 from tests.helpers.matrices import matrix, text, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -97,7 +97,7 @@ class Stall:
         pins = {name.replace("_", "-"): pin.version for name, pin in job.variant.pins}
         told = make_labels(
             job.variant,
-            Reading(pins, job.variant.cuda, "3.11.2", None),
+            ImageContents(pins, job.variant.cuda, "3.11.2", None),
             job.input_hash,
             evidence="stack: passed",
             proven=True,
@@ -136,7 +136,7 @@ class Stall:
         levels = (audit, Level(2, "stack", "passed"), server)
         return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
-    def press(self, repository: str, keys: Keys | None = None, packing: Packing = "gzip") -> Press:
+    def press(self, repository: str, keys: SigningKeys | None = None, packing: Packing = "gzip") -> Press:
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
         return Press(
@@ -153,7 +153,7 @@ class Stall:
         )
 
     def publish(
-        self, repository: str, *names: str, keys: Keys | None = None, packing: Packing = "gzip"
+        self, repository: str, *names: str, keys: SigningKeys | None = None, packing: Packing = "gzip"
     ) -> list[PublishedImage]:
         """Publish these variants; the catalogue's entries."""
         press = self.press(repository, keys, packing)

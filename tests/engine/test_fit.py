@@ -13,7 +13,7 @@ from images.docker.facts import Mount
 from images.run.fit.choose import fit
 from images.run.fit.model import SHAPES
 from images.run.fit.parallel import obstacles
-from images.run.fit.settings import flags
+from images.run.fit.settings import server_flags
 from tests.helpers.fits import SM75, ask, model, unpadded
 from tests.helpers.matrices import ROOT, matrix
 
@@ -45,7 +45,7 @@ def _flags(by: str, on: str) -> list[list[str]]:
     for name in (f"{size}{form}" for size in SHAPES for form in FORMS):
         for count, nodes in ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2)):
             try:
-                found.append(flags(fit(ask(name, on, count, nodes, by=by))))
+                found.append(server_flags(fit(ask(name, on, count, nodes, by=by))))
             except NoImageFits:
                 continue
     return found

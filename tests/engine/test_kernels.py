@@ -95,7 +95,7 @@ class Yard:
         asked = lock_inputs(matrix(), "cu124", "vllm")
         line = f"flash-attn=={self.kernel.version} \\\n    --hash=sha256:{wheels.SOURCE}"
         parts = {"": {"torch": "torch==2.6.0"}, "flash-attn": {"flash-attn": line}}
-        lock.write(
+        lock.write_lock(
             Lock(asked.digest(), parts, asked.lines(), {"flash-attn": wheels.SOURCE}), self.checkout.locks, asked.name
         )
 

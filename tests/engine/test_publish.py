@@ -18,7 +18,7 @@ from images.cards.data import Card, all_cards
 from images.cards.names import match_card as named
 from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import match_images
-from images.catalogue.store import Keys, fetch_catalogue, point
+from images.catalogue.store import SigningKeys, fetch_catalogue, set_tag
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
 from images.core.home import Layout, default_layout
@@ -66,13 +66,13 @@ def repository(registry: RealRegistry) -> str:
 
 
 @pytest.fixture(scope="module")
-def keys() -> Iterator[Keys]:
+def keys() -> Iterator[SigningKeys]:
     """A fresh pair of keys."""
     program = find_cosign(say=print)
     folder = Path(tempfile.mkdtemp(prefix="cosign-"))
     environment = {PASSWORD: "of a test"}
     process.run([program, "generate-key-pair"], cwd=folder, env=environment)
-    yield Keys(Cosign(program, environment), folder / "cosign.key", folder / "cosign.pub")
+    yield SigningKeys(Cosign(program, environment), folder / "cosign.key", folder / "cosign.pub")
     shutil.rmtree(folder)
 
 
@@ -118,14 +118,14 @@ def tags(repository: str) -> dict[str, str]:
     return {tag: manifest.digest for tag, manifest in found.items() if manifest}
 
 
-def catalogue(repository: str, keys: Keys | None = None) -> Catalogue:
+def catalogue(repository: str, keys: SigningKeys | None = None) -> Catalogue:
     return pulling.read(Repository(repository, sleep=brisk), keys)
 
 
-def pull(engine: Engine, repository: str, name: str, driver: str, keys: Keys | None = None) -> str:
+def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningKeys | None = None) -> str:
     """`invoke pull --card NAME --driver DRIVER`, up to what is printed; the local name it gets."""
     shop = Repository(repository, sleep=brisk)
-    found = match_images(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).found[0]
+    found = match_images(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).matches[0]
     pulling.verify(shop, found.image, keys)
     local = f"test/pulled:{found.image.variant}"
     pulling.pull(engine, shop, found.image, [local], sleep=brisk)
@@ -136,7 +136,7 @@ def pull(engine: Engine, repository: str, name: str, driver: str, keys: Keys | N
 
 
 def test_from_a_build_to_another_machine_signed(
-    stall: Stall, repository: str, keys: Keys, empty_engine: Engine
+    stall: Stall, repository: str, keys: SigningKeys, empty_engine: Engine
 ) -> None:
     cpu, sdpa, sm75 = stall.publish(repository, CPU, SM75_SDPA, SM75, keys=keys)
     left = stall.engine.inspect(stall.job(SM75).tags[0])
@@ -179,7 +179,7 @@ def test_zstd_layers_go_round(stall: Stall, repository: str, empty_engine: Engin
 
 
 def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
-    stall: Stall, repository: str, keys: Keys
+    stall: Stall, repository: str, keys: SigningKeys
 ) -> None:
     (image,) = stall.publish(repository, SM75, keys=keys)
     shop = Repository(repository)
@@ -196,7 +196,7 @@ def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
     assert said["predicate"]["buildDefinition"]["internalParameters"]["inputs"]["sha256"] == image.input
 
 
-def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, keys: Keys) -> None:
+def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, keys: SigningKeys) -> None:
     (old,) = stall.publish(repository, SM75, keys=keys)
     stall.change("second\n")
     (new,) = stall.publish(repository, SM75, keys=keys)
@@ -280,7 +280,7 @@ def test_an_image_of_other_inputs_is_refused(stall: Stall, repository: str) -> N
 # -- a registry that lies
 
 
-def published(stall: Stall, repository: str, keys: Keys | None = None) -> PublishedImage:
+def published(stall: Stall, repository: str, keys: SigningKeys | None = None) -> PublishedImage:
     (image,) = stall.publish(repository, SM75, keys=keys)
     return image
 
@@ -312,7 +312,7 @@ def test_a_manifest_that_lies_on_the_way_is_refused(
 
 def test_a_tag_that_was_pointed_elsewhere_is_refused(stall: Stall, repository: str, engine: Engine) -> None:
     image, other = stall.publish(repository, SM75, SM75_SDPA)
-    point(Repository(repository), image.tag, other.digest)
+    set_tag(Repository(repository), image.tag, other.digest)
     with pytest.raises(Unsafe, match="was pointed at something else"):
         pull(engine, repository, "RTX 2080 Ti", "535.104")
 
@@ -330,14 +330,14 @@ def test_an_image_with_other_labels_is_refused(stall: Stall, repository: str, en
 
 
 def test_what_another_key_signed_is_refused(
-    stall: Stall, repository: str, keys: Keys, engine: Engine, tmp_path: Path
+    stall: Stall, repository: str, keys: SigningKeys, engine: Engine, tmp_path: Path
 ) -> None:
     image = published(stall, repository)
     with pytest.raises(Unsafe, match="is not signed by this signer"):
         pull(engine, repository, "RTX 2080 Ti", "535.104", keys)
     program = find_cosign()
     process.run([program, "generate-key-pair"], cwd=tmp_path, env={PASSWORD: "x"})
-    stranger = Keys(Cosign(program, {PASSWORD: "x"}), tmp_path / "cosign.key", tmp_path / "cosign.pub")
+    stranger = SigningKeys(Cosign(program, {PASSWORD: "x"}), tmp_path / "cosign.key", tmp_path / "cosign.pub")
     _, digest = fetch_catalogue(Repository(repository))
     for one in (digest, image.digest):
         stranger.cosign.sign(repository, one, stranger.private)

@@ -11,7 +11,7 @@ from images.cards.names import match_card
 from images.matrix.arch import Arch
 from images.matrix.variants import Variant
 from images.run.fit.choose import Ask
-from images.run.fit.model import Model, named
+from images.run.fit.model import Model, model_by_name
 from images.run.fit.usable_memory import sold_bytes, usable
 from tests.helpers import matrices
 
@@ -20,7 +20,7 @@ SM86 = "cu128-vllm0.11.0-flash-attn-sm86"
 
 
 def model(name: str) -> Model:
-    found = named(name)
+    found = model_by_name(name)
     assert found is not None
     return found
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from images.core import NoImageFits
 from images.docker import CACHE, CACHE_VOLUME, MODELS, Mount
 from images.run.cluster.hosts import Host, Hosts
-from images.run.fit import Fit, Model, Split, flags, shm_gigabytes
+from images.run.fit import Fit, Model, Split, server_flags, shm_gigabytes
 from images.run.serve import cpu_length, merged, read_flags
 
 # What Ray keeps in shared memory; vLLM sends hardly anything through it. In bytes, beside what vLLM itself needs.
@@ -54,7 +54,7 @@ class Node:
 def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> ClusterPlan:
     """The plan of a fit; ``user`` are flags that win over it."""
     served = PurePosixPath(hosts.folder).name
-    own = ["--served-model-name", served, *flags(found)]
+    own = ["--served-model-name", served, *server_flags(found)]
     words = tuple(merged(own, read_flags(user)))
     return ClusterPlan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served)
 

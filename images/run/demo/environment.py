@@ -17,7 +17,7 @@ _PIP = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_CERT": "SSL_CERT_FILE"}
 Say = Callable[[str], None]
 
 
-def provide(lock: Path, home: Path, say: Say = lambda _: None, uv: str | None = None) -> Path:
+def make_environment(lock: Path, home: Path, say: Say = lambda _: None, uv: str | None = None) -> Path:
     """The Python of the environment that ``lock`` describes, below ``home``/environments; made if it is not there yet.
 
     Raises Unsafe when a package is not what the lock says, RegistryFailure when one cannot be had.
@@ -37,13 +37,13 @@ def provide(lock: Path, home: Path, say: Say = lambda _: None, uv: str | None = 
     return python
 
 
-def settings(environment: Mapping[str, str]) -> dict[str, str]:
+def uv_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """What to add for uv: pip's index and CA, where uv's own are not set."""
     return {new: environment[old] for old, new in _PIP.items() if old in environment and new not in environment}
 
 
 def _install(uv: str, lock: Path, folder: Path) -> None:
-    env = settings(os.environ)
+    env = uv_settings(os.environ)
     process.run([uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(folder)], env=env, timeout=60)
     argv = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), "--require-hashes", "--no-deps"]
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.run.demo.settings import Limits, say_size
+from images.run.demo.settings import Limits, format_size
 
 # Longest of the marks below, and where it lies.
 _HEAD = 16
@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Given:
+class Upload:
     """A file that may be read: its path, ``kind`` ("picture" or "video"), ``form`` (such as "PNG", "mp4"), name."""
 
     path: Path
@@ -45,7 +45,7 @@ class Given:
         return self.path.name
 
 
-def confined(path: str, folder: Path) -> Path:
+def resolve_upload(path: str, folder: Path) -> Path:
     """``path``, links followed, if it is a file below ``folder``. Raises Refused, without telling which it was."""
     refusal = Refused("That file was not uploaded here, so it is not read. Add it with the clip, or drop it in.")
     try:
@@ -74,9 +74,9 @@ def form_of(head: bytes) -> tuple[str, str] | None:
     return ("video", "matroska") if head.startswith(b"\x1aE\xdf\xa3") else None
 
 
-def given(path: str, folder: Path, limits: Limits) -> Given:
+def check_upload(path: str, folder: Path, limits: Limits) -> Upload:
     """The file at ``path``, looked at but not decoded. Raises Refused when it is none of ours, unknown or too large."""
-    found = confined(path, folder)
+    found = resolve_upload(path, folder)
     with found.open("rb") as file:
         form = form_of(file.read(_HEAD))
     if form is None:
@@ -84,5 +84,5 @@ def given(path: str, folder: Path, limits: Limits) -> Given:
     kind, limit = form[0], limits.picture_bytes if form[0] == "picture" else limits.video_bytes
     size = found.stat().st_size
     if size > limit:
-        raise Refused(f"{found.name} is too large: it has {say_size(size)}, a {kind} may have {say_size(limit)}.")
-    return Given(found, *form)
+        raise Refused(f"{found.name} is too large: it has {format_size(size)}, a {kind} may have {format_size(limit)}.")
+    return Upload(found, *form)

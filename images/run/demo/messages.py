@@ -50,7 +50,7 @@ def _content(content: Any) -> tuple[str, tuple[str, ...]]:
     return "\n".join(texts), tuple(files)
 
 
-def answered(said: Sequence[Turn]) -> Iterator[Turn]:
+def answered_turns(said: Sequence[Turn]) -> Iterator[Turn]:
     """The questions that got an answer, and their answers: what was refused, or failed, is not said again."""
     for at, turn in enumerate(said):
         if turn.role == "assistant" or (at + 1 < len(said) and said[at + 1].role == "assistant"):
@@ -86,7 +86,7 @@ def request_messages(
             f"The question has {count} pictures, a video counted as its frames; "
             f"at most {limits.pictures} are sent at once."
         )
-    earlier = _newest([_message(turn, parts_of) for turn in answered(said)], limits.pictures - count)
+    earlier = _newest([_message(turn, parts_of) for turn in answered_turns(said)], limits.pictures - count)
     first = [{"role": "system", "content": system.strip()}] if system.strip() else []
     return [*first, *earlier, asked]
 

@@ -48,7 +48,7 @@ def advise(
     return Advice(lines, f"./inv build {chosen} --gpus all", choice)
 
 
-def as_json(found: Sequence[Finding], advice: Advice) -> dict[str, Any]:
+def doctor_json(found: Sequence[Finding], advice: Advice) -> dict[str, Any]:
     """All of it for scripts; ``ok`` is what the exit code says."""
     return {
         "schema": 1,

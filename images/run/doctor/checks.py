@@ -37,7 +37,7 @@ class Finding:
     do: str = ""
 
 
-def findings(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
+def check_facts(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
     """Every check's finding, in the order in which things must be mended."""
     single: tuple[Callable[[Facts], Finding], ...] = (_processor, _cards)
     rest: tuple[Callable[[Facts], Finding], ...] = (_engine, _buildx, _runtime, _disk, _memory, _index)

@@ -43,7 +43,7 @@ class GpuTools:
 
 
 @dataclass(frozen=True)
-class Own:
+class ThisHost:
     """The machine itself: processor ("x86_64"), bytes of memory, where Cardstock keeps things and bytes free there.
 
     ``gpus`` counts NVIDIA's display controllers on the PCI bus, with or without a driver.
@@ -70,7 +70,7 @@ class Authorities:
 
 
 @dataclass(frozen=True)
-class Reach:
+class RegistryReach:
     """A registry, and the HTTP status it answered with, or why it did not."""
 
     host: str
@@ -81,11 +81,11 @@ class Reach:
 class Facts:
     """All of it. ``embeddable`` is "" where an embedded engine could be started, else why not."""
 
-    own: Own
+    own: ThisHost
     cards: LocalMachine | Unknown
     engine: EngineFacts | Unknown
     embeddable: str
     tools: GpuTools | Unknown
     authorities: Authorities | Unknown
     index: str | Unknown
-    registries: tuple[Reach, ...]
+    registries: tuple[RegistryReach, ...]

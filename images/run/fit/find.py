@@ -12,10 +12,10 @@ from images.cards import Card, LocalCard, LocalMachine, all_cards, choose_images
 from images.core import NoImageFits, NothingSelected, Report, UsageError, closest
 from images.docker import docker_line
 from images.matrix import Arch, Driver, Matrix, Variant, Variants, parse_driver
-from images.run.fit.alternatives import nearest
+from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.fit_table import fit_json, fit_lines
-from images.run.fit.model import Model, from_config, named
+from images.run.fit.model import Model, from_config, model_by_name
 from images.run.fit.usable_memory import sold_bytes, usable
 from images.run.serve import Options, Source, make_serving
 
@@ -113,7 +113,7 @@ def read_model(text: str) -> Model:
 
     Raises UsageError for an unknown name, a folder without config.json, and a file that is not one.
     """
-    if model := named(text):
+    if model := model_by_name(text):
         return model
     path = Path(text).expanduser()
     path = path / "config.json" if path.is_dir() else path
@@ -202,7 +202,7 @@ def _ask(words: FitWords, model: Model, hardware: _Hardware, variant: Variant) -
 
 
 def _with_nearest(error: NoImageFits, ask: Ask) -> NoImageFits:
-    others = [_typed(other) for other in nearest(ask)]
+    others = [_typed(other) for other in find_alternatives(ask)]
     if not others:
         return error
     do = f"{error.do}; what fits: {' or '.join(others)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from images.run.fit.choose import Fit
-from images.run.fit.settings import choices, environment, flags, pixels, shm_gigabytes, unverified
+from images.run.fit.settings import environment, pixel_limits, server_flags, setting_choices, shm_gigabytes, unverified
 from images.run.fit.usable_memory import GIB
 
 
@@ -15,7 +15,7 @@ def fit_lines(found: Fit) -> list[str]:
     ask, total = found.ask, found.sum
     out = [f"{ask.model.name} on {ask.cards}: {ask.variant.id}"]
     out += [f"  unverified: {what}" for what in unverified(found)]
-    out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in choices(found)]
+    out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in setting_choices(found)]
     out.append("memory of a card" if found.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
     out += [f"  {line.bytes / GIB:7.2f} GiB  {line.name}: {line.why}" for line in total.lines]
     out.append(f"  {total.used / GIB:7.2f} GiB  together, of {total.usable / GIB:.2f} GiB that a program can have")
@@ -25,7 +25,7 @@ def fit_lines(found: Fit) -> list[str]:
 def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
     """For scripts."""
     ask, load, split, total = found.ask, found.load, found.split, found.sum
-    least, most = pixels(found)
+    least, most = pixel_limits(found)
     return {
         "model": ask.model.name,
         "unverified": unverified(found),
@@ -49,9 +49,11 @@ def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
         "gpu_memory_utilization": total.utilisation,
         "enforce_eager": not load.graphs,
         "shm_gb": shm_gigabytes(found),
-        "flags": flags(found),
+        "flags": server_flags(found),
         "environment": environment(found),
-        "choices": [{"name": o.name, "value": o.value, "why": o.why, "source": o.source} for o in choices(found)],
+        "choices": [
+            {"name": o.name, "value": o.value, "why": o.why, "source": o.source} for o in setting_choices(found)
+        ],
         "memory": {
             "usable": total.usable,
             "used": total.used,

@@ -15,7 +15,7 @@ MIN_PIXELS = 3136
 _JSON_LIMITS = Version("0.8.5")
 
 
-def pixels(fit: Fit) -> tuple[int, int]:
+def pixel_limits(fit: Fit) -> tuple[int, int]:
     """The least and most pixels of a picture: it is brought between them before it is cut into patches."""
     return MIN_PIXELS, fit.load.image_tokens * fit.ask.model.shape.vision.pixels_a_token
 
@@ -25,13 +25,13 @@ def shm_gigabytes(fit: Fit) -> int:
     return 2 + 2 * fit.ask.count
 
 
-def flags(fit: Fit) -> list[str]:
+def server_flags(fit: Fit) -> list[str]:
     """What follows the image's name; the image's own flags and environment are not repeated."""
     load, split = fit.load, fit.split
     if not fit.backend.vllm:
         out = ["--dtype", fit.backend.dtype, "--max-model-len", str(load.length)]
         return [*out, "--pipeline-parallel-size", str(split.pp)] if split.pp > 1 else out
-    least, most = pixels(fit)
+    least, most = pixel_limits(fit)
     out = ["--dtype", "half" if fit.backend.dtype == "float16" else fit.backend.dtype]
     if split.tp > 1:
         out += ["--tensor-parallel-size", str(split.tp)]
@@ -60,7 +60,7 @@ def environment(fit: Fit) -> dict[str, str]:
     """What the container is told by environment: the transformers server takes its pictures' limits so."""
     if fit.backend.vllm:
         return {}
-    least, most = pixels(fit)
+    least, most = pixel_limits(fit)
     return {
         "CARDSTOCK_MIN_PIXELS": str(least),
         "CARDSTOCK_MAX_PIXELS": str(most),
@@ -78,7 +78,7 @@ def unverified(fit: Fit) -> list[str]:
     return found
 
 
-def choices(fit: Fit) -> list[Setting]:
+def setting_choices(fit: Fit) -> list[Setting]:
     """Each setting, with one sentence and who says so."""
     return [*fit.backend.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
 
@@ -112,7 +112,7 @@ def _loads(fit: Fit) -> list[Setting]:
     load, total, arithmetic = fit.load, fit.sum, "the sum below"
     longer = "more is seldom needed" if load.length == LENGTHS[0] else f"{_longer(load.length)} do not fit"
     found = [Setting("max_model_len", str(load.length), f"tokens of one conversation; {longer}", arithmetic)]
-    _, most = pixels(fit)
+    _, most = pixel_limits(fit)
     side = round(most**0.5)
     why = f"{load.image_tokens} tokens of {fit.ask.model.shape.vision.pixels_a_token} pixels, such as {side} x {side}"
     why += f"; {load.images} in one request" + ("" if load.video else ", no video: it may be as long as a conversation")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.run.serve import hub as hub
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start

@@ -24,7 +24,17 @@ from images.docker import (
     check_port,
 )
 from images.matrix import Variant
-from images.run.fit import GIB, Fit, Model, environment, flags, kv_bytes, shm_gigabytes, stage_weights, vision_weights
+from images.run.fit import (
+    GIB,
+    Fit,
+    Model,
+    environment,
+    kv_bytes,
+    server_flags,
+    shm_gigabytes,
+    stage_weights,
+    vision_weights,
+)
 from images.run.serve.source import Source
 
 # How this machine reaches a hub is passed on to a container that fetches from one.
@@ -77,7 +87,7 @@ def make_serving(
         )
     name = how.served or source.name
     own = [*([] if source.folder else ["--model", source.repository]), "--served-model-name", name]
-    own += flags(found) if found else ["--max-model-len", str(cpu_length(model))]
+    own += server_flags(found) if found else ["--max-model-len", str(cpu_length(model))]
     env = environment(found) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"

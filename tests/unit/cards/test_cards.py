@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from images.cards.choose import ImageChoice, choose_images, unfit
+from images.cards.choose import ImageChoice, choose_images, why_no_image
 from images.cards.data import Card, all_cards, overlay
-from images.cards.names import Match, match_card
+from images.cards.names import NameMatch, match_card
 from images.catalogue.card_table import choice_lines
 from images.commands import _advise as advise
 from images.commands import options as typed
@@ -106,7 +106,7 @@ def test_names_mean_cards(said: str, name: str, arch: str) -> None:
 
 def test_every_card_is_found_by_its_own_name() -> None:
     for one in all_cards():
-        for name in (one.name, f"NVIDIA {one.name}".upper(), *one.also):
+        for name in (one.name, f"NVIDIA {one.name}".upper(), *one.aliases):
             assert match_card(name, all_cards()).card == one, name
 
 
@@ -210,7 +210,7 @@ def test_every_card_has_an_image_that_runs_on_it_or_a_reason() -> None:
     ],
 )
 def test_cards_that_no_image_can_serve(name: str, said: str) -> None:
-    why = unfit(card(name))
+    why = why_no_image(card(name))
     assert (why is None) == (said == "")
     if why is not None:
         assert said in why.what
@@ -299,7 +299,7 @@ def test_a_card_without_an_image_does_not_spoil_it_for_the_others() -> None:
 
 def test_the_two_cards_of_a_name_with_different_memory_are_matches_of_one_another() -> None:
     match = match_card("A100 SXM4", all_cards())
-    assert isinstance(match, Match)
+    assert isinstance(match, NameMatch)
     assert list(match.memories) == [40, 80]
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from images.build.build import revision
 from images.build.job import Job, make_job
-from images.catalogue.model import Catalogue, added
-from images.catalogue.store import attach, change_catalogue, fetch_catalogue, point
+from images.catalogue.model import Catalogue, with_image
+from images.catalogue.store import attach_file, change_catalogue, fetch_catalogue, set_tag
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, RegistryFailure, Unsafe
 from images.device_code import audit as auditing
@@ -224,7 +224,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Rep
 
 
 def with_one(name: str) -> Any:
-    return lambda before: added(before, image(name), dict(catalogue(name).layers), [name], NOW)
+    return lambda before: with_image(before, image(name), dict(catalogue(name).layers), [name], NOW)
 
 
 def test_a_catalogue_is_written_and_read(place: tuple[Repository, Shelf]) -> None:
@@ -282,7 +282,7 @@ def test_a_catalogue_that_never_rests_is_given_up(place: tuple[Repository, Shelf
         count.append(1)
         salt = str(len(count))
         layers = {**catalogue(CPU).layers, digest(f"own {CPU} {salt}"): 7}
-        change_catalogue(repository, lambda other: added(other, image(CPU, salt), layers, [CPU], NOW))
+        change_catalogue(repository, lambda other: with_image(other, image(CPU, salt), layers, [CPU], NOW))
         found: Catalogue = with_one(SM75)(before)
         return found
 
@@ -303,12 +303,12 @@ def test_a_tag_is_pointed_at_what_is_there_alone(place: tuple[Repository, Shelf]
     repository, _ = place
     one = repository.put_manifest(b'{"schemaVersion": 2}', "one")
     two = repository.put_manifest(b'{"schemaVersion": 2, "x": 1}', "two")
-    point(repository, "moving", one)
-    point(repository, "moving", two)
+    set_tag(repository, "moving", one)
+    set_tag(repository, "moving", two)
     named = repository.manifest("moving")
     assert named is not None and named.digest == two
     with pytest.raises(RegistryFailure, match="has no sha256:0"):
-        point(repository, "moving", "sha256:" + "0" * 64)
+        set_tag(repository, "moving", "sha256:" + "0" * 64)
 
 
 def test_what_hangs_on_an_image_is_listed_once(place: tuple[Repository, Shelf], tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_what_hangs_on_an_image_is_listed_once(place: tuple[Repository, Shelf], 
     file = tmp_path / "sbom.json"
     for text in ("1", "1", "2"):
         file.write_text(text)
-        last = attach(repository, subject, "application/x", ArtifactPart(file, "application/x"))
+        last = attach_file(repository, subject, "application/x", ArtifactPart(file, "application/x"))
     index = repository.manifest(subject.replace(":", "-"))
     assert index is not None
     assert [one["digest"] for one in index.content["manifests"]] == [last]

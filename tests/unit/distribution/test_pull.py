@@ -12,10 +12,10 @@ import pytest
 from images.cards.data import all_cards
 from images.cards.names import match_card as named
 from images.cards.this_machine import LocalCard, LocalMachine
-from images.catalogue.answer import CardQuery, answer_json, answer_lines, of_machine, uuids_of
-from images.catalogue.model import Catalogue, added
+from images.catalogue.answer import CardQuery, answer_json, answer_lines, query_this_machine, uuids_of
+from images.catalogue.model import Catalogue, with_image
 from images.catalogue.resolve import match_images
-from images.catalogue.store import change_catalogue, check_image, point
+from images.catalogue.store import change_catalogue, check_image, set_tag
 from images.commands._publish import WHERE
 from images.commands._pull import Words
 from images.commands._pull import pull as command
@@ -67,11 +67,11 @@ class Shop:
                 "compressed": len(LAYER),
             }
         )
-        point(self.repository, self.image.tag, digest)
+        set_tag(self.repository, self.image.tag, digest)
         change_catalogue(self.repository, self.add)
 
     def add(self, before: Catalogue) -> Catalogue:
-        return added(before, self.image, {digest_of(LAYER): len(LAYER)}, [SM75], NOW)
+        return with_image(before, self.image, {digest_of(LAYER): len(LAYER)}, [SM75], NOW)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_other_layers_than_the_catalogue_says_are_refused(make: Callable[..., Sh
 
 def test_an_immutable_tag_that_moved_is_refused(make: Callable[..., Shop]) -> None:
     shop = make()
-    point(shop.repository, shop.image.tag, shop.repository.put_manifest(b'{"schemaVersion": 2}', "other"))
+    set_tag(shop.repository, shop.image.tag, shop.repository.put_manifest(b'{"schemaVersion": 2}', "other"))
     with pytest.raises(Unsafe, match="was pointed at something else") as caught:
         check_image(shop.repository, shop.image)
     assert caught.value.exit_code == 7
@@ -197,21 +197,21 @@ def test_another_image_under_that_name_is_refused() -> None:
 
 def test_a_machine_without_cards_says_what_to_type() -> None:
     with pytest.raises(NoImageFits, match="has no NVIDIA card") as caught:
-        of_machine(LocalMachine(why="no NVIDIA driver"), None)
+        query_this_machine(LocalMachine(why="no NVIDIA driver"), None)
     assert "--card" in caught.value.do
 
 
 def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     turing = LocalCard("NVIDIA GeForce RTX 2080 Ti", "GPU-1", Arch(7, 5), 11 << 30)
     ada = LocalCard("NVIDIA GeForce RTX 4090", "GPU-2", Arch(8, 9), 24 << 30)
-    asked = of_machine(LocalMachine("535.104.05", "12.2", (turing, ada)), parse_driver("535.104.05"))
+    asked = query_this_machine(LocalMachine("535.104.05", "12.2", (turing, ada)), parse_driver("535.104.05"))
     both = catalogue(SM75, "cu128-vllm0.11.0-flash-attn-sm89")
     resolved = match_images(both, matrix(), variants(), asked.cards, asked.driver)
-    told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.found}
+    told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.matches}
     assert told == {SM75: ["GPU-1"], "cu128-vllm0.11.0-flash-attn-sm89": ["GPU-2"]}
-    alone = of_machine(LocalMachine("535.104.05", "12.2", (turing,)), None)
+    alone = query_this_machine(LocalMachine("535.104.05", "12.2", (turing,)), None)
     one = match_images(both, matrix(), variants(), alone.cards)
-    assert uuids_of(one.found[0], alone, one) == []
+    assert uuids_of(one.matches[0], alone, one) == []
     lines = answer_lines("r", both, resolved)
     assert "no image published here covers all of these cards: one for each kind of card" in lines
 

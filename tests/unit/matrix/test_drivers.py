@@ -9,7 +9,14 @@ import pytest
 from images.core.errors import UsageError
 from images.device_code.verdict import JIT, driver_for
 from images.matrix.arch import Arch, parse_arch
-from images.matrix.drivers import accepted, has_ptx, knows, oldest_driver, parse_driver, runs
+from images.matrix.drivers import (
+    driver_suffices,
+    driver_supports,
+    has_ptx,
+    oldest_driver,
+    parse_driver,
+    runtime_accepts,
+)
 from images.proof.audit.table import PARTS, stacks_of
 from images.proof.audit.wheels import FOLDER, read_records
 from tests.helpers.matrices import ROOT, matrix, variants
@@ -80,7 +87,7 @@ def test_versions_are_ordered_by_number_not_by_text() -> None:
     ],
 )
 def test_the_floors(driver: str, minimum: str | None, expected: bool) -> None:
-    assert runs(parse_driver(driver), minimum) is expected
+    assert driver_suffices(parse_driver(driver), minimum) is expected
 
 
 def test_machine_code_needs_the_majors_driver_and_ptx_the_toolkits_own() -> None:
@@ -120,8 +127,8 @@ def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
     seen = set()
     for variant in variants().valid.values():
         for driver in map(parse_driver, DRIVERS):
-            new_enough = runs(driver, variant.min_driver)
-            let_in = accepted(driver, variant.require_cuda)
+            new_enough = driver_suffices(driver, variant.min_driver)
+            let_in = runtime_accepts(driver, variant.require_cuda)
             if new_enough != let_in:
                 assert variant.min_driver and let_in, (variant.id, str(driver))
                 assert driver.branch == parse_driver(variant.min_driver).branch, (variant.id, str(driver))
@@ -130,9 +137,9 @@ def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
 
 
 def test_a_requirement_of_another_form_is_refused() -> None:
-    assert accepted(parse_driver("450.80.02"), None)
+    assert runtime_accepts(parse_driver("450.80.02"), None)
     with pytest.raises(UsageError, match="not of the form"):
-        accepted(parse_driver("535"), "driver>=535")
+        runtime_accepts(parse_driver("535"), "driver>=535")
 
 
 def test_flash_attention_comes_as_ptx_exactly_where_variants_say_so() -> None:
@@ -168,7 +175,7 @@ def test_flash_attention_comes_as_ptx_exactly_where_variants_say_so() -> None:
     ],
 )
 def test_a_driver_serves_the_cards_of_its_time(driver: str, card: tuple[int, int], expected: bool) -> None:
-    assert knows(parse_driver(driver), Arch(*card)) is expected
+    assert driver_supports(parse_driver(driver), Arch(*card)) is expected
 
 
 def test_a_toolkit_that_compiles_for_a_card_comes_with_a_driver_that_knows_it() -> None:
@@ -177,4 +184,4 @@ def test_a_toolkit_that_compiles_for_a_card_comes_with_a_driver_that_knows_it() 
         for text in matrix().archs:
             arch = parse_arch(text)
             if low <= (arch.major, arch.minor) <= high:
-                assert knows(parse_driver(toolkit.driver), arch), (toolkit.driver, text)
+                assert driver_supports(parse_driver(toolkit.driver), arch), (toolkit.driver, text)

@@ -20,7 +20,7 @@ from images.cards.data import Card
 from images.core import process
 from images.core.errors import NoImageFits
 from images.matrix import drivers
-from images.matrix.arch import KNOWN, Arch, parse_arch
+from images.matrix.arch import KNOWN_ARCHS, Arch, parse_arch
 from images.render.preflight_images import hints
 from tests.helpers.matrices import ROOT, matrix, variants
 from tests.helpers.nvml_answers import RECORDED, Library, recorded
@@ -266,7 +266,7 @@ def test_a_newer_cuda_beside_an_older_driver_will_do() -> None:
 
 
 def archs() -> Iterator[Arch]:
-    for text in KNOWN:
+    for text in KNOWN_ARCHS:
         for suffix in ("", "a", "f"):
             for ptx in (False, True):
                 if not (suffix and ptx):
@@ -275,7 +275,7 @@ def archs() -> Iterator[Arch]:
 
 def test_it_runs_where_the_package_says_it_runs() -> None:
     for arch in archs():
-        for card in map(parse_arch, KNOWN):
+        for card in map(parse_arch, KNOWN_ARCHS):
             assert preflight.runs_on(str(arch), (card.major, card.minor)) == arch.runs_on(card), (arch, card)
 
 
@@ -287,7 +287,7 @@ VERSION = st.tuples(st.integers(384, 620), st.integers(0, 300), st.integers(0, 9
 @given(VERSION, VERSION)
 def test_a_driver_is_new_enough_where_the_package_says_so(version: str, minimum: str) -> None:
     machine = nvml.Machine(driver=version)
-    assert preflight.driver_runs(machine, minimum) == drivers.runs(drivers.parse_driver(version), minimum)
+    assert preflight.driver_runs(machine, minimum) == drivers.driver_suffices(drivers.parse_driver(version), minimum)
 
 
 def test_an_image_says_of_itself_what_the_matrix_says() -> None:
@@ -321,9 +321,11 @@ def _chosen(cards: tuple[Arch, ...], driver: str) -> str:
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_card_is_sent_to_the_image_that_the_package_would_choose(driver: str) -> None:
     others = preflight.read_image(environment_of(SM75)).others
-    for text in KNOWN:
+    for text in KNOWN_ARCHS:
         card = parse_arch(text)
-        if text in ("5.3", "6.2", "7.2", "8.7", "11.0") or not drivers.knows(drivers.parse_driver(driver), card):
+        if text in ("5.3", "6.2", "7.2", "8.7", "11.0") or not drivers.driver_supports(
+            drivers.parse_driver(driver), card
+        ):
             continue  # an image for x86-64 meets no Jetson module, nor does a driver show a card that it does not know
         seen = nvml.Seen(0, text, "GPU-1", (card.major, card.minor))
         found = preflight.best(others, [seen], nvml.Machine(driver=driver))

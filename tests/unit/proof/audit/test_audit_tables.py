@@ -223,7 +223,7 @@ def test_render_check_fails_on_a_stale_table(
     monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda _: {})
     monkeypatch.setattr("images.proof.audit.readme_table.pages", lambda root, matrix: {"README.md": "another text"})
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
-    monkeypatch.setattr("images.catalogue.readme_table.pages", lambda root, matrix, variants, pages: pages)
+    monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: generate.write_generated(True))
     assert caught.value.code == 1

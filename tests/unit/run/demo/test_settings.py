@@ -8,7 +8,7 @@ import pytest
 
 from images.commands._demo import DemoWords
 from images.core.errors import UsageError
-from images.run.demo.settings import Limits, Settings, read_settings, read_size, say_size
+from images.run.demo.settings import Limits, Settings, format_size, read_settings, read_size
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_is_no_size(text: str) -> None:
     [(10_000_000, "10 MB"), (12_345_678, "12.3 MB"), (999, "999 B"), (340_000, "340 kB"), (2_000_000_000, "2 GB")],
 )
 def test_sizes_as_said(count: int, text: str) -> None:
-    assert say_size(count) == text
+    assert format_size(count) == text
 
 
 def test_settings_survive_the_way_to_the_page() -> None:

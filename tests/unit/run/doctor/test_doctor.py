@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, LocalMachine, Slice
+from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
 from images.commands import _doctor as command
 from images.core.errors import CheckFailed, EngineUnreachable, RegistryFailure
 from images.core.report import Report
@@ -23,9 +23,9 @@ from images.matrix.variants import Variants, make_variants
 from images.registry import client as registry
 from images.render.checkout import Checkout
 from images.run.doctor import gather
-from images.run.doctor.advice import advise, as_json, healthy
-from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, findings
-from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
+from images.run.doctor.advice import advise, doctor_json, healthy
+from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, check_facts
+from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, RegistryReach, ThisHost, Unknown
 from tests.helpers.registries import registry as running_registry
 
 ROOT = Path(__file__).parents[4]
@@ -33,14 +33,14 @@ TI = LocalCard("NVIDIA GeForce RTX 2080 Ti", "GPU-1", Arch(7, 5), 11811160064)
 HOST = HostFacts("28.5.1", "Ubuntu 24.04", "x86_64", "/var/lib/docker", 32 * GB, 8, ("nvidia", "runc"), (), ())
 ENGINE = EngineFacts("unix:///var/run/docker.sock", False, HOST, (0, 20, 0), 100 * GB)
 FACTS = Facts(
-    own=Own("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
+    own=ThisHost("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
     cards=LocalMachine("535.104.05", "12.2", (TI,)),
     engine=ENGINE,
     embeddable="",
     tools=GpuTools((), ()),
     authorities=Authorities(Path("/etc/ssl/certs/ca-certificates.crt"), 140, (), ""),
     index="pip (26.1)",
-    registries=(Reach("registry-1.docker.io", 401),),
+    registries=(RegistryReach("registry-1.docker.io", 401),),
 )
 BARE = replace(FACTS, own=replace(FACTS.own, gpus=0), cards=LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1"))
 SILENT = Unknown("no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST")
@@ -57,12 +57,12 @@ def variants(matrix: Matrix) -> Variants:
 
 
 def named(facts: Facts, matrix: Matrix) -> dict[str, Finding]:
-    return {one.name: one for one in findings(facts, matrix)}
+    return {one.name: one for one in check_facts(facts, matrix)}
 
 
 @pytest.mark.parametrize("facts", [FACTS, BARE], ids=["card", "no card"])
 def test_a_machine_in_order_has_nothing_to_do(facts: Facts, matrix: Matrix) -> None:
-    found = findings(facts, matrix)
+    found = check_facts(facts, matrix)
     assert {one.state for one in found} == {"ok"}
     assert [one.name for one in found] == [
         *("machine", "cards", "driver", "engine", "buildx", "GPU runtime", "disk", "memory", "package index"),
@@ -112,8 +112,8 @@ BROKEN: list[tuple[Facts, str, str, str, str]] = [
     (host(memory=3 * GB), "memory", "wrong", "3.00 GB", "4.00 GB"),
     (host(memory=6 * GB), "memory", "warning", "one object at a time", "wheels"),
     (replace(FACTS, index=Unknown("pip exited", "no route")), "package index", "warning", "no route", "PIP_INDEX_URL"),
-    (replace(FACTS, registries=(Reach("r.io", 403),)), "registry r.io", "warning", "HTTP 403", "proxy"),
-    (replace(FACTS, registries=(Reach("r.io", Unknown("x", do="y")),)), "registry r.io", "warning", "x", "y"),
+    (replace(FACTS, registries=(RegistryReach("r.io", 403),)), "registry r.io", "warning", "HTTP 403", "proxy"),
+    (replace(FACTS, registries=(RegistryReach("r.io", Unknown("x", do="y")),)), "registry r.io", "warning", "x", "y"),
     (replace(FACTS, authorities=Unknown("ca: no file", do="correct it")), "proxy CA", "wrong", "no file", "correct it"),
     (replace(FACTS, authorities=Authorities(None, 0, (), "HTTPS_PROXY")), "proxy CA", "warning", "HTTPS_PROXY", "ca-"),
     (replace(FACTS, authorities=Authorities(Path("/ca"), 0, (), "")), "proxy CA", "wrong", "no certificate", "PEM"),
@@ -132,7 +132,7 @@ def test_what_is_not_in_order_says_what_to_do(
 
 
 def test_every_kind_of_trouble_has_something_to_do(matrix: Matrix) -> None:
-    told = [one for facts, *_ in BROKEN for one in findings(facts, matrix) if one.state != "ok"]
+    told = [one for facts, *_ in BROKEN for one in check_facts(facts, matrix) if one.state != "ok"]
     assert [one for one in told if not one.do] == []
 
 
@@ -154,9 +154,11 @@ RIGHT: list[tuple[Facts, str, str]] = [
         "GPU runtime",
         "--gpus all, or --device",
     ),
-    (replace(FACTS, registries=(Reach("r.io", 200),)), "registry r.io", "answers"),
+    (replace(FACTS, registries=(RegistryReach("r.io", 200),)), "registry r.io", "answers"),
     (
-        replace(FACTS, cards=LocalMachine("550.54", "12.4", (replace(TI, mig=True, slices=(Slice("a", "b", GB),)),))),
+        replace(
+            FACTS, cards=LocalMachine("550.54", "12.4", (replace(TI, mig=True, slices=(MigInstance("a", "b", GB),)),))
+        ),
         "cards",
         "MIG: 1 instances",
     ),
@@ -190,7 +192,7 @@ def test_without_a_card_it_says_what_can_be_done(matrix: Matrix, variants: Varia
     advice = advise(BARE, matrix, variants, {})
     assert "build and audit every image" in advice.lines[0]
     assert advice.command == "./inv build --only 'cpu*'"
-    told = as_json(findings(BARE, matrix), advice)
+    told = doctor_json(check_facts(BARE, matrix), advice)
     assert told["ok"] is True
     assert told["fits"] is None
 
@@ -268,7 +270,7 @@ def asks(monkeypatch: pytest.MonkeyPatch, **instead: Callable[..., Any]) -> Fact
 def test_gathered_facts_are_facts(monkeypatch: pytest.MonkeyPatch, matrix: Matrix) -> None:
     facts = asks(monkeypatch)
     assert facts.engine == ENGINE
-    assert facts.registries == (Reach("r.io", 401),)
+    assert facts.registries == (RegistryReach("r.io", 401),)
     assert facts.own.memory > 0
     assert isinstance(facts.authorities, Authorities)
     assert facts.authorities.missing == ()
@@ -292,7 +294,7 @@ def test_no_question_can_hang_or_break_the_others(monkeypatch: pytest.MonkeyPatc
 
 def test_the_time_of_a_question_runs_from_when_it_is_asked() -> None:
     never = threading.Event()
-    late = gather.Answer("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
+    late = gather.PendingAnswer("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
     assert late.answer() == Unknown("x did not answer within 1000 s")
     never.set()
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, LocalMachine, Slice
+from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, UsageError
 from images.core.report import Report
 from images.matrix.arch import Arch
 from images.run.fit.find import FitWords, fit_command, read_model
-from images.run.fit.model import from_config, named
+from images.run.fit.model import from_config, model_by_name
 from tests.helpers import matrices
 from tests.helpers.fits import SM75, model, unpadded
 
@@ -120,7 +120,7 @@ def test_unknown_models(text: str) -> None:
 
 
 def test_other_names_are_left_to_folders() -> None:
-    assert named("/models/mine") is None
+    assert model_by_name("/models/mine") is None
 
 
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_the_cards_of_this_machine_with_their_own_memory(capsys: pytest.CaptureF
 
 
 def test_a_slice_counts_as_the_card(capsys: pytest.CaptureFixture[str]) -> None:
-    part = Slice("MIG 3g.20gb", "MIG-1", 20 * 2**30)
+    part = MigInstance("MIG 3g.20gb", "MIG-1", 20 * 2**30)
     cut = LocalCard("NVIDIA A100-SXM4-40GB", "GPU-1", Arch(8, 0), 40 * 2**30, True, (part,))
     _run(FitWords("7b-awq"), json_form=True, machine=LocalMachine("570.86.10", "12.8", (cut,)))
     assert json.loads(capsys.readouterr().out)["memory"]["usable"] == int(19.5 * 2**30)
