@@ -26,11 +26,11 @@ from images.render import Checkout, target_name
 CARDS = tuple(f"cu124-transformers4.51.3-sdpa-sm{arch}" for arch in ("75", "80", "86"))
 
 
-def proven(tools: Workbench) -> list[tuple[Variant, Path | None]]:
+def proven_variants(tools: Workbench) -> list[tuple[Variant, Path | None]]:
     """The built variants with nothing left to do, and the wheel of their kernel, where they have one and it is here."""
     found = []
     for variant in tools.built():
-        facts, wheel = tools.engine.inspect(tools.name(variant)), tools.wheel(variant)
+        facts, wheel = tools.engine.inspect(tools.image_name(variant)), tools.wheel(variant)
         done = facts and done_state(tools.job(variant), facts.labels) == "proven"
         if done and (variant.kernel is None or wheel):
             found.append((variant, wheel))
@@ -39,7 +39,7 @@ def proven(tools: Workbench) -> list[tuple[Variant, Path | None]]:
 
 def noop(tools: Workbench) -> Row:
     """A build of what is built, against bake on the same targets. Raises NothingSelected where nothing is built."""
-    built = proven(tools)
+    built = proven_variants(tools)
     if not built:
         raise NothingSelected("bench noop needs built images, and there are none", do="./inv build")
     names = {variant: f"cardstock/bench:{variant.id}" for variant, _ in built}
@@ -55,7 +55,7 @@ def noop(tools: Workbench) -> Row:
             for reference in names.values():
                 tools.engine.untag(reference)
     told = f"./inv build of {len(built)} images that are up to date: {', '.join(v.id for v in names)}"
-    images = ", ".join(tools.told(variant) for variant in names)
+    images = ", ".join(tools.image_label(variant) for variant in names)
     return Row("noop", told, taken["ours"], taken["peer"], "s", "docker buildx bake", image=images, headline=True)
 
 
@@ -81,7 +81,7 @@ def own_engine(checkout: Checkout, report: Report) -> Iterator[Workbench]:
 
 
 @dataclass(frozen=True)
-class Taken:
+class BuildTimes:
     """Seconds of building several images: all ``at_once``, or each alone, ``in_turn``."""
 
     at_once: float
@@ -106,13 +106,13 @@ def seconds(action: Callable[[], object], clock: Callable[[], float] = time.perf
 
 def at_once(tools: Workbench, variants: Sequence[Variant]) -> tuple[float, float]:
     """Seconds of building all in one bake: on an engine that has nothing, then the median of three with nothing new."""
-    with tools.bake({variant: tools.name(variant) for variant in variants}, {}) as run:
+    with tools.bake({variant: tools.image_name(variant) for variant in variants}, {}) as run:
         return seconds(run), median(seconds(run) for _ in range(3))
 
 
 def in_turn(tools: Workbench, variants: Sequence[Variant]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The same, one bake for each."""
-    with tools.bake({variant: tools.name(variant) for variant in variants}, {}) as run:
+    with tools.bake({variant: tools.image_name(variant) for variant in variants}, {}) as run:
         targets = [target_name(variant.id) for variant in variants]
         cold = tuple(seconds(lambda one=one: run(targets=[one])) for one in targets)  # type: ignore[misc]
         warm = [tuple(seconds(lambda one=one: run(targets=[one])) for one in targets) for _ in range(3)]  # type: ignore[misc]
@@ -135,5 +135,5 @@ def register(checkout: Checkout) -> None:
             together, warm_together = at_once(tools, variants)
         with own_engine(checkout, report) as tools:
             each, warm_each = in_turn(tools, variants)
-        yield from Taken(together, each).rows("cold", "as many machines, each cold")
-        yield from Taken(warm_together, warm_each).rows("nothing new", "")
+        yield from BuildTimes(together, each).rows("cold", "as many machines, each cold")
+        yield from BuildTimes(warm_together, warm_each).rows("nothing new", "")

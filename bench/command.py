@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from bench import frame
-from bench.machine import look
-from bench.page import pages as filled
-from bench.record import ACTED, FOLDER, BenchRecord, read_acted, read_records, write
+from bench.machine import run_conditions
+from bench.page import with_measurements as filled
+from bench.record import FOLDER, IMPROVEMENTS, BenchRecord, read_improvements, read_records, write_record
 from images.core import Report
 from images.proof.audit import README
-from images.proof.on_card import read_all
+from images.proof.on_card import read_gpu_records
 from images.render import Checkout
 
 # What the last run of each bench found here; git does not keep it.
@@ -40,13 +40,13 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
     takes = register_all(checkout)
     report = Report()
     unasked = {name: frame.BENCHES[name] for name in takes if everything or not takes[name]}
-    around = partial(look, checkout)
+    around = partial(run_conditions, checkout)
     found = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
-    shown = found if names else [*found, *_kept(checkout, found)]
-    report.table([cells for one in shown for cells in _lines(one, one in found)], frame.HEADER)
+    shown = found if names else [*found, *_kept_records(checkout, found)]
+    report.table([cells for one in shown for cells in _record_rows(one, one in found)], frame.HEADER)
     if record:
         for one in worth_keeping(found, checkout.root / FOLDER):
-            report.line(f"kept: {write(checkout.root / FOLDER, one).relative_to(checkout.root)}")
+            report.line(f"kept: {write_record(checkout.root / FOLDER, one).relative_to(checkout.root)}")
         for path in checkout.write_pages(pages(checkout, checkout.texts([README]))):
             report.line(f"written: {path}")
         report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
@@ -67,16 +67,16 @@ def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
     Raises UsageError for a broken record.
     """
     takes = register_all(checkout)
-    kept, on_cards = read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS)
-    return filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
+    kept, on_cards = read_records(checkout.root / FOLDER), read_gpu_records(checkout.root / GPU_RECORDS)
+    return filled(others, kept, on_cards, takes, read_improvements(checkout.root / IMPROVEMENTS))
 
 
-def _kept(checkout: Checkout, found: Sequence[BenchRecord]) -> list[BenchRecord]:
+def _kept_records(checkout: Checkout, found: Sequence[BenchRecord]) -> list[BenchRecord]:
     ran = {one.bench for one in found}
     return [one for one in read_records(checkout.root / FOLDER) if one.bench not in ran]
 
 
-def _lines(record: BenchRecord, now: bool) -> list[list[str]]:
-    around = record.circumstances
+def _record_rows(record: BenchRecord, now: bool) -> list[list[str]]:
+    around = record.conditions
     where = "here, now" if now else f"{around.machine.cores} cores, {around.date[:10]}"
     return [frame.cells(row, where + (", busy" if around.was_busy else "")) for row in record.rows]

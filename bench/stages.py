@@ -45,15 +45,15 @@ class Workbench:
         """The variants that the engine has an image of, in the matrix's order, as CARDSTOCK_BENCH_ONLY chooses."""
         chosen = os.environ.get(ONLY) or "*"
         valid = [variant for variant in make_variants(self.matrix).valid.values() if fnmatchcase(variant.id, chosen)]
-        return [variant for variant in valid if self.engine.inspect(self.name(variant)) is not None]
+        return [variant for variant in valid if self.engine.inspect(self.image_name(variant)) is not None]
 
-    def name(self, variant: Variant) -> str:
+    def image_name(self, variant: Variant) -> str:
         """The image's name."""
         return f"{self.matrix.image}:{variant.id}"
 
-    def told(self, variant: Variant) -> str:
+    def image_label(self, variant: Variant) -> str:
         """The image under its name as a row tells it: its variant and the first digits of its input hash."""
-        facts = self.engine.inspect(self.name(variant))
+        facts = self.engine.inspect(self.image_name(variant))
         return f"{variant.id}@{facts.labels.get(INPUT, 'unknown')[:12]}" if facts else ""
 
     def job(self, variant: Variant) -> Job:

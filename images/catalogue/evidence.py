@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from images.catalogue.model import PublishedImage
-from images.proof.on_card import GpuRecord, of_variant
+from images.proof.on_card import GpuRecord, records_of_variant
 
 # What a level has shown when no card was there.
 _WITHOUT_CARD = {"audit": "audited", "canary": "CPU canary", "server": "CPU server"}
@@ -25,7 +25,7 @@ def records_evidence(records: Iterable[GpuRecord], variant: str) -> str:
 
     A run with the image's packages on a host without an engine says so, and a failure is told before a success.
     """
-    found = sorted(of_variant(records, variant), key=lambda record: (record.ok, record.created))
+    found = sorted(records_of_variant(records, variant), key=lambda record: (record.ok, record.created))
     if not found:
         return UNSEEN
     record = next((one for one in found if not one.ok), found[-1])

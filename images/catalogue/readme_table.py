@@ -17,7 +17,7 @@ from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes
 from images.matrix import Arch, Matrix, Variants
 from images.proof.audit import README, with_block
-from images.proof.on_card import GpuRecord, read_all
+from images.proof.on_card import GpuRecord, read_gpu_records
 
 CATALOGUE = "catalogue.json"
 MARKS = ("<!-- images: begin -->", "<!-- images: end -->")
@@ -116,5 +116,5 @@ def with_images_table(root: Path, matrix: Matrix, variants: Variants, before: Ma
     """
     file = root / CATALOGUE
     catalogue = read_catalogue(file.read_bytes(), CATALOGUE) if file.is_file() else None
-    new = table_text(matrix, variants, read_all(), catalogue)
+    new = table_text(matrix, variants, read_gpu_records(), catalogue)
     return {**before, README: with_block(before[README], new, MARKS, "the table of images")}

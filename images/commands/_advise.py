@@ -113,11 +113,11 @@ def show_excluded(words: typed.Words, json: bool) -> None:
 def show_cards(names: Sequence[str], driver: str, json: bool, **where: Any) -> None:
     """`invoke cards`; ``where`` are the words of images/commands/_pull.py that name a catalogue."""
     from images.commands._cards import Known, cards_command
-    from images.proof.on_card import read_all
+    from images.proof.on_card import read_gpu_records
 
     matrix, report = typed.CHECKOUT.matrix(), Report()
     locked = typed.locked(matrix)
-    known = Known(locked, read_all())
+    known = Known(locked, read_gpu_records())
     if where.get("source") or where.get("offline"):
         from images.commands import _pull as pull_command
 

@@ -36,7 +36,7 @@ def write_generated(check: bool) -> None:
     """`invoke render`."""
     from bench import pages as bench_pages
     from images.catalogue import with_images_table as images_pages
-    from images.proof.audit import pages as audited_pages
+    from images.proof.audit import with_cards_table as audited_pages
 
     matrix = typed.CHECKOUT.matrix()
     variants = make_variants(matrix)

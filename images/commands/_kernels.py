@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from images.core import CheckFailed, Report, UsageError, human_bytes
-from images.kernels import FILE, Compiles, Need, Store, Stored, WheelPlace, look, provide, remote, told, users
+from images.kernels import (
+    FILE,
+    Compiles,
+    Need,
+    Store,
+    Stored,
+    WheelPlace,
+    find_wheels,
+    provide,
+    remote,
+    users,
+    wheel_line,
+)
 from images.matrix import Kernel, Variants
 from images.registry import Repository
 
@@ -35,7 +47,7 @@ class Shelf:
 
 def list_kernels(shelf: Shelf, needs: Sequence[Need], variants: Variants, *, as_json: bool) -> None:
     """Print where each wheel is. Nothing is made or fetched."""
-    found = look(needs, shelf.store, shelf.repository)
+    found = find_wheels(needs, shelf.store, shelf.repository)
     if as_json:
         print(json.dumps([_json(one, variants) for one in found], indent=1))
         return
@@ -53,8 +65,8 @@ def list_kernels(shelf: Shelf, needs: Sequence[Need], variants: Variants, *, as_
 
 def tell(shelf: Shelf, needs: Sequence[Need]) -> None:
     """Say where each wheel would come from, and how long the compiling of one should take."""
-    for one in look(needs, shelf.store, shelf.repository):
-        shelf.report.line(told(one, shelf.place, os.cpu_count() or 1))
+    for one in find_wheels(needs, shelf.store, shelf.repository):
+        shelf.report.line(wheel_line(one, shelf.place, os.cpu_count() or 1))
 
 
 def make(shelf: Shelf, needs: Sequence[Need], compiler: Compiles) -> dict[Kernel, Stored]:

@@ -126,7 +126,7 @@ def prove_images(words: typed.Words, image: str | None, model: str | None, gpus:
 def audit_device_code(target: str, archs: Sequence[str], json: bool, record: bool = False) -> None:
     """`invoke audit`."""
     from images.proof.audit import audit_command
-    from images.proof.audit import record as record_wheel
+    from images.proof.audit import record_wheel as record_wheel
 
     if record:
         report = Report()
@@ -161,10 +161,10 @@ def record_served(words: typed.Words) -> None:
         image = f"{matrix.image}:{variant.id}"
         if docker.inspect(image) is None:
             raise NothingSelected(f"{image} is not built", do=f"./inv build --only '{variant.id}'")
-        with report.step(f"libraries that {variant.served} loads") as step:
-            libraries = recording.record(docker, image, PYTHON_IN_IMAGE, variant.modules)
-            path = typed.CHECKOUT.root / recording.FOLDER / f"{variant.served}.txt"
-            write_atomically(path, recording.render(libraries, variant.id))
+        with report.step(f"libraries that {variant.loaded_libraries} loads") as step:
+            libraries = recording.record_libraries(docker, image, PYTHON_IN_IMAGE, variant.modules)
+            path = typed.CHECKOUT.root / recording.FOLDER / f"{variant.loaded_libraries}.txt"
+            write_atomically(path, recording.list_text(libraries, variant.id))
             step.note(f"{len(libraries)} libraries")
     report.next_command("git diff images/proof/audit/loaded", "commit what changed")
 

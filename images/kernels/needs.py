@@ -45,7 +45,7 @@ def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, LockSt
     return tuple(out)
 
 
-def look(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[WheelPlace, ...]:
+def find_wheels(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[WheelPlace, ...]:
     """Where each wheel is. Nothing is read of the wheels, nothing fetched. Raises RegistryFailure, Unsafe."""
     here = {entry.digest: entry for entry in store.entries()}
     out = []
@@ -61,7 +61,7 @@ def look(needs: Iterable[Need], store: Store, repository: Repository | None = No
     return tuple(out)
 
 
-def told(found: WheelPlace, repository: str, jobs: int) -> str:
+def wheel_line(found: WheelPlace, repository: str, jobs: int) -> str:
     """One line for people, of what a build would do: ``jobs`` compilers at once are reckoned with."""
     name = found.need.kernel.id
     if found.where == "store":

@@ -47,7 +47,7 @@ class Variant:
     modules: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def served(self) -> str:
+    def loaded_libraries(self) -> str:
         """Name of the list of libraries its server loads, shared by all archs of a stack's attention."""
         return f"{self.lock}-{self.attention}"
 

@@ -61,14 +61,14 @@ class Templates:
     """The templates, ready to be filled in: one for variants, one for kernel wheels, and what both include."""
 
     environment: jinja2.Environment
-    _told: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
+    _images: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
 
     def images(self, matrix: Matrix) -> str:
         """What every image of a matrix says of the others: worked out once, since all of them say the same."""
         # The matrix is held beside its text: for so long no other one can have its id.
-        if id(matrix) not in self._told:
-            self._told[id(matrix)] = (matrix, as_text(hints(matrix, make_variants(matrix))))
-        return self._told[id(matrix)][1]
+        if id(matrix) not in self._images:
+            self._images[id(matrix)] = (matrix, as_text(hints(matrix, make_variants(matrix))))
+        return self._images[id(matrix)][1]
 
     def dockerfile(self, name: str, **values: SimpleNamespace) -> str:
         """A template's text with its values."""

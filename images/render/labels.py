@@ -53,7 +53,7 @@ def parse_contents(output: str) -> ImageContents:
 
 def make_labels(
     variant: Variant,
-    reading: ImageContents,
+    contents: ImageContents,
     input_hash: str,
     *,
     evidence: str,
@@ -68,7 +68,7 @@ def make_labels(
     ``audited`` are the archs that level 1 found covered; ``created`` is RFC 3339 UTC; ``revision`` a git commit, maybe
     with "-dirty".
     """
-    cuda = reading.cuda or "none"
+    cuda = contents.cuda or "none"
     server = f"{variant.backend} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}"
     out = {
         "org.opencontainers.image.title": f"Qwen2.5-VL for {_cards(variant)}",
@@ -83,8 +83,8 @@ def make_labels(
         "dev.cardstock.attention": variant.attention,
         "dev.cardstock.engine": variant.backend,
         "dev.cardstock.cuda": cuda,
-        "dev.cardstock.python": reading.python,
-        "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(reading.pins.items())),
+        "dev.cardstock.python": contents.python,
+        "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(contents.pins.items())),
         "dev.cardstock.min-driver": variant.min_driver or "none",
         "dev.cardstock.locked": "yes" if locked else "no",
         INPUT: input_hash,
@@ -93,8 +93,8 @@ def make_labels(
     }
     if audited:
         out["dev.cardstock.audited-archs"] = " ".join(audited)
-    if reading.kernel_archs:
-        out["dev.cardstock.kernel-archs"] = reading.kernel_archs.replace(";", " ")
+    if contents.kernel_archs:
+        out["dev.cardstock.kernel-archs"] = contents.kernel_archs.replace(";", " ")
     return out
 
 

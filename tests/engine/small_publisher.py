@@ -22,7 +22,7 @@ from images.core.report import Report
 from images.distribution.publish import Press, Published, publish
 from images.distribution.push import Packed
 from images.docker.engine import Engine
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 from images.registry.client import Repository
 from images.registry.oci_image import Packing
 from images.render.bakefile import finish_file
@@ -40,12 +40,12 @@ echo '{"python": [["torch", "2.6.0", "BSD-3-Clause"], ["vllm", "0.8.5", ""]], "d
 """
 
 
-def brisk(seconds: float) -> None:
+def short_sleep(seconds: float) -> None:
     """Wait, but never long."""
     time.sleep(min(seconds, 0.1))
 
 
-class Stall:
+class SmallPublisher:
     """The checkout, and the engine that has its images."""
 
     def __init__(self, root: Path, engine: Engine, base: str) -> None:
@@ -126,14 +126,16 @@ class Stall:
         assert "@sha256:" in reference
         self.proofs.append(job.variant.id)
         bad = job.variant.id in self.fails
-        audit = Level(1, "audit", "failed" if bad else "passed", "no code" if bad else "", 0, {"audited archs": []})
+        audit = LevelResult(
+            1, "audit", "failed" if bad else "passed", "no code" if bad else "", 0, {"audited archs": []}
+        )
         if not bad:
             audit = replace(audit, facts={"audited archs": [str(arch) for arch in job.variant.archs]})
-        server = Level(4, "server", "not run", "no card")
+        server = LevelResult(4, "server", "not run", "no card")
         if self.card:
-            server = Level(4, "server", "passed", facts={"device": self.card})
+            server = LevelResult(4, "server", "passed", facts={"device": self.card})
         driver = "535.104.05" if self.card else None
-        levels = (audit, Level(2, "stack", "passed"), server)
+        levels = (audit, LevelResult(2, "stack", "passed"), server)
         return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
     def press(self, repository: str, keys: SigningKeys | None = None, packing: Packing = "gzip") -> Press:
@@ -144,7 +146,7 @@ class Stall:
             matrix=matrix(),
             variants=variants(),
             engine=self.engine,
-            repository=Repository(repository, sleep=brisk, say=report.line),
+            repository=Repository(repository, sleep=short_sleep, say=report.line),
             packed=Packed(self.root / "build/packed"),
             packing=packing,
             prove=self.prove,

@@ -39,7 +39,7 @@ from tests.conftest import say
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, Plan, faulty
 from tests.engine.real_registry import RealRegistry
-from tests.engine.small_publisher import CPU, SM75, SM75_SDPA, Stall, brisk
+from tests.engine.small_publisher import CPU, SM75, SM75_SDPA, SmallPublisher, short_sleep
 from tests.helpers.matrices import matrix, variants
 
 PLANS: list[Plan] = []
@@ -53,9 +53,9 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def stall(engine: Engine, host_image: str, registry: RealRegistry) -> Iterator[Stall]:
+def stall(engine: Engine, host_image: str, registry: RealRegistry) -> Iterator[SmallPublisher]:
     root = Path(tempfile.gettempdir(), f"stall-{uuid.uuid4().hex[:12]}")  # its name is a repository's, too
-    made = Stall(root, engine, host_image)
+    made = SmallPublisher(root, engine, host_image)
     yield made
     made.clear(registry.host)
 
@@ -119,16 +119,16 @@ def tags(repository: str) -> dict[str, str]:
 
 
 def catalogue(repository: str, keys: SigningKeys | None = None) -> Catalogue:
-    return pulling.read(Repository(repository, sleep=brisk), keys)
+    return pulling.read(Repository(repository, sleep=short_sleep), keys)
 
 
 def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningKeys | None = None) -> str:
     """`invoke pull --card NAME --driver DRIVER`, up to what is printed; the local name it gets."""
-    shop = Repository(repository, sleep=brisk)
+    shop = Repository(repository, sleep=short_sleep)
     found = match_images(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).matches[0]
     pulling.verify(shop, found.image, keys)
     local = f"test/pulled:{found.image.variant}"
-    pulling.pull(engine, shop, found.image, [local], sleep=brisk)
+    pulling.pull(engine, shop, found.image, [local], sleep=short_sleep)
     return local
 
 
@@ -136,7 +136,7 @@ def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningK
 
 
 def test_from_a_build_to_another_machine_signed(
-    stall: Stall, repository: str, keys: SigningKeys, empty_engine: Engine
+    stall: SmallPublisher, repository: str, keys: SigningKeys, empty_engine: Engine
 ) -> None:
     cpu, sdpa, sm75 = stall.publish(repository, CPU, SM75_SDPA, SM75, keys=keys)
     left = stall.engine.inspect(stall.job(SM75).tags[0])
@@ -162,7 +162,7 @@ def test_from_a_build_to_another_machine_signed(
     assert [image["variant"] for image in written["images"]] == sorted([CPU, SM75_SDPA, SM75])
 
 
-def test_what_is_published_is_not_published_again(stall: Stall, repository: str) -> None:
+def test_what_is_published_is_not_published_again(stall: SmallPublisher, repository: str) -> None:
     first = stall.publish(repository, SM75)
     before = tags(repository)
     assert stall.publish(repository, SM75) == first
@@ -170,7 +170,7 @@ def test_what_is_published_is_not_published_again(stall: Stall, repository: str)
     assert tags(repository) == before
 
 
-def test_zstd_layers_go_round(stall: Stall, repository: str, empty_engine: Engine) -> None:
+def test_zstd_layers_go_round(stall: SmallPublisher, repository: str, empty_engine: Engine) -> None:
     (image,) = stall.publish(repository, SM75_SDPA, packing="zstd")
     found = read_image(Repository(repository), image.digest)
     assert found is not None
@@ -179,7 +179,7 @@ def test_zstd_layers_go_round(stall: Stall, repository: str, empty_engine: Engin
 
 
 def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
-    stall: Stall, repository: str, keys: SigningKeys
+    stall: SmallPublisher, repository: str, keys: SigningKeys
 ) -> None:
     (image,) = stall.publish(repository, SM75, keys=keys)
     shop = Repository(repository)
@@ -196,7 +196,7 @@ def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
     assert said["predicate"]["buildDefinition"]["internalParameters"]["inputs"]["sha256"] == image.input
 
 
-def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, keys: SigningKeys) -> None:
+def test_rolled_back_tags_name_the_image_before(stall: SmallPublisher, repository: str, keys: SigningKeys) -> None:
     (old,) = stall.publish(repository, SM75, keys=keys)
     stall.change("second\n")
     (new,) = stall.publish(repository, SM75, keys=keys)
@@ -211,7 +211,7 @@ def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, k
         roll_back(stall.press(repository, keys).stand, [variants().valid[SM75]])
 
 
-def test_a_machine_with_a_card_adds_its_evidence(stall: Stall, repository: str) -> None:
+def test_a_machine_with_a_card_adds_its_evidence(stall: SmallPublisher, repository: str) -> None:
     (image,) = stall.publish(repository, SM75)
     before = tags(repository)
     stall.card = "NVIDIA GeForce RTX 2080 Ti"
@@ -227,7 +227,7 @@ def test_a_machine_with_a_card_adds_its_evidence(stall: Stall, repository: str) 
     assert {**tags(repository), "catalogue": ""} == {**before, "catalogue": ""}
 
 
-def test_an_image_built_before_its_commit_names_the_commit(stall: Stall, repository: str) -> None:
+def test_an_image_built_before_its_commit_names_the_commit(stall: SmallPublisher, repository: str) -> None:
     (stall.root / "dockerfiles/rootfs/salt").write_text("not committed yet\n")
     stall.make(stall.job(SM75), revision=f"{'0' * 40}-dirty")
     stall.commit()
@@ -239,7 +239,7 @@ def test_an_image_built_before_its_commit_names_the_commit(stall: Stall, reposit
 
 
 def test_a_push_without_room_on_the_disk_is_refused(
-    stall: Stall, repository: str, monkeypatch: pytest.MonkeyPatch
+    stall: SmallPublisher, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "free_bytes", lambda self: 1000)
     with pytest.raises(CardstockError, match="the disk is too small to publish"):
@@ -250,7 +250,7 @@ def test_a_push_without_room_on_the_disk_is_refused(
 # -- what is never published
 
 
-def test_inputs_that_no_commit_holds_are_refused(stall: Stall, repository: str) -> None:
+def test_inputs_that_no_commit_holds_are_refused(stall: SmallPublisher, repository: str) -> None:
     (stall.root / "dockerfiles/rootfs/salt").write_text("not committed\n")
     with pytest.raises(Unsafe, match="not what the commit holds") as caught:
         stall.publish(repository, SM75)
@@ -258,7 +258,9 @@ def test_inputs_that_no_commit_holds_are_refused(stall: Stall, repository: str) 
     assert (stall.built, tags(repository)) == ([], {})
 
 
-def test_an_image_that_fails_its_proof_gets_no_tag_and_the_old_one_stands(stall: Stall, repository: str) -> None:
+def test_an_image_that_fails_its_proof_gets_no_tag_and_the_old_one_stands(
+    stall: SmallPublisher, repository: str
+) -> None:
     stall.publish(repository, SM75)
     before = tags(repository)
     stall.change("worse\n")
@@ -268,7 +270,7 @@ def test_an_image_that_fails_its_proof_gets_no_tag_and_the_old_one_stands(stall:
     assert tags(repository) == before
 
 
-def test_an_image_of_other_inputs_is_refused(stall: Stall, repository: str) -> None:
+def test_an_image_of_other_inputs_is_refused(stall: SmallPublisher, repository: str) -> None:
     def build_other(jobs: object) -> None:
         stall.make(stall.job(SM75), input="0" * 64)
 
@@ -280,7 +282,7 @@ def test_an_image_of_other_inputs_is_refused(stall: Stall, repository: str) -> N
 # -- a registry that lies
 
 
-def published(stall: Stall, repository: str, keys: SigningKeys | None = None) -> PublishedImage:
+def published(stall: SmallPublisher, repository: str, keys: SigningKeys | None = None) -> PublishedImage:
     (image,) = stall.publish(repository, SM75, keys=keys)
     return image
 
@@ -291,7 +293,9 @@ def forged(registry: RealRegistry, image: PublishedImage, change: Callable[[byte
     path.write_bytes(change(path.read_bytes()))
 
 
-def test_a_tampered_manifest_is_refused(stall: Stall, repository: str, registry: RealRegistry, engine: Engine) -> None:
+def test_a_tampered_manifest_is_refused(
+    stall: SmallPublisher, repository: str, registry: RealRegistry, engine: Engine
+) -> None:
     image = published(stall, repository)
     forged(registry, image, lambda raw: raw.replace(image.layers[1].encode(), image.layers[0].encode()))
     # The registry itself notices on the way out (exit code 6), or what it gives is refused here (7).
@@ -300,7 +304,7 @@ def test_a_tampered_manifest_is_refused(stall: Stall, repository: str, registry:
 
 
 def test_a_manifest_that_lies_on_the_way_is_refused(
-    stall: Stall, repository: str, registry: RealRegistry, engine: Engine
+    stall: SmallPublisher, repository: str, registry: RealRegistry, engine: Engine
 ) -> None:
     image = published(stall, repository)
     with faulty(registry.port) as plan:
@@ -310,14 +314,14 @@ def test_a_manifest_that_lies_on_the_way_is_refused(
     assert caught.value.exit_code == 7
 
 
-def test_a_tag_that_was_pointed_elsewhere_is_refused(stall: Stall, repository: str, engine: Engine) -> None:
+def test_a_tag_that_was_pointed_elsewhere_is_refused(stall: SmallPublisher, repository: str, engine: Engine) -> None:
     image, other = stall.publish(repository, SM75, SM75_SDPA)
     set_tag(Repository(repository), image.tag, other.digest)
     with pytest.raises(Unsafe, match="was pointed at something else"):
         pull(engine, repository, "RTX 2080 Ti", "535.104")
 
 
-def test_an_image_with_other_labels_is_refused(stall: Stall, repository: str, engine: Engine) -> None:
+def test_an_image_with_other_labels_is_refused(stall: SmallPublisher, repository: str, engine: Engine) -> None:
     """The catalogue is made to name, as the image of 7.5, one that says it is for 8.0."""
     published(stall, repository)
     stall.change("lying\n")
@@ -330,7 +334,7 @@ def test_an_image_with_other_labels_is_refused(stall: Stall, repository: str, en
 
 
 def test_what_another_key_signed_is_refused(
-    stall: Stall, repository: str, keys: SigningKeys, engine: Engine, tmp_path: Path
+    stall: SmallPublisher, repository: str, keys: SigningKeys, engine: Engine, tmp_path: Path
 ) -> None:
     image = published(stall, repository)
     with pytest.raises(Unsafe, match="is not signed by this signer"):
@@ -368,7 +372,7 @@ PUSH = ("POST /v2/team/qwen/blobs/uploads", "PUT /v2/team/qwen/blobs/uploads", "
 AFTER = (f"PUT /v2/team/qwen/manifests/{SM75}", "PUT /v2/team/qwen/manifests/sm75", "PUT /v2/team/qwen/manifests/cat")
 
 
-def test_a_push_outlives_what_passes(stall: Stall, registry: RealRegistry, repository: str) -> None:
+def test_a_push_outlives_what_passes(stall: SmallPublisher, registry: RealRegistry, repository: str) -> None:
     with faulty(registry.port) as plan:
         kinds: tuple[int | str, ...] = (500, 429, 503, "reset")
         places = [*PUSH, *AFTER]
@@ -384,7 +388,7 @@ def test_a_push_outlives_what_passes(stall: Stall, registry: RealRegistry, repos
 
 @pytest.mark.parametrize("place", [PUSH[1], AFTER[1], AFTER[2]])
 def test_a_push_that_breaks_leaves_old_tags_and_can_be_run_again(
-    stall: Stall, registry: RealRegistry, repository: str, place: str
+    stall: SmallPublisher, registry: RealRegistry, repository: str, place: str
 ) -> None:
     old = published(stall, repository)
     stall.change("next\n")
@@ -403,7 +407,7 @@ def test_a_push_that_breaks_leaves_old_tags_and_can_be_run_again(
     stall.clear(f"127.0.0.1:{plan.port}")
 
 
-def _proven(stall: Stall, registry: RealRegistry) -> set[str]:
+def _proven(stall: SmallPublisher, registry: RealRegistry) -> set[str]:
     """Digests of images that went through a proof: the only ones that a tag may name."""
     if stall.proofs.count(SM75) < 2:
         return set()
@@ -413,7 +417,9 @@ def _proven(stall: Stall, registry: RealRegistry) -> set[str]:
 
 
 @pytest.mark.parametrize("place", [PUSH[1], AFTER[0]])
-def test_a_registry_killed_while_pushed_to(stall: Stall, registry: RealRegistry, repository: str, place: str) -> None:
+def test_a_registry_killed_while_pushed_to(
+    stall: SmallPublisher, registry: RealRegistry, repository: str, place: str
+) -> None:
     with faulty(registry.port) as plan:
         wronged(plan, Fault(place, restarted(registry)))
         (image,) = stall.publish(f"127.0.0.1:{plan.port}/team/qwen", SM75)
@@ -424,7 +430,7 @@ def test_a_registry_killed_while_pushed_to(stall: Stall, registry: RealRegistry,
 
 
 def test_a_pull_outlives_what_passes(
-    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine
+    stall: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine
 ) -> None:
     image = published(stall, repository)
     with faulty(registry.port) as plan:
@@ -444,7 +450,7 @@ def test_a_pull_outlives_what_passes(
 
 
 def test_a_registry_killed_while_pulled_from(
-    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine
+    stall: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine
 ) -> None:
     image = published(stall, repository)
     with faulty(registry.port) as plan:
@@ -462,7 +468,7 @@ def test_a_registry_killed_while_pulled_from(
 
 @pytest.mark.parametrize("kind", ["lie", "short"])
 def test_a_layer_that_lies_is_refused_and_nothing_is_named(
-    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine, kind: str
+    stall: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, kind: str
 ) -> None:
     image = published(stall, repository)
     with faulty(registry.port) as plan:
@@ -473,7 +479,7 @@ def test_a_layer_that_lies_is_refused_and_nothing_is_named(
 
 
 def test_a_pull_that_broke_off_goes_on_where_it_was(
-    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
+    stall: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
 ) -> None:
     """Layer by layer: a layer that came is not fetched again, and one that broke off goes on at its last byte."""
     image = published(stall, repository)
@@ -481,13 +487,13 @@ def test_a_pull_that_broke_off_goes_on_where_it_was(
     home = tmp_path / "pulled"
     Started(home, image.digest).begin()  # an earlier pull of the engine's own was killed
     with faulty(registry.port) as plan:
-        shop = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=brisk)
+        shop = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=short_sleep)
         wronged(plan, *[Fault(f"blobs/{first}", "cut") for _ in range(3)], *[Fault(f"blobs/{second}", 503)] * 9)
         with pytest.raises(RegistryFailure):
-            pulling.pull(empty_engine, shop, image, ["test/pulled:x"], sleep=brisk, home=home)
+            pulling.pull(empty_engine, shop, image, ["test/pulled:x"], sleep=short_sleep, home=home)
         assert empty_engine.inspect("test/pulled:x") is None
         plan.faults, plan.asked = [], []
-        pulling.pull(empty_engine, shop, image, ["test/pulled:x"], sleep=brisk, home=home)
+        pulling.pull(empty_engine, shop, image, ["test/pulled:x"], sleep=short_sleep, home=home)
         assert not [line for line in plan.asked if first in line]
     assert registry.log.read_text().count(f"blobs/{first}") >= 4
     facts = empty_engine.inspect("test/pulled:x")
@@ -498,15 +504,15 @@ def test_a_pull_that_broke_off_goes_on_where_it_was(
 
 
 def test_what_the_engine_could_not_pull_comes_layer_by_layer(
-    stall: Stall, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
+    stall: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
 ) -> None:
     image = published(stall, repository)
-    shop = Repository(repository, sleep=brisk)
+    shop = Repository(repository, sleep=short_sleep)
     with faulty(registry.port) as plan:
-        through = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=brisk)
+        through = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=short_sleep)
         # One answer of 404 ends the engine's pull; the next question is not the engine's.
         wronged(plan, *[Fault(f"GET /v2/team/qwen/manifests/{image.digest}", 404)])
-        pulling.pull(empty_engine, through, image, ["test/pulled:x"], sleep=brisk, home=tmp_path)
+        pulling.pull(empty_engine, through, image, ["test/pulled:x"], sleep=short_sleep, home=tmp_path)
         assert plan.faults == []
     facts = empty_engine.inspect("test/pulled:x")
     assert facts is not None

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Shelf:
+class FakeRegistry:
     """What the registry holds, what it was asked ("GET /v2/…"), and what it is to do wrong next.
 
     ``faults`` are used up one a request whose path holds ``on``: a status, "reset" (no answer), "cut" (half a body),
@@ -32,7 +32,7 @@ class Shelf:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    shelf: Shelf
+    shelf: FakeRegistry
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -143,9 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def registry() -> Iterator[tuple[str, Shelf]]:
+def registry() -> Iterator[tuple[str, FakeRegistry]]:
     """A running registry: its "127.0.0.1:PORT", and what it holds."""
-    shelf = Shelf()
+    shelf = FakeRegistry()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"shelf": shelf}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -14,22 +14,22 @@ _SITE = "site-packages/"
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """What was found: ``failures`` (library and card), ``known`` gaps with their reason, libraries not ``served``."""
 
     failures: tuple[str, ...]
     known: tuple[str, ...]
-    not_served: tuple[str, ...]
+    not_loaded: tuple[str, ...]
     archs: tuple[str, ...]
 
 
-def ask(
+def judge_audit(
     found: Audit,
     archs: Sequence[str],
-    served: Iterable[str] | None,
+    loaded_libraries: Iterable[str] | None,
     gaps: Sequence[tuple[str, str]],
     optional: Sequence[tuple[str, str]] = (),
-) -> Gate:
+) -> GateResult:
     """Hold an audit against the cards ``archs``.
 
     ``served`` are the libraries that the server loads (None: not recorded, so all of them count); ``gaps`` are globs
@@ -37,7 +37,7 @@ def ask(
     ``optional`` may be without any.
     NVIDIA's own libraries pick among their kernels by themselves and are not asked.
     """
-    loaded = None if served is None else frozenset(served)
+    loaded = None if loaded_libraries is None else frozenset(loaded_libraries)
     failures: list[str] = []
     known: list[str] = []
     idle: list[str] = []
@@ -59,4 +59,4 @@ def ask(
                 failures.append(text)
         if len(failures) == before:
             good.append(arch)
-    return Gate(tuple(failures), tuple(known), tuple(idle), tuple(good))
+    return GateResult(tuple(failures), tuple(known), tuple(idle), tuple(good))

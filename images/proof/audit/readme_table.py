@@ -21,7 +21,7 @@ nothing runs there. All are wheels of the package index; xformers is compiled he
 what its own wheel would run."""
 
 
-def block(matrix: Matrix, wheels: Sequence[Wheel]) -> str:
+def table_text(matrix: Matrix, wheels: Sequence[Wheel]) -> str:
     """What stands between the marks: the table, what its words mean, and what changed between versions."""
     header, rows = table(matrix, wheels)
     lines = [header, ["---"] * len(header), *rows]
@@ -56,13 +56,13 @@ def with_block(text: str, new: str, marks: tuple[str, str] = (BEGIN, END), what:
     return f"{head}{first}\n{new}\n{last}{tail}"
 
 
-def pages(root: Path, matrix: Matrix) -> dict[str, str]:
+def with_cards_table(root: Path, matrix: Matrix) -> dict[str, str]:
     """Pages with a generated part, as they should be: path from the root -> text."""
     text = (root / README).read_text(encoding="utf-8")
-    return {README: with_block(text, block(matrix, read_records(root / FOLDER)))}
+    return {README: with_block(text, table_text(matrix, read_records(root / FOLDER)))}
 
 
-def record(root: Path, path: Path) -> Wheel:
+def record_wheel(root: Path, path: Path) -> Wheel:
     """Audit a wheel and keep its record below ``root``.
 
     Raises UsageError for what is no wheel, CheckFailed for a damaged library.

@@ -123,7 +123,7 @@ def audit_command(target: str, archs: Sequence[str], json: bool, report: Report 
         print(json_module.dumps(auditing.to_json(found, cards), indent=1))
     else:
         _print(found, cards, report, details=bool(asked))
-    _refuse(found, cards, asked)
+    _raise_if_failing(found, cards, asked)
 
 
 def _print(found: Audit, cards: Sequence[Capability], report: Report, *, details: bool) -> None:
@@ -138,7 +138,7 @@ def _print(found: Audit, cards: Sequence[Capability], report: Report, *, details
         report.table(gaps, gaps_header)
 
 
-def _refuse(found: Audit, cards: Sequence[Capability], asked: Sequence[Capability]) -> None:
+def _raise_if_failing(found: Audit, cards: Sequence[Capability], asked: Sequence[Capability]) -> None:
     damaged = [f"{one.name}: {one.problem}" for one in found.libraries if one.problem]
     if damaged:
         raise CheckFailed(

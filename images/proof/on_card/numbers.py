@@ -25,7 +25,7 @@ from torch import Tensor
 
 from images.proof.on_card.answers import CASES, answer
 from images.proof.on_card.shaped import ROOTFS, prompt_inputs
-from images.proof.smoke import degenerate
+from images.proof.smoke import why_degenerate
 
 sys.path.insert(0, str(ROOTFS))
 # Greatest relative error ||a - b|| / ||b|| of logits against float32. Weights are exact in every dtype (AWQ), so it is
@@ -102,7 +102,7 @@ def planted(folder: Path) -> dict[str, Any]:
     """NaN in the vision tower, as an overflow leaves it: logits not finite, "!!!!" said, and both noticed."""
     engine = load(folder, "float16", "sdpa")
     exact = logits(engine)["picture-red"]
-    healthy = degenerate(exact.argmax(-1).tolist())
+    healthy = why_degenerate(exact.argmax(-1).tolist())
     tower = next(part for name, part in engine.model.named_parameters() if name.endswith("visual.merger.mlp.2.bias"))
     with torch.no_grad():
         tower[0] = float("nan")
@@ -111,7 +111,7 @@ def planted(folder: Path) -> dict[str, Any]:
     with torch.inference_mode():
         out = engine.model.generate(**inputs, max_new_tokens=8, do_sample=False)
     said = out[0, inputs["input_ids"].shape[1] :].tolist()
-    noticed = degenerate(said)
+    noticed = why_degenerate(said)
     judged = judge(broken, exact, answer("picture-red"))
     held = healthy is None and noticed is not None and not judged["finite"] and not judged["tokens"]
     return {"said": said, "noticed": noticed, "finite": judged["finite"], "healthy": healthy, "held": held}

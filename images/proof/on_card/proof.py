@@ -64,7 +64,7 @@ def prove(
                 do="see that the container toolkit is set up: ./inv doctor",
                 where="images/proof/on_card/prove.py",
             )
-        record = gpu_records.read(told)
+        record = gpu_records.read_gpu_record(told)
         kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(told.read_text(encoding="utf-8"), encoding="utf-8")

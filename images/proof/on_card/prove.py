@@ -35,7 +35,7 @@ from images.proof.tiny_model import write_checkpoint
 
 NO_CARD = 3
 PREFILL = "vllm: pair's prefill in the engine"
-SEE = """
+VERSIONS_SCRIPT = """
 import importlib.metadata as m, json, torch
 p = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
 found = {n: m.version(n) for n in NAMES if any(True for _ in m.distributions(name=n))}
@@ -72,9 +72,9 @@ def plain_machine() -> dict[str, Any]:
     return facts | {"capability": f"{major}.{minor}", "memory": 0}
 
 
-def see(run: Run, content: str) -> dict[str, Any]:
+def read_versions(run: Run, content: str) -> dict[str, Any]:
     """Versions and card as this content's torch sees them."""
-    done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{SEE}"])
+    done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{VERSIONS_SCRIPT}"])
     told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
     return told
 
@@ -109,7 +109,7 @@ def level_audit(run: Run) -> dict[str, Any]:
 
 def level_stack(run: Run, content: str) -> dict[str, Any]:
     """Level 2, as far as it goes without the image: the versions, torch's CUDA, the card seen, modules imported."""
-    told = see(run, content)
+    told = read_versions(run, content)
     if told["card"] is None:
         raise Failed("torch sees no card", told)
     modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in told["versions"] else [])]
@@ -135,20 +135,20 @@ def make_shaped(run: Run, content: str) -> dict[str, Any]:
     return told
 
 
-def held(told: Mapping[str, Any]) -> Mapping[str, Any]:
+def require_held(told: Mapping[str, Any]) -> Mapping[str, Any]:
     """A worker's facts. Raises Failed when they did not hold."""
     if not told["held"]:
         raise Failed("outside of tolerance, or other tokens: see the facts", told)
     return told
 
 
-def judged(run: Run, step: str, what: str) -> dict[str, Any]:
+def judge_recorded_speed(run: Run, step: str, what: str) -> dict[str, Any]:
     """Whether slimmed and untouched are equally fast, from what a step recorded."""
     facts = next((dict(one.facts) for one in run.record.steps if one.name == step), {})
     return engines.judge_speed(facts, what)
 
 
-def figures(run: Run, content: str, words: list[str]) -> dict[str, Any]:
+def measure_transformers(run: Run, content: str, words: list[str]) -> dict[str, Any]:
     """Speed of the transformers engine."""
     rows = [Figure(**{**row, "runs": tuple(row["runs"])}) for row in run.worker(content, words)]
     run.add([replace(row, of={**row.of, "content": content}) for row in rows])
@@ -165,27 +165,30 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
         *((f"stack: {content}", partial(level_stack, run, content)) for content in contents),
         ("canary on the card", partial(level_canary, run, first)),
         ("3b checkpoint", partial(make_shaped, run, first)),
-        ("logits", lambda: held(run.worker(first, ["images.proof.on_card.numbers", "logits", str(shape)]))),
-        ("planted NaN", lambda: held(run.worker(first, ["images.proof.on_card.numbers", "planted", str(shape)]))),
-        ("transformers: tiny", partial(engines.tiny, run, first, "transformers", tiny)),
-        ("transformers: speed sdpa", partial(figures, run, first, speed)),
-        ("transformers: speed sdpa unpacked", partial(figures, run, first, [*speed, "--unpacked"])),
+        ("logits", lambda: require_held(run.worker(first, ["images.proof.on_card.numbers", "logits", str(shape)]))),
+        (
+            "planted NaN",
+            lambda: require_held(run.worker(first, ["images.proof.on_card.numbers", "planted", str(shape)])),
+        ),
+        ("transformers: tiny", partial(engines.serve_tiny, run, first, "transformers", tiny)),
+        ("transformers: speed sdpa", partial(measure_transformers, run, first, speed)),
+        ("transformers: speed sdpa unpacked", partial(measure_transformers, run, first, [*speed, "--unpacked"])),
         (
             "transformers: speed flash-attn",
-            partial(figures, run, first, [*speed, "--attention", "flash_attention_2"]),
+            partial(measure_transformers, run, first, [*speed, "--attention", "flash_attention_2"]),
         ),
         ("wrong arch: slimmed", partial(wrong_arch.slim_for_other, run)),
         ("wrong arch: preflight", partial(wrong_arch.refused, run, tiny, right)),
         ("wrong arch: preflight skipped", partial(wrong_arch.skipped, run, tiny)),
-        *((f"vllm: tiny {content}", partial(engines.tiny, run, content, "vllm", tiny)) for content in contents),
+        *((f"vllm: tiny {content}", partial(engines.serve_tiny, run, content, "vllm", tiny)) for content in contents),
     ]
-    serve = partial(engines.vllm, run, model=shape)
+    serve = partial(engines.serve_vllm, run, model=shape)
     again = partial(engines.start_again, run, first, shape)
     pair = [
         ("vllm: pair", partial(serve, contents[:2], dtype="float16", backend="", pair=True)),
-        ("vllm: pair's decode within 2 %", partial(judged, run, "vllm: pair", "decode")),
+        ("vllm: pair's decode within 2 %", partial(judge_recorded_speed, run, "vllm: pair", "decode")),
         (PREFILL, partial(engines.prefill_pair, run, contents[:2], shape, "float16")),
-        ("vllm: pair's prefill within 2 %", partial(judged, run, PREFILL, "prefill")),
+        ("vllm: pair's prefill within 2 %", partial(judge_recorded_speed, run, PREFILL, "prefill")),
     ]
     alone = [("vllm: 3b", partial(serve, contents, dtype="float16", backend="", pair=False))]
     steps += pair if len(contents) > 1 else alone
@@ -205,10 +208,10 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     return steps
 
 
-def begin(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
+def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
     """The record to go on in, or a new one."""
     if words.out.is_file():
-        return gpu_records.read(words.out)
+        return gpu_records.read_gpu_record(words.out)
     return GpuRecord(
         card=str(seen["name"]),
         capability=str(seen["capability"]),
@@ -246,7 +249,7 @@ def main() -> int:
     }
     words.scratch.mkdir(parents=True, exist_ok=True)
     run = Run(
-        record=begin(words, seen),
+        record=open_record(words, seen),
         out=words.out,
         scratch=words.scratch,
         sites=sites or {"image": None},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from images.core import CardstockError
-from images.proof.smoke.record import NAMES, Level, ProofRecord, Status
+from images.proof.smoke.record import LEVEL_NAMES, LevelResult, LevelStatus, ProofRecord
 
 NOT_ASKED = "not asked for"
 
@@ -64,7 +64,7 @@ class Collector:
         """The level's facts, to be added to."""
         return self._tally(level).facts
 
-    def see_card(self, card: str, driver: str) -> None:
+    def note_card(self, card: str, driver: str) -> None:
         """Note on what card, and with what driver, this ran."""
         if self.base:
             self.base = replace(self.base, card=card, driver=driver)
@@ -73,15 +73,15 @@ class Collector:
         """The record of all levels; those without a test are said to be not run. Raises ValueError without a base."""
         if self.base is None:
             raise ValueError("no image was examined")
-        levels = [self.level(number) for number in NAMES]
+        levels = [self.level(number) for number in LEVEL_NAMES]
         return replace(self.base, levels=tuple(levels))
 
-    def level(self, number: int) -> Level:
+    def level(self, number: int) -> LevelResult:
         """One level: failed if any test failed, passed if any passed, else not run."""
         tally = self._tallies.get(number)
         if tally is None:
-            return Level(number, NAMES[number], "not run", NOT_ASKED)
-        status: Status = "failed" if tally.failed else "passed" if tally.passed else "not run"
+            return LevelResult(number, LEVEL_NAMES[number], "not run", NOT_ASKED)
+        status: LevelStatus = "failed" if tally.failed else "passed" if tally.passed else "not run"
         reason = ""
         if status == "failed":
             reason = "; ".join(f"{short(name)}: {_first(text)}" for name, text in tally.failed.items())
@@ -92,7 +92,7 @@ class Collector:
             facts["failures"] = dict(tally.failed)
         if tally.skipped and status != "not run":
             facts["not run"] = dict(tally.skipped)
-        return Level(number, NAMES[number], status, reason, round(tally.seconds, 1), facts)
+        return LevelResult(number, LEVEL_NAMES[number], status, reason, round(tally.seconds, 1), facts)
 
     def _tally(self, level: int) -> _Tally:
         return self._tallies.setdefault(level, _Tally())

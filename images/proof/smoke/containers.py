@@ -24,7 +24,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
 from images.core import CheckFailed
-from images.proof.smoke.findings import Config
+from images.proof.smoke.findings import ImageConfig
 
 RUN_LABEL = "dev.cardstock.run"
 PROOF = "/proof"
@@ -72,7 +72,7 @@ class ProofContainers:
         self.client = DockerClient().client
         found = self.client.images.get(image)
         self.image_id = str(found.id)
-        self.config = Config.of(found.attrs, cast("list[dict[str, Any]]", found.history()))
+        self.config = ImageConfig.of(found.attrs, cast("list[dict[str, Any]]", found.history()))
         self.engine_version = str(self.client.version()["Version"])
 
     def proof_volume(self, content: Content) -> str:
@@ -161,7 +161,7 @@ def tmpfs_options(user: str) -> str:
     return TMPFS + (f",uid={uid}" if uid.isdigit() else "") + (f",gid={gid}" if gid.isdigit() else "")
 
 
-def writable(config: Config, taken: set[str]) -> list[str]:
+def writable(config: ImageConfig, taken: set[str]) -> list[str]:
     """Where a container of this image may write, as tmpfs: /tmp, its volumes and its cache, without what is mounted."""
     wanted = ["/tmp", *config.volumes]  # noqa: S108  # a path in the container
     wanted += [config.env[name] for name in ("XDG_CACHE_HOME", "HF_HOME", "VLLM_CACHE_ROOT") if name in config.env]

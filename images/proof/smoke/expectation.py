@@ -11,7 +11,7 @@ from images.core import UsageError
 from images.matrix import Kernel, Variant
 from images.render import lock
 
-EngineName = Literal["vllm", "transformers"]
+BackendName = Literal["vllm", "transformers"]
 ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")
 
 
@@ -40,7 +40,7 @@ class Expectation:
 
     variant_id: str
     stack: str
-    backend: EngineName
+    backend: BackendName
     attention: str
     archs: tuple[str, ...]
     cuda: str | None
@@ -51,7 +51,7 @@ class Expectation:
     default_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     loose: tuple[str, ...] = ()
-    served: str = ""
+    loaded_libraries: str = ""
     gaps: tuple[tuple[str, str], ...] = ()
     optional: tuple[tuple[str, str], ...] = ()
 
@@ -108,7 +108,7 @@ def expect(variant: Variant) -> Expectation:
         default_args=variant.args,
         env=dict(variant.env),
         loose=_loose(variant),
-        served=variant.served,
+        loaded_libraries=variant.loaded_libraries,
         gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
         optional=tuple((gap.library, gap.reason) for gap in variant.gaps if gap.optional),
     )

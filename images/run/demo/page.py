@@ -107,7 +107,8 @@ def build(settings: Settings) -> gr.ChatInterface:
         title=f"Ask {settings.model}",
         description=(
             f"<center>Pictures up to {format_size(limits.picture_bytes)}; "
-            f"videos up to {format_size(limits.video_bytes)}, of which {limits.frames} frames are sent; {limits.pictures} pictures in a question. "
+            f"videos up to {format_size(limits.video_bytes)}, of which {limits.frames} frames are sent; "
+            f"{limits.pictures} pictures in a question. "
             f"Answers come from {settings.server}.</center>"
         ),
         validator=_validator(settings, parts),

@@ -51,9 +51,11 @@ def check_facts(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
 
 
 def _processor(facts: Facts) -> Finding:
-    if facts.own.machine in ("x86_64", "AMD64"):
-        return Finding("machine", "ok", facts.own.machine)
-    return Finding("machine", "wrong", f"{facts.own.machine}: images here are for x86-64", "use an x86-64 machine")
+    if facts.this_host.machine in ("x86_64", "AMD64"):
+        return Finding("machine", "ok", facts.this_host.machine)
+    return Finding(
+        "machine", "wrong", f"{facts.this_host.machine}: images here are for x86-64", "use an x86-64 machine"
+    )
 
 
 def _cards(facts: Facts) -> Finding:
@@ -85,8 +87,8 @@ def _driver(facts: Facts, matrix: Matrix) -> Finding:
     if isinstance(machine, Unknown):
         return Finding("driver", "wrong", "not known", "see the line above")
     if not machine.driver:
-        if facts.own.gpus:
-            told = f"none serves the {facts.own.gpus} NVIDIA card(s) on the PCI bus: {machine.why}"
+        if facts.this_host.gpus:
+            told = f"none serves the {facts.this_host.gpus} NVIDIA card(s) on the PCI bus: {machine.why}"
             return Finding("driver", "wrong", told, "install NVIDIA's driver (or load it: restart), then nvidia-smi")
         return Finding("driver", "ok", "none, and no card on the PCI bus: not needed to build")
     told = f"{machine.driver}, CUDA {machine.cuda}" if machine.cuda else machine.driver
@@ -170,7 +172,7 @@ def _disk(facts: Facts) -> Finding:
             return Finding("disk", "ok", "not known: the engine's disk is on another machine")
         free, where = engine.free, engine.host.root
     else:
-        free, where = facts.own.free, str(facts.own.home)
+        free, where = facts.this_host.free, str(facts.this_host.home)
     told = f"{human_bytes(free)} free below {where}"
     if free < IMAGE_DISK:
         return Finding(
@@ -184,7 +186,7 @@ def _disk(facts: Facts) -> Finding:
 
 def _memory(facts: Facts) -> Finding:
     engine = facts.engine
-    memory = engine.host.memory if isinstance(engine, EngineFacts) and engine.host.memory else facts.own.memory
+    memory = engine.host.memory if isinstance(engine, EngineFacts) and engine.host.memory else facts.this_host.memory
     told = human_bytes(memory)
     if memory < LEAST_MEMORY:
         return Finding(

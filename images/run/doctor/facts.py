@@ -81,7 +81,7 @@ class RegistryReach:
 class Facts:
     """All of it. ``embeddable`` is "" where an embedded engine could be started, else why not."""
 
-    own: ThisHost
+    this_host: ThisHost
     cards: LocalMachine | Unknown
     engine: EngineFacts | Unknown
     embeddable: str

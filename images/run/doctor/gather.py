@@ -46,13 +46,13 @@ class PendingAnswer(Generic[T]):
     ) -> None:
         self._what, self._seconds, self._clock = what, seconds, clock
         self._end = clock() + seconds
-        self._told: queue.Queue[T | Unknown] = queue.Queue()
-        threading.Thread(target=lambda: self._told.put(_answer_or_unknown(what, question)), daemon=True).start()
+        self._queue: queue.Queue[T | Unknown] = queue.Queue()
+        threading.Thread(target=lambda: self._queue.put(_answer_or_unknown(what, question)), daemon=True).start()
 
     def answer(self) -> T | Unknown:
         """What was found out, or why not."""
         try:
-            return self._told.get(timeout=max(0.0, self._end - self._clock()))
+            return self._queue.get(timeout=max(0.0, self._end - self._clock()))
         except queue.Empty:
             return Unknown(f"{self._what} did not answer within {self._seconds:g} s")
 
@@ -79,7 +79,7 @@ def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECO
     reached = [(host, PendingAnswer(host, _ask_registry(host, bundle, seconds / 2), seconds)) for host in registries]
     why = embeddable.answer()
     return Facts(
-        own=_this_host(),
+        this_host=_this_host(),
         cards=cards.answer(),
         engine=engine.answer(),
         embeddable=why.what if isinstance(why, Unknown) else why,

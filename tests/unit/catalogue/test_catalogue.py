@@ -18,7 +18,7 @@ from images.catalogue.model import (
     without_newest,
 )
 from images.core.errors import NothingSelected, Unsafe, UsageError
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 from tests.helpers.catalogues import CPU, NOW, SHARED, SM75, SM75_SDPA, catalogue, content, digest, fields, image
 from tests.helpers.matrices import variants
 
@@ -163,10 +163,10 @@ def test_labels_are_held_against_the_catalogue() -> None:
 
 def test_evidence_names_the_card_only_where_one_was_used() -> None:
     levels = (
-        Level(1, "audit", "passed", facts={"audited archs": ["7.5"]}),
-        Level(2, "stack", "passed"),
-        Level(3, "canary", "passed", facts={"device": "cpu, RTX 2080 Ti"}),
-        Level(4, "server", "not run", "no card\nfor it"),
+        LevelResult(1, "audit", "passed", facts={"audited archs": ["7.5"]}),
+        LevelResult(2, "stack", "passed"),
+        LevelResult(3, "canary", "passed", facts={"device": "cpu, RTX 2080 Ti"}),
+        LevelResult(4, "server", "not run", "no card\nfor it"),
     )
     made = proofs_of(ProofRecord("v", "i", "d", NOW, "RTX 2080 Ti", "535.104.05", "26", levels))
     assert [(one.status, one.card, one.driver) for one in made] == [

@@ -31,7 +31,7 @@ from images.registry.oci_image import make_manifest
 from images.render.checkout import Checkout
 from tests.helpers.catalogues import CPU, NOW, SM75, catalogue, image
 from tests.helpers.matrices import ROOT, matrix, variants
-from tests.helpers.registries import Shelf, registry
+from tests.helpers.registries import FakeRegistry, registry
 
 LABELS = {
     "dev.cardstock.variant": SM75,
@@ -50,7 +50,7 @@ LAYER = b"a layer"
 class Shop:
     """A repository with one image in it and in its catalogue."""
 
-    def __init__(self, host: str, shelf: Shelf, labels: dict[str, str]) -> None:
+    def __init__(self, host: str, shelf: FakeRegistry, labels: dict[str, str]) -> None:
         self.shelf = shelf
         self.repository = Repository(f"{host}/team/images", sleep=lambda _: None)
         config = json.dumps({"config": {"Labels": labels}, "rootfs": {"diff_ids": ["sha256:x"]}}).encode()

@@ -14,7 +14,7 @@ from images.core.errors import RegistryFailure, Unsafe
 from images.registry import artifact
 from images.registry.artifact import ArtifactPart
 from images.registry.client import ATTEMPTS, Blob, Repository, digest_of, is_loopback, retry_after
-from tests.helpers.registries import Shelf, registry
+from tests.helpers.registries import FakeRegistry, registry
 
 KIND = "application/vnd.cardstock.test.v1"
 DATA = bytes(range(256)) * 40
@@ -23,7 +23,7 @@ DATA = bytes(range(256)) * 40
 class Place:
     """A repository of the registry in memory; waits are written down instead of waited."""
 
-    def __init__(self, host: str, shelf: Shelf) -> None:
+    def __init__(self, host: str, shelf: FakeRegistry) -> None:
         self.host, self.shelf = host, shelf
         self.waits: list[float] = []
         self.said: list[str] = []

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from images.core import CardstockError, write_atomically
-from images.proof.smoke import NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
+from images.proof.smoke import LEVEL_NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
 from images.proof.tiny_model import checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -64,7 +64,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     collector, level = item.config.stash[COLLECTOR], level_of(item.path.name)
     failed = collector.failed_below(level)
     if failed:
-        pytest.skip(f"level {failed} ({NAMES[failed]}) failed")
+        pytest.skip(f"level {failed} ({LEVEL_NAMES[failed]}) failed")
     if collector.broken(level):
         pytest.skip("not tried: see the failure above")
 
@@ -125,7 +125,7 @@ def card(pytestconfig: pytest.Config, workshop: ProofContainers, volume: str, wi
     name, _, driver = (told.out.splitlines() or [""])[0].partition(",")
     if told.code or not driver:
         pytest.fail(f"--gpus was given, but no card is seen in the container: {told.tail}", pytrace=False)
-    pytestconfig.stash[COLLECTOR].see_card(name.strip(), driver.strip())
+    pytestconfig.stash[COLLECTOR].note_card(name.strip(), driver.strip())
     return name.strip()
 
 

@@ -16,7 +16,7 @@ from images.proof.smoke import (
     ProofContainers,
     RunningContainer,
     command_paths,
-    modules,
+    required_modules,
 )
 
 TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda}))"
@@ -36,7 +36,7 @@ def findings(workshop: ProofContainers, volume: str, expectation: Expectation, p
             probe=json.loads(told.out),
             torch=_torch(box),
             xformers_info=_xformers_info(box) if kernel == "xformers" else {},
-            imports={name: _import(box, name) for name in modules(expectation)},
+            imports={name: _import(box, name) for name in required_modules(expectation)},
             private_cas=private_cas,
         )
 

@@ -22,12 +22,12 @@ from images.proof.smoke import (
     ProofContainers,
     Server,
     chat_request,
-    degenerate,
-    disagreement,
     greatest_distance,
     is_local,
-    judge_answer,
     running_server,
+    why_degenerate,
+    why_not_golden,
+    why_wrong,
 )
 from images.proof.smoke import server as serving
 from images.proof.tiny_model import Question, as_data_url, questions
@@ -43,7 +43,7 @@ HUB_SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROX
 @pytest.fixture(scope="module")
 def servable(expectation: Expectation, with_gpus: bool) -> None:
     """Skips what cannot be tried on this machine."""
-    if reason := serving.why_not(expectation, with_gpus):
+    if reason := serving.why_not_served(expectation, with_gpus):
         pytest.skip(reason)
 
 
@@ -98,8 +98,8 @@ def test_models(server: Server) -> None:
 def test_golden(name: str, server: Server, expectation: Expectation, facts: dict[str, Any]) -> None:
     """Greedy tokens as golden, logprobs near them, nothing degenerate."""
     golden = GOLDEN[name]
-    if golden.pictures > serving.most_pictures(expectation):
-        pytest.skip(f"this server takes {serving.most_pictures(expectation)} picture a request")
+    if golden.pictures > serving.pictures_per_request(expectation):
+        pytest.skip(f"this server takes {serving.pictures_per_request(expectation)} picture a request")
     request = chat_request(server.name, golden.messages, max_tokens=len(golden.tokens) + 4, token_ids=True)
     said = server.client.chat(request)
     facts.setdefault(
@@ -108,8 +108,8 @@ def test_golden(name: str, server: Server, expectation: Expectation, facts: dict
     distance = greatest_distance(said, golden.table, serving.token_ids())
     facts.setdefault("tolerance", {"chosen": serving.TOLERANCE, "runners-up": serving.RUNNER_UP_TOLERANCE})
     facts.setdefault("logprob distance", {})[name] = round(distance, 4)
-    broken = degenerate(said.text, said.logprobs)
-    wrong = disagreement(said, golden.tokens, golden.texts, golden.logprobs, serving.TOLERANCE)
+    broken = why_degenerate(said.text, said.logprobs)
+    wrong = why_not_golden(said, golden.tokens, golden.texts, golden.logprobs, serving.TOLERANCE)
     if said.text != golden.text:
         wrong = wrong or f"said {said.text!r}, golden {golden.text!r}"
     if not distance <= serving.RUNNER_UP_TOLERANCE:
@@ -202,7 +202,7 @@ def test_model(question: Question, real_server: Server, pytestconfig: pytest.Con
     said = real_server.client.chat(chat_request(real_server.name, messages, max_tokens=32))
     facts["model"] = pytestconfig.getoption("--model")
     facts.setdefault("answers", {})[question.name] = said.text[:200]
-    broken = degenerate(said.tokens, said.logprobs) if said.tokens else None
-    wrong = broken or judge_answer(said.text, question.answers)
+    broken = why_degenerate(said.tokens, said.logprobs) if said.tokens else None
+    wrong = broken or why_wrong(said.text, question.answers)
     if wrong:
         pytest.fail(f"{question.text} {wrong}", pytrace=False)

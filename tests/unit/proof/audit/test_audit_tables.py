@@ -15,8 +15,16 @@ from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import FatbinError, Library, read
 from images.device_code.verdict import judge
 from images.matrix.arch import parse_arch
-from images.proof.audit.notes import notes, spell
-from images.proof.audit.readme_table import BEGIN, END, block, pages, record, unaudited, with_block
+from images.proof.audit.notes import notes, spell_cards
+from images.proof.audit.readme_table import (
+    BEGIN,
+    END,
+    record_wheel,
+    table_text,
+    unaudited,
+    with_block,
+    with_cards_table,
+)
 from images.proof.audit.table import CARDS, PARTS, cell, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, from_json, make_record, read_records, to_json
 from tests.helpers.elf_files import PTX, A, Code, container, library, sm
@@ -167,20 +175,20 @@ def test_a_version_that_changes_nothing_gives_no_note() -> None:
     ],
 )
 def test_cards_are_spelled_briefly(cards: list[tuple[int, int]], expected: str) -> None:
-    assert spell(cards) == expected
+    assert spell_cards(cards) == expected
 
 
 def test_the_readme_holds_the_table_of_today() -> None:
-    for path, text in pages(ROOT, matrix()).items():
+    for path, text in with_cards_table(ROOT, matrix()).items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, "./inv render"
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
     text = f"before\n{BEGIN}\nyesterday\n{END}\nafter\n"
-    new = with_block(text, block(matrix(), WHEELS))
+    new = with_block(text, table_text(matrix(), WHEELS))
     assert new.startswith("before\n") and new.endswith("\nafter\n")
     assert "yesterday" not in new and "torch 2.11.0" in new
-    assert with_block(new, block(matrix(), WHEELS)) == new
+    assert with_block(new, table_text(matrix(), WHEELS)) == new
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
@@ -199,7 +207,7 @@ def wheel_file(folder: Path, name: str) -> Path:
 
 def test_recording_a_wheel_keeps_what_its_audit_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = wheel_file(tmp_path, "torch-9.9.0-cp311-cp311-manylinux_2_28_x86_64.whl")
-    kept = record(tmp_path, path)
+    kept = record_wheel(tmp_path, path)
     (again,) = read_records(tmp_path / FOLDER)
     assert to_json(again) == to_json(kept)
     assert (again.version, again.size, again.audit.others) == ("9.9.0", path.stat().st_size, 1)
@@ -208,9 +216,9 @@ def test_recording_a_wheel_keeps_what_its_audit_found(tmp_path: Path, capsys: py
 
 def test_what_is_no_wheel_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no wheel"):
-        record(tmp_path, tmp_path / "torch-1.0-py3-none-any.whl")
+        record_wheel(tmp_path, tmp_path / "torch-1.0-py3-none-any.whl")
     with pytest.raises(UsageError, match="not named as a wheel"):
-        record(tmp_path, wheel_file(tmp_path, "torch.zip"))
+        record_wheel(tmp_path, wheel_file(tmp_path, "torch.zip"))
     bad = Audit("x", (Audited("a.so", Library(True, 0), str(FatbinError("cut short", 8))),))
     with pytest.raises(CheckFailed, match="cannot be read"):
         make_record(wheel_file(tmp_path, "torch-1.0-py3-none-any.whl"), bad)
@@ -221,7 +229,9 @@ def test_render_check_fails_on_a_stale_table(
 ) -> None:
     monkeypatch.setattr(generate, "render_files", lambda *_: {})  # this test is about the page alone
     monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda _: {})
-    monkeypatch.setattr("images.proof.audit.readme_table.pages", lambda root, matrix: {"README.md": "another text"})
+    monkeypatch.setattr(
+        "images.proof.audit.readme_table.with_cards_table", lambda root, matrix: {"README.md": "another text"}
+    )
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:

@@ -13,12 +13,12 @@ from images.cards.this_machine import LocalCard, LocalMachine
 from images.core.errors import NothingSelected
 from images.matrix.arch import Arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
-from images.proof.on_card.backends import compare, judge_speed, ratio, start_figures
+from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
 from images.proof.on_card.prefill import prefill
 from images.proof.on_card.proof import arguments, card_of
-from images.proof.on_card.records import Figure, GpuRecord, read
+from images.proof.on_card.records import Figure, GpuRecord, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
-from images.proof.on_card.server import Started, Streamed
+from images.proof.on_card.server import StartedServer, Streamed
 
 LOG = [
     (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
@@ -61,7 +61,7 @@ def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
     run = _run(tmp_path)
 
     def broken() -> dict[str, object]:
-        assert [step.name for step in read(run.out).steps] == ["good"]
+        assert [step.name for step in read_gpu_record(run.out).steps] == ["good"]
         raise Failed("it is wrong", {"said": "!!!!"})
 
     def impossible() -> dict[str, object]:
@@ -71,19 +71,19 @@ def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
     run.step("bad", broken)
     run.step("odd", lambda: {"x": 1 / 0})
     run.step("none", impossible)
-    found = {step.name: step for step in read(run.out).steps}
+    found = {step.name: step for step in read_gpu_record(run.out).steps}
     assert [step.verdict for step in found.values()] == ["passed", "failed", "failed", "not run"]
     assert found["bad"].facts == {"said": "!!!!"}
     assert "ZeroDivisionError" in found["odd"].reason
     run.step("bad", dict)
-    assert [step.verdict for step in read(run.out).steps if step.name == "bad"] == ["passed"]
+    assert [step.verdict for step in read_gpu_record(run.out).steps if step.name == "bad"] == ["passed"]
 
 
 def test_a_figure_taken_again_gives_way(tmp_path: Path) -> None:
     run = _run(tmp_path)
     run.add([Figure("decode", 1.0, "tokens/s", {"batch": "1"}), Figure("decode", 2.0, "tokens/s", {"batch": "16"})])
     run.add([Figure("decode", 3.0, "tokens/s", {"batch": "1"})])
-    assert sorted(one.value for one in read(run.out).figures) == [2.0, 3.0]
+    assert sorted(one.value for one in read_gpu_record(run.out).figures) == [2.0, 3.0]
 
 
 def test_the_steps_asked_for_are_run(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_taught_answers_differ_from_picture_to_picture() -> None:
 
 
 def test_stages_are_read_from_the_log() -> None:
-    server = Started(8100, LOG, healthy=75.0)
+    server = StartedServer(8100, LOG, healthy=75.0)
     assert server.stages() == {
         "server's imports": 14.6,
         "engine's process and imports": 30.1,
@@ -116,7 +116,7 @@ def test_stages_are_read_from_the_log() -> None:
     assert figures["start to first token"] == 76.5
     parts = [value for name, value in figures.items() if name.startswith("start: ")]
     assert sum(parts) == pytest.approx(76.5)
-    assert not any("config:" in line for line in server.told())
+    assert not any("config:" in line for line in server.timing_lines())
 
 
 def test_tokens_between_two_moments_are_counted() -> None:
@@ -163,7 +163,7 @@ def test_what_only_ever_slows_a_run_does_not_count_against_it() -> None:
         Figure("prefill in the engine", 1.0, "tokens/s", {"batch": "1", "content": content}, tuple(runs))
         for content, runs in (("slimmed", disturbed), ("untouched", steady))
     ]
-    assert compare(figures, "slimmed", "untouched")["prefill in the engine, batch 1"]["verdict"] == "within"
+    assert compare_speed(figures, "slimmed", "untouched")["prefill in the engine, batch 1"]["verdict"] == "within"
 
 
 def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
@@ -176,10 +176,10 @@ def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
             Figure("decode", 100.0, "tokens/s", {**kind, "content": "untouched"}, theirs),
         ]
 
-    good = {"speed": compare(figures(100.0), "slimmed", "untouched")}
+    good = {"speed": compare_speed(figures(100.0), "slimmed", "untouched")}
     assert list(judge_speed(good, "decode")) == ["decode, batch 1"]
     with pytest.raises(Failed):
-        judge_speed({"speed": compare(figures(90.0), "slimmed", "untouched")}, "decode")
+        judge_speed({"speed": compare_speed(figures(90.0), "slimmed", "untouched")}, "decode")
     good["speed"]["decode, batch 1"] |= {"verdict": "open", "range": [0.9, 1.1]}
     with pytest.raises(NotRun, match=r"0\.90 to 1\.10"):
         judge_speed(good, "decode")

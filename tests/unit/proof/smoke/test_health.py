@@ -13,10 +13,10 @@ from images.core.errors import CardstockError
 from images.core.process import Finished
 from images.proof.smoke.containers import is_local, pack, tmpfs_options, writable
 from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.findings import Config
+from images.proof.smoke.findings import ImageConfig
 from images.proof.smoke.health import Health, likely_cause, unhealthy_text
 from images.proof.smoke.prove import prove_image
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 
 EXPECTED = Expectation("v", "cpu", "vllm", "sdpa", (), None, {}, None)
 
@@ -86,10 +86,12 @@ def test_an_empty_log_is_said_to_be_empty() -> None:
 
 
 def test_a_container_writes_to_tmp_its_volumes_and_its_cache_only() -> None:
-    config = Config(env={"XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}, volumes=["/models", "/cache"])
+    config = ImageConfig(
+        env={"XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}, volumes=["/models", "/cache"]
+    )
     assert writable(config, set()) == ["/tmp", "/cache", "/models"]
     assert writable(config, {"/cache"}) == ["/tmp", "/models"]
-    assert writable(Config(env={"HF_HOME": "relative"}), set()) == ["/tmp"]
+    assert writable(ImageConfig(env={"HF_HOME": "relative"}), set()) == ["/tmp"]
 
 
 def test_a_tmpfs_belongs_to_the_images_user() -> None:
@@ -142,9 +144,11 @@ class Stand:
         return Finished(tuple(argv), 0, "", "")
 
 
-PASSED = ProofRecord("v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "passed"),))
+PASSED = ProofRecord(
+    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (LevelResult(2, "stack", "passed"),)
+)
 FAILED = ProofRecord(
-    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "failed", "root"),)
+    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (LevelResult(2, "stack", "failed", "root"),)
 )
 
 

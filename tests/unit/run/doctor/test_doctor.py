@@ -33,7 +33,7 @@ TI = LocalCard("NVIDIA GeForce RTX 2080 Ti", "GPU-1", Arch(7, 5), 11811160064)
 HOST = HostFacts("28.5.1", "Ubuntu 24.04", "x86_64", "/var/lib/docker", 32 * GB, 8, ("nvidia", "runc"), (), ())
 ENGINE = EngineFacts("unix:///var/run/docker.sock", False, HOST, (0, 20, 0), 100 * GB)
 FACTS = Facts(
-    own=ThisHost("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
+    this_host=ThisHost("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
     cards=LocalMachine("535.104.05", "12.2", (TI,)),
     engine=ENGINE,
     embeddable="",
@@ -42,7 +42,9 @@ FACTS = Facts(
     index="pip (26.1)",
     registries=(RegistryReach("registry-1.docker.io", 401),),
 )
-BARE = replace(FACTS, own=replace(FACTS.own, gpus=0), cards=LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1"))
+BARE = replace(
+    FACTS, this_host=replace(FACTS.this_host, gpus=0), cards=LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1")
+)
 SILENT = Unknown("no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST")
 
 
@@ -81,7 +83,7 @@ def host(facts: Facts = FACTS, **changes: Any) -> Facts:
 NO_RUNTIME = host(runtimes=("runc",))
 CDI = replace(NO_RUNTIME, tools=GpuTools((), ("/etc/cdi/nvidia.yaml",)))
 BROKEN: list[tuple[Facts, str, str, str, str]] = [
-    (replace(FACTS, own=replace(FACTS.own, machine="aarch64")), "machine", "wrong", "aarch64", "x86-64"),
+    (replace(FACTS, this_host=replace(FACTS.this_host, machine="aarch64")), "machine", "wrong", "aarch64", "x86-64"),
     (replace(FACTS, cards=Unknown("the driver did not answer")), "cards", "wrong", "did not answer", "nvidia-smi"),
     (replace(FACTS, cards=Unknown("the driver did not answer")), "driver", "wrong", "not known", "above"),
     (
@@ -108,7 +110,13 @@ BROKEN: list[tuple[Facts, str, str, str, str]] = [
     (CDI, "GPU runtime", "wrong", "/etc/cdi/nvidia.yaml", '"cdi": true'),
     (engine(free=IMAGE_DISK - 1), "disk", "wrong", "too little", "docker system df"),
     (engine(free=BUILD_DISK - GB), "disk", "warning", "17.0 GB", "1.00 GB more"),
-    (replace(FACTS, engine=SILENT, own=replace(FACTS.own, free=GB)), "disk", "wrong", ".cache/cardstock", "free some"),
+    (
+        replace(FACTS, engine=SILENT, this_host=replace(FACTS.this_host, free=GB)),
+        "disk",
+        "wrong",
+        ".cache/cardstock",
+        "free some",
+    ),
     (host(memory=3 * GB), "memory", "wrong", "3.00 GB", "4.00 GB"),
     (host(memory=6 * GB), "memory", "warning", "one object at a time", "wheels"),
     (replace(FACTS, index=Unknown("pip exited", "no route")), "package index", "warning", "no route", "PIP_INDEX_URL"),
@@ -271,7 +279,7 @@ def test_gathered_facts_are_facts(monkeypatch: pytest.MonkeyPatch, matrix: Matri
     facts = asks(monkeypatch)
     assert facts.engine == ENGINE
     assert facts.registries == (RegistryReach("r.io", 401),)
-    assert facts.own.memory > 0
+    assert facts.this_host.memory > 0
     assert isinstance(facts.authorities, Authorities)
     assert facts.authorities.missing == ()
 
