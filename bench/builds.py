@@ -28,13 +28,13 @@ CARDS = tuple(f"cu124-transformers4.51.3-sdpa-sm{arch}" for arch in ("75", "80",
 
 def proven_variants(tools: Workbench) -> list[tuple[Variant, Path | None]]:
     """The built variants with nothing left to do, and the wheel of their kernel, where they have one and it is here."""
-    found = []
+    proven = []
     for variant in tools.built():
         facts, wheel = tools.engine.inspect(tools.image_name(variant)), tools.wheel(variant)
         done = facts and done_state(tools.job(variant), facts.labels) == "proven"
         if done and (variant.kernel is None or wheel):
-            found.append((variant, wheel))
-    return found
+            proven.append((variant, wheel))
+    return proven
 
 
 def noop(tools: Workbench) -> Row:
@@ -54,9 +54,9 @@ def noop(tools: Workbench) -> Row:
         finally:
             for reference in names.values():
                 tools.engine.untag(reference)
-    told = f"./inv build of {len(built)} images that are up to date: {', '.join(v.id for v in names)}"
+    measures = f"./inv build of {len(built)} images that are up to date: {', '.join(v.id for v in names)}"
     images = ", ".join(tools.image_label(variant) for variant in names)
-    return Row("noop", told, taken["ours"], taken["peer"], "s", "docker buildx bake", image=images, headline=True)
+    return Row("noop", measures, taken["ours"], taken["peer"], "s", "docker buildx bake", image=images, headline=True)
 
 
 @contextmanager
@@ -90,11 +90,13 @@ class BuildTimes:
     def rows(self, how: str, machines: str) -> Iterator[Row]:
         """Against one after the other on the same machine, and against as many machines that share nothing."""
         count = len(self.in_turn)
-        told = f"{how}: {count} cards of cu124 sdpa at once"
-        yield Row("build", told, self.at_once, sum(self.in_turn), "s", "one after the other", headline=how == "cold")
+        measures = f"{how}: {count} cards of cu124 sdpa at once"
+        yield Row(
+            "build", measures, self.at_once, sum(self.in_turn), "s", "one after the other", headline=how == "cold"
+        )
         if machines:
-            told = f"{how}: {count} cards of cu124 sdpa at once, processor time of the machines"
-            yield Row("build", told, self.at_once, count * self.in_turn[0], "s", machines)
+            measures = f"{how}: {count} cards of cu124 sdpa at once, processor time of the machines"
+            yield Row("build", measures, self.at_once, count * self.in_turn[0], "s", machines)
 
 
 def seconds(action: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

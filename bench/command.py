@@ -41,22 +41,22 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
     report = Report()
     unasked = {name: frame.BENCHES[name] for name in takes if everything or not takes[name]}
     around = partial(run_conditions, checkout)
-    found = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
-    shown = found if names else [*found, *_kept_records(checkout, found)]
-    report.table([cells for one in shown for cells in _record_rows(one, one in found)], frame.HEADER)
+    records = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
+    shown = records if names else [*records, *_kept_records(checkout, records)]
+    report.table([cells for one in shown for cells in _record_rows(one, one in records)], frame.HEADER)
     if record:
-        for one in worth_keeping(found, checkout.root / FOLDER):
+        for one in worth_keeping(records, checkout.root / FOLDER):
             report.line(f"kept: {write_record(checkout.root / FOLDER, one).relative_to(checkout.root)}")
         for path in checkout.write_pages(pages(checkout, checkout.texts([README]))):
             report.line(f"written: {path}")
         report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
 
 
-def worth_keeping(found: Sequence[BenchRecord], folder: Path) -> list[BenchRecord]:
+def worth_keeping(records: Sequence[BenchRecord], folder: Path) -> list[BenchRecord]:
     """Those that measured something, or that no run is kept of: what did not run here drops no good run from before."""
     return [
         one
-        for one in found
+        for one in records
         if any(row.ours is not None for row in one.rows) or not (folder / f"{one.bench}.json").is_file()
     ]
 
@@ -71,8 +71,8 @@ def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
     return filled(others, kept, on_cards, takes, read_improvements(checkout.root / IMPROVEMENTS))
 
 
-def _kept_records(checkout: Checkout, found: Sequence[BenchRecord]) -> list[BenchRecord]:
-    ran = {one.bench for one in found}
+def _kept_records(checkout: Checkout, records: Sequence[BenchRecord]) -> list[BenchRecord]:
+    ran = {one.bench for one in records}
     return [one for one in read_records(checkout.root / FOLDER) if one.bench not in ran]
 
 

@@ -61,13 +61,13 @@ class KernelTimes:
         name, cold = self.kernel.id, self.cold
         yield Row("kernels", f"{name}: cold, {cold.jobs} jobs, {cold.compiled} compiler runs", cold.seconds, None, "s")
         if self.added and self.base:
-            told = f"{name}: after {' '.join(self.base.capabilities)}, {self.added.compiled} compiler runs"
-            yield Row("kernels", told, self.added.seconds, cold.seconds, "s", "cold")
-        told = f"{name}: warm cache, {self.warm.compiled} compiler runs"
-        yield Row("kernels", told, self.warm.seconds, cold.seconds, "s", "cold", headline=True)
+            measures = f"{name}: after {' '.join(self.base.capabilities)}, {self.added.compiled} compiler runs"
+            yield Row("kernels", measures, self.added.seconds, cold.seconds, "s", "cold")
+        measures = f"{name}: warm cache, {self.warm.compiled} compiler runs"
+        yield Row("kernels", measures, self.warm.seconds, cold.seconds, "s", "cold", headline=True)
         if cold.cpu_seconds and self.warm.cpu_seconds is not None:
-            told = f"{name}: processor seconds with a warm cache"
-            yield Row("kernels", told, self.warm.cpu_seconds, cold.cpu_seconds, "s", "cold")
+            measures = f"{name}: processor seconds with a warm cache"
+            yield Row("kernels", measures, self.warm.cpu_seconds, cold.cpu_seconds, "s", "cold")
         yield Row("kernels", f"{name}: from the store, checked", self.reuse, cold.seconds, "s", "cold")
         yield Row("kernels", f"{name}: largest compiler process", cold.peak_memory_bytes / 1e6, None, "MB")
         yield Row("kernels", f"{name}: wheel", cold.size / 1e6, None, "MB")
@@ -115,13 +115,13 @@ def _extends(kernel: Kernel, other: Kernel) -> bool:
 
 def named_kernels(variants: Variants, text: str) -> tuple[Kernel, ...]:
     """The kernels of the variable, in its order. Raises UsageError for a word that names none."""
-    found: dict[Kernel, None] = {}
+    kernels: dict[Kernel, None] = {}
     for word in text.split() or [DEFAULT]:
         matching = [kernel for kernel in variants.kernels if fnmatchcase(kernel.id, word)]
         if not matching:
             raise UsageError(f"no kernel is called {word}", do="./inv kernels --list shows their names", where=VARIABLE)
-        found |= dict.fromkeys(matching)
-    return tuple(found)
+        kernels |= dict.fromkeys(matching)
+    return tuple(kernels)
 
 
 @contextmanager

@@ -25,10 +25,10 @@ RUNS = "CARDSTOCK_BENCH_RUNS"
 
 def chosen_variants(tools: Workbench) -> list[Variant]:
     """The built variants to measure. Raises NothingSelected where there is none."""
-    found = [variant for variant in tools.built() if ONLY in os.environ or variant.cuda is None]
-    if not found:
+    chosen = [variant for variant in tools.built() if ONLY in os.environ or variant.cuda is None]
+    if not chosen:
         raise NothingSelected("this measures built images, and there is none", do="./inv build --only 'cpu*'")
-    return found
+    return chosen
 
 
 def run_count() -> int:
@@ -38,26 +38,26 @@ def run_count() -> int:
 
 def prove_repeatedly(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[ProofRecord]:
     """Records of an image's levels, one a repeat. Raises CheckFailed where a level fails."""
-    found = []
+    records = []
     for _ in range(run_count()):
         record = prove_image(
             tools.image_name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels
         )
         if not record.ok:
             raise CheckFailed(f"{variant.id} is not proven, so it is not measured: {record.evidence()}")
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
 def rows_of_levels(variant: str, image: str, records: Sequence[ProofRecord]) -> Iterator[Row]:
     """A row for each level: the median of its seconds, or why it did not run."""
     for number, name in LEVEL_NAMES.items():
         levels = [_level(record, number) for record in records]
-        told = f"{variant}: level {number}, {name}; runs: {len(records)}"
+        measures = f"{variant}: level {number}, {name}; runs: {len(records)}"
         if short := [level for level in levels if level.status != "passed"]:
-            yield Row("smoke", told, None, None, "s", why=short[0].reason or short[0].status, image=image)
+            yield Row("smoke", measures, None, None, "s", why=short[0].reason or short[0].status, image=image)
         else:
-            yield Row("smoke", told, median(level.seconds for level in levels), None, "s", image=image)
+            yield Row("smoke", measures, median(level.seconds for level in levels), None, "s", image=image)
     whole = median(sum(level.seconds for level in record.levels) for record in records)
     yield Row("smoke", f"{variant}: all levels; runs: {len(records)}", whole, None, "s", image=image)
 

@@ -19,9 +19,9 @@ PROC = Path("/proc")
 
 def read_bench_machine(proc: Path = PROC) -> BenchMachine:
     """This machine."""
-    told = _field(proc / "cpuinfo", "model name") or platform.processor() or platform.machine()
+    processor = _field(proc / "cpuinfo", "model name") or platform.processor() or platform.machine()
     memory = int((_field(proc / "meminfo", "MemTotal") or "0").split()[0]) * 1024
-    return BenchMachine(told, os.cpu_count() or 1, memory, platform.system(), platform.python_version())
+    return BenchMachine(processor, os.cpu_count() or 1, memory, platform.system(), platform.python_version())
 
 
 def _field(path: Path, name: str) -> str:

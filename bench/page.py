@@ -130,10 +130,10 @@ def _improvements_section(acted: Sequence[Improvement]) -> list[str]:
 
 def _images(records: Iterable[BenchRecord]) -> list[Row]:
     """A row for each image and bench."""
-    found = {(row.name, row.image): row for record in records for row in record.rows if row.image}
-    return list(found.values())
+    rows = {(row.name, row.image): row for record in records for row in record.rows if row.image}
+    return list(rows.values())
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    told = [header, ["---"] * len(header), *lines]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in told]
+    table = [header, ["---"] * len(header), *lines]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table]

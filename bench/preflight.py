@@ -33,10 +33,10 @@ for _ in range({REPEATS + 1}):
 
 def chosen_variants(tools: Workbench) -> list[Variant]:
     """The built images for cards to measure. Raises NothingSelected where there is none."""
-    found = [variant for variant in tools.built() if variant.archs]
-    if not found:
+    variants = [variant for variant in tools.built() if variant.archs]
+    if not variants:
         raise NothingSelected("preflight is in images for cards, and none is built", do="./inv build --arch 7.5")
-    return found if ONLY in os.environ else found[:1]
+    return variants if ONLY in os.environ else variants[:1]
 
 
 def seconds(tools: Workbench, variant: Variant) -> list[float]:
@@ -47,8 +47,8 @@ def seconds(tools: Workbench, variant: Variant) -> list[float]:
 
 def rows(variant: str, image: str, asked: Sequence[float], imported: Sequence[float]) -> Iterator[Row]:
     """The one row: medians."""
-    told = f"{variant}: preflight, without a card"
-    yield Row("preflight", told, median(asked), median(imported), "s", against="importing the server", image=image)
+    measures = f"{variant}: preflight, without a card"
+    yield Row("preflight", measures, median(asked), median(imported), "s", against="importing the server", image=image)
 
 
 def register(checkout: Checkout) -> None:

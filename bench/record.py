@@ -91,8 +91,8 @@ class BenchRecord:
     def to_json(self) -> str:
         """As `from_json` reads it; each row also with its ratio, for others."""
         rows = [{**asdict(row), "ratio": row.ratio} for row in self.rows]
-        told = {"bench": self.bench, **asdict(self.conditions), "rows": rows}
-        return json.dumps(told, indent=1) + "\n"
+        fields = {"bench": self.bench, **asdict(self.conditions), "rows": rows}
+        return json.dumps(fields, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str, where: str = "") -> BenchRecord:

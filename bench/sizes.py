@@ -83,9 +83,9 @@ def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
         for form in ("zstd", "gzip", "tar"):
             for what, sides in parts.items():
                 after, before = (getattr(side, form) / 1e6 for side in sides)
-                told = f"{one.variant.id}: {what}, {_FORMS[form]}"
+                measures = f"{one.variant.id}: {what}, {_FORMS[form]}"
                 shown = (what, form) == ("all", "zstd")
-                yield Row("sizes", told, after, before, "MB", "untouched", image=one.image, headline=shown)
+                yield Row("sizes", measures, after, before, "MB", "untouched", image=one.image, headline=shown)
     for first, second in combinations(images, 2):
         if (first.variant.lock, first.variant.attention) == (second.variant.lock, second.variant.attention):
             added = bytes_to_fetch(second.own, first.own)
@@ -99,7 +99,7 @@ def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
 def measure_images(bench: Workbench) -> list[PackedImage]:
     """Every variant that the engine has under its name; an environment no longer in the cache is installed again."""
     sizes = Sizes(bench.engine, bench.checkout.root / CACHE)
-    found = []
+    measured = []
     for variant in bench.built():
         with bench.report.step(f"weigh {variant.id}"):
             before = []
@@ -107,10 +107,10 @@ def measure_images(bench: Workbench) -> list[PackedImage]:
                 with bench.stage(variant, stage) as reference:
                     before.append(sizes.of(reference))
             nvidia, venv = before
-            found.append(
+            measured.append(
                 PackedImage(variant, sizes.of(bench.image_name(variant)), venv, nvidia, bench.image_label(variant))
             )
-    return found
+    return measured
 
 
 def register(checkout: Checkout) -> None:

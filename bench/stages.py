@@ -84,8 +84,8 @@ class Workbench:
             secrets = supplies.secrets(Path(folder), self.site, unlocked_indexes(self.matrix, jobs))
             names = {variant.id: reference for variant, reference in images.items()}
             override = Path(folder, "override.json")
-            told = bake.override_file(names, bake.MachineInputs(contexts, secrets), wheels=wheels)
-            override.write_text(told, encoding="utf-8")
+            content = bake.override_file(names, bake.MachineInputs(contexts, secrets), wheels=wheels)
+            override.write_text(content, encoding="utf-8")
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
             every = [bake.target_name(name) for name in names]
 

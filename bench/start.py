@@ -74,8 +74,8 @@ def seconds_to_healthy(containers: ContainerEngine, name: str, clock: Clock) -> 
     """Seconds until it is. Raises CheckFailed, with the end of its log, where it does not get so."""
     began = clock.now()
     while True:
-        found = containers.find(name)
-        health, waited = Health.of(found.attributes if found else {}), clock.now() - began
+        state = containers.find(name)
+        health, waited = Health.of(state.attributes if state else {}), clock.now() - began
         if health.verdict:
             return waited
         if health.verdict is False or waited > LIMIT:
@@ -102,8 +102,8 @@ def measure_start(containers: ContainerEngine, image: str, model: Path, clock: C
 def rows(variant: str, image: str, starts: Sequence[StartTimes], imported: Sequence[float]) -> Iterator[Row]:
     """Medians of the starts, and of the imports alone."""
     first, again, end = (median(getattr(one, what) for one in starts) for what in ("first", "again", "end"))
-    told = f"{variant}: first start to healthy; runs: {len(starts)}"
-    yield Row("start", told, first, None, "s", image=image, headline=True)
+    measures = f"{variant}: first start to healthy; runs: {len(starts)}"
+    yield Row("start", measures, first, None, "s", image=image, headline=True)
     yield Row("start", f"{variant}: the next start, /cache kept", again, first, "s", "first start", image=image)
     yield Row(
         "start", f"{variant}: importing the server, once", median(imported), first, "s", "first start", image=image

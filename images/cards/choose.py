@@ -144,11 +144,11 @@ class _Chooser:
         able = [v for v in self._variants.valid.values() if v.cuda and driver_suffices(driver, v.min_driver)]
         for among in ([v for v in able if self._locked.get(v.lock, False)], able):
             try:
-                found = self._select(archs, among)
+                variant = self._select(archs, among)
             except (NoImageFits, NothingSelected):
                 continue
             older = f"driver {driver} is too old for {best.id}, which needs {best.min_driver}; this one runs on it"
-            return Pick(found, tuple(cards), (older, *self._notes(found)))
+            return Pick(variant, tuple(cards), (older, *self._notes(variant)))
         raise self._too_old(archs, cards, best, driver)
 
     def _select(self, archs: tuple[Arch, ...], among: Iterable[Variant]) -> Variant:

@@ -86,16 +86,16 @@ def match_card(name: str, cards: Sequence[Card]) -> NameMatch:
     if part := _slice_of(name):
         whole, memory = part
         return NameMatch(replace(match_card(whole, cards).card, memory=memory))
-    found = _similar(split_name(name), cards)
-    if not found:
+    similar = _similar(split_name(name), cards)
+    if not similar:
         raise _unknown(name, cards)
-    if len({card.arch for card in found}) > 1:
-        raise _ambiguous(name, found)
-    return _match(found[0], found)
+    if len({card.arch for card in similar}) > 1:
+        raise _ambiguous(name, similar)
+    return _match(similar[0], similar)
 
 
-def _match(card: Card, found: Iterable[Card]) -> NameMatch:
-    return NameMatch(card, tuple(other for other in found if other != card and other.arch == card.arch))
+def _match(card: Card, similar: Iterable[Card]) -> NameMatch:
+    return NameMatch(card, tuple(other for other in similar if other != card and other.arch == card.arch))
 
 
 def _slice_of(name: str) -> tuple[str, float] | None:
@@ -116,20 +116,20 @@ def _similar(asked: NameParts, cards: Sequence[Card]) -> list[Card]:
     """The cards that these words may mean, the likeliest first; those of several capabilities only if none is meant."""
     if not asked.model:
         return []
-    told = {card: split_name(card.name) for card in cards}
-    pool = [card for card, words in told.items() if asked.model <= words.model and asked.family <= words.family]
+    parts = {card: split_name(card.name) for card in cards}
+    pool = [card for card, words in parts.items() if asked.model <= words.model and asked.family <= words.family]
     if asked.memory is not None:
         pool = [card for card in pool if abs(card.memory - asked.memory) <= 0.1 * asked.memory]
 
     def rank(card: Card) -> tuple[int, int, bool, float]:
-        words = told[card]
+        words = parts[card]
         # A name that says its memory is the special one; of several, the least memory is the safe guess.
         return len(words.model - asked.model), len(words.form ^ asked.form), words.memory is not None, card.memory
 
     pool.sort(key=rank)
-    exact = [card for card in pool if told[card].model == asked.model]
+    exact = [card for card in pool if parts[card].model == asked.model]
     closest = [card for card in exact if rank(card)[1] == rank(exact[0])[1]]
-    if exact and all(told[card].family <= asked.family for card in closest):
+    if exact and all(parts[card].family <= asked.family for card in closest):
         return closest
     # A word was left out: it may mean another card that has it, but hardly a rare form of the same one.
     meant = [card for card in pool if card in closest or card not in exact]
@@ -139,8 +139,8 @@ def _similar(asked: NameParts, cards: Sequence[Card]) -> list[Card]:
 def _unknown(name: str, cards: Sequence[Card]) -> UsageError:
     asked = split_name(name)
     if asked.memory is not None and (sizes := {c.memory for c in _similar(replace(asked, memory=None), cards)}):
-        told = " or ".join(f"{size:g}" for size in sorted(sizes))
-        cause = f"there is one of {told} GB, and none of {asked.memory} GB"
+        known_sizes = " or ".join(f"{size:g}" for size in sorted(sizes))
+        cause = f"there is one of {known_sizes} GB, and none of {asked.memory} GB"
     else:
         close = _nearest(name, cards)
         cause = f"the nearest name is {close!r}" if close else "it is not in the list of NVIDIA's cards (./inv cards)"
@@ -164,13 +164,13 @@ def _nearest(name: str, cards: Sequence[Card]) -> str:
     return names[close] if difflib.SequenceMatcher(None, text, close).ratio() > 0.7 else ""
 
 
-def _ambiguous(name: str, found: Sequence[Card]) -> UsageError:
+def _ambiguous(name: str, similar: Sequence[Card]) -> UsageError:
     by_arch: dict[str, list[str]] = {}
-    for card in found:
+    for card in similar:
         by_arch.setdefault(str(card.arch), []).append(card.name)
-    told = "; ".join(f"{arch}: {', '.join(names[:4])}" for arch, names in sorted(by_arch.items()))
+    meanings = "; ".join(f"{arch}: {', '.join(names[:4])}" for arch, names in sorted(by_arch.items()))
     return UsageError(
         f"{name!r} may be cards of different compute capabilities",
-        cause=told,
+        cause=meanings,
         do="say more of its name, or its compute capability with --arch",
     )

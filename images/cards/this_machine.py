@@ -100,13 +100,13 @@ def _card(nvml: Any, handle: Any) -> LocalCard:
 
 
 def _slices(nvml: Any, handle: Any) -> list[MigInstance]:
-    found = []
+    slices = []
     for index in range(int(_or(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle), 0))):
         part = _or(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index), None)
         if part is not None:  # None: no instance at this place
             name, uuid = _text(nvml.nvmlDeviceGetName(part)), _text(nvml.nvmlDeviceGetUUID(part))
-            found.append(MigInstance(name, uuid, _memory(nvml, part)))
-    return found
+            slices.append(MigInstance(name, uuid, _memory(nvml, part)))
+    return slices
 
 
 def _memory(nvml: Any, handle: Any) -> int:

@@ -33,11 +33,11 @@ def query_this_machine(machine: LocalMachine, driver: Driver | None) -> CardQuer
     return CardQuery(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
 
 
-def uuids_of(found: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
+def uuids_of(match: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
     """The cards of this machine that an image is for; none where it is for all of them."""
     if len(resolved.matches) == 1 and not resolved.refusals:
         return []
-    names = {card.name for card in found.cards}
+    names = {card.name for card in match.cards}
     return [uuid for name, uuid in asked.uuids if name in names]
 
 
@@ -46,15 +46,15 @@ def reference_of(repository: str, image: PublishedImage) -> str:
     return f"{repository}@{image.digest}" if repository else image.digest
 
 
-def match_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Sequence[str]) -> dict[str, Any]:
+def match_json(repository: str, catalogue: Catalogue, match: CardMatch, run: Sequence[str]) -> dict[str, Any]:
     """An image that was found, for scripts."""
-    image = found.image
+    image = match.image
     return {
         "variant": image.variant,
         "reference": reference_of(repository, image),
         "tag": image.tag,
-        "cards": [card.name for card in found.cards],
-        "notes": list(found.notes),
+        "cards": [card.name for card in match.cards],
+        "notes": list(match.notes),
         "archs": list(image.archs),
         "audited": list(image.audited),
         "min_driver": image.min_driver,

@@ -32,36 +32,36 @@ class CardRow:
 def card_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[CardRow]:
     """One row for each card, for any driver that is new enough for its image."""
     known: dict[Arch, ImageChoice] = {}
-    found = []
+    table = []
     for card in cards:
         if reason := why_no_image(card):
-            found.append(CardRow(card, None, reason))
+            table.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
             known[card.arch] = choose_images(matrix, variants, [card])
         choice = known[card.arch]
         if choice.picks:
-            found.append(CardRow(card, choice.picks[0].variant))
+            table.append(CardRow(card, choice.picks[0].variant))
         else:
-            found.append(CardRow(card, None, choice.refusals[0].why))
-    return found
+            table.append(CardRow(card, None, choice.refusals[0].why))
+    return table
 
 
 def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[CardRow]:
     """As `card_rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
     known: dict[Arch, CardRow] = {}
-    found = []
+    table = []
     for card in cards:
         if reason := why_no_image(card):
-            found.append(CardRow(card, None, reason))
+            table.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
             known[card.arch] = _published_row(matrix, variants, card, catalogue)
         row = replace(known[card.arch], card=card)
         if row.why is not None:  # it names the first card of this capability
             row = replace(row, why=NoImageFits(f"no image for {card.name}", cause=row.why.cause, do=row.why.do))
-        found.append(row)
-    return found
+        table.append(row)
+    return table
 
 
 def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> CardRow:
@@ -130,8 +130,8 @@ def row_json(row: CardRow) -> dict[str, Any]:
 
 def _image_json(image: PublishedImage) -> dict[str, Any]:
     proofs = [proof.model_dump() for proof in image.evidence]
-    told = image.model_dump(include={"digest", "tag", "compressed", "unpacked", "audited", "min_driver", "published"})
-    return {**told, "evidence": proofs}
+    fields = image.model_dump(include={"digest", "tag", "compressed", "unpacked", "audited", "min_driver", "published"})
+    return {**fields, "evidence": proofs}
 
 
 def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -154,17 +154,17 @@ def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> d
 
 def choice_lines(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> list[str]:
     """What a machine's cards should have, for people: one fact a line; ``seen`` is the evidence of each image."""
-    told = []
+    lines = []
     if len({card.arch for pick in choice.picks for card in pick.cards}) > 1:
-        told.append("one image covers them all" if len(choice.picks) == 1 else "no image covers them all: one each")
+        lines.append("one image covers them all" if len(choice.picks) == 1 else "no image covers them all: one each")
     for pick in choice.picks:
         names = ", ".join(dict.fromkeys(card.name for card in pick.cards))
-        told.append(f"{names}: {pick.variant.id}, driver from {pick.variant.min_driver}")
-        told += [f"  proven: {seen[pick.variant.id]}"] if seen else []
-        told += [f"  note: {note}" for note in pick.notes]
+        lines.append(f"{names}: {pick.variant.id}, driver from {pick.variant.min_driver}")
+        lines += [f"  proven: {seen[pick.variant.id]}"] if seen else []
+        lines += [f"  note: {note}" for note in pick.notes]
     for refusal in choice.refusals:
-        told += [f"{refusal.card.name}: no image", *(f"  {line}" for line in str(refusal.why).splitlines())]
-    return told
+        lines += [f"{refusal.card.name}: no image", *(f"  {line}" for line in str(refusal.why).splitlines())]
+    return lines
 
 
 def _error_json(why: CardstockError | None) -> dict[str, Any]:

@@ -25,10 +25,10 @@ def records_evidence(records: Iterable[GpuRecord], variant: str) -> str:
 
     A run with the image's packages on a host without an engine says so, and a failure is told before a success.
     """
-    found = sorted(records_of_variant(records, variant), key=lambda record: (record.ok, record.created))
-    if not found:
+    sorted_records = sorted(records_of_variant(records, variant), key=lambda record: (record.ok, record.created))
+    if not sorted_records:
         return UNSEEN
-    record = next((one for one in found if not one.ok), found[-1])
+    record = next((one for one in sorted_records if not one.ok), sorted_records[-1])
     where = " (its packages)" if record.place == "packages" else ""
     if record.ok:
         return _tested(record.card, record.driver) + where

@@ -159,7 +159,7 @@ def immutable_tag(variant: str, input_hash: str) -> str:
 def read_catalogue(text: str | bytes, where: str) -> Catalogue:
     """Read and check a catalogue. Raises Unsafe for what is none, UsageError for one of a later form."""
     try:
-        found = Catalogue.model_validate_json(text)
+        catalogue = Catalogue.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -169,13 +169,13 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
             do="do not pull from there; tell whoever publishes it",
             where=where,
         ) from error
-    if found.schema_ != SCHEMA:
+    if catalogue.schema_ != SCHEMA:
         raise UsageError(
-            f"the catalogue is of form {found.schema_}, this checkout reads form {SCHEMA}",
+            f"the catalogue is of form {catalogue.schema_}, this checkout reads form {SCHEMA}",
             do="use a newer checkout of Cardstock",
             where=where,
         )
-    return found
+    return catalogue
 
 
 def proofs_of(record: ProofRecord) -> tuple[Proof, ...]:

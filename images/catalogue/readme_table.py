@@ -59,26 +59,28 @@ def group_by_image(table: Iterable[CardRow]) -> list[ImageGroup]:
         if row.image:
             archs.setdefault(row.image.id, set()).add(row.card.arch)
             first.setdefault(row.image.id, row)
-    found = [ImageGroup(tuple(sorted(archs[name])), row) for name, row in first.items()]
-    return sorted(found, key=lambda group: group.archs)
+    grouped = [ImageGroup(tuple(sorted(archs[name])), row) for name, row in first.items()]
+    return sorted(grouped, key=lambda group: group.archs)
 
 
 def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], catalogue: Catalogue | None) -> str:
     """What stands between the marks: a row for each image, what its user should know, where all this is from."""
     if catalogue:
         table = published_rows(matrix, variants, all_cards(), catalogue)
-        said = _PUBLISHED.format(updated=catalogue.updated[:10])
+        caption = _PUBLISHED.format(updated=catalogue.updated[:10])
     else:
-        table, said = with_records(card_rows(matrix, variants, all_cards()), records), _RECOMMENDED
+        table, caption = with_records(card_rows(matrix, variants, all_cards()), records), _RECOMMENDED
     header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), "proven"]
-    found = [*group_by_image(table), *_without_card(variants, catalogue)]
-    lines = [header, ["---"] * len(header), *(_cells(group) for group in found)]
+    grouped = [*group_by_image(table), *_without_card(variants, catalogue)]
+    lines = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
     notes: dict[str, list[str]] = {}
-    for group in found:
+    for group in grouped:
         for note in group.row.image.notes if group.row.image else ():
             notes.setdefault(note.text, []).extend(arch.capability for arch in group.archs)
-    told = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *told, *([""] if told else []), said])
+    note_lines = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
+    return "\n".join(
+        [*(f"| {' | '.join(line)} |" for line in lines), "", *note_lines, *([""] if note_lines else []), caption]
+    )
 
 
 _NONE = Card("no card", Arch(0, 0), 0, "")

@@ -57,9 +57,9 @@ def match_images(
     }
     some = Variants({name: variant for name, variant in variants.valid.items() if name in known}, variants.excluded)
     choice = choose_images(matrix, some, cards, driver)
-    found = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
+    matches = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
     refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
-    return MatchResult(found, refusals, _passed_over(kinds, found, variants, archs, driver))
+    return MatchResult(matches, refusals, _passed_over(kinds, matches, variants, archs, driver))
 
 
 @dataclass
@@ -84,26 +84,26 @@ def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
 
 
 def _passed_over(
-    kinds: Iterable[_Kind], found: tuple[CardMatch, ...], variants: Variants, archs: set[Arch], driver: Driver | None
+    kinds: Iterable[_Kind], matches: tuple[CardMatch, ...], variants: Variants, archs: set[Arch], driver: Driver | None
 ) -> tuple[PassedOver, ...]:
     """The images that were not found, with the reason, those of a kind together."""
-    chosen = {one.image.variant for one in found}
+    chosen = {one.image.variant for one in matches}
     valid, out = variants.valid, list[PassedOver]()
     for kind in kinds:
-        why = _why(kind, found, archs, driver)
+        why = _why(kind, matches, archs, driver)
         left = [image for image in kind.images if image.variant not in chosen]
         out += [PassedOver(image, why if image.variant in valid else _STRANGER) for image in left]
     return tuple(out)
 
 
-def _why(kind: _Kind, found: tuple[CardMatch, ...], archs: set[Arch], driver: Driver | None) -> str:
+def _why(kind: _Kind, matches: tuple[CardMatch, ...], archs: set[Arch], driver: Driver | None) -> str:
     """Why images of a kind are not the ones that were found."""
     if driver is not None and not _runs(driver, kind.min_driver):
         return f"it needs driver {kind.min_driver}, here is {driver}"
     missing = sorted(arch for arch in archs if not _covers(kind.audited, arch))
-    if missing and len(found) == 1:
+    if missing and len(matches) == 1:
         return f"it has no code for {' '.join(map(str, missing))}"
-    rivals = [one for one in found if any(_covers(kind.audited, card.arch) for card in one.cards)]
+    rivals = [one for one in matches if any(_covers(kind.audited, card.arch) for card in one.cards)]
     if not rivals:
         return "a rule excludes it: invoke explain says which"
     if kind.cards > min(len(one.image.archs) for one in rivals):

@@ -50,15 +50,15 @@ def fetch_catalogue(repository: Repository, keys: SigningKeys | None = None) -> 
 
     With a signer its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
     """
-    found = artifact.look(repository, TAG, KIND)
-    if found is None:
+    stored = artifact.look(repository, TAG, KIND)
+    if stored is None:
         return None, ""
     where = f"{repository.name}:{TAG}"
     if keys is not None and keys.signer is not None:
-        keys.cosign.verify(repository.name, found.digest, keys.signer)
-    if FILE not in found.files:
+        keys.cosign.verify(repository.name, stored.digest, keys.signer)
+    if FILE not in stored.files:
         raise Unsafe("the catalogue cannot be trusted", cause=f"it holds no {FILE}", where=where)
-    return read_catalogue(read_blob(repository, found.files[FILE]), where), found.digest
+    return read_catalogue(read_blob(repository, stored.files[FILE]), where), stored.digest
 
 
 def change_catalogue(
@@ -93,8 +93,8 @@ def change_catalogue(
 
 def set_tag(repository: Repository, tag: str, digest: str) -> None:
     """Let a tag name what the repository has by digest, and see that it does. Raises Unsafe if it does not."""
-    found = _manifest(repository, digest)
-    repository.put_manifest(found.raw, tag, found.media_type)
+    manifest = _manifest(repository, digest)
+    repository.put_manifest(manifest.raw, tag, manifest.media_type)
     named = repository.manifest(tag)
     if named is None or named.digest != digest:
         raise Unsafe(
@@ -105,14 +105,14 @@ def set_tag(repository: Repository, tag: str, digest: str) -> None:
 
 
 def _manifest(repository: Repository, digest: str) -> Manifest:
-    found = repository.manifest(digest)
-    if found is None:
+    manifest = repository.manifest(digest)
+    if manifest is None:
         raise RegistryFailure(
             f"{repository.name}: the registry has no {digest} any more",
             cause="it was there a moment ago: a clean-up removes what no tag names",
             do="run the same again",
         )
-    return found
+    return manifest
 
 
 def check_image(repository: Repository, image: PublishedImage) -> None:
@@ -122,22 +122,22 @@ def check_image(repository: Repository, image: PublishedImage) -> None:
     else. Raises Unsafe for the first that does not, RegistryFailure where the image is not there.
     """
     where = f"{repository.name}@{image.digest}"
-    found = read_image(repository, image.digest)
-    if found is None:
+    stored = read_image(repository, image.digest)
+    if stored is None:
         raise RegistryFailure(
             f"{image.variant} is in the catalogue, but the registry does not have it",
             cause=f"it knows no {image.digest}",
             do="tell whoever publishes it; take another image meanwhile",
             where=repository.name,
         )
-    if found.config != image.config or tuple(layer.digest for layer in found.layers) != image.layers:
+    if stored.config != image.config or tuple(layer.digest for layer in stored.layers) != image.layers:
         raise Unsafe(
             f"the image of {image.variant} is not made of what the catalogue says",
             cause="its configuration or its layers are others",
             do="do not use it; tell whoever publishes it",
             where=where,
         )
-    check_labels(image, found.labels, where)
+    check_labels(image, stored.labels, where)
     named = repository.manifest(image.tag)
     if named is not None and named.digest != image.digest:
         raise Unsafe(

@@ -41,7 +41,7 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     Raises UsageError for unknown keys and files that are not there.
     """
     known = [field.name for field in fields(SiteSettings)]
-    said: dict[str, str] = {}
+    values: dict[str, str] = {}
     path = root / FILE
     if path.is_file():
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -50,14 +50,14 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
         for key, value in data.items():
             if key not in known:
                 raise UsageError(f"{FILE}: unknown key {key!r}", do=f"nearest: {closest(str(key), known)}", where=FILE)
-            said[key] = str(value)
+            values[key] = str(value)
     for key in known:
         if value := environ.get(f"CARDSTOCK_{key.upper()}"):
-            said[key] = value
-    bases = said.pop("bases", "auto")
+            values[key] = value
+    bases = values.pop("bases", "auto")
     if bases not in ("auto", "packages"):
         raise UsageError(f"bases: {bases!r} is not allowed", do="take auto or packages", where=FILE)
-    files = {key: Path(value).expanduser() for key, value in said.items()}
+    files = {key: Path(value).expanduser() for key, value in values.items()}
     for key, file in files.items():
         if not file.is_file():
             raise UsageError(f"{key}: no file {file}", do=f"correct CARDSTOCK_{key.upper()} or {FILE}", where=FILE)

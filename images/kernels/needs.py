@@ -61,12 +61,12 @@ def find_wheels(needs: Iterable[Need], store: Store, repository: Repository | No
     return tuple(out)
 
 
-def wheel_line(found: WheelPlace, repository: str, jobs: int) -> str:
+def wheel_line(place: WheelPlace, repository: str, jobs: int) -> str:
     """One line for people, of what a build would do: ``jobs`` compilers at once are reckoned with."""
-    name = found.need.kernel.id
-    if found.where == "store":
+    name = place.need.kernel.id
+    if place.where == "store":
         return f"kernel {name}: in the store"
-    if found.where == "registry":
+    if place.where == "registry":
         return f"kernel {name}: in {repository}"
-    seconds = costs.estimate(found.need.kernel.package, len(found.need.kernel.archs), jobs)
+    seconds = costs.estimate(place.need.kernel.package, len(place.need.kernel.archs), jobs)
     return f"kernel {name}: to compile, about {human_seconds(seconds)} with {jobs} compilers at once"

@@ -122,11 +122,11 @@ class Judge:
     def _matching_stack(
         among: Iterable[T], key: tuple[str, Backend], versions: Mapping[str, str]
     ) -> tuple[PartialRule[T], ...]:
-        found = []
-        for one in among:
-            if _stack_matches(one.when, *key, versions):
-                found.append(PartialRule(one, *_point_conditions(one.when)))
-        return tuple(found)
+        matching = []
+        for item in among:
+            if _stack_matches(item.when, *key, versions):
+                matching.append(PartialRule(item, *_point_conditions(item.when)))
+        return tuple(matching)
 
     def rules_against(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
         """Every rule that says this point cannot be; empty when it can."""
@@ -142,8 +142,8 @@ class Judge:
 
     def modules(self, stack: str, backend: Backend, attention: Attention) -> tuple[str, ...]:
         """Modules that the server of these points imports."""
-        found = (r.item for r in self._serving[stack, backend] if r.matches(attention, ()))
-        return tuple(dict.fromkeys(module for serving in found for module in serving.modules))
+        matching = (r.item for r in self._serving[stack, backend] if r.matches(attention, ()))
+        return tuple(dict.fromkeys(module for serving in matching for module in serving.modules))
 
     def gaps(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
         """Known gaps that do no harm on this point."""
@@ -159,12 +159,14 @@ def _toolkit_range(cuda: str, toolkit: Toolkit) -> PartialRule[Rule]:
     return PartialRule(rule, None, outside)
 
 
-def _device_code(stack: str, backend: Backend, said: DeviceCode) -> PartialRule[Rule]:
+def _device_code(stack: str, backend: Backend, device_code: DeviceCode) -> PartialRule[Rule]:
     """The rule that libraries run on the cards whose code they hold."""
-    code = [parse_arch(text) for text in said.are]
+    code = [parse_arch(text) for text in device_code.are]
     uncovered = frozenset(arch.number for arch in ALL_ARCHS if not covers(code, arch))
-    reason = f"the {backend} set of {stack} holds code for {', '.join(said.are)}, and none of it runs on this card"
-    rule = Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark)
+    reason = (
+        f"the {backend} set of {stack} holds code for {', '.join(device_code.are)}, and none of it runs on this card"
+    )
+    rule = Rule(id="no-device-code", when=When(), reason=reason, source=device_code.source, mark=device_code.mark)
     return PartialRule(rule, None, uncovered)
 
 
@@ -218,9 +220,9 @@ def check_kernels(matrix: Matrix) -> None:
             and rule.when.backend is None
             and all(name in versions and _in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
         ]
-        for residue in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
-            if residue.matches(wish.package, archs):
-                rule = residue.item
+        for partial in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
+            if partial.matches(wish.package, archs):
+                rule = partial.item
                 raise UsageError(
                     f"{matrix._path}: kernels.{index}: {wish.package} {wish.version} for {' '.join(wish.archs)} "
                     f"is excluded by the rule {rule.id}",

@@ -43,25 +43,25 @@ class Lock:
 
     def versions(self) -> dict[str, str]:
         """Package to exact version (or address), over the parts that reach an image ("build" does not)."""
-        found = {}
+        versions = {}
         for part, packages in self.parts.items():
             for package, block in packages.items() if part != "build" else ():
                 match = _REQUIREMENT.match(block)
-                found[package] = (match[2] or match[3]) if match else ""
-        return dict(sorted(found.items()))
+                versions[package] = (match[2] or match[3]) if match else ""
+        return dict(sorted(versions.items()))
 
 
 def parse(text: str) -> dict[str, str]:
     """Requirement blocks (the line and its hashes) of a requirements text, by package."""
-    found: dict[str, str] = {}
+    blocks: dict[str, str] = {}
     package = ""
     for line in text.splitlines():
         if match := _REQUIREMENT.match(line):
             package = normalize_name(match[1])
-            found[package] = line
+            blocks[package] = line
         elif package and line.startswith((" ", "\t")) and line.strip().startswith("--hash="):
-            found[package] += "\n" + line
-    return found
+            blocks[package] += "\n" + line
+    return blocks
 
 
 def pinned(packages: Mapping[str, str]) -> list[str]:
@@ -141,9 +141,9 @@ def _read_checked(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:
 
 def read_lock(folder: Path, name: str) -> Lock | None:
     """The lock as it lies there; None where there is none or its parts do not match its header."""
-    if (found := _read_checked(folder, name)) is None:
+    if (checked := _read_checked(folder, name)) is None:
         return None
-    text, parts = found
+    text, parts = checked
     inputs = _INPUTS.findall(text)[0]
     bodies = {"": parse(text), **{part: parse(body) for part, body in parts.items()}}
     sources = {part: source for part, body in parts.items() if (source := source_digest(body))}
@@ -152,13 +152,13 @@ def read_lock(folder: Path, name: str) -> Lock | None:
 
 def source_digest(text: str) -> str | None:
     """The sha256 of the source distribution that the text of a package's part names; None where it names none."""
-    found = _SOURCE.search(text)
-    return found[1] if found else None
+    match = _SOURCE.search(text)
+    return match[1] if match else None
 
 
 def lock_state(folder: Path, inputs: LockInputs) -> LockState:
     """Whether the lock on disk is the answer to ``inputs``: "locked", "stale" (to others, or damaged), "unlocked"."""
     if not (folder / lock_file_name(inputs.name)).is_file():
         return "unlocked"
-    found = _read_checked(folder, inputs.name)
-    return "locked" if found and _INPUTS.findall(found[0]) == [inputs.digest()] else "stale"
+    checked = _read_checked(folder, inputs.name)
+    return "locked" if checked and _INPUTS.findall(checked[0]) == [inputs.digest()] else "stale"

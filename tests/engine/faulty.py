@@ -93,12 +93,12 @@ class _Handler(BaseHTTPRequestHandler):
             connection.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
             connection.send(b"0\r\n\r\n")
-        told = connection.getresponse()
-        body = told.read() if self.command != "HEAD" else b""
+        answer = connection.getresponse()
+        body = answer.read() if self.command != "HEAD" else b""
         if kind == "short":
             body = body[: len(body) // 2]
-        self.send_response(told.status)
-        for name, value in told.getheaders():
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
             if name.lower() == "content-length" and kind == "short":
                 value = str(len(body))
             if name.lower() not in _HOP:

@@ -95,7 +95,7 @@ class SmallPublisher:
     def make(self, job: Job, revision: str = "0" * 40, **other: str) -> None:
         """One image; ``other`` are labels that lie."""
         pins = {name.replace("_", "-"): pin.version for name, pin in job.variant.pins}
-        told = make_labels(
+        labels = make_labels(
             job.variant,
             ImageContents(pins, job.variant.cuda, "3.11.2", None),
             job.input_hash,
@@ -106,7 +106,7 @@ class SmallPublisher:
             revision=revision,
             created=NOW,
         )
-        told |= {f"dev.cardstock.{name.replace('_', '-')}": value for name, value in other.items()}
+        labels |= {f"dev.cardstock.{name.replace('_', '-')}": value for name, value in other.items()}
         with tempfile.TemporaryDirectory() as folder:
             context = Path(folder, "dockerfiles")
             (context / "opt/venv/bin").mkdir(parents=True)
@@ -114,7 +114,7 @@ class SmallPublisher:
             (context / "opt/venv/bin/python").chmod(0o755)
             (context / "own").write_text(f"{job.variant.id} {job.input_hash}\n")
             file = Path(folder, "finish.json")
-            content = finish_file(self.base, job.tags, told).replace("FROM built\\n", "FROM built\\nCOPY . /\\n")
+            content = finish_file(self.base, job.tags, labels).replace("FROM built\\n", "FROM built\\nCOPY . /\\n")
             file.write_text(content)
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"]
             process.run(argv, cwd=Path(folder), env=self.engine.cli_env())

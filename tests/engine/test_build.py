@@ -45,8 +45,8 @@ echo '{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_a
 def descendants(pid: int) -> list[int]:
     """Processes that a process started, and those that they did."""
     parents = {int(stat.parent.name): int(stat.read_text().rpartition(")")[2].split()[1]) for stat in _stats()}
-    found = [child for child, parent in parents.items() if parent == pid]
-    return [*found, *(below for child in found for below in descendants(child))]
+    children = [child for child, parent in parents.items() if parent == pid]
+    return [*children, *(below for child in children for below in descendants(child))]
 
 
 def _stats() -> list[Path]:

@@ -41,14 +41,14 @@ def _splits() -> list[dict[str, object]]:
 
 def _flags(by: str, on: str) -> list[list[str]]:
     """Of every published model on 1 to 16 cards, where it fits."""
-    found = []
+    flags = []
     for name in (f"{size}{form}" for size in SHAPES for form in FORMS):
         for count, nodes in ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2)):
             try:
-                found.append(server_flags(fit(ask(name, on, count, nodes, by=by))))
+                flags.append(server_flags(fit(ask(name, on, count, nodes, by=by))))
             except NoImageFits:
                 continue
-    return found
+    return flags
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ class Yard:
 
     @property
     def kernel(self) -> Kernel:
-        (found,) = [k for k in variants().kernels if k.id == KERNEL]
-        return found
+        (kernel,) = [k for k in variants().kernels if k.id == KERNEL]
+        return kernel
 
     def file(self, archs: Sequence[str], limit: str) -> Path:
         """A bake file: the rendered stages, the last step told to build the small package."""

@@ -114,8 +114,8 @@ def card(name: str) -> Card:
 def tags(repository: str) -> dict[str, str]:
     """Tag -> digest, of all but cosign's and the referrers' own."""
     shop = Repository(repository)
-    found = {tag: shop.manifest(tag) for tag in shop.tags() if not tag.startswith("sha256-")}
-    return {tag: manifest.digest for tag, manifest in found.items() if manifest}
+    manifests = {tag: shop.manifest(tag) for tag in shop.tags() if not tag.startswith("sha256-")}
+    return {tag: manifest.digest for tag, manifest in manifests.items() if manifest}
 
 
 def catalogue(repository: str, keys: SigningKeys | None = None) -> Catalogue:
@@ -125,10 +125,12 @@ def catalogue(repository: str, keys: SigningKeys | None = None) -> Catalogue:
 def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningKeys | None = None) -> str:
     """`invoke pull --card NAME --driver DRIVER`, up to what is printed; the local name it gets."""
     shop = Repository(repository, sleep=short_sleep)
-    found = match_images(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).matches[0]
-    pulling.verify(shop, found.image, keys)
-    local = f"test/pulled:{found.image.variant}"
-    pulling.pull(engine, shop, found.image, [local], sleep=short_sleep)
+    matches = match_images(pulling.read(shop, keys), matrix(), variants(), [card(name)], parse_driver(driver)).matches[
+        0
+    ]
+    pulling.verify(shop, matches.image, keys)
+    local = f"test/pulled:{matches.image.variant}"
+    pulling.pull(engine, shop, matches.image, [local], sleep=short_sleep)
     return local
 
 

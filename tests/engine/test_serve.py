@@ -62,9 +62,9 @@ def get(url: str) -> str:
 
 
 def counter(server: CpuServer, name: str) -> float:
-    found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", get(f"{server.url}/metrics"), re.MULTILINE)
-    assert found, name
-    return float(found[1])
+    match = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", get(f"{server.url}/metrics"), re.MULTILINE)
+    assert match, name
+    return float(match[1])
 
 
 def test_a_healthy_server_that_lists_its_model(cpu_server: CpuServer) -> None:

@@ -109,8 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _blob(self, data: bytes | None) -> None:
         if data is None:
             self._answer(404)
-        elif found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            self._answer(206, data[int(found[1]) :])
+        elif match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            self._answer(206, data[int(match[1]) :])
         else:
             self._answer(200, data)
 

@@ -24,7 +24,7 @@ class GateResult:
 
 
 def judge_audit(
-    found: Audit,
+    audit: Audit,
     archs: Sequence[str],
     loaded_libraries: Iterable[str] | None,
     gaps: Sequence[tuple[str, str]],
@@ -44,7 +44,7 @@ def judge_audit(
     good: list[str] = []
     for arch in archs:
         before = len(failures)
-        for name, verdict in found.verdicts(parse_capability(arch)).items():
+        for name, verdict in audit.verdicts(parse_capability(arch)).items():
             below = name.partition(_SITE)[2]
             if not below or owned_by_nvidia(below) or verdict.covers:
                 continue

@@ -23,16 +23,16 @@ def record_libraries(engine: Engine, image: str, python: str, modules: Sequence[
     """
     script = "/opt/served.py"
     home = {"HOME": "/cache"}
-    ran = engine.run(image, [script, *modules], entrypoint=[python], files={script: SCRIPT.read_bytes()}, env=home)
-    told = json.loads(ran.out.strip().splitlines()[-1])
-    broken = {name: error for name, error in told["failed"].items() if "libcuda.so" not in error}
+    finished = engine.run(image, [script, *modules], entrypoint=[python], files={script: SCRIPT.read_bytes()}, env=home)
+    loaded = json.loads(finished.out.strip().splitlines()[-1])
+    broken = {name: error for name, error in loaded["failed"].items() if "libcuda.so" not in error}
     if broken:
         raise CheckFailed(
             f"{image} cannot load what its server imports",
             cause="; ".join(f"{name}: {error}" for name, error in broken.items()),
             do="correct `serving` in matrix.yaml, or the stack's pins",
         )
-    return tuple(sorted({*told["mapped"], *told["asked"]} - {p for p in told["mapped"] if owned_by_nvidia(p)}))
+    return tuple(sorted({*loaded["mapped"], *loaded["asked"]} - {p for p in loaded["mapped"] if owned_by_nvidia(p)}))
 
 
 def owned_by_nvidia(path: str) -> bool:

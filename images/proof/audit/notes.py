@@ -13,11 +13,11 @@ from images.proof.audit.wheels import Wheel
 
 def notes(wheels: Sequence[Wheel], current: Iterable[Wheel]) -> list[str]:
     """Sentences: what versions dropped and brought, by package; then what the ``current`` wheels have nothing for."""
-    told: list[str] = []
+    sentences: list[str] = []
     for _, of_package in groupby(wheels, key=lambda wheel: wheel.package):
         for older, newer in pairwise(of_package):
-            told += _changes(older, newer)
-    return [*told, *_gaps(current)]
+            sentences += _changes(older, newer)
+    return [*sentences, *_gaps(current)]
 
 
 def spell_cards(cards: Iterable[Capability]) -> str:

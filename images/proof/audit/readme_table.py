@@ -26,10 +26,10 @@ def table_text(matrix: Matrix, wheels: Sequence[Wheel]) -> str:
     header, rows = table(matrix, wheels)
     lines = [header, ["---"] * len(header), *rows]
     current = [wheel for wheel in wheels if stacks_of(matrix, wheel)]
-    told = [f"- {note}" for note in notes(wheels, current)]
+    note_lines = [f"- {note}" for note in notes(wheels, current)]
     if left := unaudited(matrix, wheels):
-        told.append(f"- Not audited, from elsewhere: {', '.join(left)}.")
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _LEGEND, "", *told])
+        note_lines.append(f"- Not audited, from elsewhere: {', '.join(left)}.")
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _LEGEND, "", *note_lines])
 
 
 def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:

@@ -137,11 +137,11 @@ def speeds(servers: dict[str, StartedServer], of: dict[str, str], prompt: int) -
             order = list(servers) if turn % 2 else list(servers)[::-1]
             for name in order:
                 before = prefill_seconds(servers[name])
-                found = batch(servers[name].port, count, 1000 * turn)
+                answers = batch(servers[name].port, count, 1000 * turn)
                 spent = prefill_seconds(servers[name]) - before
                 if turn:
-                    begin, end = max(one.first for one in found), min(one.last for one in found)
-                    tokens = sum(one.between(begin, end) for one in found)
+                    begin, end = max(one.first for one in answers), min(one.last for one in answers)
+                    tokens = sum(one.between(begin, end) for one in answers)
                     row = taken[name]
                     row.setdefault("first token", []).append(begin)
                     row.setdefault("prefill", []).append(count * prompt / (spent / count))
@@ -156,10 +156,10 @@ def speeds(servers: dict[str, StartedServer], of: dict[str, str], prompt: int) -
 
 def prefill_seconds(server: StartedServer) -> float:
     """The sum of all requests' prefill times so far, as vLLM's metrics tell it."""
-    found = re.search(r"^vllm:request_prefill_time_seconds_sum\S* (\S+)$", server.client.get("/metrics").body, re.M)
-    if found is None:
+    match = re.search(r"^vllm:request_prefill_time_seconds_sum\S* (\S+)$", server.client.get("/metrics").body, re.M)
+    if match is None:
         raise Failed("vLLM's metrics do not tell the time of prefill")
-    return float(found[1])
+    return float(match[1])
 
 
 def first_token(server: StartedServer) -> float:
@@ -293,13 +293,13 @@ def two_cards(run: Run, content: str, model: Path, cards: int) -> dict[str, Any]
 
 def compare_long_answers(servers: dict[str, StartedServer]) -> dict[str, Any]:
     """96 greedy tokens after two pictures of noise, alone in the batch: the same ids and the same logprobs?"""
-    told: dict[str, list[Any]] = {}
+    answers: dict[str, list[Any]] = {}
     for name, server in servers.items():
         for seed in (1, 2):
             request = chat_request("model", noise_message(seed), max_tokens=96, token_ids=True)
             said = server.client.chat({**request, "ignore_eos": True})
-            told.setdefault(name, []).append([list(said.tokens), list(said.logprobs)])
-    first, second = told.values()
+            answers.setdefault(name, []).append([list(said.tokens), list(said.logprobs)])
+    first, second = answers.values()
     same = all(one[0] == other[0] for one, other in zip(first, second, strict=True))
     bits = all(one[1] == other[1] for one, other in zip(first, second, strict=True))
     return {"same": same, "same logprobs": bits, "tokens": [one[0] for one in first]}
@@ -311,13 +311,13 @@ def compare_speed(figures: Sequence[Figure], slimmed: str, untouched: str) -> di
     "within" SAME_SPEED, "outside" of it, or "open" where the runs spread too far to tell: where the range is partly in.
     """
     runs = {(one.name, one.of["batch"], one.of["content"]): one.runs for one in figures}
-    told = {}
+    ratios = {}
     for name, count, content in runs:
         if content == slimmed and name in ("prefill", "decode", *QUANTILE):
-            told[f"{name}, batch {count}"] = ratio(
+            ratios[f"{name}, batch {count}"] = ratio(
                 runs[name, count, slimmed], runs[name, count, untouched], QUANTILE.get(name, 0.5)
             )
-    return told
+    return ratios
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float], quantile: float = 0.5) -> dict[str, Any]:
@@ -337,17 +337,17 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], quantile: float = 0.5)
 
 def judge_speed(facts: dict[str, Any], what: str) -> dict[str, Any]:
     """The verdicts on "prefill" or "decode" of the step that compared. Raises Failed (outside), NotRun (open)."""
-    found = {name: one for name, one in facts.get("speed", {}).items() if name.startswith(what)}
-    if not found:
+    ratios = {name: one for name, one in facts.get("speed", {}).items() if name.startswith(what)}
+    if not ratios:
         raise NotRun("nothing was compared")
-    bad = [name for name, one in found.items() if one["verdict"] == "outside"]
+    bad = [name for name, one in ratios.items() if one["verdict"] == "outside"]
     if bad:
-        raise Failed(f"not the same speed within {SAME_SPEED:.0%}: {', '.join(bad)}", found)
+        raise Failed(f"not the same speed within {SAME_SPEED:.0%}: {', '.join(bad)}", ratios)
     left = [
         f"{name} {one['range'][0]:.2f} to {one['range'][1]:.2f}"
-        for name, one in found.items()
+        for name, one in ratios.items()
         if one["verdict"] == "open"
     ]
     if left:
         raise NotRun(f"the runs spread too far to tell {SAME_SPEED:.0%}: {', '.join(left)}")
-    return found
+    return ratios

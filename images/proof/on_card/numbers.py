@@ -50,8 +50,10 @@ def logits(engine: Any) -> dict[str, Tensor]:
     for name in CASES:
         wanted = answer(name)
         with torch.inference_mode():
-            told = engine.model(**prompt_inputs(engine, name, wanted[:-1]), use_cache=False, logits_to_keep=len(wanted))
-        out[name] = told.logits[0, -len(wanted) :].float()
+            output = engine.model(
+                **prompt_inputs(engine, name, wanted[:-1]), use_cache=False, logits_to_keep=len(wanted)
+            )
+        out[name] = output.logits[0, -len(wanted) :].float()
     return out
 
 
@@ -78,16 +80,16 @@ def compare_logits(folder: Path) -> dict[str, Any]:
     for name, table in exact.items():
         np.save(folder.parent / f"reference-{name}.npy", table.cpu().numpy())
     reference = {name: judge(exact[name], exact[name], answer(name)) for name in CASES}
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for dtype, tolerance in TOLERANCE.items():
         for attention in attentions():
-            found = logits(load(folder, dtype, attention))
-            cases = {name: judge(found[name], exact[name], answer(name)) for name in CASES}
+            computed = logits(load(folder, dtype, attention))
+            cases = {name: judge(computed[name], exact[name], answer(name)) for name in CASES}
             error = max(one["error"] for one in cases.values())
-            plain = told[f"eager {dtype}"]["error"] if attention != "eager" else error
+            plain = results[f"eager {dtype}"]["error"] if attention != "eager" else error
             allowed = min(tolerance, AGAINST_PLAIN * plain + torch.finfo(getattr(torch, dtype)).eps)
             good = all(one["finite"] and one["tokens"] for one in cases.values())
-            told[f"{attention} {dtype}"] = {
+            results[f"{attention} {dtype}"] = {
                 "error": error,
                 "allowed": allowed,
                 "held": good and error <= allowed,
@@ -95,7 +97,7 @@ def compare_logits(folder: Path) -> dict[str, Any]:
             }
             torch.cuda.empty_cache()
     right = all(one["tokens"] for one in reference.values())
-    return {"reference": reference, "compared": told, "held": right and all(one["held"] for one in told.values())}
+    return {"reference": reference, "compared": results, "held": right and all(one["held"] for one in results.values())}
 
 
 def planted(folder: Path) -> dict[str, Any]:
@@ -171,14 +173,14 @@ def main() -> int:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--unpacked", action="store_true")
     words = parser.parse_args()
-    told: Any
+    result: Any
     if words.what == "logits":
-        told = compare_logits(words.folder)
+        result = compare_logits(words.folder)
     elif words.what == "planted":
-        told = planted(words.folder)
+        result = planted(words.folder)
     else:
-        told = speed(words.folder, words.attention, words.dtype, unpacked=words.unpacked)
-    words.out.write_text(json.dumps(told))
+        result = speed(words.folder, words.attention, words.dtype, unpacked=words.unpacked)
+    words.out.write_text(json.dumps(result))
     return 0
 
 

@@ -51,11 +51,11 @@ def machine() -> dict[str, Any]:
         return plain_machine()
     from images.cards import read_machine
 
-    found = read_machine()
-    if found.why:
-        return {"why": found.why}
-    card = found.cards[0]
-    facts = {"driver": found.driver, "cuda of the driver": found.cuda, "cards": len(found.cards)}
+    local = read_machine()
+    if local.why:
+        return {"why": local.why}
+    card = local.cards[0]
+    facts = {"driver": local.driver, "cuda of the driver": local.cuda, "cards": len(local.cards)}
     return facts | {"name": card.name, "capability": card.arch.capability, "memory": card.memory, "mig": card.mig}
 
 
@@ -64,19 +64,19 @@ def plain_machine() -> dict[str, Any]:
     sys.path.insert(0, str(ROOTFS))
     from nvml import read_machine as read  # type: ignore[import-not-found,unused-ignore]
 
-    found = read()
-    if found.why or not found.cards:
-        return {"why": found.why or "the driver sees no card"}
-    major, minor = found.cards[0].capability
-    facts = {"driver": found.driver, "cards": len(found.cards), "name": found.cards[0].name}
+    local = read()
+    if local.why or not local.cards:
+        return {"why": local.why or "the driver sees no card"}
+    major, minor = local.cards[0].capability
+    facts = {"driver": local.driver, "cards": len(local.cards), "name": local.cards[0].name}
     return facts | {"capability": f"{major}.{minor}", "memory": 0}
 
 
 def read_versions(run: Run, content: str) -> dict[str, Any]:
     """Versions and card as this content's torch sees them."""
     done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{VERSIONS_SCRIPT}"])
-    told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
-    return told
+    versions: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+    return versions
 
 
 def level_audit(run: Run) -> dict[str, Any]:
@@ -91,14 +91,14 @@ def level_audit(run: Run) -> dict[str, Any]:
     loaded = {name for step in run.record.steps for name in step.facts.get("mapped", ())}
     facts: dict[str, Any] = {}
     verdicts: dict[str, dict[str, str]] = {}
-    for content, found in audits.items():
-        verdicts[content] = {name: verdict.kind for name, verdict in found.verdicts(card).items()}
+    for content, result in audits.items():
+        verdicts[content] = {name: verdict.kind for name, verdict in result.verdicts(card).items()}
         facts[content] = {
-            "summary": summarise(found, card),
+            "summary": summarise(result, card),
             "verdicts": verdicts[content],
-            "archs": {one.name: sorted(one.archs) for one in found.libraries},
-            "bytes": {one.name: one.library.size for one in found.libraries},
-            "lacking and loaded": sorted(loaded & set(found.failing([card]))),
+            "archs": {one.name: sorted(one.archs) for one in result.libraries},
+            "bytes": {one.name: one.library.size for one in result.libraries},
+            "lacking and loaded": sorted(loaded & set(result.failing([card]))),
         }
     first, *others = verdicts.values()
     differ = [name for other in others for name in other if name in first and first[name] != other[name]]
@@ -109,37 +109,37 @@ def level_audit(run: Run) -> dict[str, Any]:
 
 def level_stack(run: Run, content: str) -> dict[str, Any]:
     """Level 2, as far as it goes without the image: the versions, torch's CUDA, the card seen, modules imported."""
-    told = read_versions(run, content)
-    if told["card"] is None:
-        raise Failed("torch sees no card", told)
-    modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in told["versions"] else [])]
+    versions = read_versions(run, content)
+    if versions["card"] is None:
+        raise Failed("torch sees no card", versions)
+    modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in versions["versions"] else [])]
     for name in modules:
         run.python(content, ["-c", f"import {name}"])
-    run.record = replace(run.record, versions={**run.record.versions, **told["versions"]})
-    return told | {"imported": modules}
+    run.record = replace(run.record, versions={**run.record.versions, **versions["versions"]})
+    return versions | {"imported": modules}
 
 
 def level_canary(run: Run, content: str) -> dict[str, Any]:
     """Level 3 on the card: golden logits and tokens in float32, both of transformers' attentions."""
     words = [str(run.entrypoint.with_name("canary.py")), "--model", str(run.paths["tiny"]), "--golden", str(GOLDEN)]
     done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", "cuda", "--json"])
-    told = json.loads(done.out.splitlines()[-1])
-    errors = [one["measured"]["relative"] for one in told["checks"] if "relative" in one["measured"]]
-    return {"checks": len(told["checks"]), "greatest relative error": max(errors), "seconds": told["seconds"]}
+    result = json.loads(done.out.splitlines()[-1])
+    errors = [one["measured"]["relative"] for one in result["checks"] if "relative" in one["measured"]]
+    return {"checks": len(result["checks"]), "greatest relative error": max(errors), "seconds": result["seconds"]}
 
 
 def make_shaped(run: Run, content: str) -> dict[str, Any]:
     """The 3B-shaped checkpoint."""
     done = run.python(content, ["-m", "images.proof.on_card.shaped", str(run.paths["3b"])])
-    told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
-    return told
+    facts: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+    return facts
 
 
-def require_held(told: Mapping[str, Any]) -> Mapping[str, Any]:
+def require_held(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """A worker's facts. Raises Failed when they did not hold."""
-    if not told["held"]:
-        raise Failed("outside of tolerance, or other tokens: see the facts", told)
-    return told
+    if not facts["held"]:
+        raise Failed("outside of tolerance, or other tokens: see the facts", facts)
+    return facts
 
 
 def judge_recorded_speed(run: Run, step: str, what: str) -> dict[str, Any]:

@@ -81,14 +81,14 @@ class GpuRecord:
     def evidence(self) -> str:
         """One line, such as "NVIDIA H200, driver 580.159: 31 steps passed, 1 not run (records/cards/x.json)"."""
         counts = {word: sum(step.verdict == word for step in self.steps) for word in ("passed", "failed", "not run")}
-        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing was run"
+        summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing was run"
         driver = f", driver {self.driver}" if self.driver else ""
-        return f"{self.card}{driver}: steps {told}" + (f" (records/cards/{self.name}.json)" if self.name else "")
+        return f"{self.card}{driver}: steps {summary}" + (f" (records/cards/{self.name}.json)" if self.name else "")
 
     def to_json(self) -> str:
         """As `read_gpu_record` reads it."""
-        told = {key: value for key, value in asdict(self).items() if key != "name"}
-        return json.dumps({**told, "ok": self.ok}, indent=1) + "\n"
+        fields = {key: value for key, value in asdict(self).items() if key != "name"}
+        return json.dumps({**fields, "ok": self.ok}, indent=1) + "\n"
 
     def find_figure(self, name: str, **of: str) -> Figure | None:
         """The first figure of this name whose ``of`` holds these pairs."""
@@ -156,5 +156,5 @@ def _from_old_form(name: str, data: Mapping[str, Any]) -> GpuRecord:
 
 def _old_versions(data: Mapping[str, Any]) -> dict[str, str]:
     first: Mapping[str, Any] = next(iter(data.get("runs", {}).values()), {})
-    told = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
-    return {word: str(version) for word, version in told.items() if version}
+    versions = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
+    return {word: str(version) for word, version in versions.items() if version}

@@ -62,12 +62,12 @@ class StartedServer:
 
     def stages(self) -> dict[str, float]:
         """Seconds from the process's start to the end of each stage that its log tells, in order."""
-        found: dict[str, float] = {}
+        seconds: dict[str, float] = {}
         for at, line in self.lines:
             for name, pattern in MARKS.items():
-                if name not in found and re.search(pattern, line):
-                    found[name] = round(at, 2)
-        return found | ({"healthy": round(self.healthy, 2)} if self.healthy else {})
+                if name not in seconds and re.search(pattern, line):
+                    seconds[name] = round(at, 2)
+        return seconds | ({"healthy": round(self.healthy, 2)} if self.healthy else {})
 
     def timing_lines(self) -> list[str]:
         """The lines about time, attention and memory, without their date."""
@@ -76,15 +76,15 @@ class StartedServer:
 
     def libraries(self, below: Sequence[Path]) -> list[str]:
         """Libraries below these folders that the server and its children have mapped."""
-        found = set()
+        mapped = set()
         for pid in process_tree(self.pid):
             with suppress(OSError):
                 text = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
                 for place in {line.split(maxsplit=5)[-1] for line in text.splitlines() if ".so" in line}:
                     for folder in below:
                         if Path(place).is_relative_to(folder):
-                            found.add(str(Path(place).relative_to(folder)))
-        return sorted(found)
+                            mapped.add(str(Path(place).relative_to(folder)))
+        return sorted(mapped)
 
 
 def process_tree(pid: int) -> list[int]:

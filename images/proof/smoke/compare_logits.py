@@ -126,8 +126,8 @@ def greatest_distance(said: ModelAnswer, table: npt.NDArray[np.float64], ids: Ma
     """
     far = [
         abs(logprob - float(row[token if isinstance(token, int) else ids[token]]))
-        for told, row in zip(said.top, table, strict=False)
-        for token, logprob in told.items()
+        for logprobs, row in zip(said.top, table, strict=False)
+        for token, logprob in logprobs.items()
         if isinstance(token, int) or token in ids
     ]
     return max(far, default=float("inf"))

@@ -67,12 +67,12 @@ class Findings:
 def required_modules(expectation: Expectation) -> tuple[str, ...]:
     """What must be importable: the backend and what its server stands on."""
     if expectation.backend == "transformers":
-        found = ["transformers", "fastapi", "uvicorn", "PIL", "safetensors", "accelerate"]
+        names = ["transformers", "fastapi", "uvicorn", "PIL", "safetensors", "accelerate"]
     else:
-        found = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
+        names = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
     if expectation.kernel:
-        found.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
-    return tuple(found)
+        names.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
+    return tuple(names)
 
 
 def command_paths(config: ImageConfig) -> list[str]:

@@ -55,11 +55,11 @@ def prove_image(
     say = report.line if isinstance(report, Report) else report or (lambda _: None)
     env = {**engine_env, **OWN_ENV}
     with tempfile.TemporaryDirectory(prefix="cardstock-smoke-") as folder:
-        told, record = Path(folder, "expectation.json"), Path(folder, "record.json")
-        told.write_text(expectation.to_json())
+        promised, record = Path(folder, "expectation.json"), Path(folder, "record.json")
+        promised.write_text(expectation.to_json())
         options = {
             "--image": image,
-            "--expectation": told,
+            "--expectation": promised,
             "--record": record,
             "--run": run,
             "--model": model,

@@ -100,9 +100,9 @@ def _messages(
     """The golden messages in the API's form: each {type: image} part becomes an image_url."""
     left = iter(pictures)
 
-    def part(found: Mapping[str, Any]) -> dict[str, Any]:
-        if found["type"] != "image":
-            return dict(found)
+    def part(content: Mapping[str, Any]) -> dict[str, Any]:
+        if content["type"] != "image":
+            return dict(content)
         drawn = next(left)
         return picture_part(picture.png(drawn["colour"], drawn["width"], drawn["height"]))
 

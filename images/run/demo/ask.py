@@ -57,15 +57,15 @@ def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]
         message: Mapping[str, Any], history: list[Any], system: str, max_tokens: float, temperature: float
     ) -> Iterator[str]:
         """Ask the model; the answer so far, as it grows."""
-        question, said = messages.question(message), messages.turns(history)
+        question, history_turns = messages.question(message), messages.turns(history)
         try:
-            request = messages.request_messages(said, question, parts, settings.limits, system or "")
+            request = messages.request_messages(history_turns, question, parts, settings.limits, system or "")
             yield from _answer(client, settings, request, int(max_tokens), float(temperature))
         except Refused as refusal:
             raise gr.Error(str(refusal), title="Not sent", duration=None, print_exception=False) from refusal
         except (openai.OpenAIError, httpx2.HTTPError) as error:  # the second when an answer breaks off
-            told = error_sentence(settings.server, error)
-            raise gr.Error(told, title="No answer", duration=None, print_exception=False) from error
+            sentence = error_sentence(settings.server, error)
+            raise gr.Error(sentence, title="No answer", duration=None, print_exception=False) from error
 
     return chat
 

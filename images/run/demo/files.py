@@ -49,12 +49,12 @@ def resolve_upload(path: str, folder: Path) -> Path:
     """``path``, links followed, if it is a file below ``folder``. Raises Refused, without telling which it was."""
     refusal = Refused("That file was not uploaded here, so it is not read. Add it with the clip, or drop it in.")
     try:
-        found = Path(path).resolve(strict=True)
-        if not found.is_file() or not found.is_relative_to(folder.resolve(strict=True)):
+        file = Path(path).resolve(strict=True)
+        if not file.is_file() or not file.is_relative_to(folder.resolve(strict=True)):
             raise refusal
     except (OSError, ValueError, RuntimeError) as error:  # not there, a zero byte in it, a ring of links
         raise refusal from error
-    return found
+    return file
 
 
 def form_of(head: bytes) -> tuple[str, str] | None:
@@ -76,13 +76,15 @@ def form_of(head: bytes) -> tuple[str, str] | None:
 
 def check_upload(path: str, folder: Path, limits: Limits) -> Upload:
     """The file at ``path``, looked at but not decoded. Raises Refused when it is none of ours, unknown or too large."""
-    found = resolve_upload(path, folder)
-    with found.open("rb") as file:
+    upload = resolve_upload(path, folder)
+    with upload.open("rb") as file:
         form = form_of(file.read(_HEAD))
     if form is None:
-        raise Refused(f"{found.name} is neither a picture nor a video that can be read. Taken are {TAKEN}.")
+        raise Refused(f"{upload.name} is neither a picture nor a video that can be read. Taken are {TAKEN}.")
     kind, limit = form[0], limits.picture_bytes if form[0] == "picture" else limits.video_bytes
-    size = found.stat().st_size
+    size = upload.stat().st_size
     if size > limit:
-        raise Refused(f"{found.name} is too large: it has {format_size(size)}, a {kind} may have {format_size(limit)}.")
-    return Upload(found, *form)
+        raise Refused(
+            f"{upload.name} is too large: it has {format_size(size)}, a {kind} may have {format_size(limit)}."
+        )
+    return Upload(upload, *form)

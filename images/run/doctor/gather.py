@@ -160,8 +160,8 @@ def certificates(bundle: Path) -> int:
 def _index(seconds: float) -> str:
     """The newest pip that the configured index has: pip's own settings (index, proxy, CA) are what installs use."""
     argv = [sys.executable, "-m", "pip", "index", "versions", "pip", "--disable-pip-version-check", "--retries", "0"]
-    told = process.run([*argv, "--timeout", f"{seconds / 4:g}"], timeout=seconds * 0.9).out
-    return told.splitlines()[0] if told else ""
+    output = process.run([*argv, "--timeout", f"{seconds / 4:g}"], timeout=seconds * 0.9).out
+    return output.splitlines()[0] if output else ""
 
 
 def _ask_registry(host: str, ca: Path | None, seconds: float) -> Callable[[], int]:

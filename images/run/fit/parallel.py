@@ -80,12 +80,12 @@ def try_split(model: Model, backend: CardBackend, tp: int, pp: int) -> Split | O
     if not backend.vllm:
         why = "transformers runs as one process, each card holding a run of layers"
         return Split(1, pp) if tp == 1 else Obstacle(why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")
-    found = list(obstacles(model, tp, backend.kernel))
-    if not found:
+    against = list(obstacles(model, tp, backend.kernel))
+    if not against:
         return Split(tp, pp)
-    if all(obstacle.vision for obstacle in found) and backend.version >= _DATA_PARALLEL_VISION:
+    if all(obstacle.vision for obstacle in against) and backend.version >= _DATA_PARALLEL_VISION:
         return Split(tp, pp, whole_vision=True)
-    return found[0]
+    return against[0]
 
 
 def sizes(count: int, nodes: int, backend: CardBackend) -> list[tuple[int, int]]:

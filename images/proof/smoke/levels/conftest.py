@@ -121,10 +121,10 @@ def card(pytestconfig: pytest.Config, workshop: ProofContainers, volume: str, wi
     if not with_gpus:
         return None
     with workshop.box(volume, gpus=True) as box:
-        told = box.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    name, _, driver = (told.out.splitlines() or [""])[0].partition(",")
-    if told.code or not driver:
-        pytest.fail(f"--gpus was given, but no card is seen in the container: {told.tail}", pytrace=False)
+        finished = box.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    name, _, driver = (finished.out.splitlines() or [""])[0].partition(",")
+    if finished.code or not driver:
+        pytest.fail(f"--gpus was given, but no card is seen in the container: {finished.tail}", pytrace=False)
     pytestconfig.stash[COLLECTOR].note_card(name.strip(), driver.strip())
     return name.strip()
 

@@ -26,14 +26,14 @@ TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cu
 def findings(workshop: ProofContainers, volume: str, expectation: Expectation, private_cas: frozenset[str]) -> Findings:
     """All that the checks judge, asked in one container."""
     with workshop.box(volume) as box:
-        told = box.run(["python", f"{PROOF}/probe.py", *command_paths(workshop.config)])
-        if told.code:
-            raise CheckFailed("the probe failed in the image", cause=told.tail)
+        finished = box.run(["python", f"{PROOF}/probe.py", *command_paths(workshop.config)])
+        if finished.code:
+            raise CheckFailed("the probe failed in the image", cause=finished.tail)
         kernel = expectation.kernel.package if expectation.kernel else None
         return Findings(
             expectation=expectation,
             config=workshop.config,
-            probe=json.loads(told.out),
+            probe=json.loads(finished.out),
             torch=_torch(box),
             xformers_info=_xformers_info(box) if kernel == "xformers" else {},
             imports={name: _import(box, name) for name in required_modules(expectation)},
@@ -42,28 +42,28 @@ def findings(workshop: ProofContainers, volume: str, expectation: Expectation, p
 
 
 def _torch(box: RunningContainer) -> dict[str, Any]:
-    told = box.run(["python", "-c", TORCH])
-    if told.code:
-        return {"error": told.tail}
-    found: dict[str, Any] = json.loads(told.out.splitlines()[-1])
-    return found
+    finished = box.run(["python", "-c", TORCH])
+    if finished.code:
+        return {"error": finished.tail}
+    facts: dict[str, Any] = json.loads(finished.out.splitlines()[-1])
+    return facts
 
 
 def _xformers_info(box: RunningContainer) -> dict[str, str]:
-    told = box.run(["python", "-m", "xformers.info"])
-    if told.code:
-        return {"error": told.tail}
-    pairs = (line.partition(":") for line in told.out.splitlines() if ":" in line)
+    finished = box.run(["python", "-m", "xformers.info"])
+    if finished.code:
+        return {"error": finished.tail}
+    pairs = (line.partition(":") for line in finished.out.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _import(box: RunningContainer, name: str) -> str:
-    told = box.run(["python", "-c", f"import {name}"])
-    if not told.code:
+    finished = box.run(["python", "-c", f"import {name}"])
+    if not finished.code:
         return ""
     # The exception comes first: the first line of a complaint is what the record's reason shows.
-    last = (told.tail or f"exit code {told.code}").splitlines()[-1]
-    return f"{last}\n{told.tail}"
+    last = (finished.tail or f"exit code {finished.code}").splitlines()[-1]
+    return f"{last}\n{finished.tail}"
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -73,8 +73,8 @@ def test_stack(name: str, findings: Findings, facts: dict[str, Any]) -> None:
     facts["torch"] = dict(findings.torch)
     facts["versions"] = {key: findings.probe["versions"].get(key) for key in findings.expectation.pins}
     if findings.xformers_info:
-        told = findings.xformers_info.items()
-        facts["xformers"] = {name: value for name, value in told if name.startswith("build.") or "cutlassF" in name}
+        lines = findings.xformers_info.items()
+        facts["xformers"] = {name: value for name, value in lines if name.startswith("build.") or "cutlassF" in name}
     complaints = CHECKS[name](findings)
     if complaints:
         pytest.fail("\n".join(complaints), pytrace=False)

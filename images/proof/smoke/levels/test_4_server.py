@@ -82,9 +82,9 @@ def test_healthy(server: Server, card: str | None, facts: dict[str, Any]) -> Non
 
 def test_user(server: Server) -> None:
     """The server's own process does not run as root."""
-    told = server.container.exec(["python", "-c", "import os; print(os.stat('/proc/1').st_uid)"])
-    if told.exit_code or told.output.decode().strip() in ("", "0"):
-        pytest.fail(f"process 1 belongs to uid {told.output.decode().strip()!r}", pytrace=False)
+    finished = server.container.exec(["python", "-c", "import os; print(os.stat('/proc/1').st_uid)"])
+    if finished.exit_code or finished.output.decode().strip() in ("", "0"):
+        pytest.fail(f"process 1 belongs to uid {finished.output.decode().strip()!r}", pytrace=False)
 
 
 def test_models(server: Server) -> None:
