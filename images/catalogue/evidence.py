@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from images.catalogue.model import PublishedImage
 from images.proof.on_card import GpuRecord, records_of_variant
+from images.proof.smoke import LevelName
 
 # What a level has shown when no card was there.
-_WITHOUT_CARD = {"audit": "audited", "canary": "CPU canary", "server": "CPU server"}
+_WITHOUT_CARD: Mapping[LevelName, str] = {"audit": "audited", "canary": "CPU canary", "server": "CPU server"}
 UNSEEN = "not yet on a card"
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from images.core import NothingSelected, Unsafe, UsageError
 from images.matrix import KNOWN_ARCHS, Attention, Backend, CudaText, Name
-from images.proof.smoke import ProofRecord
+from images.proof.smoke import LevelName, ProofRecord
 from images.registry import Packing
 from images.render import INPUT, VARIANT
 
@@ -33,6 +33,8 @@ ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN_ARCHS).
 DriverText = Annotated[str, StringConstraints(pattern=r"^\d{3}(\.\d{1,3}){0,2}$")]
 VersionText = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")]
 Bytes = Annotated[int, Field(ge=0)]
+# A level that failed keeps an image from being published, so no catalogue holds one.
+ProofStatus = Literal["passed", "not run"]
 
 
 class CataloguePart(BaseModel):
@@ -42,8 +44,8 @@ class CataloguePart(BaseModel):
 class Proof(CataloguePart):
     """One level of proof of an image: passed, or not run and why; the card and driver that it ran on, if any."""
 
-    level: Literal["audit", "stack", "canary", "server"]
-    status: Literal["passed", "not run"]
+    level: LevelName
+    status: ProofStatus
     reason: PlainText = ""
     card: PlainText | None = None
     driver: DriverText | None = None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from images.core import CheckFailed, Report
 from images.matrix import Matrix, Variants
-from images.run.doctor import advise, check_facts, doctor_json, gather_facts, healthy
+from images.run.doctor import CheckState, advise, check_facts, doctor_json, gather_facts, healthy
 
-STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
+STYLES: Mapping[CheckState, str] = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -15,6 +16,9 @@ from images.core.closest_match import closest
 from images.core.errors import UsageError
 
 FILE = "site.yaml"
+# Where base images come from: a registry by digest and else packages, or packages only.
+BaseSource = Literal["auto", "packages"]
+_BASE_SOURCES: Mapping[str, BaseSource] = {"auto": "auto", "packages": "packages"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SiteSettings:
     apt: Path | None = None
     pip: Path | None = None
     sccache: Path | None = None
-    bases: str = "auto"
+    bases: BaseSource = "auto"
 
 
 def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
@@ -54,9 +58,10 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     for key in known:
         if value := environ.get(f"CARDSTOCK_{key.upper()}"):
             values[key] = value
-    bases = values.pop("bases", "auto")
-    if bases not in ("auto", "packages"):
-        raise UsageError(f"bases: {bases!r} is not allowed", do="take auto or packages", where=FILE)
+    wanted = values.pop("bases", "auto")
+    bases = _BASE_SOURCES.get(wanted)
+    if bases is None:
+        raise UsageError(f"bases: {wanted!r} is not allowed", do="take auto or packages", where=FILE)
     files = {key: Path(value).expanduser() for key, value in values.items()}
     for key, file in files.items():
         if not file.is_file():

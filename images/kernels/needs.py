@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from images.core import human_seconds
 from images.kernels import remote
@@ -14,6 +15,9 @@ from images.kernels.store import Store, Stored
 from images.matrix import Kernel
 from images.registry import Repository
 from images.render import LockState, lock_file_name
+
+# In this machine's store; in the registry; to be compiled; to be compiled and never stored, for its stack has no lock.
+WheelLocation = Literal["store", "registry", "not built", "unlocked"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,10 @@ class Need:
 
 @dataclass(frozen=True)
 class WheelPlace:
-    """Where a needed wheel is: "store" (then ``stored``), "registry", "not built", or "unlocked"."""
+    """A needed wheel and where it is; ``stored`` is its entry where that is the store."""
 
     need: Need
-    where: str
+    where: WheelLocation
     stored: Stored | None = None
 
 

@@ -163,7 +163,7 @@ class SmallPublisher:
         return [one.image for one in done]
 
     def clear(self, repository_host: str = "") -> None:
-        """Take the images of this stall from the engine."""
+        """Take the images of this publisher from the engine."""
         for facts in self.engine.images():
             for name in (*facts.tags, *facts.digests):
                 if self.root.name in name or name.startswith(("test/pulled", repository_host or "test/pulled")):

@@ -48,7 +48,7 @@ def built(engine: Engine, variant: str) -> ImageFacts:
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
-def looked_into(engine: Engine, request: pytest.FixtureRequest) -> tuple[ImageFacts, dict[str, Any]]:
+def slimmed_image(engine: Engine, request: pytest.FixtureRequest) -> tuple[ImageFacts, dict[str, Any]]:
     """An image, and what slimmed.py tells of it."""
     facts = built(engine, request.param)
     files = {f"/opt/check/images/device_code/{p.name}": p.read_bytes() for p in ROOT.glob("images/device_code/*.py")}
@@ -60,16 +60,16 @@ def looked_into(engine: Engine, request: pytest.FixtureRequest) -> tuple[ImageFa
 
 
 @pytest.mark.timeout(600)
-def test_every_file_is_as_its_wheel_records_it_nvidias_too(looked_into: tuple[ImageFacts, dict[str, Any]]) -> None:
-    _, told = looked_into
+def test_every_file_is_as_its_wheel_records_it_nvidias_too(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
+    _, told = slimmed_image
     assert told["wrong"] == []
     assert told["rows"] > 10_000
     assert told["nvidias"] > 100
 
 
 @pytest.mark.timeout(600)
-def test_each_container_holds_one_cards_code_and_no_more(looked_into: tuple[ImageFacts, dict[str, Any]]) -> None:
-    facts, told = looked_into
+def test_each_container_holds_one_cards_code_and_no_more(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
+    facts, told = slimmed_image
     archs = facts.env["CARDSTOCK_ARCHS"].split()
     if not archs:
         pytest.skip("an image for the CPU is not slimmed for a card")
@@ -81,8 +81,8 @@ def test_each_container_holds_one_cards_code_and_no_more(looked_into: tuple[Imag
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_left_that_no_loader_maps(looked_into: tuple[ImageFacts, dict[str, Any]]) -> None:
-    assert looked_into[1]["unstripped"] == []
+def test_nothing_is_left_that_no_loader_maps(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
+    assert slimmed_image[1]["unstripped"] == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

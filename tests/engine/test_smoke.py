@@ -159,10 +159,10 @@ def run(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> Iterator[str]:
     ident = uuid.uuid4()
     monkeypatch.setattr(proving, "uuid", SimpleNamespace(uuid4=lambda: ident))
     yield ident.hex[:12]
-    assert left_over(engine, ident.hex[:12]) == ""
+    assert leftovers(engine, ident.hex[:12]) == ""
 
 
-def left_over(engine: Engine, ident: str) -> str:
+def leftovers(engine: Engine, ident: str) -> str:
     """Ids of containers and volumes that carry the run's label."""
     wanted = ["--filter", f"label={RUN_LABEL}={ident}"]
     docker = shutil.which("docker", path=engine.cli_env().get("PATH"))
@@ -338,7 +338,7 @@ def test_a_run_that_is_killed_leaves_nothing(
 
     def watched(argv: list[str], **options: object) -> process.Finished:
         monkeypatch.setattr(process, "run", real)
-        seen.append(left_over(engine, run))
+        seen.append(leftovers(engine, run))
         return real(argv, **options)  # type: ignore[arg-type]
 
     engine.cli_env()  # asks docker once

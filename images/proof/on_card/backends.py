@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,8 @@ QUANTILE = {"prefill in the engine": 0.75}
 # rounded over 36 layers, of 11 bits in float16 and of 8 in bfloat16.
 LOGPROB_TOLERANCE = {"float16": 0.25, "bfloat16": 1.0}
 SAME_SPEED = 0.02
+# "open": the runs spread too far to tell.
+SpeedVerdict = Literal["within", "outside", "open"]
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 # Answers are to be computed anew each time, and two servers share the card.
 VLLM_WORDS = ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--gpu-memory-utilization", "0.4"]
@@ -328,10 +330,11 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], quantile: float = 0.5)
     low, high = (float(value) for value in np.quantile(upper / lower, (0.025, 0.975)))
     within = low >= 1 - SAME_SPEED and high <= 1 + SAME_SPEED
     outside = high < 1 - SAME_SPEED or low > 1 + SAME_SPEED
+    verdict: SpeedVerdict = "within" if within else "outside" if outside else "open"
     return {
         "ratio": round(float(np.quantile(ours, quantile) / np.quantile(theirs, quantile)), 4),
         "range": [round(low, 4), round(high, 4)],
-        "verdict": "within" if within else "outside" if outside else "open",
+        "verdict": verdict,
     }
 
 

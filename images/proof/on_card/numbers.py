@@ -62,13 +62,13 @@ def attentions() -> list[str]:
     return ["eager", "sdpa", *(["flash_attention_2"] if importlib.util.find_spec("flash_attn") else [])]
 
 
-def judge(found: Tensor, exact: Tensor, wanted: list[int]) -> dict[str, Any]:
+def judge(computed: Tensor, exact: Tensor, wanted: list[int]) -> dict[str, Any]:
     """One case's error, whether its tokens are the taught ones, and by how much the right ones lead."""
-    best = found.topk(2, dim=-1)
+    best = computed.topk(2, dim=-1)
     return {
-        "error": float((found - exact).norm() / exact.norm()),
-        "largest error": float((found - exact).abs().max()),
-        "finite": bool(found.isfinite().all()),
+        "error": float((computed - exact).norm() / exact.norm()),
+        "largest error": float((computed - exact).abs().max()),
+        "finite": bool(computed.isfinite().all()),
         "tokens": best.indices[:, 0].tolist() == wanted,
         "smallest lead": float((best.values[:, 0] - best.values[:, 1]).min()),
     }

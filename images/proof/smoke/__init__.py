@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from images.proof.smoke.health import unhealthy_text as unhealthy_text
     from images.proof.smoke.prove import prove_image as prove_image
     from images.proof.smoke.record import LEVEL_NAMES as LEVEL_NAMES
+    from images.proof.smoke.record import LevelName as LevelName
     from images.proof.smoke.record import LevelResult as LevelResult
     from images.proof.smoke.record import ProofRecord as ProofRecord
     from images.proof.smoke.running import Server as Server

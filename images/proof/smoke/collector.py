@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from images.core import CardstockError
 from images.proof.smoke.record import LEVEL_NAMES, LevelResult, LevelStatus, ProofRecord
 
 NOT_ASKED = "not asked for"
+# As pytest calls them.
+Outcome = Literal["passed", "failed", "skipped"]
+Phase = Literal["collect", "setup", "call", "teardown"]
 
 
 @dataclass
@@ -39,7 +42,13 @@ class Collector:
         self._tallies: dict[int, _Tally] = {}
 
     def add(
-        self, level: int, name: str, outcome: str, error: BaseException | None, seconds: float, phase: str = "call"
+        self,
+        level: int,
+        name: str,
+        outcome: Outcome,
+        error: BaseException | None,
+        seconds: float,
+        phase: Phase = "call",
     ) -> None:
         """An outcome (passed, failed, skipped) of a test's phase: setup, call or teardown."""
         tally = self._tally(level)

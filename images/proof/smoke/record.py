@@ -10,7 +10,8 @@ from typing import Any, Literal
 from images.core import UsageError
 
 LevelStatus = Literal["passed", "failed", "not run"]
-LEVEL_NAMES = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
+LevelName = Literal["audit", "stack", "canary", "server"]
+LEVEL_NAMES: Mapping[int, LevelName] = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
 _REASON_LENGTH = 120
 
 
@@ -19,7 +20,7 @@ class LevelResult:
     """One level of proof. ``reason`` is empty when it passed; ``facts`` holds what was measured, as JSON values."""
 
     number: int
-    name: str
+    name: LevelName
     status: LevelStatus
     reason: str = ""
     seconds: float = 0.0

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from images.run.demo.settings import Limits, format_size
 
+FileKind = Literal["picture", "video"]
 # Longest of the marks below, and where it lies.
 _HEAD = 16
 # Kinds of pictures, as Pillow calls them, and kinds of videos, as FFmpeg's readers of containers are called.
@@ -36,7 +38,7 @@ class Upload:
     """A file that may be read: its path, ``kind`` ("picture" or "video"), ``form`` (such as "PNG", "mp4"), name."""
 
     path: Path
-    kind: str
+    kind: FileKind
     form: str
 
     @property
@@ -57,13 +59,14 @@ def resolve_upload(path: str, folder: Path) -> Path:
     return file
 
 
-def form_of(head: bytes) -> tuple[str, str] | None:
+def form_of(head: bytes) -> tuple[FileKind, str] | None:
     """Kind and form of a file that begins with ``head`` (16 bytes or more); None for any other file."""
     for mark, form in PICTURES.items():
         if head.startswith(mark):
             return "picture", form
     if head[:4] == b"RIFF":
-        return {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "avi")}.get(head[8:12])
+        riff: dict[bytes, tuple[FileKind, str]] = {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "avi")}
+        return riff.get(head[8:12])
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         if brand in _UNREAD_BRANDS:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from images.run.demo.files import Refused
 from images.run.demo.settings import Limits
 
 Part = dict[str, Any]
+Role = Literal["user", "assistant"]
 LEFT_OUT = "[an earlier picture, left out of this request]"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said: ``role`` ("user" or "assistant"), its text, paths of files given with it."""
+    """What one side of the conversation said: its ``role``, its text, and the paths of the files sent with it."""
 
-    role: str
+    role: Role
     text: str
     files: tuple[str, ...] = ()
 

@@ -10,7 +10,7 @@ import pytest
 from images.core.errors import UsageError
 from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
-from images.proof.smoke.collector import Collector, level_of
+from images.proof.smoke.collector import Collector, Outcome, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
 from images.proof.smoke.record import LevelResult, ProofRecord
 
@@ -98,7 +98,7 @@ class Failed(Exception):
     """As pytest's own."""
 
 
-def collected(*outcomes: tuple[int, str, str, str]) -> Collector:
+def collected(*outcomes: tuple[int, str, Outcome, str]) -> Collector:
     collector = Collector()
     collector.base = record()
     for level, name, outcome, text in outcomes:
