@@ -27,7 +27,7 @@ CARDS = tuple(f"cu124-transformers4.51.3-sdpa-sm{arch}" for arch in ("75", "80",
 
 
 def proven_variants(tools: Workbench) -> list[tuple[Variant, Path | None]]:
-    """The built variants with nothing left to do, and the wheel of their kernel, where they have one and it is here."""
+    """The built variants with nothing left to do, and the folder of their kernel's wheel (None without a kernel)."""
     proven = []
     for variant in tools.built():
         facts, wheel = tools.engine.inspect(tools.image_name(variant)), tools.wheel(variant)

@@ -66,7 +66,7 @@ def run_benches(
 ) -> list[BenchRecord]:
     """Run the named benches (all, if none is named) and write ``folder``/NAME.json for each.
 
-    ``circumstances`` is asked before each. Raises UsageError for a name that is not registered. A bench that cannot
+    ``conditions`` is called before each. Raises UsageError for a name that is not registered. A bench that cannot
     run here is a record that says why, when it was not asked for by name; a file is written only when its bench has
     ended.
     """

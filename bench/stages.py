@@ -33,7 +33,7 @@ _SITE = re.compile(r"/?opt/venv/lib/python[\d.]+/site-packages/(.+)")
 
 @dataclass(frozen=True)
 class Workbench:
-    """What measurements of built images need at hand."""
+    """What measurements of built images need."""
 
     checkout: Checkout
     matrix: Matrix
@@ -52,7 +52,7 @@ class Workbench:
         return f"{self.matrix.image}:{variant.id}"
 
     def image_label(self, variant: Variant) -> str:
-        """The image under its name as a row tells it: its variant and the first digits of its input hash."""
+        """The image as rows name it: "variant@" and the first 12 digits of its input hash; "" without an image."""
         facts = self.engine.inspect(self.image_name(variant))
         return f"{variant.id}@{facts.labels.get(INPUT, 'unknown')[:12]}" if facts else ""
 
@@ -73,7 +73,7 @@ class Workbench:
 
     @contextmanager
     def bake(self, images: Mapping[Variant, str], wheels: Mapping[str, str]) -> Iterator[Callable[..., None]]:
-        """What bakes ``images`` (a variant: the name it gets), prepared: called with targets and flags of bake.
+        """A function that bakes ``images`` (variant -> the name it gets); call it with flags and targets of bake.
 
         ``wheels`` maps a variant's id to the folder with its kernel's wheel. Without targets all of ``images`` are
         made. Raises ProcessFailed when bake does.

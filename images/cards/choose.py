@@ -91,7 +91,7 @@ def choose_images(
 
 
 def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
-    """One image for the cards of several picks; None where there is none, or only one whose server is the slow one."""
+    """One image for the cards of several picks; None without one, or where only the slower server would serve all."""
     try:
         pick = chooser.pick([card for one in each for card in one.cards])
     except (NoImageFits, NothingSelected):
@@ -101,7 +101,7 @@ def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
 
 
 def why_no_image(card: Card) -> NoImageFits | None:
-    """Why no image can be for this card, whatever the stacks hold; None if that is not so."""
+    """Why there can be no image for this card with any stack; None where a stack may have one."""
     if (card.arch.major, card.arch.minor) < (_OLDEST.major, _OLDEST.minor):
         return NoImageFits(
             f"no image for {card.name}: it has compute capability {card.arch}",
@@ -126,7 +126,7 @@ def why_no_image(card: Card) -> NoImageFits | None:
 
 
 class _Chooser:
-    """Picks the image of cards that each can have one."""
+    """Picks one image for cards of which each has one."""
 
     def __init__(self, matrix: Matrix, variants: Variants, driver: Driver | None, locked: Mapping[str, bool]) -> None:
         self._matrix, self._variants, self._driver = matrix, variants, driver

@@ -37,7 +37,7 @@ _SPLITS = (
 
 @dataclass(frozen=True)
 class NameParts:
-    """A name taken apart: ``model`` is what must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
+    """The words of a card's name: ``model`` must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
 
     model: frozenset[str]
     family: frozenset[str]
@@ -113,7 +113,7 @@ def _plain(name: str) -> str:
 
 
 def _similar(asked: NameParts, cards: Sequence[Card]) -> list[Card]:
-    """The cards that these words may mean, the likeliest first; those of several capabilities only if none is meant."""
+    """The cards that a name may mean, the likeliest first; of several capabilities only where it does not decide."""
     if not asked.model:
         return []
     parts = {card: split_name(card.name) for card in cards}

@@ -23,7 +23,7 @@ class CardQuery:
 
 
 def query_this_machine(machine: LocalMachine, driver: Driver | None) -> CardQuery:
-    """What NVML says of this machine. Raises NoImageFits where it has no card."""
+    """A query for the cards that NVML sees in this machine. Raises NoImageFits where it has none."""
     if not machine.cards:
         raise NoImageFits(
             "this machine has no NVIDIA card to find an image for",
@@ -34,7 +34,7 @@ def query_this_machine(machine: LocalMachine, driver: Driver | None) -> CardQuer
 
 
 def uuids_of(match: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
-    """The cards of this machine that an image is for; none where it is for all of them."""
+    """UUIDs of this machine's cards that an image is for; empty where it is for all of them."""
     if len(resolved.matches) == 1 and not resolved.refusals:
         return []
     names = {card.name for card in match.cards}
@@ -47,7 +47,7 @@ def reference_of(repository: str, image: PublishedImage) -> str:
 
 
 def match_json(repository: str, catalogue: Catalogue, match: CardMatch, run: Sequence[str]) -> dict[str, Any]:
-    """An image that was found, for scripts."""
+    """A matching image, for scripts."""
     image = match.image
     return {
         "variant": image.variant,
@@ -86,7 +86,7 @@ def _error_json(error: CardstockError) -> dict[str, Any]:
 
 
 def answer_lines(repository: str, catalogue: Catalogue, resolved: MatchResult) -> list[str]:
-    """What was found and why, why the others were not, which cards get nothing."""
+    """For people: the images that match, why others were not chosen, which cards get none."""
     out = []
     for one in resolved.matches:
         image = one.image

@@ -24,7 +24,7 @@ def image_evidence(image: PublishedImage) -> str:
 def records_evidence(records: Iterable[GpuRecord], variant: str) -> str:
     """What the newest record of a variant says: "tested-on NVIDIA H200, driver 580.159.04"; `UNSEEN` without one.
 
-    A run with the image's packages on a host without an engine says so, and a failure is told before a success.
+    A run with the image's packages on a host without an engine says so, and a failure goes before a success.
     """
     sorted_records = sorted(records_of_variant(records, variant), key=lambda record: (record.ok, record.created))
     if not sorted_records:

@@ -159,7 +159,7 @@ def immutable_tag(variant: str, input_hash: str) -> str:
 
 
 def read_catalogue(text: str | bytes, where: str) -> Catalogue:
-    """Read and check a catalogue. Raises Unsafe for what is none, UsageError for one of a later form."""
+    """Read and check a catalogue. Raises Unsafe for text that is no catalogue, UsageError for a newer schema."""
     try:
         catalogue = Catalogue.model_validate_json(text)
     except ValidationError as error:
@@ -203,8 +203,10 @@ def proofs_of(record: ProofRecord) -> tuple[Proof, ...]:
 def with_image(
     before: Catalogue, image: PublishedImage, layers: Mapping[str, int], moving: Iterable[str], now: str
 ) -> Catalogue:
-    """The catalogue with one more image, which the ``moving`` tags name from now on. The same one again changes its
-    evidence only. Raises Unsafe where its tag is another image's: that tag never moves."""
+    """The catalogue with one more image, which the ``moving`` tags name from now on.
+
+    An image that is there already gets new evidence only. Raises Unsafe where another image has its immutable tag.
+    """
     for other in before.images:
         if other.tag == image.tag and other.digest != image.digest:
             raise Unsafe(
@@ -231,7 +233,7 @@ def with_evidence(before: Catalogue, digest: str, evidence: tuple[Proof, ...], n
 
 
 def without_newest(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, PublishedImage]]:
-    """The catalogue after the variant's newest image lost its moving tags, and the image that each of them names then.
+    """The catalogue with the moving tags of a variant's newest image moved back by one, and the image that each names.
 
     Raises NothingSelected where there is nothing to go back to.
     """
@@ -255,7 +257,7 @@ def _catalogue(**fields: Any) -> Catalogue:
 
 
 def check_labels(image: PublishedImage, labels: Mapping[str, str], where: str) -> None:
-    """Hold an image's own labels against its entry. Raises Unsafe for the first that differs."""
+    """Compare an image's own labels with its entry. Raises Unsafe for the first that differs."""
     wanted = {
         VARIANT: image.variant,
         INPUT: image.input,
@@ -278,6 +280,6 @@ def check_labels(image: PublishedImage, labels: Mapping[str, str], where: str) -
 
 
 def shared_bytes(catalogue: Catalogue, image: PublishedImage, have: Iterable[PublishedImage]) -> int:
-    """Bytes of ``image`` that a machine with the images of ``have`` need not pull again."""
+    """Bytes of ``image`` that a machine which has the images ``have`` does not pull again."""
     there = {digest for other in have for digest in other.layers}
     return sum(catalogue.layers[digest] for digest in set(image.layers) & there)

@@ -34,7 +34,7 @@ class PassedOver(NamedTuple):
 
 @dataclass(frozen=True)
 class MatchResult:
-    """What was found: one image for all cards, or one for each kind; the cards without one; the images not chosen."""
+    """One image for all cards, or one for each kind of card; the cards without one; the images that were not chosen."""
 
     matches: tuple[CardMatch, ...]
     refusals: tuple[Refusal, ...] = ()
@@ -86,7 +86,7 @@ def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
 def _passed_over(
     kinds: Iterable[_Kind], matches: tuple[CardMatch, ...], variants: Variants, archs: set[Arch], driver: Driver | None
 ) -> tuple[PassedOver, ...]:
-    """The images that were not found, with the reason, those of a kind together."""
+    """The images that were not chosen, with the reason, those of a kind together."""
     chosen = {one.image.variant for one in matches}
     valid, out = variants.valid, list[PassedOver]()
     for kind in kinds:
@@ -97,7 +97,7 @@ def _passed_over(
 
 
 def _why(kind: _Kind, matches: tuple[CardMatch, ...], archs: set[Arch], driver: Driver | None) -> str:
-    """Why images of a kind are not the ones that were found."""
+    """Why images of a kind were not chosen."""
     if driver is not None and not _runs(driver, kind.min_driver):
         return f"it needs driver {kind.min_driver}, here is {driver}"
     missing = sorted(arch for arch in archs if not _covers(kind.audited, arch))
@@ -122,7 +122,7 @@ def _covers(audited: tuple[str, ...], card: Arch) -> bool:
 
 
 def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Driver | None) -> Refusal:
-    """Where the matrix has an image for the card and only the repository has none, say that instead."""
+    """The refusal of a card; where the matrix has an image for it that is not published, it says how to build it."""
     choice = choose_images(matrix, variants, [refusal.card], driver)
     if not choice.picks:
         return Refusal(refusal.card, choice.refusals[0].why)
@@ -152,7 +152,7 @@ def image_by_name(catalogue: Catalogue, name: str) -> PublishedImage:
 
 
 def require_match(resolved: MatchResult) -> None:
-    """Raise the first refusal where nothing was found."""
+    """Raise the first refusal where no image matches."""
     if not resolved.matches:
         first: CardstockError = resolved.refusals[0].why
         raise first

@@ -20,7 +20,8 @@ from images.core import RegistryFailure, Unsafe
 from images.registry import INDEX, ArtifactPart, Cosign, Identity, Manifest, Repository, artifact, read_blob, read_image
 
 JSON = "application/json"
-# Publishers that meet: each round one of them gets through. Seconds between a write and the look whether it stayed.
+# Of publishers that write at the same time, one succeeds in each round.
+# Seconds between a write and the check that nobody has overwritten it.
 _ROUNDS = 20
 _SETTLE = 2.0
 _CHANCE = random.SystemRandom()
@@ -48,7 +49,7 @@ def empty_catalogue() -> Catalogue:
 def fetch_catalogue(repository: Repository, keys: SigningKeys | None = None) -> tuple[Catalogue | None, str]:
     """The catalogue and its digest; None and "" where the repository has none.
 
-    With a signer its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
+    With a signer, its signature is verified before anything in it is read. Raises Unsafe, RegistryFailure.
     """
     stored = artifact.look(repository, TAG, KIND)
     if stored is None:
@@ -64,7 +65,7 @@ def fetch_catalogue(repository: Repository, keys: SigningKeys | None = None) -> 
 def change_catalogue(
     repository: Repository, change: Callable[[Catalogue], Catalogue], keys: SigningKeys | None = None
 ) -> Catalogue:
-    """Read the catalogue, change it, write it and sign it, and only then let its tag name it; what is there then.
+    """Read the catalogue, change it, write and sign it, and move its tag last; the catalogue that is there then.
 
     Registries cannot compare and swap. So it is read again after a while, and where another publisher has overwritten
     the change, it is made again on theirs: ``change`` must leave a catalogue that has it as it is.
@@ -92,7 +93,7 @@ def change_catalogue(
 
 
 def set_tag(repository: Repository, tag: str, digest: str) -> None:
-    """Let a tag name what the repository has by digest, and see that it does. Raises Unsafe if it does not."""
+    """Point a tag at a manifest of the repository and read it back. Raises Unsafe where the tag names another one."""
     manifest = _manifest(repository, digest)
     repository.put_manifest(manifest.raw, tag, manifest.media_type)
     named = repository.manifest(tag)
@@ -116,7 +117,7 @@ def _manifest(repository: Repository, digest: str) -> Manifest:
 
 
 def check_image(repository: Repository, image: PublishedImage) -> None:
-    """Hold what the registry has under an image's digest against its entry in the catalogue.
+    """Compare what the registry has under an image's digest with the image's entry in the catalogue.
 
     Its configuration and layers must be those, its labels must say the same, and its immutable tag must name nothing
     else. Raises Unsafe for the first that does not, RegistryFailure where the image is not there.

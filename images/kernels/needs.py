@@ -50,7 +50,7 @@ def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, LockSt
 
 
 def find_wheels(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[WheelPlace, ...]:
-    """Where each wheel is. Nothing is read of the wheels, nothing fetched. Raises RegistryFailure, Unsafe."""
+    """Find where each wheel is, without reading or fetching one. Raises RegistryFailure, Unsafe."""
     here = {entry.digest: entry for entry in store.entries()}
     out = []
     for need in needs:
@@ -66,7 +66,7 @@ def find_wheels(needs: Iterable[Need], store: Store, repository: Repository | No
 
 
 def wheel_line(place: WheelPlace, repository: str, jobs: int) -> str:
-    """One line for people, of what a build would do: ``jobs`` compilers at once are reckoned with."""
+    """One line for people: where a wheel is, or how long compiling it would take with ``jobs`` compilers at once."""
     name = place.need.kernel.id
     if place.where == "store":
         return f"kernel {name}: in the store"

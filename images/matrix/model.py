@@ -1,4 +1,4 @@
-"""matrix.yaml as values: stacks, pins, arch lists, rules, recommendations. Reading it is in matrix_file."""
+"""matrix.yaml as values: stacks, pins, arch lists, rules, recommendations. images/matrix/reader.py reads the file."""
 
 from __future__ import annotations
 
@@ -147,14 +147,14 @@ class RecommendedStack(MatrixPart):
 
 
 class Recommended(MatrixPart):
-    """By arch, and by stack when only the stack is said."""
+    """By arch, and by stack for a selection that names a stack and no arch."""
 
     archs: dict[ArchText, RecommendedStack]
     stacks: dict[Name, Attention]
 
 
 class When(MatrixPart):
-    """What must hold together: each key given must match; a list matches if one of it does."""
+    """Conditions that must all match; a key with a list matches if one item of the list does."""
 
     stack: Name | None = None
     backend: Backend | None = None
@@ -179,14 +179,14 @@ class When(MatrixPart):
 
 
 class Instead(MatrixPart):
-    """The hint of a rule: change these to get to the nearest point that can be."""
+    """The hint of a rule: what to change to reach the nearest valid combination."""
 
     stack: Name | None = None
     attention: Attention | None = None
 
 
 class Rule(MatrixPart):
-    """Why a point cannot be: id, reason in one sentence, source, how to get to one that can."""
+    """Why a combination is excluded: id, reason in one sentence, source, how to reach a valid one."""
 
     id: Name
     when: When
@@ -198,7 +198,7 @@ class Rule(MatrixPart):
 
 
 class Setting(MatrixPart):
-    """Environment and server arguments that the images of some points carry."""
+    """Environment and server arguments that the images of some combinations carry."""
 
     when: When
     env: dict[EnvName, ArgumentText] = Field(default_factory=dict)
@@ -208,7 +208,7 @@ class Setting(MatrixPart):
 
 
 class Note(MatrixPart):
-    """What a user of some points should know."""
+    """What a user of some combinations should know."""
 
     id: Name
     when: When
@@ -218,7 +218,7 @@ class Note(MatrixPart):
 
 
 class ServerModules(MatrixPart):
-    """Modules that the server of some points imports."""
+    """Modules that the server of some combinations imports."""
 
     when: When
     modules: list[ModuleName]

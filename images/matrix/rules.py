@@ -1,4 +1,4 @@
-"""Rules: why a point of the matrix cannot be, what it must set, what its user should know."""
+"""The matrix's rules, settings, notes and gaps, applied to combinations of stack, backend, attention and archs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _in_range(version: str, wanted: str) -> bool:
 
 @dataclass(frozen=True)
 class PartialRule(Generic[T]):
-    """What is left to ask of a point once its stack and backend are known to match; None means any."""
+    """A rule, setting, note or gap whose stack and backend match: attention and archs are left to check (None: any)."""
 
     item: T
     attentions: frozenset[str] | None
@@ -74,7 +74,7 @@ def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, st
 
 
 def _stack_matches(when: When, stack: str, backend: Backend, versions: Mapping[str, str]) -> bool:
-    """Whether the keys of ``when`` that speak of stack, backend and pins match."""
+    """Whether the conditions on stack, backend and pins match."""
     if when.stack not in (None, stack) or when.backend not in (None, backend):
         return False
     return all(package in versions and _in_range(versions[package], wanted) for package, wanted in when.version_ranges)
@@ -87,7 +87,7 @@ def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 def _point_conditions(when: When) -> tuple[frozenset[str] | None, frozenset[int] | None]:
-    """The attentions and the arch numbers that ``when`` speaks of; None means any."""
+    """The attentions and the arch numbers that ``when`` asks for; None means any."""
     attentions, ranges = _as_tuple(when.attention), _as_tuple(when.arch)
     return (
         None if attentions is None else frozenset(attentions),
@@ -96,7 +96,7 @@ def _point_conditions(when: When) -> tuple[frozenset[str] | None, frozenset[int]
 
 
 class Judge:
-    """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
+    """Applies the matrix's rules, settings and notes to points. What depends on the stack alone is checked once."""
 
     def __init__(self, matrix: Matrix) -> None:
         self._rules: dict[tuple[str, Backend], tuple[PartialRule[Rule], ...]] = {}
@@ -129,7 +129,7 @@ class Judge:
         return tuple(matching)
 
     def rules_against(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
-        """Every rule that says this point cannot be; empty when it can."""
+        """Every rule that excludes this point; empty where it is valid."""
         return tuple(r.item for r in self._rules[stack, backend] if r.matches(attention, archs))
 
     def settings(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
@@ -171,7 +171,7 @@ def _device_code(stack: str, backend: Backend, device_code: DeviceCode) -> Parti
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file and hold its pins against its rules. Raises UsageError."""
+    """Read a matrix file and check its pins against its rules. Raises UsageError."""
     matrix = read_matrix(path)
     check_pins(matrix)
     check_kernels(matrix)

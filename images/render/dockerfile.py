@@ -64,7 +64,7 @@ class Templates:
     _images: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
 
     def images(self, matrix: Matrix) -> str:
-        """What every image of a matrix says of the others: worked out once, since all of them say the same."""
+        """The other images that an image may name (preflight_images.py): the same text for all, made once."""
         # The matrix is held beside its text: for so long no other one can have its id.
         if id(matrix) not in self._images:
             self._images[id(matrix)] = (matrix, as_text(hints(matrix, make_variants(matrix))))
@@ -174,7 +174,7 @@ def render(
 
 
 def differences(wanted: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
-    """What ``render --check`` tells: files that are missing, differ, or are left over."""
+    """For ``render --check``: which files are missing, differ, or are left over."""
     out = [f"missing: {path}" for path in wanted if path not in present]
     out += [f"differs: {path}" for path in wanted if path in present and wanted[path] != present[path]]
     out += [f"left over: {path}" for path in present if path not in wanted]

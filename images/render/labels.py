@@ -1,4 +1,4 @@
-"""Labels of an image: what it is, and on what evidence. What the image itself can tell is read from it."""
+"""Labels of an image: what it is, and on what evidence. Versions are read from the image itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ print(json.dumps({"pins": pins, "cuda": torch.get("cuda"), "python": platform.py
 
 @dataclass(frozen=True)
 class ImageContents:
-    """What a built image tells of itself: installed versions, torch's CUDA, Python, archs of the built kernels."""
+    """What `READ_CONTENTS_SCRIPT` read in a built image: versions, torch's CUDA, Python, archs of the built kernels."""
 
     pins: Mapping[str, str]
     cuda: str | None
@@ -46,7 +46,7 @@ class ImageContents:
 
 
 def parse_contents(output: str) -> ImageContents:
-    """The last line that `READ_CONTENTS_SCRIPT` printed, as a value."""
+    """Parse the last line that `READ_CONTENTS_SCRIPT` printed."""
     data = json.loads(output.strip().splitlines()[-1])
     return ImageContents(data["pins"], data["cuda"], data["python"], data["kernel_archs"])
 

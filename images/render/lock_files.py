@@ -1,4 +1,4 @@
-"""A lock as files under git: parsing, splitting into parts, writing whole, telling a stale one.
+"""A lock as files under git: parse it, split it into parts, write it whole, see whether it is stale.
 
 One lock is a few files side by side: ``NAME.txt`` (everything else), ``NAME.nvidia.txt`` (NVIDIA's own wheels, the
 same for every card of a stack, so a layer of their own), ``NAME.xformers.txt`` or ``NAME.flash-attn.txt`` (attention
@@ -140,7 +140,7 @@ def _read_checked(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:
 
 
 def read_lock(folder: Path, name: str) -> Lock | None:
-    """The lock as it lies there; None where there is none or its parts do not match its header."""
+    """The lock on disk; None where there is none, or where its parts do not match its header."""
     if (checked := _read_checked(folder, name)) is None:
         return None
     text, parts = checked
@@ -157,7 +157,7 @@ def source_digest(text: str) -> str | None:
 
 
 def lock_state(folder: Path, inputs: LockInputs) -> LockState:
-    """Whether the lock on disk is the answer to ``inputs``: "locked", "stale" (to others, or damaged), "unlocked"."""
+    """Whether the lock on disk answers ``inputs``: "locked", "stale" (it answers others, or is damaged), "unlocked"."""
     if not (folder / lock_file_name(inputs.name)).is_file():
         return "unlocked"
     checked = _read_checked(folder, inputs.name)

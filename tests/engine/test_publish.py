@@ -125,9 +125,9 @@ def catalogue(repository: str, keys: SigningKeys | None = None) -> Catalogue:
 def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningKeys | None = None) -> str:
     """`invoke pull --card NAME --driver DRIVER`, up to what is printed; the local name it gets."""
     target = Repository(repository, sleep=short_sleep)
-    match = match_images(
-        pulling.read(target, keys), matrix(), variants(), [card(name)], parse_driver(driver)
-    ).matches[0]
+    match = match_images(pulling.read(target, keys), matrix(), variants(), [card(name)], parse_driver(driver)).matches[
+        0
+    ]
     pulling.verify(target, match.image, keys)
     local = f"test/pulled:{match.image.variant}"
     pulling.pull(engine, target, match.image, [local], sleep=short_sleep)

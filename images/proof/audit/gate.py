@@ -1,4 +1,4 @@
-"""Level 1, the gate: does every library that the server loads hold code for the image's cards? Pure."""
+"""Level 1: does every library that the server loads hold code for the image's cards? Pure."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def judge_audit(
     gaps: Sequence[tuple[str, str]],
     optional: Sequence[tuple[str, str]] = (),
 ) -> GateResult:
-    """Hold an audit against the cards ``archs``.
+    """Check an audit for the cards ``archs``.
 
     ``served`` are the libraries that the server loads (None: not recorded, so all of them count); ``gaps`` are globs
     below site-packages with a reason: they excuse a library that has code for the card in part; only one of
     ``optional`` may be without any.
-    NVIDIA's own libraries pick among their kernels by themselves and are not asked.
+    NVIDIA's own libraries choose among their kernels by themselves and are not checked.
     """
     loaded = None if loaded_libraries is None else frozenset(loaded_libraries)
     failures: list[str] = []

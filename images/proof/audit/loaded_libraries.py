@@ -1,4 +1,4 @@
-"""Which libraries a variant's server loads: recorded from a built image, kept as text, asked by the audit's gate."""
+"""Which libraries a variant's server loads: recorded from a built image, kept as text, read by the audit's gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`invoke audit TARGET`: what the word means, how its files are read, and what is printed."""
+"""`invoke audit TARGET`: find what TARGET names, read its files, print what they hold code for."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _buffered(chunks: Iterator[bytes]) -> io.BufferedReader:
 
 @contextmanager
 def _readable(target: str) -> Iterator[None]:
-    """Tell a file that cannot be opened, and an archive that is broken, as what it is."""
+    """Turn errors of opening a file, and of a broken archive, into errors that say so."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError) as error:

@@ -60,7 +60,7 @@ def machine() -> dict[str, Any]:
 
 
 def plain_machine() -> dict[str, Any]:
-    """The same from the images' preflight, which tells no memory (0)."""
+    """The same from the images' preflight, which does not know the memory (0)."""
     sys.path.insert(0, str(ROOTFS))
     from nvml import read_machine as read  # type: ignore[import-not-found,unused-ignore]
 
@@ -82,7 +82,7 @@ def read_versions(run: Run, content: str) -> dict[str, Any]:
 def level_audit(run: Run) -> dict[str, Any]:
     """Level 1: what this card runs of each library, and that slimming took nothing of it away.
 
-    Libraries without code for the card are told, and which of them the server loaded here all the same.
+    Libraries without code for the card are listed, and which of them the server loaded all the same.
     """
     card = parse_capability(run.record.capability)
     audits = {name: audit(name, read_folder(site)) for name, site in run.sites.items() if site and name != "other"}
@@ -136,14 +136,14 @@ def make_shaped(run: Run, content: str) -> dict[str, Any]:
 
 
 def require_held(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A worker's facts. Raises Failed when they did not hold."""
+    """The facts that a worker returned. Raises Failed where its check did not hold."""
     if not facts["held"]:
         raise Failed("outside of tolerance, or other tokens: see the facts", facts)
     return facts
 
 
 def judge_recorded_speed(run: Run, step: str, what: str) -> dict[str, Any]:
-    """Whether slimmed and untouched are equally fast, from what a step recorded."""
+    """Compare the speed of slimmed and untouched by what an earlier step recorded. Raises Failed, NotRun."""
     facts = next((dict(one.facts) for one in run.record.steps if one.name == step), {})
     return engines.judge_speed(facts, what)
 

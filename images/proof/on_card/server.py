@@ -1,4 +1,4 @@
-"""Servers under test on a machine without an engine: started by the image's entry point, timed line by line, ended."""
+"""Servers under test on a machine without Docker: start one by the image's entry point, time its log, end it."""
 
 from __future__ import annotations
 

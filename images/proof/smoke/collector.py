@@ -1,4 +1,4 @@
-"""From the outcomes of single tests to levels and a record. Pure."""
+"""Collects the outcomes of single tests into levels and a record. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def level_of(file_name: str) -> int:
 
 
 class Collector:
-    """Takes each test's outcome; tells the levels. ``base`` is the record without its levels."""
+    """Takes the outcome of each test and works out the levels. ``base`` is the record without its levels."""
 
     def __init__(self) -> None:
         self.base: ProofRecord | None = None
@@ -79,7 +79,7 @@ class Collector:
             self.base = replace(self.base, card=card, driver=driver)
 
     def record(self) -> ProofRecord:
-        """The record of all levels; those without a test are said to be not run. Raises ValueError without a base."""
+        """The record of all levels; one without a test is "not run". Raises ValueError without a base."""
         if self.base is None:
             raise ValueError("no image was examined")
         levels = [self.level(number) for number in LEVEL_NAMES]

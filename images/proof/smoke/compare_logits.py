@@ -1,4 +1,4 @@
-"""Judging what a model said: degenerate output, agreement with golden tokens, a known answer."""
+"""Compare what a model said: with golden tokens and logits, with a known answer; find degenerate output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Level 4, its plans: when a server can be tried, how it is started, what it is asked, what it should say. Pure."""
+"""Level 4: when a server can be tried, how it is started, what it is asked, what it should answer. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Level 2, judged: what the probe found inside an image, held against what the image promises. Pure.
+"""The checks of level 2: what the probe found inside an image against what the image promises. Pure.
 
 Each check takes a `Findings` and returns its complaints, one fact each; none means that it passed.
 """

@@ -1,4 +1,4 @@
-"""Level 2, judged: what a build has left in an image and should not have. Pure."""
+"""The checks of level 2 for what a build has left in an image and should not have. Pure."""
 
 from __future__ import annotations
 

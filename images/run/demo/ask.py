@@ -45,7 +45,7 @@ def parts_of(settings: Settings) -> PartsOf:
 
 
 def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
-    """What the chat interface calls: a question and what was said before in, the answer so far out, again and again."""
+    """The function that the chat interface calls with a question and the history; it yields the answer as it grows."""
     client = openai.OpenAI(
         base_url=f"{settings.server}/v1",
         api_key=os.environ.get("OPENAI_API_KEY") or "none",

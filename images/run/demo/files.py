@@ -1,6 +1,6 @@
-"""Files that people give to the page: inside of its upload folder, of a kind that it reads, not too large.
+"""Files that people upload to the page: below its upload folder, of a kind that it reads, not too large.
 
-Nothing is believed of a name: what a file is, its first bytes say.
+What a file is, its first bytes decide; its name counts for nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TAKEN = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF pictures, and MP4, MOV, WebM, M
 
 
 class Refused(Exception):
-    """Something is not taken; the text is a sentence for the person at the page."""
+    """A file or a question was refused; the text is a sentence for the person at the page."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _content(content: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def answered_turns(said: Sequence[Turn]) -> Iterator[Turn]:
-    """The questions that got an answer, and their answers: what was refused, or failed, is not said again."""
+    """The questions that got an answer, and their answers; refused and failed ones are left out."""
     for at, turn in enumerate(said):
         if turn.role == "assistant" or (at + 1 < len(said) and said[at + 1].role == "assistant"):
             yield turn

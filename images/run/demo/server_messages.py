@@ -6,7 +6,7 @@ from typing import Any
 
 
 def error_sentence(server: str, error: Exception) -> str:
-    """A sentence for an error of the ``openai`` package (told apart by what it carries, so that none is imported here).
+    """A sentence for an error of the ``openai`` package, recognised by its attributes: it is not imported here.
 
     One with a ``status_code`` is the server's own word, in ``body``; any other got no answer at all.
     """

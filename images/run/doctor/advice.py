@@ -49,7 +49,7 @@ def advise(
 
 
 def doctor_json(findings: Sequence[Finding], advice: Advice) -> dict[str, Any]:
-    """All of it for scripts; ``ok`` is what the exit code says."""
+    """Findings and advice for scripts; ``ok`` is whether the exit code is 0."""
     return {
         "schema": 1,
         "ok": healthy(findings),
@@ -61,5 +61,5 @@ def doctor_json(findings: Sequence[Finding], advice: Advice) -> dict[str, Any]:
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
-    """Whether nothing is wrong; warnings are not wrong."""
+    """Whether no finding is "wrong"; warnings do not count."""
     return all(one.state != "wrong" for one in findings)

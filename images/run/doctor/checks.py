@@ -38,7 +38,7 @@ class Finding:
 
 
 def check_facts(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
-    """Every check's finding, in the order in which things must be mended."""
+    """The finding of every check, in the order in which problems must be solved."""
     single: tuple[Callable[[Facts], Finding], ...] = (_processor, _cards)
     rest: tuple[Callable[[Facts], Finding], ...] = (_engine, _buildx, _runtime, _disk, _memory, _index)
     return (
@@ -119,7 +119,7 @@ def _engine(facts: Facts) -> Finding:
 def _buildx(facts: Facts) -> Finding:
     engine = facts.engine
     if isinstance(engine, Unknown):
-        return Finding("buildx", "ok", "not asked: no engine answers")
+        return Finding("buildx", "ok", "not checked: no engine answers")
     if engine.buildx is None:
         if not facts.embeddable:
             return Finding("buildx", "ok", "not there; ./inv build fetches it for itself")
@@ -137,7 +137,7 @@ def _runtime(facts: Facts) -> Finding:
     if isinstance(cards, Unknown) or not cards.cards:
         return Finding(name, "ok", "not needed without a card")
     if isinstance(engine, Unknown) or not engine.local:
-        return Finding(name, "ok", "not asked: no engine of this machine answers")
+        return Finding(name, "ok", "not checked: no engine of this machine answers")
     programs, specified = (
         ((), ()) if isinstance(facts.tools, Unknown) else (facts.tools.programs, facts.tools.specifications)
     )
@@ -182,7 +182,7 @@ def _disk(facts: Facts) -> Finding:
         )
     if free < BUILD_DISK:
         do = f"to build, free {human_bytes(BUILD_DISK - free)} more (./inv engine --prune); to pull, nothing"
-        return Finding("disk", "warning", f"{text}: enough to pull an image, hardly to build one", do)
+        return Finding("disk", "warning", f"{text}: enough to pull an image, too little to build one", do)
     return Finding("disk", "ok", text)
 
 
@@ -221,13 +221,15 @@ def _registries(facts: Facts) -> list[Finding]:
                 _unknown(name, "warning", reach.answer, "nothing can be pulled from it; bases are made of packages")
             )
         elif reach.answer in ANSWERS:
-            out.append(Finding(name, "ok", "answers" if reach.answer == 200 else "answers; wants a login for some"))
+            out.append(
+                Finding(name, "ok", "answers" if reach.answer == 200 else "answers; some repositories need a login")
+            )
         else:
             out.append(
                 Finding(
                     name,
                     "warning",
-                    f"HTTP {reach.answer}: hardly a registry",
+                    f"HTTP {reach.answer}: this does not look like a registry",
                     "correct its name; see what the proxy says",
                 )
             )

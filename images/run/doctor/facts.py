@@ -58,7 +58,7 @@ class ThisHost:
 
 @dataclass(frozen=True)
 class Authorities:
-    """The CA bundle that builds get, and how many certificates are in it; what the environment names and is not there.
+    """The CA bundle that builds get, and how many certificates it holds; ``missing`` are files named but not there.
 
     ``proxy`` is the variable that names a proxy, "" without one.
     """
@@ -79,7 +79,7 @@ class RegistryReach:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it. ``embeddable`` is "" where an embedded engine could be started, else why not."""
+    """Everything that was asked. ``embeddable`` is "" where an embedded engine could be started, else why not."""
 
     this_host: ThisHost
     cards: LocalMachine | Unknown

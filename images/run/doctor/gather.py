@@ -1,4 +1,4 @@
-"""The doctor's one edge: asks this machine, all at once, each within a time limit. Starts and changes nothing."""
+"""Asks this machine: every question at once, each with a time limit. Nothing is started or changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class PendingAnswer(Generic[T]):
-    """A question under way, which has so many seconds from now.
+    """A question that a thread is asking, with a time limit in seconds from now.
 
     A thread that never comes back (a driver that hangs, a dead name server) is left behind.
     """
@@ -50,7 +50,7 @@ class PendingAnswer(Generic[T]):
         threading.Thread(target=lambda: self._queue.put(_answer_or_unknown(what, question)), daemon=True).start()
 
     def answer(self) -> T | Unknown:
-        """What was found out, or why not."""
+        """The answer, or why there is none."""
         try:
             return self._queue.get(timeout=max(0.0, self._end - self._clock()))
         except queue.Empty:
@@ -62,7 +62,7 @@ def _answer_or_unknown(what: str, question: Callable[[], T]) -> T | Unknown:
         return question()
     except CardstockError as error:
         return Unknown(error.what, error.cause, error.do)
-    except Exception as error:  # a doctor tells every failure, also one nobody thought of
+    except Exception as error:  # every failure is reported, also one that nobody expected
         return Unknown(f"{what}: {type(error).__name__}", str(error))
 
 

@@ -1,4 +1,4 @@
-"""The nearest things that can be served, where the one that was asked for cannot. Pure."""
+"""What could be served instead, where the model that was asked for does not fit. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MORE_CARDS = (2, 4, 8)
 
 
 def find_alternatives(ask: Ask) -> tuple[Ask, ...]:
-    """What fits instead: on the same cards, and of the same size on more cards; those of the two that there are."""
+    """Up to two alternatives: the nearest model that fits the same cards, and the same size on more cards."""
     free = replace(ask, tp=0, pp=0)
     here = _first(replace(free, model=model) for model in _models(ask.model))
     size = [model for model in _models(ask.model) if model.shape.name == ask.model.shape.name]

@@ -11,7 +11,7 @@ from images.run.fit.usable_memory import GIB
 
 
 def fit_lines(fit: Fit) -> list[str]:
-    """For people: what on what, each choice in a sentence with its source, the sum of the fullest card."""
+    """For people: the model and the cards, each choice with its reason and source, the memory of the fullest card."""
     ask, total = fit.ask, fit.sum
     out = [f"{ask.model.name} on {ask.cards}: {ask.variant.id}"]
     out += [f"  unverified: {what}" for what in unverified(fit)]

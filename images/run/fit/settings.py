@@ -1,4 +1,4 @@
-"""A fit as what is typed: the backend's flags, the container's settings, and one sentence for each. Pure."""
+"""A fit as command-line flags, container settings and environment, each with one sentence of reason. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _limits(fit: Fit) -> str:
 
 
 def environment(fit: Fit) -> dict[str, str]:
-    """What the container is told by environment: the transformers server takes its pictures' limits so."""
+    """Environment of the container: the transformers server reads its limits on pictures from there."""
     if fit.backend.vllm:
         return {}
     least, most = pixel_limits(fit)
@@ -69,7 +69,7 @@ def environment(fit: Fit) -> dict[str, str]:
 
 
 def unverified(fit: Fit) -> list[str]:
-    """What is said here and was neither read in its place nor tried."""
+    """Claims of this fit that were neither read in a source nor tried."""
     claims = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
     if fit.ask.nodes > 1:
         claims.append("several machines: served by two hosts without cards, on cards not yet")
@@ -79,7 +79,7 @@ def unverified(fit: Fit) -> list[str]:
 
 
 def setting_choices(fit: Fit) -> list[Setting]:
-    """Each setting, with one sentence and who says so."""
+    """Each setting, with one sentence of reason and its source."""
     return [*fit.backend.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
 
 
