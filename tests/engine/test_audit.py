@@ -79,12 +79,12 @@ def oracle() -> Path:
 
 def assert_agrees(oracle: Path, path: Path, found: Library) -> int:
     """Compare every entry, in order. cuobjdump lists linked code first, and names no `f` for SASS."""
-    told = process.run([str(oracle), "--all-fatbin", "--list-elf", "--list-ptx", str(path)], check=False, timeout=300)
-    if "Invalid ELF" in told.err:
+    result = process.run([str(oracle), "--all-fatbin", "--list-elf", "--list-ptx", str(path)], check=False, timeout=300)
+    if "Invalid ELF" in result.err:
         # Its own failure, on untouched libraries of CUDA 12.1 and on cuBLAS 12.4 alike: it stops in the middle.
         print(f"cuobjdump cannot read {path}, {found.size} bytes: not compared")
         return 0
-    listed = [(kind, int(number), suffix) for kind, number, suffix in _LISTED.findall(told.out)]
+    listed = [(kind, int(number), suffix) for kind, number, suffix in _LISTED.findall(result.out)]
     order = sorted(found.sections, key=lambda section: section.name != ".nv_fatbin")
     entries = [entry for section in order for container in section.containers for entry in container.entries]
     sass = [("ELF", e.arch, e.suffix.replace("f", "")) for e in entries if e.kind == SASS]

@@ -192,8 +192,8 @@ def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
     assert all(one and one.content["subject"]["digest"] == image.digest for one in attached.values())
     for kind in ("cyclonedx", "slsaprovenance1"):
         how = ["--type", kind, "--key", str(keys.signer), "--insecure-ignore-tlog=true", "--allow-http-registry"]
-        told = process.run([find_cosign(), "verify-attestation", *how, f"{repository}@{image.digest}"])
-        said = json.loads(base64.b64decode(json.loads(told.out)["payload"]))
+        result = process.run([find_cosign(), "verify-attestation", *how, f"{repository}@{image.digest}"])
+        said = json.loads(base64.b64decode(json.loads(result.out)["payload"]))
         assert said["subject"][0]["digest"]["sha256"] == image.digest[7:]
     assert said["predicate"]["buildDefinition"]["internalParameters"]["inputs"]["sha256"] == image.input
 
@@ -218,14 +218,14 @@ def test_a_machine_with_a_card_adds_its_evidence(publisher: SmallPublisher, repo
     before = tags(repository)
     publisher.card = "NVIDIA GeForce RTX 2080 Ti"
     publish(publisher.press(repository), [publisher.job(SM75)], publisher.build, prove_again=True)
-    told = catalogue(repository).by_digest[image.digest].summary()
-    assert told.endswith("server: passed (NVIDIA GeForce RTX 2080 Ti, driver 535.104.05)")
+    text = catalogue(repository).by_digest[image.digest].summary()
+    assert text.endswith("server: passed (NVIDIA GeForce RTX 2080 Ti, driver 535.104.05)")
     assert publisher.built == [SM75]
     publisher.fails.add(SM75)
     with pytest.raises(CheckFailed, match="is published, and fails here") as caught:
         publish(publisher.press(repository), [publisher.job(SM75)], publisher.build, prove_again=True)
     assert "--rollback" in caught.value.do
-    assert catalogue(repository).by_digest[image.digest].summary() == told
+    assert catalogue(repository).by_digest[image.digest].summary() == text
     assert {**tags(repository), "catalogue": ""} == {**before, "catalogue": ""}
 
 

@@ -150,17 +150,17 @@ def test_what_is_in_use_is_refused(cpu_server: CpuServer) -> None:
     words = replace(cpu_server.words, name="cardstock-test-other")
     with pytest.raises(UsageError, match=r"port \d+ of 127\.0\.0\.1 is in use"):
         command.serve(shop(), words, Report())
-    with pytest.raises(UsageError, match=r"already \(running\)") as told:
+    with pytest.raises(UsageError, match=r"already \(running\)") as caught:
         command.serve(shop(), replace(words, name=cpu_server.name, port=free_port()), Report())
-    assert told.value.do.startswith(f"./inv serve --stop {cpu_server.name}")
+    assert caught.value.do.startswith(f"./inv serve --stop {cpu_server.name}")
 
 
-def test_a_server_that_ends_while_it_starts_is_told_and_removed(cpu_server: CpuServer) -> None:
+def test_a_server_that_ends_while_it_starts_is_reported_and_removed(cpu_server: CpuServer) -> None:
     name = f"{cpu_server.name}-dies"
     words = replace(cpu_server.words, name=name, port=free_port(), env=("CARDSTOCK_ENGINE=none",))
-    with pytest.raises(CheckFailed, match="exit code 2") as told:
+    with pytest.raises(CheckFailed, match="exit code 2") as caught:
         command.serve(shop(), words, Report())
-    assert "CARDSTOCK_ENGINE must be vllm or transformers" in told.value.cause
+    assert "CARDSTOCK_ENGINE must be vllm or transformers" in caught.value.cause
     assert cpu_server.engine.containers.find(name) is None
 
 
@@ -204,10 +204,10 @@ def test_an_image_that_fits_no_card_here_says_so_itself(engine: Engine) -> None:
     name = f"cardstock-test-{uuid.uuid4().hex[:8]}"
     words = pick.ServeWords("3b-awq", ("T4",), SM75, gpus="none", name=name, port=free_port(), cache=name)
     try:
-        with pytest.raises(NoImageFits, match="preflight") as told:
+        with pytest.raises(NoImageFits, match="preflight") as caught:
             command.serve(shop(), words, Report())
-        assert f"{SM75} needs an NVIDIA card" in told.value.what and engine.containers.find(name) is None
-        assert "CARDSTOCK_SKIP_PREFLIGHT=1" in told.value.do and told.value.where
+        assert f"{SM75} needs an NVIDIA card" in caught.value.what and engine.containers.find(name) is None
+        assert "CARDSTOCK_SKIP_PREFLIGHT=1" in caught.value.do and caught.value.where
     finally:
         docker(engine, ["volume", "rm", "--force", name])
 

@@ -61,22 +61,22 @@ def slimmed_image(engine: Engine, request: pytest.FixtureRequest) -> tuple[Image
 
 @pytest.mark.timeout(600)
 def test_every_file_is_as_its_wheel_records_it_nvidias_too(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
-    _, told = slimmed_image
-    assert told["wrong"] == []
-    assert told["rows"] > 10_000
-    assert told["nvidias"] > 100
+    _, result = slimmed_image
+    assert result["wrong"] == []
+    assert result["rows"] > 10_000
+    assert result["nvidias"] > 100
 
 
 @pytest.mark.timeout(600)
 def test_each_container_holds_one_cards_code_and_no_more(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
-    facts, told = slimmed_image
+    facts, result = slimmed_image
     archs = facts.env["CARDSTOCK_ARCHS"].split()
     if not archs:
         pytest.skip("an image for the CPU is not slimmed for a card")
-    containers = told["code"]["torch/lib/libtorch_cuda.so"]
+    containers = result["code"]["torch/lib/libtorch_cuda.so"]
     assert len(containers) > 100
     assert {code for container in containers for code in container} == {f"SASS {archs[0].replace('.', '')}"}
-    crowded = [name for name, containers in told["code"].items() if any(len(codes) > 1 for codes in containers)]
+    crowded = [name for name, containers in result["code"].items() if any(len(codes) > 1 for codes in containers)]
     assert crowded == []
 
 
@@ -89,8 +89,8 @@ def test_nothing_is_left_that_no_loader_maps(slimmed_image: tuple[ImageFacts, di
 @pytest.mark.timeout(600)
 def test_the_libraries_load_and_compute(engine: Engine, variant: str) -> None:
     script = "import torch, torchvision; print(torch.linalg.inv(2 * torch.eye(3))[0, 0].item(), torch.version.cuda)"
-    told = engine.run(built(engine, variant).id, ["-c", script], entrypoint=[PYTHON]).out
-    assert told.startswith("0.5 ")
+    result = engine.run(built(engine, variant).id, ["-c", script], entrypoint=[PYTHON]).out
+    assert result.startswith("0.5 ")
 
 
 @pytest.mark.timeout(600)

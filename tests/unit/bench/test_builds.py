@@ -39,8 +39,8 @@ def tools(labels: dict[str, dict[str, str]]) -> Workbench:
 
     class Having:
         def inspect(self, reference: str) -> Any:
-            told = labels.get(reference.partition(":")[2])
-            return None if told is None else SimpleNamespace(labels=told)
+            result = labels.get(reference.partition(":")[2])
+            return None if result is None else SimpleNamespace(labels=result)
 
     checkout = Checkout(ROOT)
     return Workbench(checkout, checkout.matrix(), cast("Engine", Having()), SiteSettings(), Report())
@@ -58,8 +58,8 @@ def test_only_what_a_build_would_leave_alone_is_timed() -> None:
 
 
 def test_at_once_stands_against_the_sum_and_against_separate_machines() -> None:
-    told = list(BuildTimes(100.0, (120.0, 30.0, 30.0)).rows("cold", "as many machines, each cold"))
-    assert [(row.ours, row.peer, row.against) for row in told] == [
+    result = list(BuildTimes(100.0, (120.0, 30.0, 30.0)).rows("cold", "as many machines, each cold"))
+    assert [(row.ours, row.peer, row.against) for row in result] == [
         (100.0, 180.0, "one after the other"),
         (100.0, 360.0, "as many machines, each cold"),
     ]
@@ -188,8 +188,8 @@ def test_the_devel_base_is_added_or_said_to_be_out_of_reach() -> None:
     name = "cu124-transformers4.51.3-sdpa-sm75"
     machine = BenchMachine("X", 2, 1, "Linux", "3.11.7")
     around = RunConditions(machine, None, "2026-11-21T12:00:00Z", "abc", "def")
-    told = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]
-    kept = [Row("sizes", f"{name}: {what}", ours, peer, "MB") for what, ours, peer in told]
+    result = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]
+    kept = [Row("sizes", f"{name}: {what}", ours, peer, "MB") for what, ours, peer in result]
     sizes = BenchRecord("sizes", around, (*kept, Row("sizes", f"{CPU}: all, gzip", 1.0, 2.0, "MB")))
     bases = {"12.4": Base(image="nvidia/cuda:12.4.1-devel-ubuntu22.04", digest=None)}
     (row,) = rows_on_devel(sizes, variants().valid, bases, lambda _: 3_900_000_000)

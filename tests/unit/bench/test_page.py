@@ -70,8 +70,8 @@ def test_what_is_slimmed_stands_against_what_is_untouched() -> None:
     text = bench_page([PLAN], [record, on_card()], {})
     assert "| gpu | warm start | not run: no time left | - | - | B |" in text
     assert "decode" in headlines([PLAN], [record])
-    told = "| gpu | decode: vllm, batch 16, slimmed | 990 tokens/s | 1000 tokens/s (untouched) | 0.99 | B |"
-    assert [line for line in text.splitlines() if "decode" in line] == [told]
+    shown = "| gpu | decode: vllm, batch 16, slimmed | 990 tokens/s | 1000 tokens/s (untouched) | 0.99 | B |"
+    assert [line for line in text.splitlines() if "decode" in line] == [shown]
     assert "| gpu | prefill: vllm, batch 16, untouched | 5 tokens/s | - | - | B |" in text
     assert "- B: one NVIDIA H200, driver 580.1" in text
 
@@ -82,13 +82,13 @@ def test_a_start_stands_against_how_it_was_before_and_parts_of_one_without_bytec
 
     now, before = {"start": "forked, class known"}, {"start": "spawned, class looked at"}
     made = {"bytecode": "bytecode made"}
-    told = [
+    result = [
         start("start: imports", 14.0, **now),
         start("start: imports", 28.0, **before),
         start("start: imports", 41.0, **made),
         start("start to first token", 118.0, **made),
     ]
-    text = bench_page([PLAN], [on_card(*told)], {})
+    text = bench_page([PLAN], [on_card(*result)], {})
     assert [line for line in text.splitlines() if "start: imports" in line] == [
         "| gpu | start: imports: slimmed, forked, class known | 14 s | 28 s (spawned, class looked at) | 0.5 | B |"
     ]
@@ -119,9 +119,9 @@ def test_the_readme_has_the_headlines_and_their_machines_only() -> None:
 
 def test_the_committed_pages_are_what_the_kept_records_say() -> None:
     checkout = Checkout(ROOT)
-    told = pages(checkout, checkout.texts(["README.md"]))
-    assert set(told) == {"README.md", "BENCH.md"}
-    assert told == checkout.texts(told)
+    result = pages(checkout, checkout.texts(["README.md"]))
+    assert set(result) == {"README.md", "BENCH.md"}
+    assert result == checkout.texts(result)
     assert {record.bench for record in read_records(ROOT / FOLDER)} >= {"plan", "render", "catalogue"}
 
 

@@ -357,8 +357,8 @@ def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[s
 
 def test_cards_of_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
     typed.run(lambda: advise.show_cards(["Tesla T4"], "470.82", True))
-    told = json.loads(capsys.readouterr().out)
-    assert told["images"][0]["image"] == "cu118-vllm0.8.5.post1-xformers-sm75"
-    assert told["refused"] == []
+    data = json.loads(capsys.readouterr().out)
+    assert data["images"][0]["image"] == "cu118-vllm0.8.5.post1-xformers-sm75"
+    assert data["refused"] == []
     assert code_of(lambda: advise.show_cards(["RTX 5090"], "550", False)) == 4
     assert code_of(lambda: advise.show_cards(["RTX 5090"], "new", False)) == 2

@@ -45,8 +45,8 @@ def card(name: str) -> Card:
 
 def proof(level: str, where: str | None = None, status: str = "passed") -> Proof:
     driver = "535.104.05" if where else None
-    told = {"level": level, "status": status, "reason": "", "card": where, "driver": driver, "at": NOW}
-    return Proof.model_validate(told)
+    result = {"level": level, "status": status, "reason": "", "card": where, "driver": driver, "at": NOW}
+    return Proof.model_validate(result)
 
 
 def test_evidence_of_a_published_image_names_the_card_or_says_that_there_was_none() -> None:
@@ -90,7 +90,7 @@ def test_every_card_has_its_published_image_or_its_own_reason() -> None:
     assert image_cells([t4, turing])[0][-2:] == ["2", "audited, CPU canary"]
 
 
-def test_where_the_recommended_image_is_not_published_the_next_one_is_told() -> None:
+def test_where_the_recommended_image_is_not_published_the_next_one_is_shown() -> None:
     (row,) = published_rows(matrix(), variants(), [card("Tesla T4")], catalogue(CPU, SM75_SDPA))
     assert row.published
     assert row.published.variant == SM75_SDPA
@@ -105,8 +105,8 @@ def saved(tmp_path: Path) -> str:
 
 def test_cards_of_a_saved_catalogue(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     advise.show_cards(["2080 Ti"], "535.104", True, offline=saved)
-    (told,) = json.loads(capsys.readouterr().out)["images"]
-    assert (told["variant"], told["reference"]) == (SM75, image(SM75).digest)
+    (result,) = json.loads(capsys.readouterr().out)["images"]
+    assert (result["variant"], result["reference"]) == (SM75, image(SM75).digest)
     advise.show_cards([], "", True, offline=saved)
     listed = {row["card"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["Tesla T4"]["published"]["digest"] == image(SM75).digest
@@ -126,22 +126,22 @@ def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str
 
 
 def test_the_table_of_images_without_a_catalogue() -> None:
-    told = table_text(matrix(), variants(), [RECORD], None)
-    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in told
-    assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in told
-    assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in told
-    assert "- 7.0: AWQ needs 7.5" in told
+    text = table_text(matrix(), variants(), [RECORD], None)
+    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in text
+    assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in text
+    assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in text
+    assert "- 7.0: AWQ needs 7.5" in text
 
 
 def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> None:
-    told = table_text(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
-    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    text = table_text(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[0] == "| `--arch` | cards | image | driver from | to pull | proven |"
     assert rows[2:] == [
         f"| 7.5 | {FAMILIES['7.5']} | `{SM75_SDPA}` | 525.60.13 | 1.50 GB | audited, CPU canary |",
         f"| - | no card | `{CPU}` | - | 1.50 GB | audited, CPU canary |",
     ]
-    assert "as of 2026-11-21" in told
+    assert "as of 2026-11-21" in text
 
 
 def test_every_capability_with_an_image_has_a_name_for_its_cards() -> None:
@@ -161,7 +161,7 @@ def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
         with_images_table(tmp_path, matrix(), variants(), before)
 
 
-def test_a_readme_without_a_place_for_the_table_is_told() -> None:
+def test_a_readme_without_a_place_for_the_table_is_reported() -> None:
     with pytest.raises(UsageError, match="no place for the table of images"):
         with_block("nothing", "new", MARKS, "the table of images")
 

@@ -26,7 +26,7 @@ EMPTY = Catalogue.model_validate({"schema": 1, "updated": NOW})
 LATER = "2026-11-22T12:00:00Z"
 
 
-def told() -> dict[str, Any]:
+def valid_content() -> dict[str, Any]:
     return content([fields(variants().valid[SM75]), fields(variants().valid[SM75_SDPA])])
 
 
@@ -66,8 +66,8 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_catalogue_that_lies_is_refused(lie: str) -> None:
-    read_catalogue(json.dumps(told()), "here")
-    lying = told()
+    read_catalogue(json.dumps(valid_content()), "here")
+    lying = valid_content()
     LIES[lie](lying)
     with pytest.raises(Unsafe, match="cannot be trusted") as caught:
         read_catalogue(json.dumps(lying), "127.0.0.1:5000/x")
@@ -81,9 +81,9 @@ def test_what_is_no_catalogue_is_refused(text: str) -> None:
         read_catalogue(text, "here")
 
 
-def test_a_later_form_is_said_to_be_one() -> None:
+def test_a_later_form_is_recognised() -> None:
     with pytest.raises(UsageError, match="form 2"):
-        read_catalogue(json.dumps(told() | {"schema": 2}), "here")
+        read_catalogue(json.dumps(valid_content() | {"schema": 2}), "here")
 
 
 def sizes(*names: str) -> dict[str, int]:

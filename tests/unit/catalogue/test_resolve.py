@@ -41,7 +41,7 @@ def test_what_is_published_is_what_can_be_had() -> None:
     assert "cu128-vllm0.11.0-flash-attn-sm89" in caught.value.do
 
 
-def test_a_driver_too_old_is_said_to_be_one() -> None:
+def test_a_driver_too_old_is_recognised() -> None:
     with pytest.raises(NoImageFits, match="driver 440") as caught:
         found((), ["Tesla T4"], "440.33.01")
     assert caught.value.do.startswith("install driver")
@@ -52,8 +52,8 @@ def test_a_driver_too_old_is_said_to_be_one() -> None:
 
 
 def test_a_driver_that_the_catalogue_wants_newer_counts() -> None:
-    told = fields(variants().valid[SM75]) | {"min_driver": "550.54.14"}
-    newer = read_catalogue(json.dumps(content([told])), "here")
+    result = fields(variants().valid[SM75]) | {"min_driver": "550.54.14"}
+    newer = read_catalogue(json.dumps(content([result])), "here")
     resolved = match_images(newer, matrix(), variants(), [card("Tesla T4")], parse_driver("535.104"))
     assert resolved.matches == ()
     assert [one.why for one in resolved.passed_over] == ["it needs driver 550.54.14, here is 535.104"]
@@ -104,7 +104,7 @@ def test_with_everything_published_every_card_gets_what_the_golden_table_says() 
     assert wrong == []
 
 
-def test_with_nothing_published_for_it_a_card_is_told_what_to_build() -> None:
+def test_with_nothing_published_for_it_the_refusal_says_what_to_build() -> None:
     for name in ("RTX 2080 Ti", "Tesla V100 PCIe 16 GB", "L4", "H100 PCIe", "RTX 5090"):
         resolved = match_images(catalogue(CPU), matrix(), variants(), [card(name)])
         assert resolved.matches == ()

@@ -40,10 +40,10 @@ def test_what_a_header_tells() -> None:
         Code(80, 1, header=88, version=(8, 4)),
         Code(80, 0x10, size=0),
     ]
-    told = [
+    result = [
         (e.kind, e.arch, e.suffix, e.compression, e.header_size) for e in read(library([container(*codes)])).entries
     ]
-    assert told == [
+    assert result == [
         (SASS, 90, "a", "lz4", 72),
         (SASS, 100, "f", "zstd", 112),
         (PTX, 80, "", "", 88),
@@ -54,8 +54,8 @@ def test_what_a_header_tells() -> None:
 
 def test_real_headers() -> None:
     found = read(library([fuzz_fatbin.real_container(fuzz_fatbin.REAL_HEADERS, 8)]))
-    told = [f"{e.kind} {e.arch}{e.suffix} {e.compression}" for e in found.entries]
-    assert told == [
+    result = [f"{e.kind} {e.arch}{e.suffix} {e.compression}" for e in found.entries]
+    assert result == [
         "SASS 70 ",
         "SASS 70 lz4",
         "SASS 90a ",
@@ -89,7 +89,7 @@ def test_no_elf_has_no_device_code(data: bytes, tmp_path: Path) -> None:
         assert (found.elf, found.sections, found.size) == (False, (), len(data))
 
 
-def test_a_library_without_device_code_is_told_from_no_library() -> None:
+def test_a_library_without_device_code_is_not_taken_for_no_library() -> None:
     found = read(library())
     assert (found.elf, found.sections, found.wrappers) == (True, (), None)
 
@@ -120,21 +120,21 @@ def broken(at: int, form: str, value: int) -> tuple[bytes, int]:
         (24, "<Q", 1 << 63, 24, "a payload of at most"),
     ],
 )
-def test_a_broken_header_is_told_with_its_offset(at: int, form: str, value: int, where: int, words: str) -> None:
+def test_a_broken_header_is_reported_with_its_offset(at: int, form: str, value: int, where: int, words: str) -> None:
     data, start = broken(at, form, value)
-    with pytest.raises(FatbinError) as told:
+    with pytest.raises(FatbinError) as caught:
         read(data)
-    assert told.value.offset == start + where
-    assert words in str(told.value)
-    assert f"{start + where:#x}" in str(told.value)
+    assert caught.value.offset == start + where
+    assert words in str(caught.value)
+    assert f"{start + where:#x}" in str(caught.value)
 
 
 def test_every_cut_is_an_error_or_ends_behind_the_last_header() -> None:
     data = library([sm(75), sm(80)])
     for size in range(64, len(data)):
-        with pytest.raises(FatbinError) as told:
+        with pytest.raises(FatbinError) as caught:
             read(data[:size])
-        assert 0 <= told.value.offset <= len(data)
+        assert 0 <= caught.value.offset <= len(data)
 
 
 def test_many_sections_over_the_same_bytes_are_refused() -> None:

@@ -110,9 +110,9 @@ def test_the_driver_of_a_toolkit_reports_its_cuda_version(cuda: str) -> None:
 
 def test_ptx_is_compiled_by_the_branch_that_brings_its_language() -> None:
     for ptx in [(7, 8), (8, 1), (8, 4), (8, 5), (8, 7), (9, 0)]:
-        told = re.fullmatch(r"driver (\d+) \(CUDA (\d+)\.(\d+)\)", driver_for(ptx))
-        assert told is not None
-        assert parse_driver(told[1]).cuda == (int(told[2]), int(told[3]))
+        result = re.fullmatch(r"driver (\d+) \(CUDA (\d+)\.(\d+)\)", driver_for(ptx))
+        assert result is not None
+        assert parse_driver(result[1]).cuda == (int(result[2]), int(result[3]))
 
 
 def test_every_variant_needs_the_driver_that_its_code_does() -> None:
@@ -122,7 +122,7 @@ def test_every_variant_needs_the_driver_that_its_code_does() -> None:
             assert variant.min_driver == str(oldest_driver(toolkit, ptx=has_ptx(variant.archs))), variant.id
 
 
-def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
+def test_the_container_runtime_asks_the_same_for_every_variant() -> None:
     """NVIDIA_REQUIRE_CUDA knows CUDA versions only: it may let in an early driver of the very branch of the floor."""
     seen = set()
     for variant in variants().valid.values():

@@ -62,7 +62,7 @@ def test_the_committed_files_are_what_the_matrix_says() -> None:
     assert len(files) == len(variants().valid) + len(variants().kernels) + 2
 
 
-def test_differences_are_told_apart() -> None:
+def test_differences_of_each_kind_are_listed() -> None:
     assert differences({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == ["differs: b", "left over: c", "missing: a"]
 
 

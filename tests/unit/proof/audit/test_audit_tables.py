@@ -39,7 +39,7 @@ def wheel(version: str, *containers: bytes, name: str = "torch/lib/libtorch_cuda
     return Wheel(package, version, "x.whl", "0" * 64, 1, audit)
 
 
-def told(package: str, version: str) -> Wheel:
+def recorded_wheel(package: str, version: str) -> Wheel:
     return next(one for one in WHEELS if (one.package, one.version) == (package, version))
 
 
@@ -127,7 +127,7 @@ def test_a_cell_is_the_verdict_in_a_word(card: tuple[int, int], containers: list
 
 def test_flash_attention_is_the_third_on_hopper_and_the_second_elsewhere() -> None:
     part = next(one for one in PARTS if one.piece == "FlashAttention")
-    newest = told("vllm", "0.25.1")
+    newest = recorded_wheel("vllm", "0.25.1")
     assert [cell(part, newest, card) for card in ((7, 5), (8, 9), (9, 0), (12, 0))] == [
         "-",
         "as 8.0",

@@ -16,11 +16,11 @@ from tests.helpers.matrices import ROOT, variants
 class Container:
     """An engine whose container prints what it is given."""
 
-    def __init__(self, **told: object) -> None:
-        self.told = {"mapped": [], "asked": [], "failed": {}, **told}
+    def __init__(self, **result: object) -> None:
+        self.output = {"mapped": [], "asked": [], "failed": {}, **result}
 
     def run(self, image: str, command: list[str], **_: object) -> Ran:
-        return Ran(0, f"a warning\n{json.dumps(self.told)}\n")
+        return Ran(0, f"a warning\n{json.dumps(self.output)}\n")
 
 
 NVIDIAS = ("nvidia/cublas/lib/libcublas.so.12", "cusparselt/lib/libcusparseLt.so.0", "a.libs/libnvjpeg.02b6d700.so.12")

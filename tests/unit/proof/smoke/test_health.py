@@ -63,8 +63,8 @@ def test_when_to_go_on_waiting() -> None:
     ],
 )
 def test_the_likely_cause(state: Health, log: str, cause: str) -> None:
-    told, do = likely_cause(state, log)
-    assert cause in told
+    result, do = likely_cause(state, log)
+    assert cause in result
     assert do
 
 
@@ -78,7 +78,7 @@ def test_the_end_of_the_log_is_shown() -> None:
     assert "line 139\n" not in cause
 
 
-def test_an_empty_log_is_said_to_be_empty() -> None:
+def test_an_empty_log_is_reported_to_be_empty() -> None:
     assert "(empty)" in unhealthy_text(STARTING, "", 1)[1]
 
 

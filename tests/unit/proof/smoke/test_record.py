@@ -38,10 +38,10 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{"number": 2, "size": 3}]}'])
-def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(UsageError, match="not a smoke record") as told:
+def test_what_is_no_record_is_reported_to_be_none(text: str) -> None:
+    with pytest.raises(UsageError, match="not a smoke record") as caught:
         ProofRecord.from_json(text, "build/records/v.json")
-    assert "build/records/v.json" in str(told.value)
+    assert "build/records/v.json" in str(caught.value)
 
 
 def test_evidence_tells_every_level_in_one_line() -> None:
@@ -68,7 +68,7 @@ def test_an_expectation_comes_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "3", "{}", '{"kernel": null}'])
-def test_what_is_no_expectation_is_said_to_be_none(text: str) -> None:
+def test_what_is_no_expectation_is_reported_to_be_none(text: str) -> None:
     with pytest.raises(UsageError, match="not an expectation"):
         Expectation.from_json(text)
 
@@ -146,7 +146,7 @@ def test_setup_and_teardown_alone_are_no_pass() -> None:
     assert collector.level(2).status == "not run"
 
 
-def test_unexpected_errors_are_told_with_their_kind() -> None:
+def test_unexpected_errors_are_reported_with_their_kind() -> None:
     collector = Collector()
     collector.add(2, "test_stack[user]", "failed", KeyError("torch"), 1.0)
     assert collector.level(2).reason == "user: KeyError: 'torch'"

@@ -149,7 +149,7 @@ WRONG: Mapping[str, tuple[str, Findings, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_each_thing_wrong_is_told(what: str) -> None:
+def test_each_problem_is_reported(what: str) -> None:
     check, findings, text = WRONG[what]
     assert text in "\n".join(CHECKS[check](findings))
 
@@ -157,9 +157,9 @@ def test_each_thing_wrong_is_told(what: str) -> None:
 @pytest.mark.parametrize("what", ["label", "history", "pip.conf"])
 def test_logins_are_not_repeated(what: str) -> None:
     check, findings, _ = WRONG[what]
-    told = "\n".join(CHECKS[check](findings))
-    assert told
-    assert "word" not in told
+    text = "\n".join(CHECKS[check](findings))
+    assert text
+    assert "word" not in text
 
 
 def test_a_cpu_image_asks_for_no_gpu() -> None:

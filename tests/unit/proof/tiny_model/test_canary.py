@@ -99,7 +99,7 @@ def test_a_broken_environment_is_a_failed_check_with_its_reason(
 
 def test_a_golden_file_is_compared_in_every_part() -> None:
     assert golden.differences(GOLDEN, GOLDEN) == []
-    for change, told in {
+    for change, result in {
         "text": "case text: text differs",
         "tokens": "case text: tokens differs",
         "logits": "case text: relative error",
@@ -112,7 +112,7 @@ def test_a_golden_file_is_compared_in_every_part() -> None:
         else:
             case[change] = case[change][:-1]
         found = golden.differences(GOLDEN, other)
-        assert any(line.startswith(told) for line in found), found
+        assert any(line.startswith(result) for line in found), found
     renamed = copy.deepcopy(GOLDEN)
     renamed["sha256"]["config.json"] = hashlib.sha256(b"").hexdigest()
     assert golden.differences(GOLDEN, renamed) == ["sha256 differs"]

@@ -58,9 +58,9 @@ def test_another_lock_is_another_environment(tmp_path: Path) -> None:
 
 def test_one_that_broke_off_is_made_anew(tmp_path: Path) -> None:
     broken = uv(tmp_path, "echo 'error: connection reset' >&2; exit 2")
-    with pytest.raises(RegistryFailure, match=r"packages of demo\.lock could not be installed") as told:
+    with pytest.raises(RegistryFailure, match=r"packages of demo\.lock could not be installed") as caught:
         environment.make_environment(ROOT / LOCK, tmp_path / "home", uv=broken)
-    assert told.value.cause == "error: connection reset"
+    assert caught.value.cause == "error: connection reset"
     assert [*(tmp_path / "home/environments").iterdir()] == []
     assert environment.make_environment(ROOT / LOCK, tmp_path / "home", uv=uv(tmp_path)).is_file()
 
@@ -80,22 +80,22 @@ def test_pips_settings_hold_for_uv_unless_it_has_its_own(tmp_path: Path, monkeyp
     assert environment.uv_settings({"PIP_CERT": "/ca"}) == {"SSL_CERT_FILE": "/ca"}
 
 
-def test_a_port_in_use_is_told_with_another(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_another(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1, port {port}") as told:
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1, port {port}") as caught:
             free_port("127.0.0.1", port)
-        assert told.value.do.startswith("take another: --port ")
+        assert caught.value.do.startswith("take another: --port ")
     free_port("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_what_is_no_port(port: int) -> None:
-    with pytest.raises(UsageError, match="cannot listen") as told:
+    with pytest.raises(UsageError, match="cannot listen") as caught:
         free_port("127.0.0.1", port)
-    assert told.value.do == "take one of 1 to 65535: --port 7860"
+    assert caught.value.do == "take one of 1 to 65535: --port 7860"
 
 
 def test_the_page_keeps_the_sites_exceptions_to_its_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

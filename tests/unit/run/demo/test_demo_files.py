@@ -96,7 +96,7 @@ def test_a_name_is_not_believed(uploads: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "size", "told"),
+    ("head", "size", "message"),
     [
         (picture.SIGNATURE, 200_000, None),
         (picture.SIGNATURE, 200_001, "it has 200 kB, a picture may have 200 kB"),
@@ -105,12 +105,12 @@ def test_a_name_is_not_believed(uploads: Path) -> None:
         (b"\x1aE\xdf\xa3", 2_500_000, "it has 2.5 MB, a video may have 1 MB"),
     ],
 )
-def test_each_kind_has_its_limit(uploads: Path, head: bytes, size: int, told: str | None) -> None:
+def test_each_kind_has_its_limit(uploads: Path, head: bytes, size: int, message: str | None) -> None:
     with (uploads / "a.png").open("wb") as file:
         file.write(head)
         file.truncate(size)
-    if told is None:
+    if message is None:
         check_upload(str(uploads / "a.png"), uploads, LIMITS)
         return
-    with pytest.raises(Refused, match=told):
+    with pytest.raises(Refused, match=message):
         check_upload(str(uploads / "a.png"), uploads, LIMITS)

@@ -28,9 +28,9 @@ def test_sizes(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "MB", "10 MiB", "-1MB", "1e9", "ten", "1,5GB"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a size") as told:
+    with pytest.raises(UsageError, match="is not a size") as caught:
         read_size(text)
-    assert told.value.do == "write it as 10MB, 500kB or 1.5GB"
+    assert caught.value.do == "write it as 10MB, 500kB or 1.5GB"
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_what_comes_in_at_all_is_the_larger_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"max_picture": "0"}, "picture_bytes is 0"),
         ({"max_frames": 0}, "frames is 0"),
         ({"max_pictures": 4}, "a video of 8 frames is more than the 4 pictures of one question"),
     ],
 )
-def test_limits_that_make_no_sense(changes: dict[str, str | int], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_limits_that_make_no_sense(changes: dict[str, str | int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         words(**changes).limits()

@@ -140,8 +140,8 @@ def test_what_is_not_in_order_says_what_to_do(
 
 
 def test_every_kind_of_trouble_has_something_to_do(matrix: Matrix) -> None:
-    told = [one for facts, *_ in BROKEN for one in check_facts(facts, matrix) if one.state != "ok"]
-    assert [one for one in told if not one.do] == []
+    result = [one for facts, *_ in BROKEN for one in check_facts(facts, matrix) if one.state != "ok"]
+    assert [one for one in result if not one.do] == []
 
 
 RIGHT: list[tuple[Facts, str, str]] = [
@@ -187,7 +187,7 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
     assert (pulled.command, pulled.lines) == ("./inv pull --from ghcr.io/me/qwen", advice.lines)
 
 
-def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:
+def test_a_card_that_no_stack_serves_gets_the_reason_and_what_helps(matrix: Matrix, variants: Variants) -> None:
     old = replace(
         FACTS, cards=LocalMachine("535.104.05", "12.2", (LocalCard("Tesla K80", "GPU-2", Arch(3, 7), 12 * GB),))
     )
@@ -200,9 +200,9 @@ def test_without_a_card_it_says_what_can_be_done(matrix: Matrix, variants: Varia
     advice = advise(BARE, matrix, variants, {})
     assert "build and audit every image" in advice.lines[0]
     assert advice.command == "./inv build --only 'cpu*'"
-    told = doctor_json(check_facts(BARE, matrix), advice)
-    assert told["ok"] is True
-    assert told["fits"] is None
+    data = doctor_json(check_facts(BARE, matrix), advice)
+    assert data["ok"] is True
+    assert data["fits"] is None
 
 
 def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, matrix: Matrix, variants: Variants, as_data: bool) -> str:
@@ -231,10 +231,10 @@ def test_something_wrong_is_a_failed_check(
     assert "once what is wrong above is mended:\nNVIDIA GeForce RTX 2080 Ti: cu124" in err.getvalue()
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
         run(monkeypatch, NO_RUNTIME, matrix, variants, True)
-    told = json.loads(capsys.readouterr().out)
-    assert told["ok"] is False
-    assert [one["name"] for one in told["checks"] if one["state"] == "wrong"] == ["GPU runtime"]
-    assert told["command"].startswith("./inv build")
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"] is False
+    assert [one["name"] for one in data["checks"] if one["state"] == "wrong"] == ["GPU runtime"]
+    assert data["command"].startswith("./inv build")
 
 
 def test_a_named_repository_is_asked_and_pulled_from(
@@ -293,9 +293,9 @@ def test_no_question_can_hang_or_break_the_others(monkeypatch: pytest.MonkeyPatc
 
     facts = asks(monkeypatch, **{question: hang})
     never.set()
-    told = [facts.cards, facts.engine, facts.embeddable, facts.index, facts.registries[0].answer]
+    result = [facts.cards, facts.engine, facts.embeddable, facts.index, facts.registries[0].answer]
     late = [
-        one for one in told if "did not answer within 0.5 s" in (one.what if isinstance(one, Unknown) else str(one))
+        one for one in result if "did not answer within 0.5 s" in (one.what if isinstance(one, Unknown) else str(one))
     ]
     assert len(late) == 1
 
@@ -307,7 +307,7 @@ def test_the_time_of_a_question_runs_from_when_it_is_asked() -> None:
     never.set()
 
 
-def test_an_error_is_told_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_reported_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise EngineUnreachable("no", cause="because", do="this")
 
@@ -348,7 +348,7 @@ def test_certificates_are_counted(tmp_path: Path) -> None:
     assert gather.certificates(tmp_path / "none") == 0
 
 
-def test_a_registry_says_that_it_is_one_and_silence_is_told() -> None:
+def test_a_registry_says_that_it_is_one_and_silence_is_reported() -> None:
     with running_registry() as (host, shelf):
         assert registry.answer(host) == 404
         shelf.login = "Basic x"
@@ -358,11 +358,11 @@ def test_a_registry_says_that_it_is_one_and_silence_is_told() -> None:
 
 
 def test_an_engines_machine_is_read_also_where_it_says_little() -> None:
-    told = host_of({"ServerVersion": "29.0.0", "Runtimes": {"runc": {}, "nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]})
-    assert told.runtimes == ("nvidia", "runc")
-    assert told.cdi == ("/etc/cdi",)
-    told = host_of({"DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}], "CDISpecDirs": None})
-    assert (told.devices, told.cdi, told.memory) == (("nvidia.com/gpu=0",), (), 0)
+    result = host_of({"ServerVersion": "29.0.0", "Runtimes": {"runc": {}, "nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]})
+    assert result.runtimes == ("nvidia", "runc")
+    assert result.cdi == ("/etc/cdi",)
+    result = host_of({"DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}], "CDISpecDirs": None})
+    assert (result.devices, result.cdi, result.memory) == (("nvidia.com/gpu=0",), (), 0)
 
 
 def test_healthy_means_nothing_wrong() -> None:

@@ -163,7 +163,7 @@ def test_the_newest_stack_names_both_attentions() -> None:
     assert _value(two, "--distributed-executor-backend") == "ray"
 
 
-def test_what_nobody_has_shown_is_said() -> None:
+def test_what_nobody_has_shown_is_reported() -> None:
     found = fit(ask("7b-awq", "2080 Ti", by="cu128-vllm0.11.0-xformers-sm75"))
     assert any("below 8.0" in what for what in unverified(found))
 
@@ -203,7 +203,7 @@ def _try(asked: Ask) -> Fit | None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "told"),
+    ("asked", "kind", "message"),
     [
         (ask("7b", "RTX 3090", by=SM75), NoImageFits, "does not run on"),
         (ask("7b", "RTX 3090", 4, tp=3), UsageError, "is not 4 cards"),
@@ -214,8 +214,8 @@ def _try(asked: Ask) -> Fit | None:
         (ask("3b", "H200", 8, 8, pp=64), NoImageFits, "cannot be cut"),
     ],
 )
-def test_what_cannot_be_is_refused(asked: Ask, kind: type[CardstockError], told: str) -> None:
-    with pytest.raises(kind, match=told):
+def test_what_cannot_be_is_refused(asked: Ask, kind: type[CardstockError], message: str) -> None:
+    with pytest.raises(kind, match=message):
         fit(asked)
 
 

@@ -37,12 +37,12 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, 
 
 def _run(words: FitWords, json_form: bool = False, machine: LocalMachine | None = None) -> str:
     """What goes to stderr; stdout is captured by the test."""
-    told = io.StringIO()
-    report = Report(err=told, live=False)
+    result = io.StringIO()
+    report = Report(err=result, live=False)
     fit_command(
         matrices.matrix(), matrices.variants(), words, {}, json_form, report, machine or LocalMachine(why="none")
     )
-    return told.getvalue()
+    return result.getvalue()
 
 
 def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMachine:
@@ -95,7 +95,7 @@ def test_a_quantised_config_keeps_its_group_and_its_width() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"model_type": "llama"}, "not of a Qwen2.5-VL"),
         ({"vision_config": None}, "not of a Qwen2.5-VL"),
@@ -107,16 +107,16 @@ def test_a_quantised_config_keeps_its_group_and_its_width() -> None:
         ({"quantization_config": {**AWQ, "group_size": -1}}, "groups of -1"),
     ],
 )
-def test_a_config_that_fit_cannot_use(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_config_that_fit_cannot_use(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         from_config({**CONFIG, **change})
 
 
 @pytest.mark.parametrize("text", ["9b", "7b-int3", "Qwen/Qwen2.5-VL-8B-Instruct", "no/such-model"])
 def test_unknown_models(text: str) -> None:
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         read_model(text)
-    assert "7b" in told.value.do
+    assert "7b" in caught.value.do
 
 
 def test_other_names_are_left_to_folders() -> None:
@@ -135,8 +135,8 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
 
 
 def test_the_last_line_is_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    told = _run(FitWords("3b-awq", ["RTX 2080 Ti"]))
-    docker, line = told.splitlines()[-2:]
+    result = _run(FitWords("3b-awq", ["RTX 2080 Ti"]))
+    docker, line = result.splitlines()[-2:]
     assert line == "next: ./inv serve --model 3b-awq --card 'RTX 2080 Ti'"
     words = shlex.split(docker)
     assert words[:2] == ["docker", "run"] and f"cardstock/qwen2.5-vl:{SM75}" in words
@@ -187,7 +187,7 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "told"),
+    ("words", "kind", "message"),
     [
         (FitWords("7b"), NoImageFits, "no card to fit"),
         (FitWords("7b", ["RTX 2090"]), UsageError, "RTX 2090"),
@@ -198,10 +198,10 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
         (FitWords("7b", ["RTX 3090"], count=-1), UsageError, "must be 1 or more"),
     ],
 )
-def test_words_that_cannot_be(words: FitWords, kind: type[CardstockError], told: str) -> None:
+def test_words_that_cannot_be(words: FitWords, kind: type[CardstockError], message: str) -> None:
     with pytest.raises(kind) as found:
         _run(words)
-    assert told in found.value.what
+    assert message in found.value.what
     assert found.value.do
 
 
