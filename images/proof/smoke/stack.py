@@ -122,7 +122,7 @@ def plain_program(path: str) -> str:
 def check_requirements(findings: Findings) -> list[str]:
     """As pip check: every requirement met, save those that the lock overrides."""
     return [
-        f"{row['by']} requires {row['needs']}, installed is {row['findings']}"
+        f"{row['by']} requires {row['needs']}, installed is {row['found']}"
         for row in findings.probe["conflicts"]
         if row["package"] not in findings.expectation.loose
     ]
