@@ -13,6 +13,7 @@ from images.matrix.variants import make_variants
 from images.proof.smoke.collector import Collector, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
 from images.proof.smoke.record import Level, ProofRecord
+from tests.helpers.nonempty import nonempty
 
 NO_AUDIT = "no device code is in use on a CPU"
 
@@ -62,7 +63,7 @@ def test_ok_means_something_passed_and_nothing_failed() -> None:
 
 
 def test_an_expectation_comes_back_as_it_was() -> None:
-    for variant in VARIANTS.values():
+    for variant in nonempty(VARIANTS.values()):
         wanted = expect(variant)
         assert Expectation.from_json(wanted.to_json()) == wanted
 

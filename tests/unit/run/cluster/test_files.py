@@ -18,6 +18,7 @@ from images.run.cluster.nodes import Node, fitted, make_nodes, on_cpus
 from images.run.fit.choose import fit
 from tests.helpers.clusters import CARDS, CPUS
 from tests.helpers.fits import SM75, ask, model
+from tests.helpers.nonempty import nonempty
 
 IMAGE = f"repo/image:{SM75}"
 
@@ -125,7 +126,7 @@ def test_a_named_network_gives_each_host_its_address() -> None:
 
 def test_compose_and_the_engine_get_the_same() -> None:
     hosts, nodes = _nodes()
-    for node in nodes:
+    for node in nonempty(nodes):
         service: dict[str, Any] = yaml.safe_load(compose_files(hosts, node))["services"]["ray"]
         words = create_words(hosts, node, {"RAY_AUTH_TOKEN": "secret", "HOME": "/root"})
         assert words["environment"] == {**node.env, "RAY_AUTH_TOKEN": "secret"}
