@@ -172,7 +172,9 @@ def record_served(words: typed.Words) -> None:
 def run_tests(*, engine: bool, unit: bool) -> None:
     """`invoke test`: pytest over what this machine can run; its closing line is the last thing printed."""
     folders = ["tests/engine"] if engine else ["tests/unit"] if unit else ["tests/unit", "tests/engine"]
-    argv = [sys.executable, "-m", "pytest", *folders]
+    argv = [sys.executable, "-m", "pytest", *folders, "--durations=10"]
+    if folders == ["tests/unit"]:
+        argv += ["--cov", "--cov-report="]  # what is measured, and how much it must be: pyproject.toml
     if (workers := min(os.cpu_count() or 1, TEST_PROCESSES)) > 1:
         # A file stays in one process; tests/conftest.py says which files too, and what comes first.
         argv += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -35,6 +36,23 @@ def test_as_many_as_there_are_processors_and_four_at_most(
     (argv,) = ran
     assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
     assert argv[3] == "tests/unit"
+
+
+@pytest.mark.parametrize(("kind", "measured"), [("unit", True), ("engine", False), ("", False)])
+def test_coverage_is_measured_over_the_unit_tests_and_the_slowest_are_always_told(
+    kind: str, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(process, "stream", lambda argv, *_, **__: ran.append(argv) or 0)
+    prove.run_tests(engine=kind == "engine", unit=kind == "unit")
+    (argv,) = ran
+    assert ("--cov" in argv, "--durations=10" in argv) == (measured, True)
+
+
+def test_threads_are_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "_trace_hook", lambda *_: None)
+    conftest.pytest_sessionstart()
+    assert threading.gettrace() is None
 
 
 class Item:
