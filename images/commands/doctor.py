@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from images.core import CheckFailed, Report
-from images.matrix import Matrix, Variants
+from images.commands.options import JSON, command, print_json
+from images.context import REPOSITORY, Context
+from images.core import CheckFailed
+from images.core.options import option
+from images.matrix import Matrix
 from images.run.doctor import advise, as_json, findings, gather_facts, healthy
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
@@ -27,25 +28,32 @@ def _host(head: str) -> str:
     return head if "." in name or name == "localhost" or port.isdigit() else HUB
 
 
-def doctor(
-    root: Path,
-    matrix: Matrix,
-    variants: Variants,
-    locked: Mapping[str, bool],
-    repositories: Sequence[str],
-    json: bool,
-    report: Report,
-) -> None:
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What `invoke doctor` was asked."""
+
+    registry: Sequence[str] = option("also see whether this registry (or repository) answers", ())
+    json: bool = option(JSON, False)
+
+
+@command
+def doctor(context: Context, options: DoctorOptions) -> None:
+    """This machine: cards, driver, engine, GPU runtime, disk, memory, network: what is wrong, what to do, what fits."""
+    examine_machine(context, options)
+
+
+def examine_machine(context: Context, options: DoctorOptions) -> None:
     """Look at this machine and say how it is. Raises CheckFailed where something is wrong.
 
-    The first of ``repositories`` that is no bare host, or $CARDSTOCK_REPOSITORY, is what would be pulled from.
+    The first of the registries that is no bare host, or $CARDSTOCK_REPOSITORY, is what would be pulled from.
     """
-    named = [*repositories, *filter(None, [os.environ.get("CARDSTOCK_REPOSITORY")])]
-    facts = gather_facts(root, registry_hosts(matrix, named))
+    matrix, report = context.matrix, context.report
+    named = [*options.registry, *filter(None, [context.environment.get(REPOSITORY)])]
+    facts = gather_facts(context.checkout.root, registry_hosts(matrix, named))
     found = findings(facts, matrix)
-    advice = advise(facts, matrix, variants, locked, next((name for name in named if "/" in name), ""))
-    if json:
-        print(json_module.dumps(as_json(found, advice), indent=1))
+    advice = advise(facts, matrix, context.variants, context.locked, next((name for name in named if "/" in name), ""))
+    if options.json:
+        print_json(as_json(found, advice))
     else:
         width = max(len(one.name) for one in found)
         for one in found:
@@ -59,4 +67,4 @@ def doctor(
         report.next_command(advice.command)
     if not healthy(found):
         wrong = [one.name for one in found if one.state == "wrong"]
-        raise CheckFailed(f"wrong: {', '.join(wrong)}", do="what the lines above say" if not json else "")
+        raise CheckFailed(f"wrong: {', '.join(wrong)}", do="what the lines above say" if not options.json else "")

@@ -1,4 +1,4 @@
-"""The static checks of the project: every one is run, all that failed are named."""
+"""`invoke lint`: the static checks of the project. Every one is run, all that failed are named."""
 
 from __future__ import annotations
 
@@ -8,10 +8,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.commands import actionlint
+from images.commands.options import NoOptions, command
+from images.context import Context
 from images.core import CheckFailed, Report, default_layout, process
+from images.render import GENERATED
 
 SHELL = ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/bash")
 SHELL_PLACES = ("inv", ".ci/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")
+
+
+@command
+def lint(context: Context, options: NoOptions) -> None:
+    """ruff, mypy --strict, hadolint on every Dockerfile, zizmor and actionlint on the workflows."""
+    lint_all(context)
+
+
+def lint_all(context: Context) -> None:
+    """Run every check. Raises CheckFailed with the names of those that said no."""
+    root = context.checkout.root
+    if not any((root / GENERATED).glob("*/Dockerfile")):
+        raise CheckFailed("there are no rendered Dockerfiles to lint", do="./inv render")
+    run_checks(root, context.report)
+    check_builds(context)
+
+
+def check_builds(context: Context) -> None:
+    """`docker buildx build --check`, one Dockerfile of each shape, where an engine runs whose builder has it."""
+    root, report, engine = context.checkout.root, context.report, context.running_engine()
+    if engine is None or not engine.has_buildx_check():
+        report.line("not run: docker buildx build --check (no builder here that has it: buildx 0.15, engine 27)")
+        return
+    shapes: dict[str, Path] = {}
+    for path in sorted((root / GENERATED).glob("*/Dockerfile")):
+        shapes.setdefault(path.parent.name.rpartition("-sm")[0] or path.parent.name, path)
+    for path in shapes.values():
+        argv = ["docker", "buildx", "build", "--check", "-f", str(path), "dockerfiles"]
+        process.run(argv, cwd=root, env=engine.cli_env())
+    report.line(f"ok     docker buildx build --check on {len(shapes)} Dockerfiles")
 
 
 @dataclass(frozen=True)
@@ -58,7 +91,7 @@ def _actionlint(root: Path, report: Report) -> list[Check]:
         return []
 
 
-def lint(root: Path, report: Report, found: Sequence[Check] | None = None) -> None:
+def run_checks(root: Path, report: Report, found: Sequence[Check] | None = None) -> None:
     """Run the checks on the checkout at ``root``. Raises CheckFailed with the names of those that said no."""
     programs = Path(sys.executable).parent
     failed: list[str] = []

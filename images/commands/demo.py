@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from images.core import Report, UsageError, process
+from images.commands.options import command
+from images.context import Context
+from images.core import Report, UsageError, default_layout, process
+from images.core.options import option
 from images.run.demo import Limits, Settings, address, ask_model, is_loopback, provide, read_size
 
 LOCK = Path("dev/demo.lock")
@@ -18,17 +21,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
-class DemoWords:
-    """`invoke demo`'s flags as typed."""
+class DemoOptions:
+    """What `invoke demo` was asked."""
 
-    server: str
-    model: str
-    host: str
-    port: int
-    max_picture: str
-    max_video: str
-    max_pictures: int
-    max_frames: int
+    server: str = option("any server that speaks the OpenAI API; $OPENAI_API_KEY is its key", "http://127.0.0.1:8000")
+    model: str = option("one of its models; without it, its first", "")
+    host: str = option("where the page listens; 0.0.0.0 is for everybody, without a password", "127.0.0.1")
+    port: int = option("its port", 7860)
+    max_picture: str = option("largest picture file", "10MB")
+    max_video: str = option("largest video file", "60MB")
+    max_pictures: int = option("pictures in one question, a video counted as its frames", 8)
+    max_frames: int = option("frames that are sent of a video", 8)
 
     def limits(self) -> Limits:
         """Raises UsageError."""
@@ -40,14 +43,20 @@ class DemoWords:
         )
 
 
-def demo_command(root: Path, home: Path, words: DemoWords, report: Report) -> None:
+@command
+def demo(context: Context, options: DemoOptions) -> None:
+    """A web page to ask a server about pictures and videos, until Ctrl-C."""
+    open_page(context.checkout.root, default_layout().home, options, context.report)
+
+
+def open_page(root: Path, home: Path, options: DemoOptions, report: Report) -> None:
     """Run the page of the checkout at ``root`` until it is stopped; its environment is kept below ``home``.
 
     Raises CheckFailed without a server, UsageError for a port in use, ProcessFailed when the page ends by itself.
     """
-    limits, server = words.limits(), address(words.server)
-    model = ask_model(server, words.model)
-    free_port(words.host, words.port)
+    limits, server = options.limits(), address(options.server)
+    model = ask_model(server, options.model)
+    free_port(options.host, options.port)
     python = provide(root / LOCK, home, report.line)
     signal.signal(signal.SIGTERM, _as_interrupt)
     with tempfile.TemporaryDirectory(prefix="demo-", dir=home) as folder:
@@ -55,9 +64,11 @@ def demo_command(root: Path, home: Path, words: DemoWords, report: Report) -> No
         for name in ("uploads", "tmp"):
             (work / name).mkdir()
         report.line(f"{model} at {server}")
-        if not is_loopback(words.host):
-            report.line(f"whoever reaches port {words.port} of this machine can use the page: it asks for no password")
-        settings = Settings(server, model, words.host, words.port, work / "uploads", limits)
+        if not is_loopback(options.host):
+            report.line(
+                f"whoever reaches port {options.port} of this machine can use the page: it asks for no password"
+            )
+        settings = Settings(server, model, options.host, options.port, work / "uploads", limits)
         argv = [str(python), "-m", "images.run.demo", settings.to_json()]
         try:
             process.stream(argv, report.line, cwd=work, env=surroundings(root, work))

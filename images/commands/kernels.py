@@ -1,4 +1,4 @@
-"""`invoke kernels`: list the kernel wheels, make them, hand them out, push them."""
+"""`invoke kernels`: list the kernel wheels, make them, export them, push them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,75 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
+from images.context import Context
 from images.core import CheckFailed, Report, UsageError, human_bytes
-from images.kernels import FILE, Compiles, Need, Store, Stored, WheelPlace, look, provide, remote, told, users
-from images.matrix import Kernel, Variants
+from images.core.options import option
+from images.kernels import (
+    FILE,
+    Compiler,
+    Compiles,
+    Need,
+    Store,
+    Stored,
+    WheelPlace,
+    choose_kernels,
+    default_store,
+    look,
+    needs_of,
+    provide,
+    remote,
+    told,
+    users,
+)
+from images.matrix import Kernel, Selectors, Variants
 from images.registry import Repository
 
 
 @dataclass(frozen=True)
-class Shelf:
+class KernelsOptions(SelectorOptions):
+    """What `invoke kernels` was asked."""
+
+    list: bool = option("only say where each wheel is", False)
+    export: str = option("copy the wheels to this folder, for pip", "")
+    wheels: str = option(WHEELS, "")
+    push: bool = option("write them to the repository of --wheels", False)
+    dry_run: bool = option("say where each would come from", False)
+    json: bool = option(JSON, False)
+
+
+@command
+def kernels(context: Context, options: KernelsOptions) -> None:
+    """Attention wheels built from source, by key: list, make, export, push them; --only takes their ids too."""
+    manage_wheels(context, options)
+
+
+def manage_wheels(context: Context, options: KernelsOptions) -> None:
+    """List, make, export or push wheels. Without selectors it lists all there are."""
+    wanted = options.selectors(context)
+    everything = wanted == Selectors() and not (options.export or options.push or options.dry_run)
+    chosen = context.variants.kernels if everything else choose_kernels(context.matrix, context.variants, wanted)
+    needs = needs_of(chosen, context.checkout.locks, context.lock_states)
+    repository = context.repository(options.wheels) if options.wheels else None
+    wheels = Wheels(default_store(), repository, context.report)
+    if options.dry_run and not options.json:
+        describe_wheels(wheels, needs)
+        return
+    if everything or options.list or options.dry_run:
+        list_wheels(wheels, needs, context.variants, as_json=options.json)
+        return
+    compiler = Compiler(context.checkout, context.matrix, lambda: context.engine, context.site, context.report)
+    made = make_wheels(wheels, needs, compiler)
+    if options.push:
+        push_wheels(wheels, made)
+    if options.export:
+        export_wheels(wheels, made, Path(options.export))
+    if options.json:
+        print_json(made_json(made, context.variants))
+
+
+@dataclass(frozen=True)
+class Wheels:
     """Where wheels are: this machine's store, and a repository if one is named."""
 
     store: Store
@@ -33,31 +94,31 @@ class Shelf:
         return self.repository.name if self.repository else ""
 
 
-def list_kernels(shelf: Shelf, needs: Sequence[Need], variants: Variants, *, as_json: bool) -> None:
+def list_wheels(wheels: Wheels, needs: Sequence[Need], variants: Variants, *, as_json: bool) -> None:
     """Print where each wheel is. Nothing is made or fetched."""
-    found = look(needs, shelf.store, shelf.repository)
+    found = look(needs, wheels.store, wheels.repository)
     if as_json:
         print(json.dumps([_json(one, variants) for one in found], indent=1))
         return
     rows = []
     for one in found:
         kernel, stored = one.need.kernel, one.stored
-        where = shelf.place if one.where == "registry" else one.where
+        where = wheels.place if one.where == "registry" else one.where
         size = human_bytes(stored.record.size) if stored else "-"
         key = one.need.key.digest[:12] if one.need.key else "-"
         rows.append([key, kernel.id, kernel.package, " ".join(kernel.capabilities), where, size, _date(stored)])
-    shelf.report.table(rows, ["key", "kernel", "package", "archs", "where", "size", "made"])
+    wheels.report.table(rows, ["key", "kernel", "package", "archs", "where", "size", "made"])
     there = sum(one.where in ("store", "registry") for one in found)
-    shelf.report.line(f"{there} of {len(found)} are there; the store is {shelf.store.root}")
+    wheels.report.line(f"{there} of {len(found)} are there; the store is {wheels.store.root}")
 
 
-def tell(shelf: Shelf, needs: Sequence[Need]) -> None:
+def describe_wheels(wheels: Wheels, needs: Sequence[Need]) -> None:
     """Say where each wheel would come from, and how long the compiling of one should take."""
-    for one in look(needs, shelf.store, shelf.repository):
-        shelf.report.line(told(one, shelf.place, os.cpu_count() or 1))
+    for one in look(needs, wheels.store, wheels.repository):
+        wheels.report.line(told(one, wheels.place, os.cpu_count() or 1))
 
 
-def make(shelf: Shelf, needs: Sequence[Need], compiler: Compiles) -> dict[Kernel, Stored]:
+def make_wheels(wheels: Wheels, needs: Sequence[Need], compiler: Compiles) -> dict[Kernel, Stored]:
     """Have all of them in the store. Raises UsageError for one whose stack is not locked."""
     for need in needs:
         if need.key is None:
@@ -66,20 +127,20 @@ def make(shelf: Shelf, needs: Sequence[Need], compiler: Compiles) -> dict[Kernel
                 cause="without the hash of its source nobody can say what the wheel was made of",
                 do="./inv lock, where its index can be reached; or build its image, which compiles it along",
             )
-    return provide(needs, shelf.store, compiler, shelf.repository, shelf.report.line)
+    return provide(needs, wheels.store, compiler, wheels.repository, wheels.report.line)
 
 
-def push(shelf: Shelf, made: Mapping[Kernel, Stored]) -> None:
+def push_wheels(wheels: Wheels, made: Mapping[Kernel, Stored]) -> None:
     """Write wheels to the repository. Raises UsageError without one, RegistryFailure, Unsafe."""
-    if shelf.repository is None:
+    if wheels.repository is None:
         raise UsageError("--push needs to know where to", do="name a repository: --wheels registry.example/team/wheels")
     for kernel, stored in made.items():
-        with shelf.report.step(f"push {kernel.id}") as step:
-            digest, new = remote.push(shelf.repository, stored, kernel.id)
-            step.note(f"{'' if new else 'there already: '}{shelf.place}@{digest}")
+        with wheels.report.step(f"push {kernel.id}") as step:
+            digest, new = remote.push(wheels.repository, stored, kernel.id)
+            step.note(f"{'' if new else 'there already: '}{wheels.place}@{digest}")
 
 
-def export(shelf: Shelf, made: Mapping[Kernel, Stored], folder: Path) -> list[Path]:
+def export_wheels(wheels: Wheels, made: Mapping[Kernel, Stored], folder: Path) -> list[Path]:
     """Copy wheels, each with its record beside it, to where pip can install them; their paths.
 
     The wheels of two arch lists have one file name, so several kernels get a folder each.
@@ -92,7 +153,7 @@ def export(shelf: Shelf, made: Mapping[Kernel, Stored], folder: Path) -> list[Pa
             _copy(file, place / name)
         out.append(place / stored.wheel.name)
         line = f"pip install torch=={stored.record.torch.partition('+')[0]} {shlex.quote(str(out[-1]))}"
-        shelf.report.next_command(line, f"Python {kernel.python}, CUDA {kernel.cuda}, {' '.join(kernel.capabilities)}")
+        wheels.report.next_command(line, f"Python {kernel.python}, CUDA {kernel.cuda}, {' '.join(kernel.capabilities)}")
     return out
 
 
@@ -110,7 +171,7 @@ def _copy(file: Path, to: Path) -> None:
 
 
 def made_json(made: Mapping[Kernel, Stored], variants: Variants) -> list[dict[str, Any]]:
-    """For machines: what was made, as `list_kernels` tells it."""
+    """For machines: what was made, as `list_wheels` tells it."""
     return [_json(WheelPlace(Need(kernel, None), "store", stored), variants) for kernel, stored in made.items()]
 
 
