@@ -43,9 +43,9 @@ from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render
 from images.render.lock_files import Lock
 from images.render.lock_state import lock_inputs
-from tests.helpers.contexts import all_locked
 from tests.engine.real_registry import RealRegistry
 from tests.helpers import wheels
+from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import ROOT, matrix, text, variants
 
 # Both cards run the 8.0 code of flash-attn, so they share one kernel.

@@ -305,18 +305,13 @@ def test_the_two_cards_of_a_name_with_different_memory_are_matches_of_one_anothe
     assert list(match.memories) == [40, 80]
 
 
-@pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typed, "running_engine", lambda: None)
-
-
 def code_of(action) -> int:  # type: ignore[no-untyped-def]
     with pytest.raises(SystemExit) as caught:
         typed.run(action)
     return int(caught.value.code or 0)
 
 
-def test_card_is_a_selector(no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_card_is_a_selector(capsys: pytest.CaptureFixture[str]) -> None:
     typed.run(lambda: show_plan(context(), PlanOptions(cards=["2080ti", "T4, RTX 4090"], json=True)))
     out, err = capsys.readouterr()
     assert [row["id"] for row in json.loads(out)] == [
@@ -331,7 +326,7 @@ def test_card_is_a_selector(no_engine: None, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("name", "code"), [("GTX 1080", 4), ("MX450", 4), ("GB200", 4), ("rtx 6000", 2), ("2080 tie", 2), ("T4,", 2)]
 )
-def test_exit_codes_of_a_card(name: str, code: int, no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_of_a_card(name: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(lambda: show_plan(context(), PlanOptions(cards=[name]))) == code
     out, err = capsys.readouterr()
     assert out == ""

@@ -186,7 +186,7 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "kind", "told"),
     [
-        (FitOptions("7b"), NoImageFits, "no card to fit"),
+        (FitOptions("7b"), NoImageFits, "no NVIDIA card to fit"),
         (FitOptions("7b", ["RTX 2090"]), UsageError, "RTX 2090"),
         (FitOptions("7b", ["RTX 3090"], variant="cu128-sm86"), NothingSelected, "no variant cu128-sm86"),
         (FitOptions("7b", ["RTX 3090"], driver="new"), UsageError, "not a driver version"),
