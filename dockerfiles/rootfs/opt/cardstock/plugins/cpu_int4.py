@@ -21,12 +21,12 @@ from vllm.platforms import PlatformEnum, current_platform
 from vllm.scalar_type import scalar_types
 
 MISSING = "CPUWNA16LinearKernel"  # vLLM's own, which asks for torch.ops._C.cpu_gemm_wna16
-# What torch's product takes: aten/src/ATen/native/LinearAlgebra.cpp, _weight_int4pack_mm_cpu, of torch 2.13.
+# What torch's _weight_int4pack_mm_for_cpu takes: torch 2.13 refuses other groups, and outputs that are no multiple.
 GROUPS = (32, 64, 128, 256)
 MULTIPLE = 16
 # torch stands for the value 8 as zero: a weight is (q - 8) * scale + zero.
 MIDDLE = 8
-# The only type whose product torch has written for AVX2; in float16 and float32 it is many times slower.
+# torch 2.13 on AVX2 is many times slower with float16 and float32: a row by 2048 x 11008 took 17 ms, 297 and 179.
 WORKING = torch.bfloat16
 
 
