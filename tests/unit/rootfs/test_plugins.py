@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import distributions
 
-from tests.unit.matrices import ROOT, variants
+from tests.helpers.matrices import ROOT, variants
 
 ROOTFS = ROOT / "dockerfiles" / "rootfs"
 
