@@ -24,7 +24,7 @@ sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("file", "least"), [("test_awq.py", 20), ("test_cpu_int4.py", 30)])
+@pytest.mark.parametrize(("file", "least"), [("test_awq.py", 20), ("test_cpu_int4.py", 30), ("test_server.py", 5)])
 def test_inside_the_image_for_the_cpu(file: str, least: int) -> None:
     engine = connect()
     identifier = next(v.id for v in variants().valid.values() if v.cuda is None)

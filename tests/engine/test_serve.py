@@ -233,6 +233,8 @@ def test_the_server_on_transformers_answers_and_counts(light_server: CpuServer, 
     assert [counter(light_server, name) for name in names] == [0, 0]
     assert example(light_server, "data_url.py", str(pictures / "red.png"), COLOUR) == "red"
     assert [counter(light_server, name) for name in names] == [36, 2]
+    times = ("time_to_first_token", "inter_token_latency", "e2e_request_latency")
+    assert [counter(light_server, f"vllm:{name}_seconds_count") for name in times] == [1, 1, 1]
     assert example(light_server, "stream.py", "Say hello", "You are a tiny model.") == "Hello from a tiny model"
 
 

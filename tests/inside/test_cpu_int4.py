@@ -13,7 +13,7 @@ from vllm.model_executor.layers.quantization.utils.quant_utils import pack_quant
 from vllm.platforms import PlatformEnum
 from vllm.scalar_type import scalar_types
 
-from images.smoke import golden
+from images.proof.tiny_model import golden
 
 sys.path.insert(0, str(golden.ROOTFS / "plugins"))
 import cpu_int4  # type: ignore[import-not-found,unused-ignore]
