@@ -61,11 +61,11 @@ def cluster(
 def read_hosts(name: str) -> Hosts:
     """The file. Raises UsageError where it is not there, or not right."""
     if not name:
-        raise UsageError("which hosts?", do="./inv cluster --hosts hosts.yaml; README.md has an example")
+        raise UsageError("which hosts?", do="./inv cluster --hosts hosts.yaml; docs/cluster.md has an example")
     try:
         text = Path(name).expanduser().read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}", do="README.md has an example of it") from error
+        raise UsageError(f"cannot read {name}: {error.strerror}", do="docs/cluster.md has an example of it") from error
     return parse_hosts(text, name)
 
 

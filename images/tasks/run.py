@@ -83,7 +83,7 @@ def serve(
 @task(
     iterable=["flag"],
     help={
-        "hosts": "hosts.yaml: the machines, their addresses, network cards and cards (README.md has an example)",
+        "hosts": "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)",
         "model": "what to fit, such as 72b-awq, instead of hosts.yaml's",
         "variant": "this image instead of the card's own",
         "image": "an image by its own name",
