@@ -33,6 +33,7 @@ def checks(root: Path) -> list[Check]:
         Check("ruff check", ("ruff", "check", "--quiet", ".")),
         Check("ruff format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("mypy", ("mypy", "--no-error-summary")),
+        Check("codespell", ("codespell",)),
         Check("shellcheck", ("shellcheck", *scripts), len(scripts)),
         Check("hadolint", ("hadolint", "--no-color", "--config", ".hadolint.yaml", *rendered), len(rendered)),
         Check("zizmor", ("zizmor", "--offline", "--quiet", "--no-progress", ".github")),

@@ -32,7 +32,7 @@ def lock(c, stack="", check=False, debug=False):
 
 @task
 def lint(c, debug=False):
-    """ruff, mypy --strict, hadolint on every Dockerfile, zizmor and actionlint on the workflows."""
+    """ruff, mypy --strict, codespell, hadolint on every Dockerfile, zizmor and actionlint on the workflows."""
     typed.run(lint_all, debug)
 
 
