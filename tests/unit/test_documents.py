@@ -1,13 +1,16 @@
-"""The documents: every link of theirs leads somewhere, in the checkout and at GitHub, and the README is short."""
+"""The documents: every link of theirs leads somewhere, every command has its flags, and the README is short."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
+from invoke.collection import Collection
 
+import tasks
 from tests.unit.matrices import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")])
@@ -15,6 +18,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")
 _FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
+_COMMAND = re.compile(r"\./inv (?!-)([^`\n|]*)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
@@ -47,6 +51,34 @@ def broken(page: Path, link: str) -> str:
     if anchor and anchor not in anchors(target):
         return f"{page.name}: no #{anchor} in {target.name}"
     return ""
+
+
+def wrong_commands(text: str) -> list[str]:
+    """The `./inv` commands in a text whose name or one of whose flags is none."""
+    known = {
+        name: {flag for argument in context.args.values() for flag in argument.names}
+        for name, context in ((one.name, one) for one in Collection.from_module(tasks).to_contexts())
+    }
+    found = []
+    for line in _COMMAND.findall(text):
+        words = shlex.split(line, comments=True) if line.count("'") % 2 == line.count('"') % 2 == 0 else line.split()
+        given = {word.partition("=")[0].lstrip("-").rstrip(").,;:") for word in words[1:] if re.match(r"--\S*$", word)}
+        name = words[0].rstrip(").,;:") if words else ""
+        if name.islower() and (name not in known or given - known[name]):
+            found.append(line)
+    return found
+
+
+def test_every_command_and_flag_exists() -> None:
+    pages = [page for page in PAGES if page.name not in ("CHANGELOG.md", "BENCH.md")]
+    every = [(page, line) for page in pages for line in _COMMAND.findall(page.read_text(encoding="utf-8"))]
+    assert len(every) > 150
+    assert {page.name: told for page in pages if (told := wrong_commands(page.read_text(encoding="utf-8")))} == {}
+
+
+def test_a_wrong_command_is_told() -> None:
+    text = "`./inv bild --arch 7.5`, ./inv build --arc 7.5  # a comment with --nothing\n`./inv build --arch 7.5`"
+    assert wrong_commands(text) == ["bild --arch 7.5", "build --arc 7.5  # a comment with --nothing"]
 
 
 def test_every_link_leads_somewhere() -> None:
