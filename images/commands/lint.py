@@ -19,7 +19,7 @@ SHELL_PLACES = ("inv", ".ci/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*"
 
 @command
 def lint(context: Context, options: NoOptions) -> None:
-    """ruff, mypy --strict, hadolint on every Dockerfile, zizmor and actionlint on the workflows."""
+    """ruff, mypy --strict, import contracts, codespell, hadolint on every Dockerfile, zizmor and actionlint on the workflows."""
     lint_all(context)
 
 
@@ -65,6 +65,7 @@ def checks(root: Path) -> list[Check]:
         Check("ruff format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("mypy", ("mypy", "--no-error-summary")),
         Check("import contracts", ("lint-imports", "--no-cache", "--no-logo")),
+        Check("codespell", ("codespell",)),
         Check("shellcheck", ("shellcheck", *scripts), len(scripts)),
         Check("hadolint", ("hadolint", "--no-color", "--config", ".hadolint.yaml", *rendered), len(rendered)),
         Check("zizmor", ("zizmor", "--offline", "--quiet", "--no-progress", ".github")),
