@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 import tests.conftest as conftest
-from images.commands import _prove as prove
+from images.commands import test as command
 from images.core import process
+from tests.helpers.contexts import context
 from tests.helpers.nonempty import nonempty
 
 ENGINE = Path(conftest.__file__).parent / "engine"
@@ -32,7 +33,7 @@ def test_as_many_as_there_are_processors_and_four_at_most(
         return 0
 
     monkeypatch.setattr(process, "stream", stream)
-    prove.run_tests(engine=False, unit=True)
+    command.run_tests(context(), command.TestOptions(unit=True))
     (argv,) = ran
     assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
     assert argv[3] == "tests/unit"
@@ -44,7 +45,7 @@ def test_coverage_is_measured_over_the_unit_tests_and_the_slowest_are_always_tol
 ) -> None:
     ran: list[list[str]] = []
     monkeypatch.setattr(process, "stream", lambda argv, *_, **__: ran.append(argv) or 0)
-    prove.run_tests(engine=kind == "engine", unit=kind == "unit")
+    command.run_tests(context(), command.TestOptions(engine=kind == "engine", unit=kind == "unit"))
     (argv,) = ran
     assert ("--cov" in argv, "--durations=10" in argv) == (measured, True)
 

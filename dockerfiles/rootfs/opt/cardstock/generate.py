@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from awq_loader import load_model  # type: ignore[import-not-found,unused-ignore]
-from wire import ApiError, Chat, Image, Sampling, Token  # type: ignore[import-not-found,unused-ignore]
+from chat import Chat, Image, Sampling, Token  # type: ignore[import-not-found,unused-ignore]
 
 DTYPES = {
     "half": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16,
