@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from images.render.dockerfile import differences as differences
     from images.render.dockerfile import render as render
     from images.render.dockerfile import render_dockerfile as render_dockerfile
+    from images.render.labels import BACKEND as BACKEND
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE
     from images.render.labels import INPUT as INPUT

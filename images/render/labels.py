@@ -12,6 +12,7 @@ from images.matrix import Variant
 INPUT = "dev.cardstock.input"
 EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
+BACKEND = "dev.cardstock.backend"
 PROVEN = "dev.cardstock.proven"
 REVISION = "org.opencontainers.image.revision"
 DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were
@@ -81,7 +82,7 @@ def make_labels(
         "dev.cardstock.stack": variant.stack,
         "dev.cardstock.archs": " ".join(map(str, variant.archs)),
         "dev.cardstock.attention": variant.attention,
-        "dev.cardstock.backend": variant.backend,
+        BACKEND: variant.backend,
         "dev.cardstock.cuda": cuda,
         "dev.cardstock.python": reading.python,
         "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(reading.pins.items())),
