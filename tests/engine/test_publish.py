@@ -40,8 +40,8 @@ from tests.conftest import say
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, Plan, faulty
 from tests.engine.real_registry import RealRegistry
-from tests.engine.small_publisher import CPU, SM75, SM75_SDPA, Stall, brisk
 from tests.helpers.matrices import matrix, variants
+from tests.helpers.small_publisher import CPU, SM75, SM75_SDPA, Stall, brisk
 
 PLANS: list[Plan] = []
 
