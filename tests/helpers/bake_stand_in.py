@@ -2,7 +2,8 @@
 
 An image is its labels and its layers' text; its id is the digest of the configuration that `configuration` makes of
 them. Only what the commands of Cardstock ask for is understood. A file "fails" in the folder has the words of a build
-that breaks; a file "leaves nothing" stands for one that ends well and makes no image.
+that breaks; a file "leaves nothing" stands for one that ends well and makes no image. What was asked for is in
+"asked.json": each target, with the files of the folders that it is given. Where a target leaves files, it leaves "made".
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class Images:
         self._file.write_text(json.dumps({"names": self.names, "content": self.content}))
 
 
+def listed(where: str) -> list[str]:
+    return sorted(path.name for path in Path(where).iterdir()) if Path(where).is_dir() else []
+
+
 def bake(folder: Path, files: list[Path], wanted: list[str]) -> None:
     """Make the images of these targets, later files over earlier ones."""
     targets: dict[str, dict[str, Any]] = {}
@@ -52,8 +57,15 @@ def bake(folder: Path, files: list[Path], wanted: list[str]) -> None:
         for name, target in json.loads(file.read_text()).get("target", {}).items():
             targets.setdefault(name, {}).update(target)
     images = Images(folder)
+    contexts = {name: targets[name].get("contexts", {}) for name in wanted}
+    given = {name: {key: listed(where) for key, where in contexts[name].items()} for name in wanted}
+    asked = {name: targets[name] | {"given": given[name]} for name in wanted}
+    (folder / "asked.json").write_text(json.dumps(asked))
     for name in wanted:
         target = targets[name]
+        for output in target.get("output", []):
+            if output.startswith("type=local,dest="):
+                Path(output.partition("dest=")[2], "made").write_text(name)
         source = target.get("contexts", {}).get("built", "").removeprefix("docker-image://")
         base = images.content.get(images.names.get(source, ""), {"labels": {}, "layers": [f"base of {name}"]})
         layers = list(base["layers"])

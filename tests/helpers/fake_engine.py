@@ -32,6 +32,7 @@ class FakeEngine:
         self.folder, self.shelf, self.free = folder, shelf, free
         self.files: dict[str, bytes] = {}  # of every image's file system, as it is exported
         self.pulled: list[str] = []
+        self.memory = 64 * 10**9
         folder.mkdir(parents=True, exist_ok=True)
         program = folder / "docker"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {bake_stand_in.__file__} {folder} "$@"\n')
@@ -44,7 +45,7 @@ class FakeEngine:
         return {"PATH": f"{self.folder}:{os.environ['PATH']}"}
 
     def host(self) -> Any:
-        return host_of({"DockerRootDir": str(self.folder), "MemTotal": 64 * 10**9})
+        return host_of({"DockerRootDir": str(self.folder), "MemTotal": self.memory})
 
     def free_bytes(self) -> int | None:
         return self.free
