@@ -148,11 +148,12 @@ def look_at_machine(registries: Sequence[str], json: bool) -> None:
 def _built_states(matrix: Any, chosen: Iterable[Variant]) -> dict[str, str]:
     """Variant id -> what its image here is, if an engine answers; none is started for it."""
     from images.build import done_state
+    from images.render import VARIANT
 
     engine = typed.running_engine()
     if engine is None:
         return {}
-    by_tag = {tag: facts.labels for facts in engine.images() for tag in facts.tags}
+    by_tag = {tag: facts.labels for facts in engine.images(VARIANT) for tag in facts.tags}
     there = {variant.id: by_tag.get(f"{matrix.image}:{variant.id}") for variant in chosen}
     jobs = typed.jobs(matrix, (variant for variant in chosen if there[variant.id] is not None))
     return dict.fromkeys(there, "absent") | {job.variant.id: done_state(job, there[job.variant.id]) for job in jobs}

@@ -10,6 +10,7 @@ from images.cards import Card, all_cards, choose_images, match_card, read_machin
 from images.catalogue import (
     IMAGES_HEADER,
     SEEN_HEADER,
+    CardMatch,
     CardQuery,
     Catalogue,
     Resolved,
@@ -30,9 +31,10 @@ from images.catalogue import (
 )
 from images.catalogue import match_images as resolve_published
 from images.core import Report
-from images.distribution import run_words
+from images.docker import docker_words
 from images.matrix import Arch, Driver, Matrix, Variants, parse_driver
 from images.proof.on_card import GpuRecord
+from images.run.serve import spec_without_model
 
 OLDEST = Arch(5, 0)
 
@@ -135,10 +137,14 @@ def _published(known: Known, catalogue: Catalogue, asked: CardQuery, answer: Res
     refuse_all(answer)
     where = known.repository
     if json:
-        runs = [run_words(one.image, reference_of(where, one.image)) if where else [] for one in answer.found]
+        runs = [_run(reference_of(where, one.image), one) if where else [] for one in answer.found]
         print(json_module.dumps(answer_json(where, catalogue, asked, answer, runs), indent=1))
     else:
         print("\n".join(answer_lines(where, catalogue, answer)))
+
+
+def _run(reference: str, found: CardMatch) -> list[str]:
+    return docker_words(spec_without_model(reference, cards=bool(found.image.archs)), foreground=True)
 
 
 def _here(matrix: Matrix, variants: Variants, locked: Mapping[str, bool], report: Report) -> None:

@@ -14,9 +14,10 @@ from images.run.cluster import (
     OWN_TOKEN,
     TOKEN,
     ClusterPlan,
+    Host,
     Hosts,
     Node,
-    compose_files,
+    compose_file,
     fitted,
     kuberay_manifest,
     make_nodes,
@@ -122,7 +123,7 @@ def _named(made: ClusterPlan, image: str) -> ClusterPlan:
 
 def _files(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: Report) -> None:
     made = {"kuberay.yaml": kuberay_manifest(hosts, nodes)} if words.kuberay else {}
-    made = made or {f"{node.host.name}.compose.yaml": compose_files(hosts, node) for node in nodes}
+    made = made or {f"{node.host.name}.compose.yaml": compose_file(node) for node in nodes}
     for name, text in made.items():
         if words.out:
             write_atomically(Path(words.out).expanduser() / name, text)
@@ -140,15 +141,18 @@ def run(hosts: Hosts, nodes: tuple[Node, ...], words: ClusterWords, report: Repo
     """Start it, or end it; wait; watch."""
     from images.docker import connect, reach
     from images.run.cluster import (
-        Boxes,  # docker-py is slow to import, and --print needs none
         Cluster,
+        ClusterContainers,  # docker-py is slow to import, and --print needs none
         engines_of,
     )
 
-    boxes = engines_of(hosts, lambda host: Boxes(reach(host.engine) if host.engine else connect(say=report.line)))
+    def containers_of(host: Host) -> ClusterContainers:
+        return ClusterContainers(reach(host.engine) if host.engine else connect(say=report.line))
+
+    containers = engines_of(hosts, containers_of)
     # A key of this run's own where none is given: whoever reaches Ray's ports without one may run programs there.
     environment = {TOKEN: secrets.token_hex(OWN_TOKEN), **os.environ}
-    whole = Cluster(hosts, nodes, boxes, environment, report.line)
+    whole = Cluster(hosts, nodes, containers, environment, report.line)
     if words.stop:
         report.line(f"{whole.remove()} containers removed")
         return

@@ -113,7 +113,8 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
             "the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render"
         )
     from images.build import build as building
-    from images.docker import connect
+    from images.docker import connect, docker_line
+    from images.run.serve import spec_without_model
 
     engine = connect(say=report.line)
     built = building.build(
@@ -124,10 +125,8 @@ def build_images(words: typed.Words, *, dry_run: bool, smoke: bool, gpus: str | 
     for one in built:
         print(one.job.tags[0])
     first = built[0].job
-    cards = " --gpus all" if first.variant.cuda else ""
-    mounts = "-v /path/to/model:/models:ro -v cardstock-cache:/cache"  # keeps what is fetched and compiled
     report.next_command(
-        f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 {mounts} {first.tags[0]}",
+        docker_line(spec_without_model(first.tags[0], cards=bool(first.variant.cuda)), foreground=True),
         "an OpenAI-compatible server on port 8000"
         + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,11 @@ from images.commands._publish import WHERE, repository
 from images.core import Report, UsageError, default_layout, read_site, write_atomically
 from images.distribution import check_disk_space
 from images.distribution import pull as pulling
+from images.docker import docker_words
 from images.matrix import Matrix, Variants, parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
 from images.render import Checkout
+from images.run.serve import serve_words, spec_without_model
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def pull(checkout: Checkout, matrix: Matrix, variants: Variants, words: Words) -
     _tell(shop.name, catalogue, asked, resolved, words, local)
     if not words.dry_run and not words.json:
         for one in resolved.found:
-            serve = pulling.serve_words(one.image, uuids_of(one, asked, resolved))
-            report.next_command(pulling.line(serve), "the same with the settings that fit; MODEL: 3b-awq, or a folder")
+            serve = serve_words(one.image.variant, uuids_of(one, asked, resolved) if one.image.archs else ())
+            report.next_command(shlex.join(serve), "the same with the settings that fit; MODEL: 3b-awq, or a folder")
 
 
 def _ask_saved(matrix: Matrix, variants: Variants, words: Words, report: Report) -> None:
@@ -106,7 +109,7 @@ def _tell(name: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved,
         print(json_module.dumps(answer_json(name, catalogue, asked, resolved, runs), indent=1))
         return
     for run in runs:
-        print(pulling.line(run))
+        print(shlex.join(run))
 
 
 def _keys(words: Words, report: Report) -> Keys | None:
@@ -161,7 +164,8 @@ def _resolved(words: Words, matrix: Matrix, variants: Variants, catalogue: Catal
 
 def _run(local: str, repository: str, found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
     reference = f"{local}:{found.image.tag}" if local else reference_of(repository or "REPO", found.image)
-    return pulling.run_words(found.image, reference, uuids_of(found, asked, resolved))
+    uuids = uuids_of(found, asked, resolved)
+    return docker_words(spec_without_model(reference, cards=bool(found.image.archs), uuids=uuids), foreground=True)
 
 
 def _pull(matrix: Matrix, shop: Repository, found: Sequence[CardMatch], report: Report) -> None:

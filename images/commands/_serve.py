@@ -13,7 +13,17 @@ from images.cards import LocalMachine
 from images.core import CardstockError, Report, UsageError, default_layout
 from images.docker import ContainerSpec, compose, docker_line
 from images.run.fit import Model, from_config, named, read_model
-from images.run.serve import ServeWords, Shop, Source, check_here, find_source, modelscope, plan, read_config
+from images.run.serve import (
+    ServeWords,
+    Shop,
+    Source,
+    check_here,
+    find_source,
+    model_name,
+    modelscope,
+    plan,
+    read_config,
+)
 from images.run.serve import start as starting
 
 if TYPE_CHECKING:
@@ -35,15 +45,15 @@ def serve(shop: Shop, words: ServeWords, report: Report, machine: LocalMachine |
         source = (modelscope.planned if only_told else modelscope.source_of)(home, source, report)
     model = _model(words.model, source, shop.ca)
     if only_told:
-        serving = plan(shop, words, source, model, report, machine, None)
-        print(compose(serving) if words.compose else docker_line(serving), end="" if words.compose else "\n")
+        spec = plan(shop, words, source, model, report, machine, None)
+        print(compose(spec) if words.compose else docker_line(spec), end="" if words.compose else "\n")
         return
     from images.docker import connect
 
     engine = connect(say=report.line)
-    serving = plan(shop, words, source, model, report, machine, engine)
-    check_here(shop, engine, serving, source, model)
-    run(engine, serving, words, report)
+    spec = plan(shop, words, source, model, report, machine, engine)
+    check_here(shop, engine, spec, source, model)
+    run(engine, spec, words, report)
 
 
 def _model(text: str, source: Source, ca: Path | None) -> Model:
@@ -54,40 +64,41 @@ def _model(text: str, source: Source, ca: Path | None) -> Model:
     return named(text) or from_config(read_config(repository, os.environ, ca), repository)
 
 
-def run(engine: Engine, serving: ContainerSpec, words: ServeWords, report: Report) -> None:
+def run(engine: Engine, spec: ContainerSpec, words: ServeWords, report: Report) -> None:
     """Start it, wait unless told not to, say how it is used. Raises as images/run/serve/start.py does."""
     containers = engine.containers
-    starting.check_free(containers, serving, local=engine.endpoint.startswith(("unix://", "npipe://")))
+    starting.check_free(containers, spec, local=engine.endpoint.startswith(("unix://", "npipe://")))
     try:
-        with report.step(f"serve {serving.model} by {serving.image}") as step:
-            starting.start(containers, serving, os.environ, kept=words.detach)
+        with report.step(f"serve {model_name(spec)} by {spec.image}") as step:
+            starting.start(containers, spec, os.environ, kept=words.detach)
             if not words.detach:
-                starting.wait(containers, serving, words.wait, report.line)
+                starting.wait(containers, spec, words.wait, report.line)
                 step.note("healthy")
     except KeyboardInterrupt:
         with suppress(CardstockError):
-            starting.keep(containers, serving)
-        report.line(f"{serving.name} goes on: ./inv serve --logs {serving.name}, ./inv serve --stop {serving.name}")
+            starting.keep(containers, spec)
+        report.line(f"{spec.name} goes on: ./inv serve --logs {spec.name}, ./inv serve --stop {spec.name}")
         raise
-    for line in told(serving, engine.endpoint if engine.embedded else ""):
+    for line in told(spec, engine.endpoint if engine.embedded else ""):
         report.line(line)
-    print(f"{serving.url}/v1")
+    print(f"{spec.ports[0].url}/v1")
 
 
-def told(serving: ContainerSpec, endpoint: str) -> list[str]:
+def told(spec: ContainerSpec, endpoint: str) -> list[str]:
     """What a person types next; ``endpoint`` is that of an engine that the docker CLI does not find by itself."""
-    question = json.dumps({"model": serving.model, "messages": [{"role": "user", "content": "Hello"}]})
-    key = any(name.endswith("_API_KEY") for name in serving.passed)
-    words = ["curl", f"{serving.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    (port,) = spec.ports
+    question = json.dumps({"model": model_name(spec), "messages": [{"role": "user", "content": "Hello"}]})
+    key = any(name.endswith("_API_KEY") for name in spec.passed)
+    words = ["curl", f"{port.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
     words += ["-H", "Authorization: Bearer YOUR_KEY"] if key else []
     out = [
         f"ask: {shlex.join([*words, '-d', question])}",
-        f"metrics: {serving.url}/metrics",
-        f"log: ./inv serve --logs {serving.name}",
-        f"stop: ./inv serve --stop {serving.name}",
+        f"metrics: {port.url}/metrics",
+        f"log: ./inv serve --logs {spec.name}",
+        f"stop: ./inv serve --stop {spec.name}",
     ]
-    if serving.host not in ("127.0.0.1", "localhost", "::1") and not key:
-        out.append(f"anyone who reaches {serving.host} may ask: set VLLM_API_KEY or CARDSTOCK_API_KEY for a key")
+    if port.host not in ("127.0.0.1", "localhost", "::1") and not key:
+        out.append(f"anyone who reaches {port.host} may ask: set VLLM_API_KEY or CARDSTOCK_API_KEY for a key")
     return [*out, f"export DOCKER_HOST={endpoint} for docker's own commands"] if endpoint else out
 
 

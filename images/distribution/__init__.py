@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from images.distribution import rollback as rollback
     from images.distribution.publish import Press as Press
     from images.distribution.publish import prover as prover
-    from images.distribution.pull import run_words as run_words
     from images.distribution.pull_layers import check_disk_space as check_disk_space
     from images.distribution.push import Packed as Packed
 else:

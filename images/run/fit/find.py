@@ -17,7 +17,7 @@ from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.fit_table import fit_json, fit_lines
 from images.run.fit.model import Model, from_config, named
 from images.run.fit.usable_memory import sold_bytes, usable
-from images.run.serve import Options, Source, make_serving
+from images.run.serve import Options, Source, make_spec
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _lines(found: Fit, matrix: Matrix, typed: str) -> list[str]:
     if not folder and not repository:
         source = Source(found.ask.model.name, f"/path/to/{found.ask.model.name}")
     image = f"{matrix.image}:{found.ask.variant.id}"
-    return [docker_line(make_serving(found.ask.variant, image, source, found.ask.model, found, Options()))]
+    return [docker_line(make_spec(found.ask.variant, image, source, found.ask.model, found, Options()))]
 
 
 def serve_command(found: Fit, words: FitWords) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from images.cards import LocalMachine, read_machine
 from images.core import NoImageFits, NothingSelected, Report, UsageError
-from images.docker import CACHE_VOLUME, SERVED, ContainerSpec, Gpus, read_gpus
+from images.docker import NO_CARDS, ContainerSpec, Gpus, read_gpus
 from images.matrix import Arch, Matrix, Variant, Variants
-from images.render import VARIANT
+from images.render import PORT, VARIANT
 from images.run.fit import Fit, FitWords, Model, find_fit, find_variant, unverified
-from images.run.serve.make import Options, check_memory, make_serving
+from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
 from images.run.serve.source import Source
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ServeWords:
     gpus: str = ""
     name: str = "cardstock"
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = PORT
     restart: str = "unless-stopped"
     served: str = ""
     cache: str = CACHE_VOLUME
@@ -88,8 +88,8 @@ def plan(
         flags=words.flags,
         environment=os.environ,
     )
-    serving = make_serving(variant, image or f"{shop.matrix.image}:{variant.id}", source, model, found, how)
-    return replace(serving, env=tuple({**dict(serving.env), **_environment(words.env)}.items()))
+    spec = make_spec(variant, image or f"{shop.matrix.image}:{variant.id}", source, model, found, how)
+    return replace(spec, env=tuple({**dict(spec.env), **_environment(words.env)}.items()))
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
@@ -161,14 +161,14 @@ def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
     return replace(machine, cards=tuple(chosen))
 
 
-def check_here(shop: Shop, engine: Engine, serving: ContainerSpec, source: Source, model: Model) -> None:
+def check_here(shop: Shop, engine: Engine, spec: ContainerSpec, source: Source, model: Model) -> None:
     """Raises NothingSelected where the image is not on the engine, UsageError or NoImageFits for what it cannot do."""
-    if engine.inspect(serving.image) is None:
-        identifier = dict(serving.labels)[SERVED]
+    if engine.inspect(spec.image) is None:
+        identifier = dict(spec.labels)[SERVED]
         others = _others(shop, engine, shop.variants.valid[identifier])
         also = f"; or one that is here: --variant {others[0]}" if others else ""
         raise NothingSelected(
-            f"{serving.image} is not here",
+            f"{spec.image} is not here",
             do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
         )
     if source.folder and not engine.endpoint.startswith(("unix://", "npipe://")):
@@ -176,13 +176,13 @@ def check_here(shop: Shop, engine: Engine, serving: ContainerSpec, source: Sourc
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",
             do="--model OWNER/NAME, or type this on that machine",
         )
-    if serving.gpus is None:
+    if spec.gpus == NO_CARDS:
         check_memory(model, engine.host().memory)
 
 
 def _others(shop: Shop, engine: Engine, wanted: Variant) -> list[str]:
     """Variants whose images are here and run the wanted one's cards."""
-    tags = {tag.rpartition(":")[2] for facts in engine.images() for tag in facts.tags}
+    tags = {tag.rpartition(":")[2] for facts in engine.images(VARIANT) for tag in facts.tags}
     return [one.id for one in shop.variants.valid.values() if one.id in tags and _covers(one.archs, wanted.archs)]
 
 
