@@ -1,6 +1,6 @@
 """Containers that stay: started, watched, kept, stopped. `Engine.containers` hands them its client.
 
-Nothing here waits or decides; images/run/serve/start.py does.
+Nothing here waits or decides: its callers do.
 """
 
 from __future__ import annotations
