@@ -103,7 +103,7 @@ class TemporaryContainers:
     def __init__(self, run: str) -> None:
         self.run = run
         testcontainers_config.ryuk_disabled = True
-        with translated("the engine does not answer"):
+        with translated("no temporary containers can be made"):
             self._client = DockerClient().client
             self.engine_version = str(self._client.version()["Version"])
 
