@@ -7,6 +7,21 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from bench import audit as audit
+    from bench import builds as builds
+    from bench import catalogue as catalogue
+    from bench import command as command
+    from bench import devel as devel
+    from bench import frame as frame
+    from bench import kernels as kernels
+    from bench import layers as layers
+    from bench import levels as levels
+    from bench import plan as plan
+    from bench import preflight as preflight
+    from bench import rendering as rendering
+    from bench import sizes as sizes
+    from bench import slim as slim
+    from bench import start as start
     from bench.command import bench as bench
     from bench.command import pages as pages
 else:

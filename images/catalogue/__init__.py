@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.catalogue import readme_table as readme_table
     from images.catalogue.answer import CardQuery as CardQuery
     from images.catalogue.answer import answer_json as answer_json
     from images.catalogue.answer import answer_lines as answer_lines
-    from images.catalogue.answer import of_machine as of_machine
     from images.catalogue.answer import reference_of as reference_of
     from images.catalogue.answer import uuids_of as uuids_of
     from images.catalogue.card_table import IMAGES_HEADER as IMAGES_HEADER

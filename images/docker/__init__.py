@@ -11,7 +11,9 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.docker import base_image as base_image
+    from images.docker import bootstrap as bootstrap
     from images.docker import build_inputs as build_inputs
+    from images.docker import engine as engine
     from images.docker.base_image import ca_bundle as ca_bundle
     from images.docker.base_image import local_reference as local_reference
     from images.docker.buildx import LOGS as LOGS

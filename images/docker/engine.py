@@ -175,6 +175,12 @@ class Engine:
         facts = (self.inspect(row["Id"]) for row in rows)
         return tuple(fact for fact in facts if fact is not None)
 
+    def tags(self, repository: str) -> frozenset[str]:
+        """The local tags of a repository, such as "cardstock/staging:0123"."""
+        with translated(f"the tags of {repository} could not be listed"):
+            rows = self._client.api.images(name=repository)
+        return frozenset(tag for row in rows for tag in row.get("RepoTags") or ())
+
     def tag(self, reference: str, new: str) -> None:
         """Give an image one more name."""
         with translated(f"{reference} could not be tagged {new}"):

@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.registry import artifact as artifact
+    from images.registry import client as client
     from images.registry.artifact import Artifact as Artifact
     from images.registry.artifact import ArtifactPart as ArtifactPart
     from images.registry.client import Repository as Repository

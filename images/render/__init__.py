@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from images.render.lock_files import source_of as source_of
     from images.render.lock_inputs import normal as normal
     from images.render.lock_state import KERNEL_GROUP as KERNEL_GROUP
+    from images.render.lock_state import LockRequest as LockRequest
     from images.render.lock_state import all_locks as all_locks
     from images.render.lock_state import asked_locks as asked_locks
     from images.render.lock_state import lock_indexes as lock_indexes

@@ -16,7 +16,7 @@ from images.matrix import Kernel, Matrix, Variant, Variants, json_schema, make_v
 from images.render.bakefile import bake_file
 from images.render.lock_inputs import BUILD_TOOLS, SETUPTOOLS
 from images.render.lock_state import lock_inputs
-from images.render.preflight_images import as_text, hints
+from images.render.preflight_images import as_text, images_for_preflight
 
 GENERATED = "dockerfiles/rendered"
 KERNELS = f"{GENERATED}/kernels"
@@ -67,7 +67,7 @@ class Templates:
         """What every image of a matrix says of the others: worked out once, since all of them say the same."""
         # The matrix is held beside its text: for so long no other one can have its id.
         if id(matrix) not in self._told:
-            self._told[id(matrix)] = (matrix, as_text(hints(matrix, make_variants(matrix))))
+            self._told[id(matrix)] = (matrix, as_text(images_for_preflight(matrix, make_variants(matrix))))
         return self._told[id(matrix)][1]
 
     def dockerfile(self, name: str, **values: SimpleNamespace) -> str:

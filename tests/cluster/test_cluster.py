@@ -61,7 +61,7 @@ class Lab:
                     f"folder: {self.folder}",
                     f"network: {self.network}",
                     f"interface: {interface}",
-                    "environment: {PYTHONPATH: /models/ray_on_cpu}",
+                    'environment: {PYTHONPATH: "/models/ray_on_cpu:/opt/cardstock/plugins"}',
                     "hosts:",
                     *lines,
                 ]

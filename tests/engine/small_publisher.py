@@ -10,17 +10,18 @@ import io
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from images.build.job import Job, make_job
+from images.build.plan import Plan, make_plan
 from images.catalogue.model import PublishedImage
 from images.catalogue.store import Keys
 from images.core import process
 from images.core.report import Report
-from images.distribution.publish import Press, Published, publish
+from images.distribution.publish import Published, Publisher, publish
 from images.distribution.push import Packed
+from images.distribution.rollback import Destination
 from images.docker.engine import Engine
 from images.proof.smoke.record import Level, ProofRecord
 from images.registry.client import Repository
@@ -29,6 +30,7 @@ from images.render.bakefile import finish_file
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
 from images.render.labels import Reading, make_labels
+from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import matrix, text, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -86,9 +88,9 @@ class Stall:
         template = compile_templates(self.checkout.templates())
         return make_job(self.checkout, self.checkout.matrix(), template, variants().valid[name], "locked")
 
-    def build(self, jobs: Sequence[Job]) -> None:
-        """Make the images of these jobs, as a build leaves them."""
-        for job in jobs:
+    def build(self, plan: Plan) -> None:
+        """Make the images of the plan, as a build leaves them."""
+        for job in plan.jobs:
             self.built.append(job.variant.id)
             self.make(job)
 
@@ -136,28 +138,29 @@ class Stall:
         levels = (audit, Level(2, "stack", "passed"), server)
         return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
-    def press(self, repository: str, keys: Keys | None = None, packing: Packing = "gzip") -> Press:
+    def publisher(self, repository: str, keys: Keys | None = None, packing: Packing = "gzip") -> Publisher:
+        """What publishes to a repository; it tells of it in ``err``."""
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
-        return Press(
-            checkout=self.checkout,
-            matrix=matrix(),
-            variants=variants(),
-            engine=self.engine,
-            repository=Repository(repository, sleep=brisk, say=report.line),
+        known = all_locked(self.root, self.engine, report).having(matrix=matrix(), variants=variants())
+        return Publisher(
+            Destination(known, Repository(repository, sleep=brisk, say=report.line), keys),
             packed=Packed(self.root / "build/packed"),
             packing=packing,
             prove=self.prove,
-            report=report,
-            keys=keys,
         )
+
+    def plan(self, publisher: Publisher, *names: str) -> Plan:
+        """The plan for these variants; their images are named as those of this checkout's own matrix."""
+        own = publisher.context.having(matrix=self.checkout.matrix())
+        return make_plan(own, [variants().valid[name] for name in names], self.engine)
 
     def publish(
         self, repository: str, *names: str, keys: Keys | None = None, packing: Packing = "gzip"
     ) -> list[PublishedImage]:
         """Publish these variants; the catalogue's entries."""
-        press = self.press(repository, keys, packing)
-        done: list[Published] = publish(press, [self.job(name) for name in names], self.build)
+        publisher = self.publisher(repository, keys, packing)
+        done: list[Published] = publish(publisher, self.plan(publisher, *names), self.build)
         return [one.image for one in done]
 
     def clear(self, repository_host: str = "") -> None:

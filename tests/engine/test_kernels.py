@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from images.build import build as building
-from images.build.build import build
+from images.build.build import build_images
 from images.build.job import Job, make_job
+from images.build.plan import make_plan
 from images.core import process
 from images.core.errors import CheckFailed, RegistryFailure, Unsafe
 from images.core.home import Layout
@@ -44,6 +45,7 @@ from images.render.lock_files import Lock
 from images.render.lock_state import lock_inputs
 from tests.engine.real_registry import RealRegistry
 from tests.helpers import wheels
+from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import ROOT, matrix, text, variants
 
 # Both cards run the 8.0 code of flash-attn, so they share one kernel.
@@ -110,10 +112,9 @@ class Yard:
         return [make_job(self.checkout, made, templates, variants().valid[name], "locked") for name in CARDS]
 
     def build(self, *, repository: Repository | None = None, only: slice = slice(None)) -> list[building.BuiltImage]:
-        report = Report(io.StringIO(), io.StringIO())
-        made = self.checkout.matrix()
-        jobs = self.jobs[only]
-        return build(self.checkout, made, jobs, self.engine, SiteSettings(), report, smoke=False, repository=repository)
+        made = all_locked(self.root, self.engine, Report(io.StringIO(), io.StringIO()))
+        plan = make_plan(made, [made.variants.valid[name] for name in CARDS[only]], self.engine)
+        return build_images(made, plan, building.BuildSettings(smoke=False, wheels=repository))
 
     @property
     def runs(self) -> int:
@@ -170,7 +171,7 @@ def repository(registry: RealRegistry) -> Repository:
 
 def test_two_variants_that_share_a_key_compile_once_and_get_the_stored_wheel(make: Make, home: Path) -> None:
     yard = make()
-    assert [one.what for one in yard.build()] == ["built", "built"]
+    assert [one.outcome for one in yard.build()] == ["built", "built"]
     stored = Store(home / "wheels").get(yard.key)
     assert stored is not None
     assert yard.runs == 1
@@ -328,9 +329,8 @@ def test_the_command_line_exports_what_pip_installs(
     yard.build(only=slice(1))
 
     def inv(*words: str) -> process.Finished:
-        script = "import sys; from pathlib import Path\nfrom images.render import checkout\n"
-        script += "from images.commands import program, options as typed\n"
-        script += f"typed.CHECKOUT = checkout.Checkout(Path({str(yard.root)!r}))\n"
+        script = "import sys; from pathlib import Path; from images.commands import options, program\n"
+        script += f"options.ROOT = Path({str(yard.root)!r})\n"
         script += "sys.argv = ['inv', *sys.argv[1:]]; sys.exit(program.main())"
         argv = [sys.executable, "-c", script, "kernels", "--only", yard.kernel.id, *words]
         return process.run(argv, cwd=ROOT, check=False, env={"PYTHONPATH": str(ROOT)})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import images.build.plan as building
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card as named
 from images.catalogue.model import Catalogue, PublishedImage
@@ -23,7 +24,7 @@ from images.core import process
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
 from images.core.home import Layout, default_layout
 from images.distribution import pull as pulling
-from images.distribution.publish import publish
+from images.distribution.publish import Published, publish
 from images.distribution.pull_layers import Started
 from images.distribution.rollback import roll_back
 from images.docker.connection import connect
@@ -201,27 +202,35 @@ def test_rolled_back_tags_name_the_image_before(stall: Stall, repository: str, k
     stall.change("second\n")
     (new,) = stall.publish(repository, SM75, keys=keys)
     assert tags(repository)["sm75"] == tags(repository)[SM75] == new.digest != old.digest
-    assert [image.digest for image in roll_back(stall.press(repository, keys).stand, [variants().valid[SM75]])] == [
-        old.digest
-    ]
+    assert [
+        image.digest for image in roll_back(stall.publisher(repository, keys).destination, [variants().valid[SM75]])
+    ] == [old.digest]
     named = tags(repository)
     assert (named["sm75"], named[SM75], named[new.tag]) == (old.digest, old.digest, new.digest)
     assert catalogue(repository, keys).current[SM75] == old
     with pytest.raises(NothingSelected):
-        roll_back(stall.press(repository, keys).stand, [variants().valid[SM75]])
+        roll_back(stall.publisher(repository, keys).destination, [variants().valid[SM75]])
+
+
+def republish(
+    stall: Stall, repository: str, build: Callable[[building.Plan], object], *, prove_again: bool = False
+) -> list[Published]:
+    """Publish the image for 7.5 with another build."""
+    publisher = stall.publisher(repository)
+    return publish(publisher, stall.plan(publisher, SM75), build, prove_again=prove_again)
 
 
 def test_a_machine_with_a_card_adds_its_evidence(stall: Stall, repository: str) -> None:
     (image,) = stall.publish(repository, SM75)
     before = tags(repository)
     stall.card = "NVIDIA GeForce RTX 2080 Ti"
-    publish(stall.press(repository), [stall.job(SM75)], stall.build, prove_again=True)
+    republish(stall, repository, stall.build, prove_again=True)
     told = catalogue(repository).by_digest[image.digest].told()
     assert told.endswith("server: passed (NVIDIA GeForce RTX 2080 Ti, driver 535.104.05)")
     assert stall.built == [SM75]
     stall.fails.add(SM75)
     with pytest.raises(CheckFailed, match="is published, and fails here") as caught:
-        publish(stall.press(repository), [stall.job(SM75)], stall.build, prove_again=True)
+        republish(stall, repository, stall.build, prove_again=True)
     assert "--rollback" in caught.value.do
     assert catalogue(repository).by_digest[image.digest].told() == told
     assert {**tags(repository), "catalogue": ""} == {**before, "catalogue": ""}
@@ -231,7 +240,7 @@ def test_an_image_built_before_its_commit_names_the_commit(stall: Stall, reposit
     (stall.root / "dockerfiles/rootfs/salt").write_text("not committed yet\n")
     stall.make(stall.job(SM75), revision=f"{'0' * 40}-dirty")
     stall.commit()
-    (image,) = publish(stall.press(repository), [stall.job(SM75)], lambda _: None)
+    (image,) = republish(stall, repository, lambda _: None)
     found = read_image(Repository(repository), image.image.digest)
     assert found is not None
     commit = process.run(["git", "rev-parse", "HEAD"], cwd=stall.root).out.strip()
@@ -273,7 +282,7 @@ def test_an_image_of_other_inputs_is_refused(stall: Stall, repository: str) -> N
         stall.make(stall.job(SM75), input="0" * 64)
 
     with pytest.raises(Unsafe, match="is not the image of these inputs"):
-        publish(stall.press(repository), [stall.job(SM75)], build_other)
+        republish(stall, repository, build_other)
     assert tags(repository) == {}
 
 
@@ -323,9 +332,8 @@ def test_an_image_with_other_labels_is_refused(stall: Stall, repository: str, en
     stall.change("lying\n")
     job = stall.job(SM75)
     stall.make(job, archs="8.0")
-    press = stall.press(repository)
     with pytest.raises(Unsafe, match="says other things of itself"):
-        publish(press, [job], lambda _: None)
+        republish(stall, repository, lambda _: None)
     assert catalogue(repository).current[SM75].tag != f"{SM75}-{job.input_hash[:12]}"
 
 

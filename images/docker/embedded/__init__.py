@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.docker.embedded import bridge as bridge
     from images.docker.embedded import daemon as daemon
     from images.docker.embedded import mounts as mounts
     from images.docker.embedded import packages as packages
+    from images.docker.embedded import space as space
 else:
     __getattr__ = face(__name__, __file__)

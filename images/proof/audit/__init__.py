@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from images.proof.audit import loaded_libraries as loaded_libraries
     from images.proof.audit.readme_table import README as README
     from images.proof.audit.readme_table import pages as pages
-    from images.proof.audit.readme_table import record as record
+    from images.proof.audit.readme_table import record_wheel as record_wheel
     from images.proof.audit.readme_table import with_block as with_block
     from images.proof.audit.target import CARDS as CARDS
     from images.proof.audit.target import Chunks as Chunks

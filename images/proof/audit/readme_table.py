@@ -62,7 +62,7 @@ def pages(root: Path, matrix: Matrix) -> dict[str, str]:
     return {README: with_block(text, block(matrix, read_records(root / FOLDER)))}
 
 
-def record(root: Path, path: Path) -> Wheel:
+def record_wheel(root: Path, path: Path) -> Wheel:
     """Audit a wheel and keep its record below ``root``.
 
     Raises UsageError for what is no wheel, CheckFailed for a damaged library.

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.proof.on_card import backends as backends
     from images.proof.on_card import proof as proof
+    from images.proof.on_card import records as records
+    from images.proof.on_card import wrong_arch as wrong_arch
     from images.proof.on_card.records import FORKED as FORKED
     from images.proof.on_card.records import SPAWNED as SPAWNED
     from images.proof.on_card.records import Figure as Figure

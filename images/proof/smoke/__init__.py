@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.proof.smoke import prove as prove
     from images.proof.smoke import server as server
     from images.proof.smoke.client import Client as Client
     from images.proof.smoke.client import chat_request as chat_request

@@ -67,7 +67,16 @@ class Findings:
 def modules(expectation: Expectation) -> tuple[str, ...]:
     """What must be importable: the backend and what its server stands on."""
     if expectation.backend == "transformers":
-        found = ["transformers", "fastapi", "uvicorn", "PIL", "safetensors", "accelerate"]
+        found = [
+            "transformers",
+            "accelerate",
+            "fastapi",
+            "PIL",
+            "prometheus_client",
+            "pydantic",
+            "safetensors",
+            "uvicorn",
+        ]
     else:
         found = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
     if expectation.kernel:

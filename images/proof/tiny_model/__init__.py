@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.proof.tiny_model import checkpoint as checkpoint
+    from images.proof.tiny_model import golden as golden
     from images.proof.tiny_model import picture as picture
     from images.proof.tiny_model import tokenizer as tokenizer
     from images.proof.tiny_model.checkpoint import write_checkpoint as write_checkpoint

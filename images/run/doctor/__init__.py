@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.run.doctor import gather as gather
     from images.run.doctor.advice import advise as advise
     from images.run.doctor.advice import as_json as as_json
     from images.run.doctor.advice import healthy as healthy

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.run.serve import hub as hub
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from images.run.serve.make import make_serving as make_serving
     from images.run.serve.make import merged as merged
     from images.run.serve.make import read_flags as read_flags
-    from images.run.serve.pick import ServeWords as ServeWords
-    from images.run.serve.pick import Shop as Shop
+    from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here
     from images.run.serve.pick import plan as plan
     from images.run.serve.source import Source as Source

@@ -11,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 import tests.conftest as conftest
-from images.commands import _prove as prove
+from images.commands import test as command
 from images.core import process
+from tests.helpers.contexts import context
 
 ENGINE = Path(conftest.__file__).parent / "engine"
 UNIT = ENGINE.parent / "unit"
@@ -30,7 +31,7 @@ def test_as_many_as_there_are_processors_and_four_at_most(
         return 0
 
     monkeypatch.setattr(process, "stream", stream)
-    prove.run_tests(engine=False, unit=True)
+    command.run_tests(context(), command.TestOptions(unit=True))
     (argv,) = ran
     assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
     assert argv[3] == "tests/unit"

@@ -21,7 +21,7 @@ from images.core import process
 from images.core.errors import NoImageFits
 from images.matrix import drivers
 from images.matrix.arch import KNOWN, Arch, parse_arch
-from images.render.preflight_images import hints
+from images.render.preflight_images import images_for_preflight
 from tests.helpers.matrices import ROOT, matrix, variants
 from tests.helpers.nvml_answers import RECORDED, Library, recorded
 
@@ -298,7 +298,9 @@ def test_an_image_says_of_itself_what_the_matrix_says() -> None:
         if variant.archs:
             assert image.driver == variant.min_driver
             assert f"cuda>={image.cuda[0]}.{image.cuda[1]}" == variant.require_cuda
-            assert [other.tag for other in image.others] == [one.id for one in hints(matrix(), variants())]
+            assert [other.tag for other in image.others] == [
+                one.id for one in images_for_preflight(matrix(), variants())
+            ]
             for other in image.others:
                 named = variants().valid[other.tag]
                 assert [f"{a}.{b}" for a, b in other.archs] == [arch.capability for arch in named.archs]

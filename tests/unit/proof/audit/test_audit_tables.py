@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from images.commands import _generate as generate
 from images.commands import options as typed
+from images.commands import render as command
 from images.core.errors import CheckFailed, UsageError
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import FatbinError, Library, read
 from images.device_code.verdict import judge
 from images.matrix.arch import parse_arch
 from images.proof.audit.notes import notes, spell
-from images.proof.audit.readme_table import BEGIN, END, block, pages, record, unaudited, with_block
+from images.proof.audit.readme_table import BEGIN, END, block, pages, record_wheel, unaudited, with_block
 from images.proof.audit.table import CARDS, PARTS, cell, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, from_json, make_record, read_records, to_json
+from images.render.checkout import Checkout
+from tests.helpers.contexts import context
 from tests.helpers.elf_files import PTX, A, Code, container, library, sm
 from tests.helpers.matrices import ROOT, matrix
 
@@ -199,7 +201,7 @@ def wheel_file(folder: Path, name: str) -> Path:
 
 def test_recording_a_wheel_keeps_what_its_audit_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = wheel_file(tmp_path, "torch-9.9.0-cp311-cp311-manylinux_2_28_x86_64.whl")
-    kept = record(tmp_path, path)
+    kept = record_wheel(tmp_path, path)
     (again,) = read_records(tmp_path / FOLDER)
     assert to_json(again) == to_json(kept)
     assert (again.version, again.size, again.audit.others) == ("9.9.0", path.stat().st_size, 1)
@@ -208,9 +210,9 @@ def test_recording_a_wheel_keeps_what_its_audit_found(tmp_path: Path, capsys: py
 
 def test_what_is_no_wheel_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no wheel"):
-        record(tmp_path, tmp_path / "torch-1.0-py3-none-any.whl")
+        record_wheel(tmp_path, tmp_path / "torch-1.0-py3-none-any.whl")
     with pytest.raises(UsageError, match="not named as a wheel"):
-        record(tmp_path, wheel_file(tmp_path, "torch.zip"))
+        record_wheel(tmp_path, wheel_file(tmp_path, "torch.zip"))
     bad = Audit("x", (Audited("a.so", Library(True, 0), str(FatbinError("cut short", 8))),))
     with pytest.raises(CheckFailed, match="cannot be read"):
         make_record(wheel_file(tmp_path, "torch-1.0-py3-none-any.whl"), bad)
@@ -219,12 +221,12 @@ def test_what_is_no_wheel_is_not_recorded(tmp_path: Path) -> None:
 def test_render_check_fails_on_a_stale_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "render_files", lambda *_: {})  # this test is about the page alone
-    monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda _: {})
+    monkeypatch.setattr(command, "render_files", lambda *_: {})  # this test is about the page alone
+    monkeypatch.setattr(Checkout, "generated", lambda _: {})
     monkeypatch.setattr("images.proof.audit.readme_table.pages", lambda root, matrix: {"README.md": "another text"})
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.pages", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
-        typed.run(lambda: generate.write_generated(True))
+        typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
     assert caught.value.code == 1
     assert "differs: README.md" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine, Slice
-from images.commands import _doctor as command
+from images.commands import doctor as command
 from images.core.errors import CheckFailed, EngineUnreachable, RegistryFailure
 from images.core.report import Report
 from images.docker.facts import HostFacts, host_of
@@ -26,6 +26,7 @@ from images.run.doctor import gather
 from images.run.doctor.advice import advise, as_json, healthy
 from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, findings
 from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
+from tests.helpers.contexts import context
 from tests.helpers.registries import registry as running_registry
 
 ROOT = Path(__file__).parents[4]
@@ -199,7 +200,7 @@ def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, matrix: Matrix, variants:
     monkeypatch.setattr(command, "gather_facts", lambda root, hosts: facts)
     monkeypatch.delenv("CARDSTOCK_REPOSITORY", raising=False)
     err = io.StringIO()
-    command.doctor(ROOT, matrix, variants, {}, [], as_data, Report(io.StringIO(), err))
+    command.examine_machine(context(Report(io.StringIO(), err), locked={}), command.DoctorOptions(json=as_data))
     return err.getvalue()
 
 
@@ -217,7 +218,7 @@ def test_something_wrong_is_a_failed_check(
     err = io.StringIO()
     monkeypatch.setattr(command, "gather_facts", lambda root, hosts: NO_RUNTIME)
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
-        command.doctor(ROOT, matrix, variants, {}, [], False, Report(io.StringIO(), err))
+        command.examine_machine(context(Report(io.StringIO(), err), locked={}), command.DoctorOptions())
     assert "once what is wrong above is mended:\nNVIDIA GeForce RTX 2080 Ti: cu124" in err.getvalue()
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
         run(monkeypatch, NO_RUNTIME, matrix, variants, True)
@@ -238,7 +239,9 @@ def test_a_named_repository_is_asked_and_pulled_from(
 
     monkeypatch.setattr(command, "gather_facts", gathered)
     monkeypatch.setenv("CARDSTOCK_REPOSITORY", "r.example/team/qwen")
-    command.doctor(ROOT, matrix, variants, {}, ["localhost:5000"], True, Report(io.StringIO(), io.StringIO()))
+    command.examine_machine(
+        context(Report(io.StringIO(), io.StringIO()), locked={}), command.DoctorOptions(["localhost:5000"], json=True)
+    )
     assert asked == ["registry-1.docker.io", "localhost:5000", "r.example"]
     assert json.loads(capsys.readouterr().out)["command"] == "./inv pull --from r.example/team/qwen"
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.cards.this_machine import LocalCard, LocalMachine
-from images.commands import _serve as command
+from images.commands import serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
 from images.docker.container_forms import compose, docker_line, docker_words
@@ -31,7 +31,7 @@ from images.run.fit.choose import fit
 from images.run.serve import hub, modelscope, pick
 from images.run.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
 from images.run.serve.source import Source, check_weights, find_source
-from tests.helpers import matrices
+from tests.helpers.contexts import context
 from tests.helpers.fits import SM75, ask, model, variant
 
 CPU = "cpu-vllm0.32.0-sdpa"
@@ -348,13 +348,9 @@ def test_models_that_are_nowhere(text: str) -> None:
 # -- the command, as far as it goes without an engine
 
 
-def shop() -> pick.Shop:
-    return pick.Shop(matrices.matrix(), matrices.variants(), {})
-
-
 def printed(capsys: pytest.CaptureFixture[str], machine: LocalMachine | None = None, **words: Any) -> list[str]:
-    told = pick.ServeWords(**{"print": True, **words})
-    command.serve(shop(), told, Report(live=False), machine or LocalMachine(why="no driver"))
+    options = pick.ServeOptions(**{"print": True, **words})
+    command.start_server(context(locked={}), options, machine or LocalMachine(why="no driver"))
     return shlex.split(capsys.readouterr().out)
 
 
@@ -388,8 +384,7 @@ def test_cards_by_name_and_an_image_by_name(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
-    told = pick.ServeWords(model=str(tiny), variant=CPU, compose=True)
-    command.serve(shop(), told, Report(live=False))
+    command.start_server(context(locked={}), pick.ServeOptions(model=str(tiny), variant=CPU, compose=True))
     service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
     assert service["volumes"][0]["source"] == str(tiny) and service["command"][-1] == "4096"
 
@@ -408,7 +403,9 @@ def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path
 )
 def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError], told: str) -> None:
     with pytest.raises(kind) as found:
-        command.serve(shop(), pick.ServeWords(**{"print": True, **words}), Report(), LocalMachine(why="no driver"))
+        command.start_server(
+            context(locked={}), pick.ServeOptions(**{"print": True, **words}), LocalMachine(why="no driver")
+        )
     assert told in found.value.what and found.value.do
 
 
@@ -478,7 +475,7 @@ def test_hubs_that_do_not_tell(
 
 
 def test_what_to_type_next() -> None:
-    lines = command.told(SERVING, "unix:///own.sock")
+    lines = command.how_to_use(SERVING, "unix:///own.sock")
     words = shlex.split(lines[0].removeprefix("ask: "))
     assert words[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
     assert json.loads(words[words.index("-d") + 1])["model"] == "tiny"
@@ -487,8 +484,8 @@ def test_what_to_type_next() -> None:
     )
     assert "./inv serve --stop cardstock" in lines[3]
     assert not any("anyone" in line for line in lines)
-    assert "anyone who reaches 0.0.0.0" in command.told(replace(SERVING, host="0.0.0.0"), "")[-1]
-    keyed = command.told(replace(SERVING, host="0.0.0.0", passed=("VLLM_API_KEY",)), "")
+    assert "anyone who reaches 0.0.0.0" in command.how_to_use(replace(SERVING, host="0.0.0.0"), "")[-1]
+    keyed = command.how_to_use(replace(SERVING, host="0.0.0.0", passed=("VLLM_API_KEY",)), "")
     assert "Authorization: Bearer" in keyed[0] and not any("anyone" in line for line in keyed)
 
 
