@@ -43,8 +43,8 @@ echo '{"python": [["torch", "2.6.0", "BSD-3-Clause"], ["vllm", "0.8.5", ""]], "d
 
 
 def brisk(seconds: float) -> None:
-    """Wait, but never long."""
-    time.sleep(min(seconds, 0.1))
+    """Wait, but never long; six attempts outlive the restart of a registry on a busy machine."""
+    time.sleep(min(seconds, 0.5))
 
 
 class Stall:

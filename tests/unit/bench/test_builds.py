@@ -25,7 +25,7 @@ from images.docker.containers import ContainerState
 from images.docker.engine import Engine
 from images.matrix.model import Base
 from images.proof.smoke.record import Level, ProofRecord
-from images.registry.client import MANIFEST, Repository, digest_of
+from images.registry import MANIFEST, Repository, digest_of
 from images.render.checkout import Checkout
 from images.render.labels import EVIDENCE, INPUT, PROVEN
 from tests.helpers.matrices import variants

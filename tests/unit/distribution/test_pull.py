@@ -26,7 +26,7 @@ from images.docker.engine import Engine
 from images.docker.facts import ImageFacts, refused_pull
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
-from images.registry.client import Blob, Repository, digest_of
+from images.registry import Blob, Repository, digest_of
 from images.registry.oci_image import make_manifest
 from tests.helpers.catalogues import CPU, NOW, SM75, catalogue, image
 from tests.helpers.contexts import context
