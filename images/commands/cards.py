@@ -28,10 +28,9 @@ from images.catalogue import (
     with_records,
 )
 from images.commands.options import JSON, command, print_json
-from images.commands.pull import CatalogueOptions
+from images.commands.pull import CatalogueOptions, run_words
 from images.context import Context
 from images.core.options import option
-from images.distribution import pull as pulling
 from images.matrix import Arch, Driver, parse_driver
 from images.proof.on_card import GpuRecord, read_all
 
@@ -129,7 +128,7 @@ def show_published(context: Context, options: CardsOptions, catalogue: Catalogue
     refuse_all(resolved)
     where = options.source
     if options.json:
-        runs = [pulling.run_words(one.image, reference_of(where, one.image)) if where else [] for one in resolved.found]
+        runs = [run_words(one, reference_of(where, one.image)) if where else [] for one in resolved.found]
         print_json(answer_json(where, catalogue, query, resolved, runs))
     else:
         print("\n".join(answer_lines(where, catalogue, resolved)))

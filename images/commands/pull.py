@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,10 @@ from images.core import UsageError, default_layout, write_atomically
 from images.core.options import option
 from images.distribution import check_disk_space
 from images.distribution import pull as pulling
+from images.docker import docker_words
 from images.matrix import parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
+from images.run.serve import serve_words, spec_without_model
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,10 @@ def pull_images(context: Context, options: PullOptions) -> None:
     print_commands(repository.name, catalogue, query, resolved, options, local)
     if not options.dry_run and not options.json:
         for one in resolved.found:
-            serve = pulling.serve_words(one.image, uuids_of(one, query, resolved))
+            uuids = uuids_of(one, query, resolved) if one.image.archs else ()
+            serve = shlex.join(serve_words(one.image.variant, uuids))
             why = "the same with the settings that fit; MODEL: 3b-awq, or a folder"
-            context.report.next_command(pulling.line(serve), why)
+            context.report.next_command(serve, why)
 
 
 def ask_saved(context: Context, options: PullOptions) -> None:
@@ -176,12 +180,17 @@ def print_commands(
     runs = []
     for one in resolved.found:
         reference = f"{local}:{one.image.tag}" if local else reference_of(repository or "REPO", one.image)
-        runs.append(pulling.run_words(one.image, reference, uuids_of(one, query, resolved)))
+        runs.append(run_words(one, reference, uuids_of(one, query, resolved)))
     if options.json:
         print_json(answer_json(repository, catalogue, query, resolved, runs))
         return
     for run in runs:
-        print(pulling.line(run))
+        print(shlex.join(run))
+
+
+def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+    """The docker command that serves a model with an image: on all cards, or on those with these UUIDs."""
+    return docker_words(spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids), foreground=True)
 
 
 def pull_verified(context: Context, repository: Repository, found: Sequence[CardMatch]) -> None:

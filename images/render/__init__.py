@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from images.render.dockerfile import differences as differences
     from images.render.dockerfile import render as render
     from images.render.dockerfile import render_dockerfile as render_dockerfile
+    from images.render.image_contract import CACHE as CACHE
+    from images.render.image_contract import ENTRYPOINT as ENTRYPOINT
+    from images.render.image_contract import MODELS as MODELS
+    from images.render.image_contract import PORT as PORT
+    from images.render.image_contract import USER as USER
     from images.render.labels import BACKEND as BACKEND
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE

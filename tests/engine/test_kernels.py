@@ -37,7 +37,7 @@ from images.kernels.compiler import Compiler, empty_cache
 from images.kernels.key import Key, key_of
 from images.kernels.store import Store
 from images.matrix.kernel import Kernel
-from images.registry.client import Repository, digest_of
+from images.registry import Repository, digest_of
 from images.render import lock
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render

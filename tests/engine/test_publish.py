@@ -35,7 +35,7 @@ from images.matrix.drivers import parse_driver
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign
 from images.registry.oci_image import read_image
-from images.render.labels import REVISION
+from images.render.labels import REVISION, VARIANT
 from tests.conftest import say
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, Plan, faulty
@@ -95,7 +95,7 @@ def other_engine(engine: Engine) -> Iterator[Engine]:
 @pytest.fixture
 def empty_engine(other_engine: Engine) -> Engine:
     """The other engine, with nothing in it."""
-    for facts in other_engine.images():
+    for facts in other_engine.images(VARIANT):
         other_engine.untag(facts.id, force=True)
     return other_engine
 

@@ -3,7 +3,7 @@
 An image is its labels and its layers' text; its id is the digest of the configuration that `configuration` makes of
 them. Only what the commands of Cardstock ask for is understood. A file "fails" in the folder has the words of a build
 that breaks; a file "leaves nothing" stands for one that ends well and makes no image. What was asked for is in
-"asked.json": each target, with the files of the folders that it is given. Where a target leaves files, it leaves "made".
+"asked.json": each target, with the files of the folders that it is given. A target that leaves files leaves "made".
 """
 
 from __future__ import annotations

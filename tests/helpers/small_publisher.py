@@ -31,7 +31,7 @@ from images.registry.oci_image import Packing
 from images.render.bakefile import finish_file
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
-from images.render.labels import Reading, make_labels
+from images.render.labels import VARIANT, Reading, make_labels
 from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import matrix, text, variants
 
@@ -45,8 +45,8 @@ echo '{"python": [["torch", "2.6.0", "BSD-3-Clause"], ["vllm", "0.8.5", ""]], "d
 
 
 def brisk(seconds: float) -> None:
-    """Wait, but never long."""
-    time.sleep(min(seconds, 0.1))
+    """Wait, but never long; six attempts outlive the restart of a registry on a busy machine."""
+    time.sleep(min(seconds, 0.5))
 
 
 class Stall:
@@ -167,7 +167,7 @@ class Stall:
 
     def clear(self, repository_host: str = "") -> None:
         """Take the images of this stall from the engine."""
-        for facts in self.engine.images():
+        for facts in self.engine.images(VARIANT):
             for name in (*facts.tags, *facts.digests):
                 if self.root.name in name or name.startswith(("test/pulled", repository_host or "test/pulled")):
                     self.engine.untag(name, force=True)

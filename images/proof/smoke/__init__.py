@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from images.proof.smoke.compare_logits import judge_answer as judge_answer
     from images.proof.smoke.compare_logits import log_softmax as log_softmax
     from images.proof.smoke.containers import PROOF as PROOF
-    from images.proof.smoke.containers import RUN_LABEL as RUN_LABEL
     from images.proof.smoke.containers import ProofContainers as ProofContainers
-    from images.proof.smoke.containers import RunningContainer as RunningContainer
     from images.proof.smoke.containers import is_local as is_local
     from images.proof.smoke.expectation import Expectation as Expectation
     from images.proof.smoke.expectation import expect as expect

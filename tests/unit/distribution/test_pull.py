@@ -26,7 +26,7 @@ from images.docker.engine import Engine
 from images.docker.facts import ImageFacts, refused_pull
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
-from images.registry.client import Blob, Repository, digest_of
+from images.registry import Blob, Repository, digest_of
 from images.registry.oci_image import make_manifest
 from tests.helpers.catalogues import CPU, NOW, SM75, catalogue, image
 from tests.helpers.contexts import context
@@ -219,18 +219,6 @@ def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     assert uuids_of(one.found[0], alone, one) == []
     lines = answer_lines("r", both, resolved)
     assert "no image published here covers all of these cards: one for each kind of card" in lines
-
-
-def test_the_command_that_runs_it() -> None:
-    assert pulling.line(pulling.run_words(image(SM75), "r@d")) == (
-        "docker run --rm --gpus all --shm-size 4g -p 127.0.0.1:8000:8000 "
-        "-v /path/to/model:/models:ro -v cardstock-cache:/cache r@d"
-    )
-    assert "--gpus '\"device=GPU-1,GPU-2\"'" in pulling.line(pulling.run_words(image(SM75), "r", ["GPU-1", "GPU-2"]))
-    assert "--gpus" not in pulling.run_words(image(CPU), "r")
-    assert pulling.line(pulling.serve_words(image(SM75))) == f"./inv serve --variant {SM75} --model MODEL"
-    assert pulling.serve_words(image(SM75), ["GPU-1", "GPU-2"])[4:6] == ["--gpus", "device=GPU-1,GPU-2"]
-    assert "--gpus" not in pulling.serve_words(image(CPU), ["GPU-1"])
 
 
 def test_all_of_it_as_json() -> None:

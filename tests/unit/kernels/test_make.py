@@ -228,7 +228,7 @@ def _rewrite(machine: Machine, name: str, data: bytes) -> None:
     """Put other bytes under a file's name, with a manifest that agrees with them: a lie that has its digests right."""
     kind, raw = machine.registry.manifests[key().digest]
     content = json.loads(raw)
-    from images.registry.client import digest_of
+    from images.registry import digest_of
 
     for layer in content["layers"]:
         if layer["annotations"]["org.opencontainers.image.title"].endswith(name):

@@ -20,7 +20,7 @@ from images.docker.facts import HostFacts, host_of
 from images.matrix.arch import Arch
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants, make_variants
-from images.registry import client as registry
+from images.registry import ping as registry
 from images.render.checkout import Checkout
 from images.run.doctor import gather
 from images.run.doctor.advice import advise, as_json, healthy
