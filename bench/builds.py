@@ -15,7 +15,7 @@ from statistics import median
 from bench.frame import bench, medians
 from bench.record import Row
 from bench.stages import Workbench, workbench
-from images.build import done_state
+from images.build import ImageState, state_of_image
 from images.core import Layout, NothingSelected, Report, process, read_site
 from images.docker import connect
 from images.docker.embedded import daemon as embedded
@@ -31,7 +31,7 @@ def proven_variants(tools: Workbench) -> list[tuple[Variant, Path | None]]:
     proven = []
     for variant in tools.built():
         facts, wheel = tools.engine.inspect(tools.image_name(variant)), tools.wheel(variant)
-        done = facts and done_state(tools.job(variant), facts.labels) == "proven"
+        done = facts and state_of_image(tools.job(variant), facts.labels) is ImageState.PROVEN
         if done and (variant.kernel is None or wheel):
             proven.append((variant, wheel))
     return proven

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.frame import bench
 from bench.levels import chosen_variants, run_count
@@ -21,11 +21,11 @@ from bench.record import Row
 from bench.stages import Workbench, workbench
 from images.build import PYTHON_IN_IMAGE
 from images.core import CheckFailed
-from images.docker import RUN_LABEL, ContainerState
+from images.docker import RUN_LABEL, ContainerSpec, ContainerState, Mount
 from images.matrix import Variant
 from images.proof.smoke import Health, expect, start_arguments, unhealthy_text, why_not_served
 from images.proof.tiny_model import write_checkpoint
-from images.render import Checkout
+from images.render import MODELS, Checkout
 
 REPEATS = 3
 LIMIT = 900.0  # seconds to get healthy
@@ -38,7 +38,7 @@ _TIMED = "import time; a = time.perf_counter(); import {0}; print(time.perf_coun
 class ContainerEngine(Protocol):
     """What of images.docker.containers.Containers is needed."""
 
-    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None: ...
+    def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None: ...
     def find(self, name: str) -> ContainerState | None: ...
     def log(self, name: str) -> str: ...
     def restart(self, name: str, seconds: int) -> None: ...
@@ -63,11 +63,17 @@ class StartTimes:
     again: float
 
 
-def container_settings(name: str, model: Path) -> dict[str, Any]:
-    """A container as docker-py takes it: the model read-only, /cache a volume of its own, and nothing else."""
-    mount = {"Type": "bind", "Source": str(model), "Target": "/models", "ReadOnly": True}
-    labels = {RUN_LABEL: name}
-    return {"name": name, "mounts": [mount], "shm_size": "1g", "labels": labels, "environment": {"HF_HUB_OFFLINE": "1"}}
+def make_spec(name: str, image: str, model: Path) -> ContainerSpec:
+    """The image's server with the model, read-only; what it caches goes to a volume of its own, as the image says."""
+    return ContainerSpec(
+        image,
+        tuple(start_arguments(MODELS, "tiny")),
+        name=name,
+        env=(("HF_HUB_OFFLINE", "1"),),
+        mounts=(Mount(str(model), MODELS),),
+        shm=1,
+        labels=((RUN_LABEL, name),),
+    )
 
 
 def seconds_to_healthy(containers: ContainerEngine, name: str, clock: Clock) -> float:
@@ -87,7 +93,7 @@ def seconds_to_healthy(containers: ContainerEngine, name: str, clock: Clock) -> 
 def measure_start(containers: ContainerEngine, image: str, model: Path, clock: Clock) -> StartTimes:
     """Start a container, end it, start it again; it is gone afterwards."""
     name = f"cardstock-bench-{uuid.uuid4().hex[:12]}"
-    containers.launch(image, start_arguments("/models", "tiny"), container_settings(name, model))
+    containers.start(make_spec(name, image, model), {})
     try:
         first = seconds_to_healthy(containers, name, clock)
         ending = clock.now()

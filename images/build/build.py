@@ -1,4 +1,4 @@
-"""Building: bake, prove, label, tag. A name is given to an image only when it is whole and what was asked is proven."""
+"""Building: a list of steps, in `build_images`. An image gets its name when it is whole and proven, and not before."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from images.build.job import Job, describe, disk_needed, done_state
+from images.build.job import Job, describe, disk_needed
+from images.build.plan import Plan
+from images.context import Context
 from images.core import (
     CardstockError,
     CheckFailed,
     EngineUnreachable,
     PrintLine,
     Report,
-    SiteSettings,
     human_bytes,
     process,
     write_atomically,
 )
-from images.docker import LOGS, Engine, local_reference, run_bake
-from images.docker import build_inputs as supplies
-from images.kernels import Compiler, Stored, default_store, needs_of, provide
+from images.docker import LOGS, Engine, build_inputs, local_reference, run_bake
+from images.kernels import Compiler, Stored, default_store, provide
 from images.matrix import Kernel, Matrix
 from images.proof.smoke import ProofRecord, expect, prove_image
 from images.registry import Repository
@@ -34,78 +35,67 @@ from images.render import (
     REVISION,
     VARIANT,
     Checkout,
+    bakefile,
     lock_indexes,
-    lock_states,
     make_labels,
     parse_contents,
 )
-from images.render import bakefile as bake
 
 RECORDS = "build/records"
 PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
 
 @dataclass(frozen=True)
+class BuildSettings:
+    """How to build: with or without the proof, on which cards, with which real model, and whose wheels to take."""
+
+    smoke: bool = True
+    gpus: str | None = None
+    model: str | None = None
+    wheels: Repository | None = None
+
+
+@dataclass(frozen=True)
 class BuiltImage:
-    """What became of a job, "up to date" or "built", and the record of its proof."""
+    """What became of a job, and the record of its proof."""
 
     job: Job
-    what: str
+    outcome: Literal["up to date", "built"]
     record: ProofRecord | None
 
 
-def build(
-    checkout: Checkout,
-    matrix: Matrix,
-    jobs: Sequence[Job],
-    engine: Engine,
-    site: SiteSettings,
-    report: Report,
-    *,
-    smoke: bool = True,
-    gpus: str | None = None,
-    model: str | None = None,
-    repository: Repository | None = None,
-) -> list[BuiltImage]:
-    """Build what is not there, prove it, then label and tag it.
+def build_images(context: Context, plan: Plan, how: BuildSettings) -> list[BuiltImage]:
+    """Build what is not there, prove it, then label and name it.
 
-    Kernel wheels come from this machine's store, else from ``repository``, else they are compiled into the store.
-    Raises CheckFailed when a build breaks or a smoke level fails (nothing is tagged then), CardstockError when the
-    disk or the memory is too small, RegistryFailure and Unsafe for a repository that cannot be used.
+    Raises CheckFailed when a build breaks or a smoke level fails (nothing is named then), CardstockError when the disk
+    or the memory is too small, RegistryFailure and Unsafe for a repository of wheels that cannot be used.
     """
-    to_do = []
-    for job in jobs:
-        state = _state(engine, job)
-        if state == "proven" or (state == "unproven" and not smoke):
-            report.line(f"up to date: {job.tags[0]} (input {job.input_hash[:12]}, {state})")
-        else:
-            to_do.append(job)
-    if missing := [job for job in to_do if engine.inspect(job.staging) is None]:
-        check_disk(engine, missing, report.line)
-        for job in missing:
-            report.line(f"to build: {describe(job)}")
-        needs = needs_of(
-            (k for j in missing if (k := j.variant.kernel)), checkout.locks, lock_states(matrix, checkout.locks)
-        )
-        compiler = Compiler(checkout, matrix, lambda: engine, site, report)
-        wheels = provide(needs, default_store(), compiler, repository, report.line)
-        _bake(checkout, matrix, missing, engine, site, report, wheels)
-    return [
-        _finish(checkout, job, engine, report, smoke=smoke, gpus=gpus, model=model)
-        if job in to_do
-        else BuiltImage(job, "up to date", None)
-        for job in jobs
-    ]
+    to_do = plan.to_do(proof=how.smoke)
+    report_up_to_date(context, plan, to_do)
+    if missing := plan.to_build(to_do):
+        check_disk(context.engine, missing, context.report.line)
+        wheels = provide_wheels(context, plan.only({job.variant.id for job in missing}), how)
+        bake_images(context, missing, wheels)
+    records = {}
+    for job in to_do:
+        records[job] = prove_job(context, job, how) if how.smoke else None
+        label_and_name(context, job, records[job])
+    return [BuiltImage(job, "built" if job in records else "up to date", records.get(job)) for job in plan.jobs]
+
+
+def report_up_to_date(context: Context, plan: Plan, to_do: Sequence[Job]) -> None:
+    """Say which images stay as they are, and which will be built."""
+    for job in plan.jobs:
+        if job not in to_do:
+            state = plan.state(job.variant)
+            context.report.line(f"up to date: {job.tags[0]} (input {job.input_hash[:12]}, {state})")
+    for job in plan.to_build(to_do):
+        context.report.line(f"to build: {describe(job)}")
 
 
 def local_base() -> str:
     """The name of the base that is bootstrapped where no registry serves it."""
     return local_reference("bookworm")
-
-
-def _state(engine: Engine, job: Job) -> str:
-    facts = engine.inspect(job.tags[0])
-    return done_state(job, facts.labels if facts else None)
 
 
 def check_disk(engine: Engine, jobs: Sequence[Job], say: PrintLine = lambda _: None) -> None:
@@ -122,33 +112,32 @@ def check_disk(engine: Engine, jobs: Sequence[Job], say: PrintLine = lambda _: N
         )
 
 
-def _bake(
-    checkout: Checkout,
-    matrix: Matrix,
-    jobs: Sequence[Job],
-    engine: Engine,
-    site: SiteSettings,
-    report: Report,
-    wheels: Mapping[Kernel, Stored],
-) -> None:
+def provide_wheels(context: Context, plan: Plan, how: BuildSettings) -> dict[Kernel, Stored]:
+    """The kernel wheels of the plan: from this machine's store, else from a repository, else compiled."""
+    compiler = Compiler(context.checkout, context.matrix, lambda: context.engine, context.site, context.report)
+    return provide(plan.needs, default_store(), compiler, how.wheels, context.report.line)
+
+
+def bake_images(context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, Stored]) -> None:
     """One `docker buildx bake` for all of them: BuildKit shares and parallelises.
 
     Kernels come from ``wheels``; those that have none there (their stack is not locked) are compiled along.
     """
+    matrix, engine, site, report = context.matrix, context.engine, context.site, context.report
     kernels = tuple(dict.fromkeys(job.variant.kernel for job in jobs if job.variant.kernel))
     along = tuple(kernel for kernel in kernels if kernel not in wheels)
     folders = {j.variant.id: str(wheels[k].folder) for j in jobs if (k := j.variant.kernel) and k in wheels}
-    contexts = supplies.named_contexts(matrix, along, engine, site, report)
-    log = checkout.root / LOGS / f"{jobs[0].variant.id}.log"
+    contexts = build_inputs.named_contexts(matrix, along, engine, site, report)
+    log = context.checkout.root / LOGS / f"{jobs[0].variant.id}.log"
     with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
-        secrets = supplies.secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
+        secrets = build_inputs.secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
-        images = {job.variant.id: job.staging for job in jobs}
-        text = bake.override_file(images, bake.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
+        staged = {job.variant.id: job.staging for job in jobs}
+        text = bakefile.override_file(staged, bakefile.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
         override.write_text(text, encoding="utf-8")
-        targets = [bake.target_name(job.variant.id) for job in jobs]
+        targets = [bakefile.target_name(job.variant.id) for job in jobs]
         with report.step(f"build {len(jobs)} image(s)"):
-            run_bake(checkout.root, [BAKE_FILE, override], targets, engine.cli_env(), log, report)
+            run_bake(context.checkout.root, [BAKE_FILE, override], targets, engine.cli_env(), log, report)
     for job in jobs:
         facts = engine.inspect(job.staging)
         if facts is None:
@@ -156,35 +145,36 @@ def _bake(
         report.line(f"built {job.variant.id}: {human_bytes(facts.size)} unpacked")
 
 
-def _finish(
-    checkout: Checkout, job: Job, engine: Engine, report: Report, *, smoke: bool, gpus: str | None, model: str | None
-) -> BuiltImage:
-    """Prove the built image, then give it labels and names, then drop its working name."""
-    record = None
-    if smoke:
-        with report.step(f"smoke {job.variant.id}") as step:
-            record = prove_image(
-                job.staging,
-                expect(job.variant),
-                engine_env=engine.cli_env(),
-                gpus=gpus,
-                model=model,
-                report=report,
-            )
-            step.note(record.evidence())
-        write_atomically(checkout.root / RECORDS / f"{job.variant.id}.json", record.to_json())
-        if not record.ok:
-            raise CheckFailed(
-                f"{job.variant.id} is built but not proven: {record.evidence()}",
-                cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
-                do=f"look into it: docker run --rm -it --entrypoint sh {job.staging}; it has no other name",
-                where=f"{RECORDS}/{job.variant.id}.json",
-            )
-    _give_labels(checkout, job, engine, job.staging, _labels(checkout, job, engine, record))
+def prove_job(context: Context, job: Job, how: BuildSettings) -> ProofRecord:
+    """Prove the built image and keep the record. Raises CheckFailed for one that fails a level."""
+    with context.report.step(f"smoke {job.variant.id}") as step:
+        record = prove_image(
+            job.staging,
+            expect(job.variant),
+            engine_env=context.engine.cli_env(),
+            gpus=how.gpus,
+            model=how.model,
+            report=context.report,
+        )
+        step.note(record.evidence())
+    write_atomically(context.checkout.root / RECORDS / f"{job.variant.id}.json", record.to_json())
+    if not record.ok:
+        raise CheckFailed(
+            f"{job.variant.id} is built but not proven: {record.evidence()}",
+            cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
+            do=f"look into it: docker run --rm -it --entrypoint sh {job.staging}; it has no other name",
+            where=f"{RECORDS}/{job.variant.id}.json",
+        )
+    return record
+
+
+def label_and_name(context: Context, job: Job, record: ProofRecord | None) -> None:
+    """Give the built image its labels and its names, and take its working name away."""
+    checkout, engine = context.checkout, context.engine
+    give_labels(checkout, job, engine, job.staging, _labels(checkout, job, engine, record))
     engine.untag(job.staging)
     if engine.embedded:
-        drop_replaced(job, engine, report)
-    return BuiltImage(job, "built", record)
+        drop_replaced(job, engine, context.report)
 
 
 def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
@@ -232,11 +222,11 @@ def revision(root: Path) -> str:
     return f"{commit}{DIRTY}" if dirty else commit
 
 
-def _give_labels(checkout: Checkout, job: Job, engine: Engine, reference: str, told: Mapping[str, str]) -> None:
+def give_labels(checkout: Checkout, job: Job, engine: Engine, reference: str, told: Mapping[str, str]) -> None:
     """Label an image and give it its job's names; its layers stay as they are."""
     with tempfile.TemporaryDirectory(prefix="cardstock-finish-") as folder:
         file = Path(folder, "finish.json")
-        file.write_text(bake.finish_file(reference, job.tags, told), encoding="utf-8")
+        file.write_text(bakefile.finish_file(reference, job.tags, told), encoding="utf-8")
         process.run(
             ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"],
             cwd=checkout.root,
@@ -252,7 +242,7 @@ def say_commit(checkout: Checkout, job: Job, engine: Engine, commit: str) -> boo
     facts = engine.inspect(job.tags[0])
     if facts is None or not facts.labels.get(REVISION, "").endswith(DIRTY):
         return False
-    _give_labels(checkout, job, engine, job.tags[0], {**facts.labels, REVISION: commit})
+    give_labels(checkout, job, engine, job.tags[0], {**facts.labels, REVISION: commit})
     return True
 
 

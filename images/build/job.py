@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from images.matrix import Matrix, Variant, join_sm
 from images.render import (
@@ -56,13 +57,24 @@ def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: 
     )
 
 
-def done_state(job: Job, labels: Mapping[str, str] | None) -> str:
-    """What the tagged image (its labels; None if there is none) is to this job: absent, outdated, unproven, proven."""
+class ImageState(StrEnum):
+    """What an image on the engine is to the inputs of its variant."""
+
+    ABSENT = "absent"
+    OUTDATED = "outdated"
+    UNPROVEN = "unproven"
+    PROVEN = "proven"
+    UNKNOWN = "?"
+
+
+def state_of_image(job: Job, labels: Mapping[str, str] | None) -> ImageState:
+    """What the tagged image (its labels; None if there is none) is to this job."""
     if labels is None:
-        return "absent"
+        return ImageState.ABSENT
     if labels.get(INPUT) != job.input_hash:
-        return "outdated"
-    return "proven" if labels.get(PROVEN) == "yes" and labels.get(EVIDENCE) else "unproven"
+        return ImageState.OUTDATED
+    proven = labels.get(PROVEN) == "yes" and labels.get(EVIDENCE)
+    return ImageState.PROVEN if proven else ImageState.UNPROVEN
 
 
 def disk_needed(jobs: Iterable[Job]) -> int:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.cards.asked import AskedCards as AskedCards
+    from images.cards.asked import archs_of as archs_of
+    from images.cards.asked import asked_cards as asked_cards
+    from images.cards.asked import named_cards as named_cards
     from images.cards.choose import ImageChoice as ImageChoice
     from images.cards.choose import Refusal as Refusal
     from images.cards.choose import choose_images as choose_images

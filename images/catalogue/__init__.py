@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from images.catalogue.answer import CardQuery as CardQuery
     from images.catalogue.answer import answer_json as answer_json
     from images.catalogue.answer import answer_lines as answer_lines
-    from images.catalogue.answer import query_this_machine as query_this_machine
     from images.catalogue.answer import reference_of as reference_of
     from images.catalogue.answer import uuids_of as uuids_of
     from images.catalogue.card_table import EVIDENCE_HEADER as EVIDENCE_HEADER

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.cards import Card, LocalMachine
+from images.cards import AskedCards, Card
 from images.catalogue.model import Catalogue, PublishedImage, shared_bytes
 from images.catalogue.resolve import CardMatch, MatchResult
-from images.core import CardstockError, NoImageFits, human_bytes
+from images.core import CardstockError, human_bytes
 from images.matrix import Driver
 
 
@@ -21,16 +21,11 @@ class CardQuery:
     driver: Driver | None = None
     uuids: tuple[tuple[str, str], ...] = ()
 
-
-def query_this_machine(machine: LocalMachine, driver: Driver | None) -> CardQuery:
-    """A query for the cards that NVML sees in this machine. Raises NoImageFits where it has none."""
-    if not machine.cards:
-        raise NoImageFits(
-            "this machine has no NVIDIA card to find an image for",
-            cause=machine.why,
-            do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
-        )
-    return CardQuery(machine.as_cards(), driver, tuple((card.name, card.uuid) for card in machine.cards))
+    @classmethod
+    def of(cls, asked: AskedCards) -> CardQuery:
+        """The query for cards that were asked for; those of this machine come with their UUIDs."""
+        own = asked.machine.cards if asked.machine else ()
+        return cls(asked.cards, asked.driver, tuple((card.name, card.uuid) for card in own))
 
 
 def uuids_of(match: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:

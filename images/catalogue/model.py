@@ -16,7 +16,7 @@ from images.core import NothingSelected, Unsafe, UsageError
 from images.matrix import KNOWN_ARCHS, Attention, Backend, CudaText, Name
 from images.proof.smoke import LevelName, ProofRecord
 from images.registry import Packing
-from images.render import INPUT, VARIANT
+from images.render import BACKEND, INPUT, VARIANT
 
 KIND = "application/vnd.cardstock.catalogue.v1"
 TAG = "catalogue"
@@ -262,7 +262,7 @@ def check_labels(image: PublishedImage, labels: Mapping[str, str], where: str) -
         VARIANT: image.variant,
         INPUT: image.input,
         "dev.cardstock.stack": image.stack,
-        "dev.cardstock.engine": image.engine,
+        BACKEND: image.engine,
         "dev.cardstock.attention": image.attention,
         "dev.cardstock.archs": " ".join(image.archs),
         "dev.cardstock.audited-archs": " ".join(image.audited),

@@ -1,4 +1,4 @@
-"""The commands of `./inv`: each task parses its flags and calls one function beside it, which prints what it finds.
+"""The commands of `./inv`, one file each: its options, what it does, what it prints.
 
-A module for what one wants at a time: `advise`, `generate`, `make`, `prove`, `hand`, `run`; `typed` is what they share.
+The rule: a command parses nothing and computes nothing that another room could; `tasks.py` names them all.
 """

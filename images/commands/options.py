@@ -1,47 +1,110 @@
-"""What tasks have in common: the selectors as typed, the checkout they work on, how an error ends one."""
+"""From what was typed to a command's options: invoke's flags are made of the options class, and the other way round."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, get_type_hints
 
-from images.core import EngineUnreachable, Report, discard_stdout, print_error
-from images.matrix import Matrix, Variant, make_variants
-from images.matrix import selection as planning
-from images.render import Checkout, compile_templates, lock_states
+from invoke.tasks import Task
 
-if TYPE_CHECKING:
-    from images.build import Job
+from images.context import Context
+from images.core import Report, discard_stdout, print_error
+from images.core.options import Flag, flags_of, option
+from images.matrix import Selectors, Variant, read_selectors, select
+from images.render import Checkout
 
-CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
-ARCH = {"arch": "compute capability, such as 7.5; repeat for more images; '7.0 7.5' is one image for both"}
-SELECT = ARCH | {
-    "card": "a card's name, such as 'RTX 2080 Ti'; repeat for more images; 'T4, RTX 4090' is one image for both",
-    "cuda": "CUDA version of the stack, such as 12.4",
-    "attention": "flash-attn, xformers or sdpa",
-    "only": "glob on variant ids; repeat for more",
-    "all": "every variant that the other selectors allow, not only the recommended one",
-    "debug": "show the traceback of an error",
-}
-LISTS = ["arch", "only", "card"]
-WHEELS = {"wheels": "a registry's repository with kernel wheels: fetched before anything is compiled"}
-JSON = {"json": "machine-readable, on stdout alone"}
+ROOT = Path(__file__).resolve().parents[2]
+DEBUG = Flag("debug", "debug", False, "show the traceback of an error")
+JSON = "machine-readable, on stdout alone"
+WHEELS = "a registry's repository with kernel wheels: fetched before anything is compiled"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Words:
-    """The selectors as typed."""
+class NoOptions:
+    """Of a command without flags."""
 
-    archs: Sequence[str] = ()
-    cuda: str = ""
-    attention: str = ""
-    only: Sequence[str] = ()
-    all: bool = False
-    cards: Sequence[str] = ()
+
+@dataclass(frozen=True)
+class SelectorOptions:
+    """Which variants: the selectors, the same for every command that has them."""
+
+    archs: Sequence[str] = option(
+        "compute capability, such as 7.5; repeat for more images; '7.0 7.5' is one image for both", (), flag="arch"
+    )
+    only: Sequence[str] = option("glob on variant ids; repeat for more", ())
+    cards: Sequence[str] = option(
+        "a card's name, such as 'RTX 2080 Ti'; repeat for more images; 'T4, RTX 4090' is one image for both",
+        (),
+        flag="card",
+    )
+    cuda: str = option("CUDA version of the stack, such as 12.4", "")
+    attention: str = option("flash-attn, xformers or sdpa", "")
+    all: bool = option("every variant that the other selectors allow, not only the recommended one", False)
+
+    def selectors(self, context: Context) -> Selectors:
+        """As the matrix understands them. Raises UsageError, NoImageFits for a card that no image can serve."""
+        archs = list(self.archs)
+        if self.cards:
+            from images.cards import archs_of  # its list of cards takes half a second, and most commands need none
+
+            archs += archs_of(self.cards, context.report)
+        return read_selectors(
+            context.matrix, archs, self.cuda or None, self.attention or None, self.only, every=self.all
+        )
+
+    def select(self, context: Context) -> tuple[Variant, ...]:
+        """The chosen variants, in the matrix's order. Raises UsageError, NoImageFits, NothingSelected."""
+        wanted = self.selectors(context)
+        return select(context.matrix, context.variants, wanted)
+
+
+def this_context() -> Context:
+    """The context of this checkout, for one command."""
+    return Context(Checkout(ROOT), Report())
+
+
+def command(action: Callable[[Context, Any], None]) -> Task[Callable[..., None]]:
+    """The invoke task of a command: its name and help text are the function's, its flags those of its ``options``."""
+    options = get_type_hints(action)["options"]
+    flags = [*flags_of(options), DEBUG]
+
+    def body(_: object, **typed: Any) -> None:
+        debug = typed.pop(DEBUG.field)
+        given = {flag: typed[_parameter(flag)] for flag in flags if flag is not DEBUG}
+        values = {flag.field: tuple(value) if flag.repeated else value for flag, value in given.items()}
+        run(lambda: action(this_context(), options(**values)), debug)
+
+    body.__name__, body.__doc__ = action.__name__.rstrip("_"), action.__doc__
+    setattr(body, "__signature__", _signature(flags))  # noqa: B010  (mypy knows no such attribute of a function)
+    return Task(
+        body,
+        iterable=[_parameter(flag) for flag in flags if flag.repeated],
+        positional=[_parameter(flag) for flag in flags if flag.positional],
+        help={flag.name: flag.help for flag in flags},
+    )
+
+
+def _parameter(flag: Flag) -> str:
+    """The name of the flag as invoke wants it of a function's parameter."""
+    name = flag.name.replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
+
+
+def _signature(flags: Sequence[Flag]) -> inspect.Signature:
+    def parameter(flag: Flag) -> inspect.Parameter:
+        default = inspect.Parameter.empty if flag.repeated or flag.positional else flag.default
+        return inspect.Parameter(_parameter(flag), inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+
+    context = inspect.Parameter("c", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    # invoke takes repeated flags without a default wherever they stand; Python itself would want them first.
+    return inspect.Signature([context, *map(parameter, flags)], __validate_parameters__=False)
 
 
 def run(action: Callable[[], None], debug: bool = False) -> None:
@@ -61,40 +124,3 @@ def run(action: Callable[[], None], debug: bool = False) -> None:
 def print_json(data: Any) -> None:
     """Data to stdout."""
     print(json.dumps(data, indent=1))
-
-
-def selected(words: Words) -> tuple[Any, Any, planning.Selectors]:
-    """The checkout's matrix, its variants, and what the words choose among them. Raises UsageError."""
-    matrix = CHECKOUT.matrix()
-    archs = list(words.archs)
-    if words.cards:
-        from images.commands._cards import (
-            archs_of,  # its list of cards takes half a second, and most commands need none
-        )
-
-        archs += archs_of(words.cards, Report())
-    wanted = planning.read_selectors(matrix, archs, words.cuda or None, words.attention or None, words.only, words.all)
-    return matrix, make_variants(matrix), wanted
-
-
-def running_engine() -> Any:
-    """The engine if one answers; none is started."""
-    from images.docker import connect
-
-    try:
-        return connect(start=False)
-    except EngineUnreachable:
-        return None
-
-
-def jobs(matrix: Matrix, chosen: Iterable[Variant]) -> list[Job]:
-    """What builds each of the variants."""
-    from images.build import make_job
-
-    states, templates = lock_states(matrix, CHECKOUT.locks), compile_templates(CHECKOUT.templates())
-    return [make_job(CHECKOUT, matrix, templates, variant, states[variant.lock]) for variant in chosen]
-
-
-def locked(matrix: Matrix) -> dict[str, bool]:
-    """Which locks are there, whole and as the matrix has their pins: lock -> yes or no."""
-    return {name: state == "locked" for name, state in lock_states(matrix, CHECKOUT.locks).items()}

@@ -33,5 +33,6 @@ if TYPE_CHECKING:
     from images.core.report import print_error as print_error
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.yaml_text import to_yaml as to_yaml
 else:
     __getattr__ = face(__name__, __file__)

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from images.distribution import publish_checks as publish_checks
     from images.distribution import pull as pull
     from images.distribution import push as push
-    from images.distribution import rollback as rollback
     from images.distribution import sbom as sbom
-    from images.distribution.publish import Press as Press
+    from images.distribution.publish import Publisher as Publisher
     from images.distribution.publish import prover as prover
-    from images.distribution.pull import run_words as run_words
     from images.distribution.pull_layers import check_disk_space as check_disk_space
     from images.distribution.push import Packed as Packed
+    from images.distribution.rollback import Destination as Destination
+    from images.distribution.rollback import print_what_would_be_done as print_what_would_be_done
+    from images.distribution.rollback import roll_back as roll_back
 else:
     __getattr__ = face(__name__, __file__)

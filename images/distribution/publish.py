@@ -8,20 +8,20 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from images.build import Job, say_commit
+from images.build import Job, Plan, say_commit
 from images.catalogue import (
     PublishedImage,
     SigningKeys,
     attach_file,
     change_catalogue,
     check_image,
-    fetch_catalogue,
     immutable_tag,
     proofs_of,
     set_tag,
@@ -29,45 +29,56 @@ from images.catalogue import (
     with_evidence,
     with_image,
 )
+from images.context import Context
 from images.core import CardstockError, CheckFailed, RegistryFailure, Report, write_atomically
 from images.distribution import disk_space as publish_disk
 from images.distribution import provenance, sbom
 from images.distribution import publish_checks as checks
 from images.distribution import push as pushing
 from images.distribution.push import Packed, Pushed
-from images.distribution.rollback import Stand, keep
+from images.distribution.rollback import Destination, published_images, save_catalogue
 from images.docker import Engine, ImageFacts
 from images.matrix import Matrix, Selectors, Variant, Variants, join_sm, parse_arch, select
 from images.proof.audit import audit_image
 from images.proof.smoke import ProofRecord, expect, prove_image
 from images.registry import ArtifactPart, Packing, Repository
-from images.render import Checkout
 
 Prove = Callable[[str, Job], ProofRecord]
 
 
 @dataclass(frozen=True)
-class Press:
-    """All that publishing needs: where from, where to, how to pack, sign and prove.
+class Publisher:
+    """All that publishing needs: where to, how to pack, and ``prove``, which proves an image of the engine by name."""
 
-    ``prove_image`` proves an image of the engine, given its reference; ``keys`` None: nothing is signed.
-    """
-
-    checkout: Checkout
-    matrix: Matrix
-    variants: Variants
-    engine: Engine
-    repository: Repository
+    destination: Destination
     packed: Packed
     packing: Packing
     prove: Prove
-    report: Report
-    keys: SigningKeys | None = None
 
     @property
-    def stand(self) -> Stand:
-        """The part of it that needs no engine."""
-        return Stand(self.checkout, self.repository, self.report, self.keys)
+    def context(self) -> Context:
+        """The checkout, its matrix, the engine, the report."""
+        return self.destination.context
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that has the images."""
+        return self.context.engine
+
+    @property
+    def report(self) -> Report:
+        """Who is told."""
+        return self.context.report
+
+    @property
+    def repository(self) -> Repository:
+        """Where to."""
+        return self.destination.repository
+
+    @property
+    def keys(self) -> SigningKeys | None:
+        """How images are signed; None: they are not."""
+        return self.destination.keys
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Published:
     """What became of a job ("published", "up to date", "proven again"), and the image that its immutable tag names."""
 
     job: Job
-    what: str
+    outcome: Literal["published", "up to date", "proven again"]
     image: PublishedImage
 
 
@@ -98,110 +109,110 @@ def moving_tags(matrix: Matrix, variants: Variants, variant: Variant) -> tuple[s
     return (variant.id, *names)
 
 
-def already(press: Press, job: Job) -> PublishedImage | None:
-    """The image of a job's inputs, if it was published; what the registry has under it is checked."""
-    catalogue, _ = fetch_catalogue(press.repository)
-    tag = immutable_tag(job.variant.id, job.input_hash)
-    found = next((image for image in catalogue.images if image.tag == tag), None) if catalogue else None
-    if found is not None:
-        check_image(press.repository, found)
-    return found
-
-
 def publish(
-    press: Press, jobs: Sequence[Job], build: Callable[[Sequence[Job]], object], *, prove_again: bool = False
+    publisher: Publisher, plan: Plan, build: Callable[[Plan], object], *, prove_again: bool = False
 ) -> list[Published]:
-    """Publish the images of these jobs, one after the other; ``build`` makes those that are not published yet.
+    """Publish the images of a plan, one after the other; ``build`` makes those that are not published yet.
 
     ``prove_again``: images that are published already are pulled, proven here, and get this evidence (on a card, say).
 
     Raises Unsafe for what is never published, before anything is built; CheckFailed for an image that fails a level;
     RegistryFailure where the registry stays broken. What was finished before stays published.
     """
+    jobs = plan.jobs
     checks.refuse_unlocked(jobs)
-    revision = checks.clean_revision(press.checkout.root)
-    there = {job.variant.id: already(press, job) for job in jobs}
-    if missing := [job for job in jobs if there[job.variant.id] is None]:
-        build(missing)
+    revision = checks.clean_revision(publisher.context.checkout.root)
+    there = published_images(publisher.repository, jobs)
+    for published in there.values():
+        check_image(publisher.repository, published)
+    if missing := {job.variant.id for job in jobs if job.variant.id not in there}:
+        build(plan.only(missing))
     out = []
     for job in jobs:
-        image = there[job.variant.id]
+        image = there.get(job.variant.id)
         if image is not None and prove_again:
-            out.append(Published(job, "proven again", _prove_again(press, job, image)))
+            out.append(Published(job, "proven again", _prove_again(publisher, job, image)))
         elif image is not None:
-            press.report.line(f"up to date: {press.repository.name}:{image.tag} ({image.summary()})")
+            publisher.report.line(f"up to date: {publisher.repository.name}:{image.tag} ({image.summary()})")
             out.append(Published(job, "up to date", image))
         else:
-            with press.report.step(f"publish {job.variant.id}") as step:
-                image = _publish_one(press, job, revision)
+            with publisher.report.step(f"publish {job.variant.id}") as step:
+                image = _publish_one(publisher, job, revision)
                 step.size(image.compressed)
             out.append(Published(job, "published", image))
     return out
 
 
-def _prove_again(press: Press, job: Job, image: PublishedImage) -> PublishedImage:
+def _prove_again(publisher: Publisher, job: Job, image: PublishedImage) -> PublishedImage:
     """New evidence for a published image, from its digest; a failure changes nothing but is told."""
-    reference = f"{press.repository.name}@{image.digest}"
-    with press.report.step(f"prove {reference}") as step:
-        press.engine.pull(reference, press.report.line)
-        record = press.prove(reference, job)
+    reference = f"{publisher.repository.name}@{image.digest}"
+    with publisher.report.step(f"prove {reference}") as step:
+        publisher.engine.pull(reference, publisher.report.line)
+        record = publisher.prove(reference, job)
         step.note(record.evidence())
     if not record.ok:
         raise CheckFailed(
             f"{image.tag} is published, and fails here: {record.evidence()}",
             cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
-            do=f"./inv publish --rollback --only '{job.variant.id}' --to {press.repository.name}",
+            do=f"./inv publish --rollback --only '{job.variant.id}' --to {publisher.repository.name}",
         )
     found = proofs_of(record)
     after = change_catalogue(
-        press.repository, lambda before: with_evidence(before, image.digest, found, utc_now()), press.keys
+        publisher.repository, lambda before: with_evidence(before, image.digest, found, utc_now()), publisher.keys
     )
-    keep(press.stand, after)
-    press.engine.untag(reference)
+    save_catalogue(publisher.destination, after)
+    publisher.engine.untag(reference)
     return after.by_digest[image.digest]
 
 
-def _publish_one(press: Press, job: Job, revision: str) -> PublishedImage:
-    facts = _built(press, job, revision)
-    with press.report.step("push by digest") as step:
+def _publish_one(publisher: Publisher, job: Job, revision: str) -> PublishedImage:
+    facts = _built(publisher, job, revision)
+    with publisher.report.step("push by digest") as step:
         pushed = pushing.push(
-            facts, partial(_save, press, facts), press.repository, press.packing, press.packed, press.report.line
+            facts,
+            partial(_save, publisher, facts),
+            publisher.repository,
+            publisher.packing,
+            publisher.packed,
+            publisher.report.line,
         )
         step.note(pushed.digest)
-    reference = f"{press.repository.name}@{pushed.digest}"
-    _take(press, reference, pushed)
-    record = _proven(press, job, reference)
-    with press.report.step("bill of materials, provenance, signature"):
-        _say_what_it_is(press, job, facts, pushed, revision)
-    image = make_image(job, facts, pushed, record, revision, press.packing)
-    names = moving_tags(press.matrix, press.variants, job.variant)
-    _name(press, image, pushed, names)
-    press.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
+    reference = f"{publisher.repository.name}@{pushed.digest}"
+    _take(publisher, reference, pushed)
+    record = _proven(publisher, job, reference)
+    with publisher.report.step("bill of materials, provenance, signature"):
+        _say_what_it_is(publisher, job, facts, pushed, revision)
+    image = make_image(job, facts, pushed, record, revision, publisher.packing)
+    names = moving_tags(publisher.context.matrix, publisher.context.variants, job.variant)
+    _name(publisher, image, pushed, names)
+    publisher.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
     return image
 
 
-def _built(press: Press, job: Job, revision: str) -> ImageFacts:
+def _built(publisher: Publisher, job: Job, revision: str) -> ImageFacts:
     """The engine's image of a job, which names the commit that has its inputs."""
-    facts = press.engine.inspect(job.tags[0])
+    facts = publisher.engine.inspect(job.tags[0])
     if facts is not None:
         checks.refuse_foreign(job, facts)
-        if say_commit(press.checkout, job, press.engine, revision):
-            press.report.line(f"{job.tags[0]}: built before its inputs were committed; it names {revision[:12]} now")
-            facts = press.engine.inspect(job.tags[0])
+        if say_commit(publisher.context.checkout, job, publisher.engine, revision):
+            publisher.report.line(
+                f"{job.tags[0]}: built before its inputs were committed; it names {revision[:12]} now"
+            )
+            facts = publisher.engine.inspect(job.tags[0])
     if facts is None:
         raise CardstockError(f"the engine has no image {job.tags[0]}", do=f"./inv build --only '{job.variant.id}'")
     return facts
 
 
-def _save(press: Press, facts: ImageFacts) -> AbstractContextManager[Iterable[bytes]]:
-    publish_disk.check(press.engine, facts)
-    return press.engine.save(facts.id)
+def _save(publisher: Publisher, facts: ImageFacts) -> AbstractContextManager[Iterable[bytes]]:
+    publish_disk.check(publisher.engine, facts)
+    return publisher.engine.save(facts.id)
 
 
-def _take(press: Press, reference: str, pushed: Pushed) -> None:
+def _take(publisher: Publisher, reference: str, pushed: Pushed) -> None:
     """Have the engine take the image by the registry's digest: what is proven next is what the registry gives."""
-    press.engine.pull(reference)
-    facts = press.engine.inspect(reference)
+    publisher.engine.pull(reference)
+    facts = publisher.engine.inspect(reference)
     if facts is None or facts.id != pushed.config:
         raise RegistryFailure(
             f"{reference} does not come back as the image that was pushed",
@@ -209,23 +220,23 @@ def _take(press: Press, reference: str, pushed: Pushed) -> None:
         )
 
 
-def _proven(press: Press, job: Job, reference: str) -> ProofRecord:
+def _proven(publisher: Publisher, job: Job, reference: str) -> ProofRecord:
     """Audit and smoke levels on the pushed digest, and a look at NVIDIA's libraries."""
     if job.variant.cuda is not None:
-        with press.report.step("NVIDIA's libraries are whole"):
-            checks.refuse_cut_nvidia(press.matrix, job, audit_image(press.engine, reference))
-    with press.report.step(f"prove {reference}") as step:
-        record = press.prove(reference, job)
+        with publisher.report.step("NVIDIA's libraries are whole"):
+            checks.refuse_cut_nvidia(publisher.context.matrix, job, audit_image(publisher.engine, reference))
+    with publisher.report.step(f"prove {reference}") as step:
+        record = publisher.prove(reference, job)
         step.note(record.evidence())
-    write_atomically(press.checkout.root / f"build/records/{job.variant.id}.json", record.to_json())
+    write_atomically(publisher.context.checkout.root / f"build/records/{job.variant.id}.json", record.to_json())
     checks.refuse_unproven(job, record)
     return record
 
 
-def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, revision: str) -> None:
+def _say_what_it_is(publisher: Publisher, job: Job, facts: ImageFacts, pushed: Pushed, revision: str) -> None:
     """Hang the bill of materials and the provenance on the image; sign both, and it, if anything is signed."""
-    repository, digest = press.repository, pushed.digest
-    packages = sbom.read(press.engine, f"{repository.name}@{digest}")
+    repository, digest = publisher.repository, pushed.digest
+    packages = sbom.read(publisher.engine, f"{repository.name}@{digest}")
     created = facts.labels["org.opencontainers.image.created"]
     builder = provenance.builder_of(os.environ)
     with tempfile.TemporaryDirectory(prefix="cardstock-attached-") as folder:
@@ -236,8 +247,8 @@ def _say_what_it_is(press: Press, job: Job, facts: ImageFacts, pushed: Pushed, r
         whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
         attach_file(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
         attach_file(repository, digest, provenance.STATEMENT, ArtifactPart(whole, provenance.STATEMENT))
-        if press.keys is not None:
-            cosign, key = press.keys.cosign, press.keys.private
+        if publisher.keys is not None:
+            cosign, key = publisher.keys.cosign, publisher.keys.private
             cosign.attest(repository.name, digest, "cyclonedx", bill, key)
             cosign.attest(repository.name, digest, "slsaprovenance1", origin, key)
             cosign.sign(repository.name, digest, key)
@@ -278,18 +289,18 @@ def make_image(
     )
 
 
-def _name(press: Press, image: PublishedImage, pushed: Pushed, moving: Iterable[str]) -> None:
+def _name(publisher: Publisher, image: PublishedImage, pushed: Pushed, moving: Iterable[str]) -> None:
     """Tags, the one that never moves first, then the catalogue."""
-    named = press.repository.manifest(image.tag)
+    named = publisher.repository.manifest(image.tag)
     if named is None or named.digest != image.digest:
         # A tag without an entry is what a run left that broke off here: its image was proven, and never listed.
-        set_tag(press.repository, image.tag, image.digest)
-    check_image(press.repository, image)
+        set_tag(publisher.repository, image.tag, image.digest)
+    check_image(publisher.repository, image)
     for tag in moving:
-        set_tag(press.repository, tag, image.digest)
+        set_tag(publisher.repository, tag, image.digest)
     sizes = pushing.sizes(pushed.layers)
     after = change_catalogue(
-        press.repository, lambda before: with_image(before, image, sizes, moving, utc_now()), press.keys
+        publisher.repository, lambda before: with_image(before, image, sizes, moving, utc_now()), publisher.keys
     )
-    keep(press.stand, after)
-    press.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")
+    save_catalogue(publisher.destination, after)
+    publisher.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import requests.exceptions
 
 from images.core import CardstockError, EngineUnreachable, Layout, PrintLine, process
+from images.docker.container_arguments import create_arguments
+from images.docker.container_spec import ALL_CARDS, NO_CARDS, ContainerSpec, Mount
 from images.docker.containers import Containers
 from images.docker.docker_py import API_SECONDS, docker, translated
 from images.docker.embedded import daemon as embedded
@@ -27,7 +29,6 @@ from images.docker.facts import (
     ContainerFailed,
     HostFacts,
     ImageFacts,
-    Mount,
     Ran,
     facts_of,
     host_of,
@@ -168,12 +169,18 @@ class Engine:
             except docker.errors.NotFound:
                 return None
 
-    def images(self, label: str = "dev.cardstock.variant") -> tuple[ImageFacts, ...]:
+    def images(self, label: str) -> tuple[ImageFacts, ...]:
         """All local images with this label (``key`` or ``key=value``), untagged ones too."""
         with translated("the engine's images could not be listed"):
             rows = self._client.api.images(filters={"label": label})
         facts = (self.inspect(row["Id"]) for row in rows)
         return tuple(fact for fact in facts if fact is not None)
+
+    def tags(self, repository: str) -> frozenset[str]:
+        """The local tags of a repository, such as "cardstock/staging:0123"."""
+        with translated(f"the tags of {repository} could not be listed"):
+            rows = self._client.api.images(name=repository)
+        return frozenset(tag for row in rows for tag in row.get("RepoTags") or ())
 
     def tag(self, reference: str, new: str) -> None:
         """Give an image one more name."""
@@ -293,24 +300,26 @@ class Engine:
         """Run a container to its end, collect its output, remove it.
 
         ``files`` (path: content) are put in before it starts; ``entrypoint=()`` drops the image's; ``memory`` is in
-        bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no network unless named.
+        bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no network unless named. Its root
+        file system can be written: docker puts no files into a read-only one.
         Raises ContainerFailed with the end of the log on a non-zero exit (if ``check``) and on a timeout.
         """
+        spec = ContainerSpec(
+            image,
+            tuple(command),
+            entrypoint=None if entrypoint is None else tuple(entrypoint),
+            env=tuple((env or {}).items()),
+            mounts=tuple(mounts),
+            gpus=ALL_CARDS if gpus else NO_CARDS,
+            memory=memory or 0,
+            network=network,
+            labels=((RUN_LABEL, run_id or uuid.uuid4().hex),),
+            user=user or "",
+            read_only=False,
+            tmpfs=(),
+        )
         with translated(f"a container of {image} could not be made"):
-            container = self._client.containers.create(
-                image,
-                list(command),
-                user=user,
-                network_mode=network,
-                mounts=[_mount(mount) for mount in mounts],
-                environment=dict(env or {}),
-                entrypoint=None if entrypoint is None else list(entrypoint),
-                mem_limit=memory,
-                device_requests=[docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
-                labels={RUN_LABEL: run_id or uuid.uuid4().hex},
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-            )
+            container = self._client.containers.create(image, **create_arguments(spec, {}))
         try:
             with translated(f"a container of {image} could not be run"):
                 if files:
@@ -338,11 +347,6 @@ class Engine:
                 with suppress(docker.errors.NotFound):
                     container.remove(force=True, v=True)
         return len(found)
-
-
-def _mount(mount: Mount) -> docker.types.Mount:
-    kind: Literal["bind", "volume"] = "bind" if mount.source.startswith("/") else "volume"
-    return docker.types.Mount(mount.target, mount.source, type=kind, read_only=mount.read_only)
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:

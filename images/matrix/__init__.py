@@ -12,7 +12,6 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.matrix import drivers as drivers
     from images.matrix import selection as selection
-    from images.matrix import variant_table as variant_table
     from images.matrix.arch import KNOWN_ARCHS as KNOWN_ARCHS
     from images.matrix.arch import Arch as Arch
     from images.matrix.arch import covers as covers
@@ -40,8 +39,11 @@ if TYPE_CHECKING:
     from images.matrix.rules import load_matrix as load_matrix
     from images.matrix.selection import Selectors as Selectors
     from images.matrix.selection import explain as explain
+    from images.matrix.selection import rank as rank
+    from images.matrix.selection import read_selectors as read_selectors
     from images.matrix.selection import select as select
     from images.matrix.variant_table import excluded_json as excluded_json
+    from images.matrix.variant_table import excluded_lines as excluded_lines
     from images.matrix.variant_table import variant_json as variant_json
     from images.matrix.variants import Variant as Variant
     from images.matrix.variants import Variants as Variants

@@ -138,14 +138,24 @@ def _best(matrix: Matrix, among: list[Variant], archs: ArchList) -> list[Variant
 
     Of several, the one for just these archs, or with the fewest others.
     """
-    choice = matrix.recommended.archs.get(archs[0].capability)
+    return [min(among, key=lambda variant: rank(matrix, variant, archs[0]))] if among else []
 
-    def rank(variant: Variant) -> tuple[bool, bool, int]:
-        if choice is not None and variant.stack == choice.stack:
-            return (False, variant.attention != choice.attention, len(variant.archs))
-        return (True, variant.attention != matrix.recommended.stacks[variant.stack], len(variant.archs))
 
-    return [min(among, key=rank)] if among else []
+def rank(matrix: Matrix, variant: Variant, lowest: Arch) -> tuple[bool, bool, bool, int]:
+    """How well an image suits cards of which ``lowest`` is the oldest arch; the least is the best.
+
+    First the stack that is recommended for that arch, then the attention that is recommended, then vLLM before the
+    slower server on transformers, then the image with the fewest other archs.
+    """
+    choice = matrix.recommended.archs.get(lowest.capability)
+    recommended = choice is not None and variant.stack == choice.stack
+    attention = choice.attention if choice and recommended else matrix.recommended.stacks[variant.stack]
+    return (
+        not recommended,
+        variant.attention != attention,
+        variant.backend == "transformers",
+        len(variant.archs),
+    )
 
 
 def _covering_list(matrix: Matrix, asked: ArchList) -> ArchList:

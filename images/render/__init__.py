@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from images.render.dockerfile import differences as differences
     from images.render.dockerfile import render as render
     from images.render.dockerfile import render_dockerfile as render_dockerfile
+    from images.render.image_contract import CACHE as CACHE
+    from images.render.image_contract import ENTRYPOINT as ENTRYPOINT
+    from images.render.image_contract import MODELS as MODELS
+    from images.render.image_contract import PORT as PORT
+    from images.render.image_contract import USER as USER
+    from images.render.labels import BACKEND as BACKEND
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE
     from images.render.labels import INPUT as INPUT
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from images.render.lock_files import source_digest as source_digest
     from images.render.lock_inputs import normalize_name as normalize_name
     from images.render.lock_state import KERNEL_GROUP as KERNEL_GROUP
+    from images.render.lock_state import LockRequest as LockRequest
     from images.render.lock_state import all_locks as all_locks
     from images.render.lock_state import lock_indexes as lock_indexes
     from images.render.lock_state import lock_requests as lock_requests

@@ -16,7 +16,7 @@ from images.matrix import Kernel, Matrix, Variant, Variants, duplicate_ids, json
 from images.render.bakefile import bake_file
 from images.render.lock_inputs import BUILD_TOOLS, SETUPTOOLS
 from images.render.lock_state import lock_inputs
-from images.render.preflight_images import as_text, hints
+from images.render.preflight_images import as_text, images_for_preflight
 
 GENERATED = "dockerfiles/rendered"
 KERNELS = f"{GENERATED}/kernels"
@@ -61,14 +61,14 @@ class Templates:
     """The templates, ready to be filled in: one for variants, one for kernel wheels, and what both include."""
 
     environment: jinja2.Environment
-    _images: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
+    _told: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
 
     def images(self, matrix: Matrix) -> str:
         """The other images that an image may name (preflight_images.py): the same text for all, made once."""
         # The matrix is held beside its text: for so long no other one can have its id.
-        if id(matrix) not in self._images:
-            self._images[id(matrix)] = (matrix, as_text(hints(matrix, make_variants(matrix))))
-        return self._images[id(matrix)][1]
+        if id(matrix) not in self._told:
+            self._told[id(matrix)] = (matrix, as_text(images_for_preflight(matrix, make_variants(matrix))))
+        return self._told[id(matrix)][1]
 
     def dockerfile(self, name: str, **values: SimpleNamespace) -> str:
         """A template's text with its values."""

@@ -12,6 +12,7 @@ from images.matrix import Variant
 INPUT = "dev.cardstock.input"
 EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
+BACKEND = "dev.cardstock.backend"
 PROVEN = "dev.cardstock.proven"
 REVISION = "org.opencontainers.image.revision"
 DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were
@@ -53,7 +54,7 @@ def parse_contents(output: str) -> ImageContents:
 
 def make_labels(
     variant: Variant,
-    contents: ImageContents,
+    reading: ImageContents,
     input_hash: str,
     *,
     evidence: str,
@@ -68,7 +69,7 @@ def make_labels(
     ``audited`` are the archs that level 1 found covered; ``created`` is RFC 3339 UTC; ``revision`` a git commit, maybe
     with "-dirty".
     """
-    cuda = contents.cuda or "none"
+    cuda = reading.cuda or "none"
     server = f"{variant.backend} server for Qwen2.5-VL, CUDA {cuda}, {variant.attention}"
     out = {
         "org.opencontainers.image.title": f"Qwen2.5-VL for {_cards(variant)}",
@@ -81,10 +82,10 @@ def make_labels(
         "dev.cardstock.stack": variant.stack,
         "dev.cardstock.archs": " ".join(map(str, variant.archs)),
         "dev.cardstock.attention": variant.attention,
-        "dev.cardstock.engine": variant.backend,
+        BACKEND: variant.backend,
         "dev.cardstock.cuda": cuda,
-        "dev.cardstock.python": contents.python,
-        "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(contents.pins.items())),
+        "dev.cardstock.python": reading.python,
+        "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(reading.pins.items())),
         "dev.cardstock.min-driver": variant.min_driver or "none",
         "dev.cardstock.locked": "yes" if locked else "no",
         INPUT: input_hash,
@@ -93,8 +94,8 @@ def make_labels(
     }
     if audited:
         out["dev.cardstock.audited-archs"] = " ".join(audited)
-    if contents.kernel_archs:
-        out["dev.cardstock.kernel-archs"] = contents.kernel_archs.replace(";", " ")
+    if reading.kernel_archs:
+        out["dev.cardstock.kernel-archs"] = reading.kernel_archs.replace(";", " ")
     return out
 
 

@@ -12,7 +12,7 @@ from packaging.version import Version
 # Debian 12 has glibc 2.36: the newest wheels that its images can load.
 PLATFORM = "x86_64-manylinux_2_36"
 KERNEL_PACKAGES = ("xformers", "flash-attn")
-SERVER = ("accelerate", "fastapi", "numpy", "pillow", "safetensors", "uvicorn")
+SERVER = ("accelerate", "fastapi", "numpy", "pillow", "prometheus-client", "pydantic", "safetensors", "uvicorn")
 BUILD_TOOLS = ("einops", "ninja", "numpy", "packaging", "pip", "psutil", "wheel")
 # setuptools 81 dropped pkg_resources, which the build files of this era import.
 SETUPTOOLS = "setuptools<81"

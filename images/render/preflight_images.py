@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import combinations_with_replacement
 
-from images.matrix import Matrix, Variant, Variants, parse_driver
+from images.matrix import Matrix, Variant, Variants, parse_driver, rank
 
 
-def hints(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
+def images_for_preflight(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
     """Those that a card, or two different ones, may need; of several that cover the cards, the first is to be taken.
 
     For each pair of archs and each generation of drivers the one that `invoke cards` would choose; the image for the
@@ -22,27 +22,18 @@ def hints(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
         singles = sorted({arch for variant in able for arch in variant.archs})
         for pair in combinations_with_replacement(singles, 2):
             covering = [variant for variant in able if set(pair) <= set(variant.archs)]
-            found = min(covering, key=lambda variant: _rank(matrix, variant, pair[0].capability), default=None)
+            found = min(covering, key=lambda variant: rank(matrix, variant, pair[0]), default=None)
             # Two cards with an image each do better than both with the slower server.
             if found and (pair[0] == pair[1] or found.backend == "vllm"):
                 chosen[found.id] = found
 
     def place(variant: Variant) -> tuple[object, ...]:
         # One that starts at a higher arch goes before: what serves 8.0 and 9.0 best is not what serves 7.5 and 9.0.
-        *rank, others = _rank(matrix, variant, variant.archs[0].capability)
-        return (*rank, -variant.archs[0].number, others, order[variant.id])
+        *fit, others = rank(matrix, variant, variant.archs[0])
+        return (*fit, -variant.archs[0].number, others, order[variant.id])
 
     ranked = sorted(chosen.values(), key=place)
     return (*ranked, *(variant for variant in variants.valid.values() if not variant.archs))
-
-
-def _rank(matrix: Matrix, variant: Variant, lowest: str) -> tuple[bool, bool, bool, int]:
-    """As selection ranks: the stack recommended for the lowest arch, its attention, the fewest other archs."""
-    choice = matrix.recommended.archs.get(lowest)
-    slower = variant.backend == "transformers"
-    if choice is not None and variant.stack == choice.stack:
-        return (False, slower, variant.attention != choice.attention, len(variant.archs))
-    return (True, slower, variant.attention != matrix.recommended.stacks[variant.stack], len(variant.archs))
 
 
 def as_text(images: tuple[Variant, ...]) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from images.commands import _serve as command
+from images.commands import serve as command
 from images.core import process
-from images.core.report import Report
 from images.docker.containers import ContainerState
 from images.docker.engine import Engine
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.run.serve import pick
 from images.run.serve import start as starting
+from tests.helpers.contexts import context
 from tests.helpers.matrices import matrix, variants
 
 MODEL = "tiny"
@@ -32,22 +32,22 @@ class CpuServer:
     """A healthy server, and the words that it was asked for with."""
 
     engine: Engine
-    words: pick.ServeWords
+    options: pick.ServeOptions
 
     @property
     def url(self) -> str:
         """Without a path."""
-        return f"http://127.0.0.1:{self.words.port}"
+        return f"http://127.0.0.1:{self.options.port}"
 
     @property
     def model(self) -> str:
         """What the API calls it."""
-        return self.words.served
+        return self.options.served
 
     @property
     def name(self) -> str:
         """The container's."""
-        return self.words.name
+        return self.options.name
 
     @property
     def container(self) -> ContainerState:
@@ -80,11 +80,6 @@ def free_port() -> int:
         return int(tried.getsockname()[1])
 
 
-def shop() -> pick.Shop:
-    """What `invoke serve` chooses from."""
-    return pick.Shop(matrix(), variants(), {})
-
-
 @contextmanager
 def cpu_server(engine: Engine, folder: Path, env: Sequence[str] = ()) -> Iterator[CpuServer]:
     """Start it, give it to the tests, end it; it must end by itself when asked to, and leave nothing."""
@@ -93,11 +88,11 @@ def cpu_server(engine: Engine, folder: Path, env: Sequence[str] = ()) -> Iterato
         pytest.skip(f"{identifier} is not built: ./inv build --only 'cpu*'")
     write_checkpoint(folder)
     name = cache = f"cardstock-test-{uuid.uuid4().hex[:8]}"
-    words = pick.ServeWords(
+    words = pick.ServeOptions(
         model=str(folder), variant=identifier, name=name, port=free_port(), served=MODEL, cache=cache, wait=840, env=env
     )
     try:
-        command.serve(shop(), words, Report())
+        command.start_server(context(engine=engine, locked={}), words)
         yield CpuServer(engine, words)
         ended = starting.stop(engine.containers, name)
         assert ended.clean, f"it did not end by itself: exit code {ended.code}"

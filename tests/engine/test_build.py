@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from images.build import build as building
-from images.build.build import build
+from images.build.build import build_images
 from images.build.job import Job, make_job
+from images.build.plan import make_plan
 from images.core.errors import CheckFailed
 from images.core.report import Report
 from images.core.site import SiteSettings
@@ -25,6 +26,7 @@ from images.docker.engine import Engine
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render
 from images.render.labels import EVIDENCE, INPUT, PROVEN, VARIANT
+from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import ROOT, text, variants
 
 SM75 = "cu124-transformers4.51.3-sdpa-sm75"
@@ -85,8 +87,12 @@ class SmallCheckout:
     def build(self, *, smoke: bool = False) -> list[building.BuiltImage]:
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
-        checkout = Checkout(self.root)
-        return build(checkout, checkout.matrix(), [self.job], self.engine, SiteSettings(), report, smoke=smoke)
+        return self.build_with(report, SiteSettings(), smoke=smoke)
+
+    def build_with(self, report: Report, site: SiteSettings, *, smoke: bool = False) -> list[building.BuiltImage]:
+        made = all_locked(self.root, self.engine, report, site)
+        plan = make_plan(made, [made.variants.valid[SM75]], self.engine)
+        return build_images(made, plan, building.BuildSettings(smoke=smoke))
 
     def log(self) -> str:
         return (self.root / LOGS / f"{SM75}.log").read_text()
@@ -108,7 +114,7 @@ def project(tmp_path: Path, engine: Engine, request: pytest.FixtureRequest) -> I
 
 
 def test_an_image_is_labelled_by_what_it_tells_and_not_built_again(project: SmallCheckout) -> None:
-    assert [one.what for one in project.build()] == ["built"]
+    assert [one.outcome for one in project.build()] == ["built"]
     facts = project.engine.inspect(project.job.tags[0])
     assert facts is not None
     assert set(project.job.tags) <= set(facts.tags)
@@ -120,7 +126,7 @@ def test_an_image_is_labelled_by_what_it_tells_and_not_built_again(project: Smal
     assert "--no-smoke" in facts.labels[EVIDENCE]
     assert facts.labels["org.opencontainers.image.created"] != ""
     assert project.engine.inspect(project.job.staging) is None  # its working name is gone
-    assert [one.what for one in project.build()] == ["up to date"]
+    assert [one.outcome for one in project.build()] == ["up to date"]
     assert "up to date" in project.err.getvalue()
     assert "start" not in project.err.getvalue()  # no step was begun
 
@@ -154,7 +160,7 @@ def test_a_step_that_fails_leaves_no_name_and_says_which(project: SmallCheckout)
     assert caught.value.where.startswith("build/logs/")
     assert project.engine.inspect(project.job.tags[0]) is None
     project.write_template("true")
-    assert [one.what for one in project.build()] == ["built"]
+    assert [one.outcome for one in project.build()] == ["built"]
 
 
 @pytest.mark.parametrize("project", [{"seconds": 20}], indirect=True)
@@ -181,7 +187,7 @@ project.build()
     child.wait()
     assert project.engine.inspect(project.job.tags[0]) is None
     assert project.engine.inspect(project.job.staging) is None
-    assert [one.what for one in project.build()] == ["built"]
+    assert [one.outcome for one in project.build()] == ["built"]
     first = next(line.split()[0] for line in project.log().splitlines() if "RUN echo" in line)
     assert f"{first} CACHED" in project.log()  # what was finished was not done again
 
@@ -206,26 +212,19 @@ def test_the_secrets_of_a_site_reach_no_layer(project: SmallCheckout, tmp_path: 
     checkout = Checkout(project.root)
     checkout.write_generated(render(checkout.matrix(), variants(), checkout.templates(), {}))
     report = Report(io.StringIO(), io.StringIO())
-    build(
-        checkout,
-        checkout.matrix(),
-        [project.job],
-        project.engine,
-        SiteSettings(ca=secret),
-        report,
-        smoke=False,
-    )
+    project.build_with(report, SiteSettings(ca=secret))
     with project.engine.export_tar(project.job.tags[0]) as chunks:
         assert b"PRIVATE-CERTIFICATE-OF-A-SITE" not in b"".join(chunks)
 
 
 def test_the_command_line_says_up_to_date_and_prints_the_image(project: SmallCheckout) -> None:
     project.build()
-    script = "from pathlib import Path; from images.render import checkout\n"
-    script += "from images.commands import _make as make, options as typed\n"
-    script += "typed.CHECKOUT = checkout.Checkout(Path('.'))\n"
+    script = "from pathlib import Path; from images.commands import options\n"
+    script += "from images.commands.build import BuildOptions, build_chosen\n"
+    script += "options.ROOT = Path('.')\n"
     script += (
-        f"typed.run(lambda: make.build_images(typed.Words(only=[{SM75!r}]), dry_run=False, smoke=False, gpus=None))"
+        f"made = BuildOptions(only=[{SM75!r}], no_smoke=True)\n"
+        "options.run(lambda: build_chosen(options.this_context(), made))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], cwd=project.root, env=env, capture_output=True, text=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import CardstockError
+from images.docker.container_spec import Mount
 from images.docker.engine import Engine
-from images.docker.facts import ContainerFailed, Mount
+from images.docker.facts import ContainerFailed
 
 BROKEN = "cardstock/test-host:broken"
 

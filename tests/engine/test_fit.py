@@ -9,7 +9,7 @@ import pytest
 from images.build.build import PYTHON_IN_IMAGE
 from images.core.errors import NoImageFits
 from images.docker.connection import connect
-from images.docker.facts import Mount
+from images.docker.container_spec import Mount
 from images.run.fit.choose import fit
 from images.run.fit.model import SHAPES
 from images.run.fit.parallel import obstacles

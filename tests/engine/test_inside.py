@@ -10,7 +10,7 @@ import pytest
 
 from images.build.build import PYTHON_IN_IMAGE
 from images.docker.connection import connect
-from images.docker.facts import Mount
+from images.docker.container_spec import Mount
 from tests.helpers.matrices import ROOT, matrix, variants
 
 # The image's own packages come first; pytest and what it needs come from the development environment behind them.
@@ -19,11 +19,13 @@ import sys
 sys.path.append("/development")
 sys.path.insert(0, "/repository")
 import pytest
-sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider", "-q", "/repository/tests/inside"]))
+sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider", "-q", *sys.argv[1:]]))
 """
 
 
-def test_the_loader_inside_the_image_for_the_cpu() -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("file", "least"), [("test_awq.py", 20), ("test_cpu_int4.py", 30), ("test_server.py", 5)])
+def test_inside_the_image_for_the_cpu(file: str, least: int) -> None:
     engine = connect()
     identifier = next(v.id for v in variants().valid.values() if v.cuda is None)
     image = f"{matrix().image}:{identifier}"
@@ -31,16 +33,16 @@ def test_the_loader_inside_the_image_for_the_cpu() -> None:
         pytest.skip(f"{image} is not built: ./inv build --only 'cpu*'")
     ran = engine.run(
         image,
-        ["-B", "-c", SCRIPT],
+        ["-B", "-c", SCRIPT, f"/repository/tests/inside/{file}"],
         entrypoint=[PYTHON_IN_IMAGE],
         mounts=[
             Mount(str(ROOT), "/repository"),
             Mount(next(path for path in site.getsitepackages() if Path(path, "pytest").is_dir()), "/development"),
         ],
         env={"HOME": "/tmp"},
-        timeout=300,
+        timeout=540,
     )
     passed = re.search(r"(\d+) passed", ran.out)
     assert passed, ran.out
-    assert int(passed[1]) >= 20
+    assert int(passed[1]) >= least
     assert "skipped" not in ran.out

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from images.build import build as building
-from images.build.build import build
+from images.build.build import build_images
 from images.build.job import Job, make_job
+from images.build.plan import make_plan
 from images.core import process
 from images.core.errors import CheckFailed, RegistryFailure, Unsafe
 from images.core.home import Layout
@@ -36,7 +37,7 @@ from images.kernels.compiler import Compiler, empty_cache
 from images.kernels.key import Key, key_of
 from images.kernels.store import Store
 from images.matrix.kernel import Kernel
-from images.registry.client import Repository, digest_of
+from images.registry import Repository, digest_of
 from images.render import lock
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render
@@ -44,6 +45,7 @@ from images.render.lock_files import Lock
 from images.render.lock_state import lock_inputs
 from tests.engine.real_registry import RealRegistry
 from tests.helpers import wheels
+from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import ROOT, matrix, text, variants
 
 # Both cards run the 8.0 code of flash-attn, so they share one kernel.
@@ -110,10 +112,9 @@ class KernelCheckout:
         return [make_job(self.checkout, made, templates, variants().valid[name], "locked") for name in CARDS]
 
     def build(self, *, repository: Repository | None = None, only: slice = slice(None)) -> list[building.BuiltImage]:
-        report = Report(io.StringIO(), io.StringIO())
-        made = self.checkout.matrix()
-        jobs = self.jobs[only]
-        return build(self.checkout, made, jobs, self.engine, SiteSettings(), report, smoke=False, repository=repository)
+        made = all_locked(self.root, self.engine, Report(io.StringIO(), io.StringIO()))
+        plan = make_plan(made, [made.variants.valid[name] for name in CARDS[only]], self.engine)
+        return build_images(made, plan, building.BuildSettings(smoke=False, wheels=repository))
 
     @property
     def runs(self) -> int:
@@ -170,7 +171,7 @@ def repository(registry: RealRegistry) -> Repository:
 
 def test_two_variants_that_share_a_key_compile_once_and_get_the_stored_wheel(make: Make, home: Path) -> None:
     project = make()
-    assert [one.what for one in project.build()] == ["built", "built"]
+    assert [one.outcome for one in project.build()] == ["built", "built"]
     stored = Store(home / "wheels").get(project.key)
     assert stored is not None
     assert project.runs == 1
@@ -204,11 +205,7 @@ def test_a_failed_compile_leaves_its_log_and_no_wheel(make: Make, home: Path) ->
 
 def test_a_compile_for_other_cards_is_not_stored(make: Make, home: Path) -> None:
     project = make()
-    wheels.build(
-        project.root / "dockerfiles/wheels" / project.kernel.id,
-        of=project.kernel,
-        numbers=(90,),
-    )
+    wheels.build(project.root / "dockerfiles/wheels" / project.kernel.id, of=project.kernel, numbers=(90,))
     with pytest.raises(CheckFailed, match=r"is not for 8\.0 alone"):
         project.build()
     assert Store(home / "wheels").entries() == ()
@@ -334,9 +331,8 @@ def test_the_command_line_exports_what_pip_installs(
     project.build(only=slice(1))
 
     def inv(*words: str) -> process.Finished:
-        script = "import sys; from pathlib import Path\nfrom images.render import checkout\n"
-        script += "from images.commands import program, options as typed\n"
-        script += f"typed.CHECKOUT = checkout.Checkout(Path({str(project.root)!r}))\n"
+        script = "import sys; from pathlib import Path; from images.commands import options, program\n"
+        script += f"options.ROOT = Path({str(project.root)!r})\n"
         script += "sys.argv = ['inv', *sys.argv[1:]]; sys.exit(program.main())"
         argv = [sys.executable, "-c", script, "kernels", "--only", project.kernel.id, *words]
         return process.run(argv, cwd=ROOT, check=False, env={"PYTHONPATH": str(ROOT)})
@@ -360,13 +356,7 @@ def test_the_command_line_exports_what_pip_installs(
 
 def test_a_bench_compiles_again_with_the_cache_and_can_empty_it(make: Make) -> None:
     project = make()
-    compiler = Compiler(
-        project.checkout,
-        project.checkout.matrix(),
-        lambda: project.engine,
-        SiteSettings(),
-        Report(),
-    )
+    compiler = Compiler(project.checkout, project.checkout.matrix(), lambda: project.engine, SiteSettings(), Report())
     project.build(only=slice(1))
     assert project.runs == 1
     again = replace(compiler, fresh=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import images.build.plan as building
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card as named
 from images.catalogue.model import Catalogue, PublishedImage
@@ -23,7 +24,7 @@ from images.core import process
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
 from images.core.home import Layout, default_layout
 from images.distribution import pull as pulling
-from images.distribution.publish import publish
+from images.distribution.publish import Published, publish
 from images.distribution.pull_layers import Started
 from images.distribution.rollback import roll_back
 from images.docker.connection import connect
@@ -34,13 +35,13 @@ from images.matrix.drivers import parse_driver
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign
 from images.registry.oci_image import read_image
-from images.render.labels import REVISION
+from images.render.labels import REVISION, VARIANT
 from tests.conftest import say
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, FaultPlan, faulty
 from tests.engine.real_registry import RealRegistry
-from tests.engine.small_publisher import CPU, SM75, SM75_SDPA, SmallPublisher, short_sleep
 from tests.helpers.matrices import matrix, variants
+from tests.helpers.small_publisher import CPU, SM75, SM75_SDPA, SmallPublisher, short_sleep
 
 PLANS: list[FaultPlan] = []
 
@@ -53,7 +54,7 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def publisher(engine: Engine, host_image: str, registry: RealRegistry) -> Iterator[SmallPublisher]:
+def small_publisher(engine: Engine, host_image: str, registry: RealRegistry) -> Iterator[SmallPublisher]:
     root = Path(tempfile.gettempdir(), f"publisher-{uuid.uuid4().hex[:12]}")  # its name is a repository's, too
     made = SmallPublisher(root, engine, host_image)
     yield made
@@ -94,7 +95,7 @@ def other_engine(engine: Engine) -> Iterator[Engine]:
 @pytest.fixture
 def empty_engine(other_engine: Engine) -> Engine:
     """The other engine, with nothing in it."""
-    for facts in other_engine.images():
+    for facts in other_engine.images(VARIANT):
         other_engine.untag(facts.id, force=True)
     return other_engine
 
@@ -125,12 +126,12 @@ def catalogue(repository: str, keys: SigningKeys | None = None) -> Catalogue:
 def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningKeys | None = None) -> str:
     """`invoke pull --card NAME --driver DRIVER`, up to what is printed; the local name it gets."""
     target = Repository(repository, sleep=short_sleep)
-    match = match_images(pulling.read(target, keys), matrix(), variants(), [card(name)], parse_driver(driver)).matches[
-        0
-    ]
-    pulling.verify(target, match.image, keys)
-    local = f"test/pulled:{match.image.variant}"
-    pulling.pull(engine, target, match.image, [local], sleep=short_sleep)
+    matches = match_images(
+        pulling.read(target, keys), matrix(), variants(), [card(name)], parse_driver(driver)
+    ).matches[0]
+    pulling.verify(target, matches.image, keys)
+    local = f"test/pulled:{matches.image.variant}"
+    pulling.pull(engine, target, matches.image, [local], sleep=short_sleep)
     return local
 
 
@@ -138,13 +139,13 @@ def pull(engine: Engine, repository: str, name: str, driver: str, keys: SigningK
 
 
 def test_from_a_build_to_another_machine_signed(
-    publisher: SmallPublisher, repository: str, keys: SigningKeys, empty_engine: Engine
+    small_publisher: SmallPublisher, repository: str, keys: SigningKeys, empty_engine: Engine
 ) -> None:
-    cpu, sdpa, sm75 = publisher.publish(repository, CPU, SM75_SDPA, SM75, keys=keys)
-    left = publisher.engine.inspect(publisher.job(SM75).tags[0])
+    cpu, sdpa, sm75 = small_publisher.publish(repository, CPU, SM75_SDPA, SM75, keys=keys)
+    left = small_publisher.engine.inspect(small_publisher.job(SM75).tags[0])
     assert left is not None
     assert left.digests == ()  # when a build replaces this image, nothing holds it
-    assert publisher.proofs == [CPU, SM75_SDPA, SM75]
+    assert small_publisher.proofs == [CPU, SM75_SDPA, SM75]
     assert tags(repository) == {
         **{image.variant: image.digest for image in (cpu, sdpa, sm75)},
         **{image.tag: image.digest for image in (cpu, sdpa, sm75)},
@@ -160,20 +161,20 @@ def test_from_a_build_to_another_machine_signed(
     assert facts is not None
     assert (facts.id, facts.labels["dev.cardstock.variant"]) == (sm75.config, SM75)
     assert empty_engine.run(local, ["-c", "x"], entrypoint=["/opt/venv/bin/python"]).out.startswith('{"python"')
-    written = json.loads((publisher.root / "build/catalogue.json").read_text())
+    written = json.loads((small_publisher.root / "build/catalogue.json").read_text())
     assert [image["variant"] for image in written["images"]] == sorted([CPU, SM75_SDPA, SM75])
 
 
-def test_what_is_published_is_not_published_again(publisher: SmallPublisher, repository: str) -> None:
-    first = publisher.publish(repository, SM75)
+def test_what_is_published_is_not_published_again(small_publisher: SmallPublisher, repository: str) -> None:
+    first = small_publisher.publish(repository, SM75)
     before = tags(repository)
-    assert publisher.publish(repository, SM75) == first
-    assert publisher.built == [SM75]
+    assert small_publisher.publish(repository, SM75) == first
+    assert small_publisher.built == [SM75]
     assert tags(repository) == before
 
 
-def test_zstd_layers_go_round(publisher: SmallPublisher, repository: str, empty_engine: Engine) -> None:
-    (image,) = publisher.publish(repository, SM75_SDPA, packing="zstd")
+def test_zstd_layers_go_round(small_publisher: SmallPublisher, repository: str, empty_engine: Engine) -> None:
+    (image,) = small_publisher.publish(repository, SM75_SDPA, packing="zstd")
     found = read_image(Repository(repository), image.digest)
     assert found is not None
     assert {layer.media_type for layer in found.layers} == {"application/vnd.oci.image.layer.v1.tar+zstd"}
@@ -181,9 +182,9 @@ def test_zstd_layers_go_round(publisher: SmallPublisher, repository: str, empty_
 
 
 def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
-    publisher: SmallPublisher, repository: str, keys: SigningKeys
+    small_publisher: SmallPublisher, repository: str, keys: SigningKeys
 ) -> None:
-    (image,) = publisher.publish(repository, SM75, keys=keys)
+    (image,) = small_publisher.publish(repository, SM75, keys=keys)
     target = Repository(repository)
     index = target.manifest(image.digest.replace(":", "-"))
     assert index is not None
@@ -198,94 +199,109 @@ def test_bill_of_materials_and_provenance_hang_on_the_image_and_are_signed(
     assert said["predicate"]["buildDefinition"]["internalParameters"]["inputs"]["sha256"] == image.input
 
 
-def test_rolled_back_tags_name_the_image_before(publisher: SmallPublisher, repository: str, keys: SigningKeys) -> None:
-    (old,) = publisher.publish(repository, SM75, keys=keys)
-    publisher.change("second\n")
-    (new,) = publisher.publish(repository, SM75, keys=keys)
+def test_rolled_back_tags_name_the_image_before(
+    small_publisher: SmallPublisher, repository: str, keys: SigningKeys
+) -> None:
+    (old,) = small_publisher.publish(repository, SM75, keys=keys)
+    small_publisher.change("second\n")
+    (new,) = small_publisher.publish(repository, SM75, keys=keys)
     assert tags(repository)["sm75"] == tags(repository)[SM75] == new.digest != old.digest
-    assert [image.digest for image in roll_back(publisher.press(repository, keys).stand, [variants().valid[SM75]])] == [
-        old.digest
-    ]
+    assert [
+        image.digest
+        for image in roll_back(small_publisher.publisher(repository, keys).destination, [variants().valid[SM75]])
+    ] == [old.digest]
     named = tags(repository)
     assert (named["sm75"], named[SM75], named[new.tag]) == (old.digest, old.digest, new.digest)
     assert catalogue(repository, keys).current[SM75] == old
     with pytest.raises(NothingSelected):
-        roll_back(publisher.press(repository, keys).stand, [variants().valid[SM75]])
+        roll_back(small_publisher.publisher(repository, keys).destination, [variants().valid[SM75]])
 
 
-def test_a_machine_with_a_card_adds_its_evidence(publisher: SmallPublisher, repository: str) -> None:
-    (image,) = publisher.publish(repository, SM75)
+def republish(
+    small_publisher: SmallPublisher,
+    repository: str,
+    build: Callable[[building.Plan], object],
+    *,
+    prove_again: bool = False,
+) -> list[Published]:
+    """Publish the image for 7.5 with another build."""
+    publisher = small_publisher.publisher(repository)
+    return publish(publisher, small_publisher.plan(publisher, SM75), build, prove_again=prove_again)
+
+
+def test_a_machine_with_a_card_adds_its_evidence(small_publisher: SmallPublisher, repository: str) -> None:
+    (image,) = small_publisher.publish(repository, SM75)
     before = tags(repository)
-    publisher.card = "NVIDIA GeForce RTX 2080 Ti"
-    publish(publisher.press(repository), [publisher.job(SM75)], publisher.build, prove_again=True)
+    small_publisher.card = "NVIDIA GeForce RTX 2080 Ti"
+    republish(small_publisher, repository, small_publisher.build, prove_again=True)
     text = catalogue(repository).by_digest[image.digest].summary()
     assert text.endswith("server: passed (NVIDIA GeForce RTX 2080 Ti, driver 535.104.05)")
-    assert publisher.built == [SM75]
-    publisher.fails.add(SM75)
+    assert small_publisher.built == [SM75]
+    small_publisher.fails.add(SM75)
     with pytest.raises(CheckFailed, match="is published, and fails here") as caught:
-        publish(publisher.press(repository), [publisher.job(SM75)], publisher.build, prove_again=True)
+        republish(small_publisher, repository, small_publisher.build, prove_again=True)
     assert "--rollback" in caught.value.do
     assert catalogue(repository).by_digest[image.digest].summary() == text
     assert {**tags(repository), "catalogue": ""} == {**before, "catalogue": ""}
 
 
-def test_an_image_built_before_its_commit_names_the_commit(publisher: SmallPublisher, repository: str) -> None:
-    (publisher.root / "dockerfiles/rootfs/salt").write_text("not committed yet\n")
-    publisher.make(publisher.job(SM75), revision=f"{'0' * 40}-dirty")
-    publisher.commit()
-    (image,) = publish(publisher.press(repository), [publisher.job(SM75)], lambda _: None)
+def test_an_image_built_before_its_commit_names_the_commit(small_publisher: SmallPublisher, repository: str) -> None:
+    (small_publisher.root / "dockerfiles/rootfs/salt").write_text("not committed yet\n")
+    small_publisher.make(small_publisher.job(SM75), revision=f"{'0' * 40}-dirty")
+    small_publisher.commit()
+    (image,) = republish(small_publisher, repository, lambda _: None)
     found = read_image(Repository(repository), image.image.digest)
     assert found is not None
-    commit = process.run(["git", "rev-parse", "HEAD"], cwd=publisher.root).out.strip()
+    commit = process.run(["git", "rev-parse", "HEAD"], cwd=small_publisher.root).out.strip()
     assert found.labels[REVISION] == image.image.revision == commit
 
 
 def test_a_push_without_room_on_the_disk_is_refused(
-    publisher: SmallPublisher, repository: str, monkeypatch: pytest.MonkeyPatch
+    small_publisher: SmallPublisher, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "free_bytes", lambda self: 1000)
     with pytest.raises(CardstockError, match="the disk is too small to publish"):
-        publisher.publish(repository, SM75)
+        small_publisher.publish(repository, SM75)
     assert tags(repository) == {}
 
 
 # -- what is never published
 
 
-def test_inputs_that_no_commit_holds_are_refused(publisher: SmallPublisher, repository: str) -> None:
-    (publisher.root / "dockerfiles/rootfs/salt").write_text("not committed\n")
+def test_inputs_that_no_commit_holds_are_refused(small_publisher: SmallPublisher, repository: str) -> None:
+    (small_publisher.root / "dockerfiles/rootfs/salt").write_text("not committed\n")
     with pytest.raises(Unsafe, match="not what the commit holds") as caught:
-        publisher.publish(repository, SM75)
+        small_publisher.publish(repository, SM75)
     assert "dockerfiles/rootfs/salt" in caught.value.cause
-    assert (publisher.built, tags(repository)) == ([], {})
+    assert (small_publisher.built, tags(repository)) == ([], {})
 
 
 def test_an_image_that_fails_its_proof_gets_no_tag_and_the_old_one_stands(
-    publisher: SmallPublisher, repository: str
+    small_publisher: SmallPublisher, repository: str
 ) -> None:
-    publisher.publish(repository, SM75)
+    small_publisher.publish(repository, SM75)
     before = tags(repository)
-    publisher.change("worse\n")
-    publisher.fails.add(SM75)
+    small_publisher.change("worse\n")
+    small_publisher.fails.add(SM75)
     with pytest.raises(CheckFailed, match="pushed but not proven"):
-        publisher.publish(repository, SM75)
+        small_publisher.publish(repository, SM75)
     assert tags(repository) == before
 
 
-def test_an_image_of_other_inputs_is_refused(publisher: SmallPublisher, repository: str) -> None:
+def test_an_image_of_other_inputs_is_refused(small_publisher: SmallPublisher, repository: str) -> None:
     def build_other(jobs: object) -> None:
-        publisher.make(publisher.job(SM75), input="0" * 64)
+        small_publisher.make(small_publisher.job(SM75), input="0" * 64)
 
     with pytest.raises(Unsafe, match="is not the image of these inputs"):
-        publish(publisher.press(repository), [publisher.job(SM75)], build_other)
+        republish(small_publisher, repository, build_other)
     assert tags(repository) == {}
 
 
 # -- a registry that lies
 
 
-def published(publisher: SmallPublisher, repository: str, keys: SigningKeys | None = None) -> PublishedImage:
-    (image,) = publisher.publish(repository, SM75, keys=keys)
+def published(small_publisher: SmallPublisher, repository: str, keys: SigningKeys | None = None) -> PublishedImage:
+    (image,) = small_publisher.publish(repository, SM75, keys=keys)
     return image
 
 
@@ -296,9 +312,9 @@ def forged(registry: RealRegistry, image: PublishedImage, change: Callable[[byte
 
 
 def test_a_tampered_manifest_is_refused(
-    publisher: SmallPublisher, repository: str, registry: RealRegistry, engine: Engine
+    small_publisher: SmallPublisher, repository: str, registry: RealRegistry, engine: Engine
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     forged(registry, image, lambda raw: raw.replace(image.layers[1].encode(), image.layers[0].encode()))
     # The registry itself notices on the way out (exit code 6), or what it gives is refused here (7).
     with pytest.raises((Unsafe, RegistryFailure)):
@@ -306,9 +322,9 @@ def test_a_tampered_manifest_is_refused(
 
 
 def test_a_manifest_that_lies_on_the_way_is_refused(
-    publisher: SmallPublisher, repository: str, registry: RealRegistry, engine: Engine
+    small_publisher: SmallPublisher, repository: str, registry: RealRegistry, engine: Engine
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     with faulty(registry.port) as plan:
         add_faults(plan, Fault(f"GET /v2/team/qwen/manifests/{image.digest}", "lie"))
         with pytest.raises(Unsafe, match="is not what its digest says") as caught:
@@ -317,30 +333,31 @@ def test_a_manifest_that_lies_on_the_way_is_refused(
 
 
 def test_a_tag_that_was_pointed_elsewhere_is_refused(
-    publisher: SmallPublisher, repository: str, engine: Engine
+    small_publisher: SmallPublisher, repository: str, engine: Engine
 ) -> None:
-    image, other = publisher.publish(repository, SM75, SM75_SDPA)
+    image, other = small_publisher.publish(repository, SM75, SM75_SDPA)
     set_tag(Repository(repository), image.tag, other.digest)
     with pytest.raises(Unsafe, match="was pointed at something else"):
         pull(engine, repository, "RTX 2080 Ti", "535.104")
 
 
-def test_an_image_with_other_labels_is_refused(publisher: SmallPublisher, repository: str, engine: Engine) -> None:
+def test_an_image_with_other_labels_is_refused(
+    small_publisher: SmallPublisher, repository: str, engine: Engine
+) -> None:
     """The catalogue is made to name, as the image of 7.5, one that says it is for 8.0."""
-    published(publisher, repository)
-    publisher.change("lying\n")
-    job = publisher.job(SM75)
-    publisher.make(job, archs="8.0")
-    press = publisher.press(repository)
+    published(small_publisher, repository)
+    small_publisher.change("lying\n")
+    job = small_publisher.job(SM75)
+    small_publisher.make(job, archs="8.0")
     with pytest.raises(Unsafe, match="says other things of itself"):
-        publish(press, [job], lambda _: None)
+        republish(small_publisher, repository, lambda _: None)
     assert catalogue(repository).current[SM75].tag != f"{SM75}-{job.input_hash[:12]}"
 
 
 def test_what_another_key_signed_is_refused(
-    publisher: SmallPublisher, repository: str, keys: SigningKeys, engine: Engine, tmp_path: Path
+    small_publisher: SmallPublisher, repository: str, keys: SigningKeys, engine: Engine, tmp_path: Path
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     with pytest.raises(Unsafe, match="is not signed by this signer"):
         pull(engine, repository, "RTX 2080 Ti", "535.104", keys)
     program = find_cosign()
@@ -376,67 +393,67 @@ PUSH = ("POST /v2/team/qwen/blobs/uploads", "PUT /v2/team/qwen/blobs/uploads", "
 AFTER = (f"PUT /v2/team/qwen/manifests/{SM75}", "PUT /v2/team/qwen/manifests/sm75", "PUT /v2/team/qwen/manifests/cat")
 
 
-def test_a_push_outlives_what_passes(publisher: SmallPublisher, registry: RealRegistry, repository: str) -> None:
+def test_a_push_outlives_what_passes(small_publisher: SmallPublisher, registry: RealRegistry, repository: str) -> None:
     with faulty(registry.port) as plan:
         kinds: tuple[int | str, ...] = (500, 429, 503, "reset")
         places = [*PUSH, *AFTER]
         faults = [Fault(on, kinds[n % 4], "0") for n, on in enumerate(places)]
         add_faults(plan, *faults, Fault("GET /v2/team/qwen/manifests", "cut"), Fault("GET /v2/team/qwen/blobs", "slow"))
         through = f"127.0.0.1:{plan.port}/team/qwen"
-        (image,) = publisher.publish(through, SM75)
+        (image,) = small_publisher.publish(through, SM75)
         assert plan.faults == []
     assert tags(repository)[SM75] == tags(repository)["sm75"] == image.digest
     assert catalogue(repository).current[SM75] == image
-    publisher.clear(f"127.0.0.1:{plan.port}")
+    small_publisher.clear(f"127.0.0.1:{plan.port}")
 
 
 @pytest.mark.parametrize("place", [PUSH[1], AFTER[1], AFTER[2]])
 def test_a_push_that_breaks_leaves_old_tags_and_can_be_run_again(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, place: str
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, place: str
 ) -> None:
-    old = published(publisher, repository)
-    publisher.change("next\n")
+    old = published(small_publisher, repository)
+    small_publisher.change("next\n")
     with faulty(registry.port) as plan:
         through = f"127.0.0.1:{plan.port}/team/qwen"
         add_faults(plan, *[Fault(place, 503) for _ in range(6)])
         with pytest.raises(RegistryFailure):
-            publisher.publish(through, SM75)
+            small_publisher.publish(through, SM75)
         now = tags(repository)
         listed = catalogue(repository)
         assert listed.current[SM75] == old  # who pulls gets the old one, whole
-        assert set(now.values()) <= {old.digest, now["catalogue"], *_proven(publisher, registry)}
-        (new,) = publisher.publish(through, SM75)
+        assert set(now.values()) <= {old.digest, now["catalogue"], *_proven(small_publisher, registry)}
+        (new,) = small_publisher.publish(through, SM75)
     assert tags(repository)[SM75] == tags(repository)["sm75"] == new.digest
     assert catalogue(repository).current[SM75] == new
-    publisher.clear(f"127.0.0.1:{plan.port}")
+    small_publisher.clear(f"127.0.0.1:{plan.port}")
 
 
-def _proven(publisher: SmallPublisher, registry: RealRegistry) -> set[str]:
+def _proven(small_publisher: SmallPublisher, registry: RealRegistry) -> set[str]:
     """Digests of images that went through a proof: the only ones that a tag may name."""
-    if publisher.proofs.count(SM75) < 2:
+    if small_publisher.proofs.count(SM75) < 2:
         return set()
-    facts = publisher.engine.inspect(publisher.job(SM75).tags[0])
+    facts = small_publisher.engine.inspect(small_publisher.job(SM75).tags[0])
     assert facts is not None
     return {name.partition("@")[2] for name in facts.digests}
 
 
 @pytest.mark.parametrize("place", [PUSH[1], AFTER[0]])
 def test_a_registry_killed_while_pushed_to(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, place: str
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, place: str
 ) -> None:
     with faulty(registry.port) as plan:
         add_faults(plan, Fault(place, restart_soon(registry)))
-        (image,) = publisher.publish(f"127.0.0.1:{plan.port}/team/qwen", SM75)
+        (image,) = small_publisher.publish(f"127.0.0.1:{plan.port}/team/qwen", SM75)
         assert plan.faults == []
     assert tags(repository)[SM75] == image.digest
     assert catalogue(repository).current[SM75] == image
-    publisher.clear(f"127.0.0.1:{plan.port}")
+    small_publisher.clear(f"127.0.0.1:{plan.port}")
 
 
 def test_a_pull_outlives_what_passes(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     with faulty(registry.port) as plan:
         add_faults(
             plan,
@@ -454,9 +471,9 @@ def test_a_pull_outlives_what_passes(
 
 
 def test_a_registry_killed_while_pulled_from(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     with faulty(registry.port) as plan:
         add_faults(
             plan,
@@ -472,9 +489,9 @@ def test_a_registry_killed_while_pulled_from(
 
 @pytest.mark.parametrize("kind", ["lie", "short"])
 def test_a_layer_that_lies_is_refused_and_nothing_is_named(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, kind: str
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, kind: str
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     with faulty(registry.port) as plan:
         add_faults(plan, *[Fault(f"blobs/{image.layers[0]}", kind) for _ in range(8)])
         with pytest.raises(Unsafe, match="not what its digest says"):
@@ -483,10 +500,10 @@ def test_a_layer_that_lies_is_refused_and_nothing_is_named(
 
 
 def test_a_pull_that_broke_off_goes_on_where_it_was(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
 ) -> None:
     """Layer by layer: a layer that came is not fetched again, and one that broke off goes on at its last byte."""
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     first, second = image.layers[:2]
     home = tmp_path / "pulled"
     Started(home, image.digest).begin()  # an earlier pull of the engine's own was killed
@@ -508,9 +525,9 @@ def test_a_pull_that_broke_off_goes_on_where_it_was(
 
 
 def test_what_the_engine_could_not_pull_comes_layer_by_layer(
-    publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
+    small_publisher: SmallPublisher, registry: RealRegistry, repository: str, empty_engine: Engine, tmp_path: Path
 ) -> None:
-    image = published(publisher, repository)
+    image = published(small_publisher, repository)
     target = Repository(repository, sleep=short_sleep)
     with faulty(registry.port) as plan:
         through = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=short_sleep)

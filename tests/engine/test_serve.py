@@ -20,16 +20,16 @@ from typing import Any
 import pytest
 import requests
 
-from images.commands import _serve as command
+from images.commands import serve as command
 from images.core import process
 from images.core.errors import CheckFailed, NoImageFits, UsageError
-from images.core.report import Report
 from images.docker.engine import Engine
 from images.proof.smoke.health import Health
 from images.proof.tiny_model.picture import png
 from images.run.serve import pick
-from tests.engine.cpu_server import LIGHT, MODEL, CpuServer, docker, free_port, shop
+from tests.engine.cpu_server import LIGHT, MODEL, CpuServer, docker, free_port
 from tests.engine.cpu_server import cpu_server as started
+from tests.helpers.contexts import context
 from tests.helpers.fits import SM75
 from tests.helpers.matrices import ROOT, matrix
 
@@ -79,9 +79,9 @@ def test_the_container_is_as_locked_as_it_says(cpu_server: CpuServer) -> None:
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
     assert "no-new-privileges" in host["SecurityOpt"]
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
-    assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(cpu_server.words.port)}]}
+    assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(cpu_server.options.port)}]}
     mounts = {one["Destination"]: (one.get("Name") or one["Source"], one["RW"]) for one in attributes["Mounts"]}
-    assert mounts == {"/models": (cpu_server.words.model, False), "/cache": (cpu_server.words.cache, True)}
+    assert mounts == {"/models": (cpu_server.options.model, False), "/cache": (cpu_server.options.cache, True)}
 
 
 LOOK = """
@@ -147,26 +147,30 @@ def test_metrics_rise_with_what_is_asked(cpu_server: CpuServer, pictures: Path) 
 
 
 def test_what_is_in_use_is_refused(cpu_server: CpuServer) -> None:
-    words = replace(cpu_server.words, name="cardstock-test-other")
+    words = replace(cpu_server.options, name="cardstock-test-other")
     with pytest.raises(UsageError, match=r"port \d+ of 127\.0\.0\.1 is in use"):
-        command.serve(shop(), words, Report())
+        command.start_server(context(engine=cpu_server.engine, locked={}), words)
     with pytest.raises(UsageError, match=r"already \(running\)") as caught:
-        command.serve(shop(), replace(words, name=cpu_server.name, port=free_port()), Report())
+        command.start_server(
+            context(engine=cpu_server.engine, locked={}), replace(words, name=cpu_server.name, port=free_port())
+        )
     assert caught.value.do.startswith(f"./inv serve --stop {cpu_server.name}")
 
 
-def test_a_server_that_ends_while_it_starts_is_reported_and_removed(cpu_server: CpuServer) -> None:
+def test_a_server_that_ends_while_it_starts_is_told_and_removed(cpu_server: CpuServer) -> None:
     name = f"{cpu_server.name}-dies"
-    words = replace(cpu_server.words, name=name, port=free_port(), env=("CARDSTOCK_ENGINE=none",))
+    words = replace(cpu_server.options, name=name, port=free_port(), env=("CARDSTOCK_ENGINE=none",))
     with pytest.raises(CheckFailed, match="exit code 2") as caught:
-        command.serve(shop(), words, Report())
+        command.start_server(context(engine=cpu_server.engine, locked={}), words)
     assert "CARDSTOCK_ENGINE must be vllm or transformers" in caught.value.cause
     assert cpu_server.engine.containers.find(name) is None
 
 
 def test_the_docker_line_makes_the_same_container(cpu_server: CpuServer, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"{cpu_server.name}-line"
-    command.serve(shop(), replace(cpu_server.words, name=name, print=True), Report())
+    command.start_server(
+        context(engine=cpu_server.engine, locked={}), replace(cpu_server.options, name=name, print=True)
+    )
     line = shlex.split(capsys.readouterr().out)
     assert line[:3] == ["docker", "run", "--detach"]
     docker(cpu_server.engine, ["create", *line[3:]])
@@ -193,7 +197,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_the_log_is_shown(cpu_server: CpuServer, capsys: pytest.CaptureFixture[str]) -> None:
-    command.logs(cpu_server.name, 400, Report())
+    command.show_log(context(engine=cpu_server.engine), cpu_server.name, 400)
     assert "Application startup complete" in capsys.readouterr().out
 
 
@@ -202,10 +206,12 @@ def test_an_image_that_fits_no_card_here_says_so_itself(engine: Engine) -> None:
     if engine.inspect(image) is None:
         pytest.skip(f"{image} is not built: ./inv build --only '{SM75}'")
     name = f"cardstock-test-{uuid.uuid4().hex[:8]}"
-    words = pick.ServeWords("3b-awq", ("T4",), SM75, gpus="none", name=name, port=free_port(), cache=name)
+    words = pick.ServeOptions(
+        model="3b-awq", cards=("T4",), variant=SM75, gpus="none", name=name, port=free_port(), cache=name
+    )
     try:
         with pytest.raises(NoImageFits, match="preflight") as caught:
-            command.serve(shop(), words, Report())
+            command.start_server(context(engine=engine, locked={}), words)
         assert f"{SM75} needs an NVIDIA card" in caught.value.what and engine.containers.find(name) is None
         assert "CARDSTOCK_SKIP_PREFLIGHT=1" in caught.value.do and caught.value.where
     finally:
@@ -227,6 +233,8 @@ def test_the_server_on_transformers_answers_and_counts(light_server: CpuServer, 
     assert [counter(light_server, name) for name in names] == [0, 0]
     assert example(light_server, "data_url.py", str(pictures / "red.png"), COLOUR) == "red"
     assert [counter(light_server, name) for name in names] == [36, 2]
+    times = ("time_to_first_token", "inter_token_latency", "e2e_request_latency")
+    assert [counter(light_server, f"vllm:{name}_seconds_count") for name in times] == [1, 1, 1]
     assert example(light_server, "stream.py", "Say hello", "You are a tiny model.") == "Hello from a tiny model"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from images.cards.data import all_cards
 from images.catalogue.card_table import CARD_HEADER, card_cells, card_rows
-from images.commands._cards import OLDEST
+from images.commands.cards import OLDEST
 from tests.helpers.matrices import matrix, variants
 
 PATH = Path(__file__).with_name("cards.tsv")

@@ -133,7 +133,7 @@ def write_small_files(folder: Path, layers: int) -> None:
 def prompt_inputs(engine: Any, name: str, more: list[int]) -> dict[str, Any]:
     """A case's prompt followed by the ids ``more``, as keyword arguments of the model's forward."""
     sys.path.insert(0, str(ROOTFS))
-    from wire import Chat, Image, Message, Sampling  # type: ignore[import-not-found,unused-ignore]
+    from chat import Chat, Image, Message, Sampling  # type: ignore[import-not-found,unused-ignore]
 
     text, colour, _ = CASES[name]
     parts = (Image(url=""), text) if colour else (text,)

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from images.proof.smoke.compare_logits import why_not_golden as why_not_golden
     from images.proof.smoke.compare_logits import why_wrong as why_wrong
     from images.proof.smoke.containers import PROOF as PROOF
-    from images.proof.smoke.containers import RUN_LABEL as RUN_LABEL
     from images.proof.smoke.containers import ProofContainers as ProofContainers
-    from images.proof.smoke.containers import RunningContainer as RunningContainer
     from images.proof.smoke.containers import is_local as is_local
     from images.proof.smoke.expectation import Expectation as Expectation
     from images.proof.smoke.expectation import expect as expect

@@ -67,7 +67,16 @@ class Findings:
 def required_modules(expectation: Expectation) -> tuple[str, ...]:
     """What must be importable: the backend and what its server stands on."""
     if expectation.backend == "transformers":
-        names = ["transformers", "fastapi", "uvicorn", "PIL", "safetensors", "accelerate"]
+        names = [
+            "transformers",
+            "accelerate",
+            "fastapi",
+            "PIL",
+            "prometheus_client",
+            "pydantic",
+            "safetensors",
+            "uvicorn",
+        ]
     else:
         names = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
     if expectation.kernel:

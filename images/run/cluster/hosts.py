@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-
 Interface = Annotated[str, Field(pattern=r"^[^\s/:,=^]{1,15}$")]
 Folder = Annotated[str, Field(pattern=r"^/[^:\x00]+$")]
 Port = Annotated[int, Field(ge=1024, le=65535)]
-EXAMPLE = "README.md, section Several machines"
+EXAMPLE = "docs/cluster.md has an example"
 
 
 class _Part(BaseModel):

@@ -11,11 +11,12 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.run.fit.choose import Fit as Fit
-    from images.run.fit.find import FitWords as FitWords
+    from images.run.fit.find import FitOptions as FitOptions
     from images.run.fit.find import find_fit as find_fit
     from images.run.fit.find import find_variant as find_variant
-    from images.run.fit.find import fit_command as fit_command
     from images.run.fit.find import read_model as read_model
+    from images.run.fit.fit_table import fit_json as fit_json
+    from images.run.fit.fit_table import fit_lines as fit_lines
     from images.run.fit.model import Model as Model
     from images.run.fit.model import from_config as from_config
     from images.run.fit.model import model_by_name as model_by_name

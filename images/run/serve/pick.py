@@ -1,20 +1,20 @@
-"""What `invoke serve` starts: the image that was named or fits the cards, with the settings of fit and the words."""
+"""What `invoke serve` starts: the image that was named or fits the cards, with the settings of fit and the options."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images.cards import LocalMachine, read_machine
-from images.core import NoImageFits, NothingSelected, Report, UsageError
-from images.docker import CACHE_VOLUME, SERVED, ContainerSpec, Gpus, read_gpus
-from images.matrix import Arch, Matrix, Variant, Variants
-from images.render import VARIANT
-from images.run.fit import Fit, FitWords, Model, find_fit, find_variant, unverified
-from images.run.serve.make import Options, check_memory, make_serving
+from images.context import Context
+from images.core import NoImageFits, NothingSelected, UsageError
+from images.core.options import option
+from images.docker import NO_CARDS, ContainerSpec, Gpus, read_gpus
+from images.matrix import Arch, Variant
+from images.render import PORT, VARIANT
+from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
+from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
 from images.run.serve.source import Source
 
 if TYPE_CHECKING:
@@ -25,71 +25,65 @@ WAIT = 1800
 
 
 @dataclass(frozen=True)
-class ServeWords:
-    """What was typed. ``variant`` and ``image`` "": what fits the card; ``gpus`` "": all that the fit is for."""
+class ServeOptions:
+    """What `invoke serve` was asked. ``variant`` and ``image`` "": what fits the card; ``gpus`` "": all."""
 
-    model: str = ""
-    cards: Sequence[str] = ()
-    variant: str = ""
-    image: str = ""
-    gpus: str = ""
-    name: str = "cardstock"
-    host: str = "127.0.0.1"
-    port: int = 8000
-    restart: str = "unless-stopped"
-    served: str = ""
-    cache: str = CACHE_VOLUME
-    flags: Sequence[str] = ()
-    env: Sequence[str] = ()
-    driver: str = ""
-    wait: int = WAIT
-    from_modelscope: bool = False
-    detach: bool = False
-    print: bool = False
-    compose: bool = False
-
-
-@dataclass(frozen=True)
-class Shop:
-    """What there is to choose from: the matrix, its variants, which locks are there; ``ca`` is the site's bundle."""
-
-    matrix: Matrix
-    variants: Variants
-    locked: Mapping[str, bool]
-    ca: Path | None = None
+    cards: Sequence[str] = option("serve as for this card, instead of the cards of this machine", (), flag="card")
+    flags: Sequence[str] = option(
+        "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat", (), flag="flag"
+    )
+    env: Sequence[str] = option("NAME=VALUE for the server; repeat", ())
+    model: str = option("3b-awq and its like, a repository OWNER/NAME, or a model's folder", "")
+    variant: str = option("this image instead of the card's own, such as the one for the CPU", "")
+    image: str = option("an image by its own name, instead of --variant", "")
+    gpus: str = option("all, 2, device=0,1 or none, as docker takes it", "")
+    host: str = option("the address to listen on; 0.0.0.0 for all", "127.0.0.1")
+    port: int = option("the port to listen on", PORT)
+    name: str = option("the container's name", "cardstock")
+    served: str = option("what the API calls the model", "")
+    cache: str = option("the volume or folder for what is fetched and compiled", CACHE_VOLUME)
+    restart: str = option("unless-stopped, on-failure or no", "unless-stopped")
+    driver: str = option("with --card: its driver", "")
+    wait: int = option("seconds until it must be healthy", WAIT)
+    from_modelscope: bool = option("fetch the model from ModelScope (as VLLM_USE_MODELSCOPE=1)", False)
+    detach: bool = option("do not wait until it is healthy", False)
+    print: bool = option("print the docker line, start nothing", False)
+    compose: bool = option("print a compose file, start nothing", False)
+    stop: str = option("stop and remove the server of this name", "")
+    logs: str = option("show the log of the server of this name", "")
+    lines: int = option("with --logs: how many lines of its end", 200)
 
 
 def plan(
-    shop: Shop,
-    words: ServeWords,
+    context: Context,
+    options: ServeOptions,
     source: Source,
     model: Model,
-    report: Report,
     machine: LocalMachine | None,
     engine: Engine | None,
 ) -> ContainerSpec:
     """The container. Without ``engine`` it is not asked what an image named by ``--image`` is for."""
-    variant, image = _image(shop, words, engine)
-    gpus = read_gpus(words.gpus) if words.gpus else None
+    variant, image = _image(context, options, engine)
+    gpus = read_gpus(options.gpus) if options.gpus else None
     found: Fit | None = None
     if variant is None or variant.archs:
-        found = _fit(shop, words, model, variant, gpus, report, machine)
+        found = _fit(context, options, model, variant, gpus, machine)
         variant = found.ask.variant
         for what in unverified(found):
-            report.line(f"unverified: {what}")
+            context.report.line(f"unverified: {what}")
     how = Options(
-        name=words.name,
-        host=words.host,
-        port=words.port,
+        name=options.name,
+        host=options.host,
+        port=options.port,
         gpus=gpus,
-        restart=words.restart,
-        served=words.served,
-        cache=words.cache,
-        flags=words.flags,
-        environment=os.environ,
+        restart=options.restart,
+        served=options.served,
+        cache=options.cache,
+        flags=options.flags,
+        environment=context.environment,
     )
-    serving = make_serving(variant, image or f"{shop.matrix.image}:{variant.id}", source, model, found, how)
-    return replace(serving, env=tuple({**dict(serving.env), **_environment(words.env)}.items()))
+    spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
+    return replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
@@ -99,47 +93,48 @@ def _environment(pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.partition("=")[::2] for pair in pairs)
 
 
-def _image(shop: Shop, words: ServeWords, engine: Engine | None) -> tuple[Variant | None, str]:
+def _image(context: Context, options: ServeOptions, engine: Engine | None) -> tuple[Variant | None, str]:
     """The variant and the image that were named; None for what fits the card."""
-    if words.variant and words.image:
+    if options.variant and options.image:
         raise UsageError("--variant and --image exclude each other", do="name one")
-    if words.variant:
-        return find_variant(shop.variants, words.variant), ""
-    if not words.image:
+    if options.variant:
+        return find_variant(context.variants, options.variant), ""
+    if not options.image:
         return None, ""
     # An image of a registry says by its tag what it is; one that is here, by its label.
-    facts = engine.inspect(words.image) if engine else None
-    told = facts.labels.get(VARIANT, "") if facts else words.image.partition("@")[0].rpartition(":")[2]
-    if told not in shop.variants.valid:
+    facts = engine.inspect(options.image) if engine else None
+    told = facts.labels.get(VARIANT, "") if facts else options.image.partition("@")[0].rpartition(":")[2]
+    if told not in context.variants.valid:
         raise UsageError(
-            f"{words.image} is no image of this matrix" if facts or not engine else f"{words.image} is not here",
-            do=f"docker pull {words.image}"
+            f"{options.image} is no image of this matrix" if facts or not engine else f"{options.image} is not here",
+            do=f"docker pull {options.image}"
             if engine and not facts
             else "name one whose tag is a variant's id, or --variant",
         )
-    return shop.variants.valid[told], words.image
+    return context.variants.valid[told], options.image
 
 
 def _fit(
-    shop: Shop,
-    words: ServeWords,
+    context: Context,
+    options: ServeOptions,
     model: Model,
     variant: Variant | None,
     gpus: Gpus | None,
-    report: Report,
     machine: LocalMachine | None,
 ) -> Fit:
-    count = gpus.count if gpus and gpus.count > 0 and words.cards else 0
-    asked = FitWords(words.model, words.cards, count=count, driver=words.driver, variant=variant.id if variant else "")
-    here = narrowed(machine or (LocalMachine() if words.cards else read_machine()), gpus)
-    if not words.cards and not here.cards and variant is None:
-        cpu = next(v.id for v in shop.variants.valid.values() if not v.archs)
+    count = gpus.count if gpus and gpus.count > 0 and options.cards else 0
+    asked = FitOptions(
+        options.model, options.cards, count=count, driver=options.driver, variant=variant.id if variant else ""
+    )
+    here = narrowed(machine or (LocalMachine() if options.cards else read_machine()), gpus)
+    if not options.cards and not here.cards and variant is None:
+        cpu = next(v.id for v in context.variants.valid.values() if not v.archs)
         raise NoImageFits(
             "this machine has no card to serve on",
             cause=here.why,
             do=f"--variant {cpu} serves on the CPU; --card NAME --print says how it is done on another machine",
         )
-    return find_fit(shop.matrix, shop.variants, asked, shop.locked, report, here, model)
+    return find_fit(context, asked, here, model)
 
 
 def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
@@ -161,14 +156,15 @@ def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
     return replace(machine, cards=tuple(chosen))
 
 
-def check_here(shop: Shop, engine: Engine, serving: ContainerSpec, source: Source, model: Model) -> None:
+def check_here(context: Context, spec: ContainerSpec, source: Source, model: Model) -> None:
     """Raises NothingSelected where the image is not on the engine, UsageError or NoImageFits for what it cannot do."""
-    if engine.inspect(serving.image) is None:
-        identifier = dict(serving.labels)[SERVED]
-        others = _others(shop, engine, shop.variants.valid[identifier])
+    engine = context.engine
+    if engine.inspect(spec.image) is None:
+        identifier = dict(spec.labels)[SERVED]
+        others = _others(context, engine, context.variants.valid[identifier])
         also = f"; or one that is here: --variant {others[0]}" if others else ""
         raise NothingSelected(
-            f"{serving.image} is not here",
+            f"{spec.image} is not here",
             do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
         )
     if source.folder and not engine.endpoint.startswith(("unix://", "npipe://")):
@@ -176,14 +172,14 @@ def check_here(shop: Shop, engine: Engine, serving: ContainerSpec, source: Sourc
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",
             do="--model OWNER/NAME, or type this on that machine",
         )
-    if serving.gpus is None:
+    if spec.gpus == NO_CARDS:
         check_memory(model, engine.host().memory)
 
 
-def _others(shop: Shop, engine: Engine, wanted: Variant) -> list[str]:
+def _others(context: Context, engine: Engine, wanted: Variant) -> list[str]:
     """Variants whose images are here and run the wanted one's cards."""
-    tags = {tag.rpartition(":")[2] for facts in engine.images() for tag in facts.tags}
-    return [one.id for one in shop.variants.valid.values() if one.id in tags and _covers(one.archs, wanted.archs)]
+    tags = {tag.rpartition(":")[2] for facts in engine.images(VARIANT) for tag in facts.tags}
+    return [one.id for one in context.variants.valid.values() if one.id in tags and _covers(one.archs, wanted.archs)]
 
 
 def _covers(archs: Sequence[Arch], cards: Sequence[Arch]) -> bool:

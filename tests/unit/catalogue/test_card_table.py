@@ -15,13 +15,14 @@ from images.catalogue.card_table import card_rows, image_cells, published_rows, 
 from images.catalogue.evidence import UNSEEN, image_evidence, records_evidence
 from images.catalogue.model import Proof
 from images.catalogue.readme_table import CATALOGUE, FAMILIES, MARKS, group_by_image, table_text, with_images_table
-from images.commands import _advise as advise
-from images.commands import _generate as generate
 from images.commands import options as typed
+from images.commands.cards import CardsOptions, show_cards
+from images.commands.render import RenderOptions, write_generated
 from images.core.errors import CheckFailed, Unsafe, UsageError
 from images.proof.audit.readme_table import README, with_block
 from images.proof.on_card.records import GpuRecord, Step
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
+from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT, matrix, variants
 
 SM90 = "cu128-vllm0.11.0-flash-attn-sm90"
@@ -90,7 +91,7 @@ def test_every_card_has_its_published_image_or_its_own_reason() -> None:
     assert image_cells([t4, turing])[0][-2:] == ["2", "audited, CPU canary"]
 
 
-def test_where_the_recommended_image_is_not_published_the_next_one_is_shown() -> None:
+def test_where_the_recommended_image_is_not_published_the_next_one_is_told() -> None:
     (row,) = published_rows(matrix(), variants(), [card("Tesla T4")], catalogue(CPU, SM75_SDPA))
     assert row.published
     assert row.published.variant == SM75_SDPA
@@ -104,21 +105,21 @@ def saved(tmp_path: Path) -> str:
 
 
 def test_cards_of_a_saved_catalogue(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
-    advise.show_cards(["2080 Ti"], "535.104", True, offline=saved)
+    show_cards(context(), CardsOptions(["2080 Ti"], "535.104", json=True, offline=saved))
     (result,) = json.loads(capsys.readouterr().out)["images"]
     assert (result["variant"], result["reference"]) == (SM75, image(SM75).digest)
-    advise.show_cards([], "", True, offline=saved)
+    show_cards(context(), CardsOptions(json=True, offline=saved))
     listed = {row["card"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["Tesla T4"]["published"]["digest"] == image(SM75).digest
     assert {proof["level"] for proof in listed["Tesla T4"]["published"]["evidence"]} == {"audit", "stack", "canary"}
     assert listed["GeForce RTX 4090"]["published"] is None
     with pytest.raises(SystemExit) as exited:
-        typed.run(lambda: advise.show_cards(["RTX 4090"], "", False, offline=saved))
+        typed.run(lambda: show_cards(context(), CardsOptions(["RTX 4090"], offline=saved)))
     assert exited.value.code == 4
 
 
 def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str]) -> None:
-    advise.show_cards(["Tesla T4"], "535.104", False)
+    show_cards(context(), CardsOptions(["Tesla T4"], "535.104"))
     assert f"  proven: {UNSEEN}" in capsys.readouterr().out
 
 
@@ -161,7 +162,7 @@ def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
         with_images_table(tmp_path, matrix(), variants(), before)
 
 
-def test_a_readme_without_a_place_for_the_table_is_reported() -> None:
+def test_a_readme_without_a_place_for_the_table_is_told() -> None:
     with pytest.raises(UsageError, match="no place for the table of images"):
         with_block("nothing", "new", MARKS, "the table of images")
 
@@ -177,5 +178,5 @@ def test_render_looks_at_the_table_of_images(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(page, "with_images_table", other)
     with pytest.raises(CheckFailed) as caught:
-        generate.write_generated(True)
+        write_generated(context(), RenderOptions(check=True))
     assert f"differs: {README}" in caught.value.cause

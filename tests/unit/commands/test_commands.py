@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from images.commands import _advise as advise
-from images.commands import _generate as generate
-from images.commands import _make as make
 from images.commands import options as typed
-from images.commands.options import Words
-
-
-@pytest.fixture(autouse=True)
-def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typed, "running_engine", lambda: None)
+from images.commands.build import BuildOptions, show_what_would_be_built
+from images.commands.explain import ExplainOptions, show_excluded
+from images.commands.lock import LockOptions, write_locks
+from images.commands.plan import PlanOptions, show_plan
+from images.commands.render import RenderOptions, write_generated
+from images.render.checkout import Checkout
+from tests.helpers.contexts import context
 
 
 def code_of(action) -> int:  # type: ignore[no-untyped-def]
@@ -26,7 +24,7 @@ def code_of(action) -> int:  # type: ignore[no-untyped-def]
 
 
 def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: advise.show_plan(Words(all=True), True))
+    typed.run(lambda: show_plan(context(), PlanOptions(all=True, json=True)))
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) > 100
     wanted = {"id", "tags", "archs", "attention", "backend", "pins", "state"}
@@ -39,14 +37,14 @@ def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str])
 
 
 def test_explain_json_gives_rule_reason_source_and_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: advise.show_excluded(Words(all=True), True))
+    typed.run(lambda: show_excluded(context(), ExplainOptions(all=True, json=True)))
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) > 50
     assert all(row["rule"] and row["reason"] and row["source"] and row["nearest"] for row in rows)
 
 
 def test_plan_for_people_shows_unlocked_stacks_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: advise.show_plan(Words(["7.5"], cuda="12.1"), False))
+    typed.run(lambda: show_plan(context(), PlanOptions(["7.5"], cuda="12.1")))
     out, err = capsys.readouterr()
     assert "cu121-vllm0.7.3-xformers-sm75" in out
     assert "unlocked: cu121-vllm (needs index:pytorch-cu121)" in err
@@ -57,17 +55,17 @@ def test_plan_for_people_shows_unlocked_stacks_and_notes(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (Words(["7.6"]), 2),
-        (Words(["abc"]), 2),
-        (Words(["7.5"], cuda="12.2"), 2),
-        (Words(["7.5"], attention="flash"), 2),
-        (Words(only=["nothing*"]), 3),
-        (Words(["7.5"], attention="flash-attn"), 4),
-        (Words(["8.7"]), 4),
+        (PlanOptions(["7.6"]), 2),
+        (PlanOptions(["abc"]), 2),
+        (PlanOptions(["7.5"], cuda="12.2"), 2),
+        (PlanOptions(["7.5"], attention="flash"), 2),
+        (PlanOptions(only=["nothing*"]), 3),
+        (PlanOptions(["7.5"], attention="flash-attn"), 4),
+        (PlanOptions(["8.7"]), 4),
     ],
 )
-def test_exit_codes(words: Words, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of(lambda: advise.show_plan(words, False)) == code
+def test_exit_codes(words: PlanOptions, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(lambda: show_plan(context(), words)) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -76,8 +74,7 @@ def test_exit_codes(words: Words, code: int, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixture[str]) -> None:
-    words = Words(["7.5"])
-    typed.run(lambda: make.build_images(words, dry_run=True, smoke=True, gpus=None))
+    typed.run(lambda: show_what_would_be_built(context(), BuildOptions(["7.5"], dry_run=True)))
     data = json.loads(capsys.readouterr().out)
     assert list(data["target"]) == ["cu124-vllm0-8-5-post1-xformers-sm75"]
 
@@ -85,22 +82,22 @@ def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixt
 def test_render_check_fails_on_a_difference_and_says_which(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    typed.run(lambda: generate.write_generated(True))
+    typed.run(lambda: write_generated(context(), RenderOptions(check=True)))
     capsys.readouterr()
-    present = typed.CHECKOUT.generated()
+    present = context().checkout.generated()
     del present["dockerfiles/docker-bake.json"]
-    monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda self: present)
-    assert code_of(lambda: generate.write_generated(True)) == 1
+    monkeypatch.setattr(Checkout, "generated", lambda self: present)
+    assert code_of(lambda: write_generated(context(), RenderOptions(check=True))) == 1
     assert "missing: dockerfiles/docker-bake.json" in capsys.readouterr().err
 
 
 def test_an_unknown_stack_to_lock_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of(lambda: generate.write_locks("cu125", False)) == 2
+    assert code_of(lambda: write_locks(context(), LockOptions("cu125"))) == 2
     assert "nearest: cu12" in capsys.readouterr().err
 
 
 def test_lock_check_shows_what_unlocked_stacks_need(capsys: pytest.CaptureFixture[str]) -> None:
-    typed.run(lambda: generate.write_locks("", True))
+    typed.run(lambda: write_locks(context(), LockOptions(check=True)))
     out = capsys.readouterr().out
     assert "cu118-vllm" in out
     assert "asset:vllm-cu118" in out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from images.commands._lint import Check, checks, lint, shell_scripts
+from images.commands.lint import Check, checks, run_checks, shell_scripts
 from images.core.errors import CheckFailed
 from images.core.report import Report
 
@@ -25,7 +25,7 @@ def err() -> io.StringIO:
 
 def test_all_run_and_all_that_fail_are_named(err: io.StringIO, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="lint: bad, bad failed") as caught:
-        lint(tmp_path, Report(io.StringIO(), err), [BAD, GOOD, BAD])
+        run_checks(tmp_path, Report(io.StringIO(), err), [BAD, GOOD, BAD])
     assert caught.value.exit_code == 1
     assert err.getvalue().splitlines() == [
         "FAILED bad, 3 files",
@@ -37,7 +37,7 @@ def test_all_run_and_all_that_fail_are_named(err: io.StringIO, tmp_path: Path) -
 
 
 def test_a_clean_run_is_quiet(err: io.StringIO, tmp_path: Path) -> None:
-    lint(tmp_path, Report(io.StringIO(), err), [GOOD])
+    run_checks(tmp_path, Report(io.StringIO(), err), [GOOD])
     assert err.getvalue() == "ok     good\n"
 
 
@@ -46,6 +46,7 @@ def test_this_project_has_files_for_every_check() -> None:
         "ruff check",
         "ruff format",
         "mypy",
+        "codespell",
         "shellcheck",
         "hadolint",
         "zizmor",

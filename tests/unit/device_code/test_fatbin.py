@@ -14,6 +14,7 @@ from images.device_code.elf import FatbinError, find_sections
 from images.device_code.fatbin import OTHER, PTX, SASS, read
 from tests.helpers import fuzz_fatbin
 from tests.helpers.elf_files import LZ4, ZSTD, A, Code, F, container, library, sm
+from tests.helpers.nonempty import nonempty
 
 
 def test_containers_and_entries_with_their_places() -> None:
@@ -89,7 +90,7 @@ def test_no_elf_has_no_device_code(data: bytes, tmp_path: Path) -> None:
         assert (found.elf, found.sections, found.size) == (False, (), len(data))
 
 
-def test_a_library_without_device_code_is_not_taken_for_no_library() -> None:
+def test_a_library_without_device_code_is_told_from_no_library() -> None:
     found = read(library())
     assert (found.elf, found.sections, found.wrappers) == (True, (), None)
 
@@ -120,7 +121,7 @@ def broken(at: int, form: str, value: int) -> tuple[bytes, int]:
         (24, "<Q", 1 << 63, 24, "a payload of at most"),
     ],
 )
-def test_a_broken_header_is_reported_with_its_offset(at: int, form: str, value: int, where: int, words: str) -> None:
+def test_a_broken_header_is_told_with_its_offset(at: int, form: str, value: int, where: int, words: str) -> None:
     data, start = broken(at, form, value)
     with pytest.raises(FatbinError) as caught:
         read(data)
@@ -131,7 +132,7 @@ def test_a_broken_header_is_reported_with_its_offset(at: int, form: str, value: 
 
 def test_every_cut_is_an_error_or_ends_behind_the_last_header() -> None:
     data = library([sm(75), sm(80)])
-    for size in range(64, len(data)):
+    for size in nonempty(range(64, len(data))):
         with pytest.raises(FatbinError) as caught:
             read(data[:size])
         assert 0 <= caught.value.offset <= len(data)
@@ -163,7 +164,7 @@ def test_sections_without_bytes_in_the_file_are_left_out() -> None:
 @given(st.integers(0, 1 << 32))
 def test_mutated_libraries_are_read_or_refused(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
-    for start in fuzz_fatbin.samples():
+    for start in nonempty(fuzz_fatbin.samples()):
         assert fuzz_fatbin.execute(fuzz_fatbin.mutated(start, chance)) in ("read", "refused", "no device code")
 
 

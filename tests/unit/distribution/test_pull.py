@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import pytest
 
+from images.cards.asked import asked_cards
 from images.cards.data import all_cards
 from images.cards.names import match_card as named
 from images.cards.this_machine import LocalCard, LocalMachine
-from images.catalogue.answer import CardQuery, answer_json, answer_lines, query_this_machine, uuids_of
+from images.catalogue.answer import CardQuery, answer_json, answer_lines, uuids_of
 from images.catalogue.model import Catalogue, with_image
 from images.catalogue.resolve import match_images
 from images.catalogue.store import change_catalogue, check_image, set_tag
-from images.commands._publish import WHERE
-from images.commands._pull import Words
-from images.commands._pull import pull as command
+from images.commands.pull import PullOptions, ask_saved, pull_images
+from images.context import REPOSITORY
 from images.core.errors import NoImageFits, NothingSelected, RegistryFailure, Unsafe
 from images.distribution import pull as pulling
 from images.distribution.pull import ATTEMPTS
@@ -26,18 +26,18 @@ from images.docker.engine import Engine
 from images.docker.facts import ImageFacts, refused_pull
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
-from images.registry.client import Blob, Repository, digest_of
+from images.registry import Blob, Repository, digest_of
 from images.registry.oci_image import make_manifest
-from images.render.checkout import Checkout
 from tests.helpers.catalogues import CPU, NOW, SM75, catalogue, image
-from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.contexts import context
+from tests.helpers.matrices import matrix, variants
 from tests.helpers.registries import FakeRegistry, registry
 
 LABELS = {
     "dev.cardstock.variant": SM75,
     "dev.cardstock.input": image(SM75).input,
     "dev.cardstock.stack": "cu124",
-    "dev.cardstock.engine": "vllm",
+    "dev.cardstock.backend": "vllm",
     "dev.cardstock.attention": "xformers",
     "dev.cardstock.archs": "7.5",
     "dev.cardstock.audited-archs": "7.5",
@@ -195,37 +195,30 @@ def test_another_image_under_that_name_is_refused() -> None:
 # -- what is told
 
 
+def query(machine: LocalMachine) -> CardQuery:
+    """For the cards of a machine."""
+    return CardQuery.of(asked_cards([], "", purpose="to find an image for", do="--card NAME", machine=machine))
+
+
 def test_a_machine_without_cards_says_what_to_type() -> None:
     with pytest.raises(NoImageFits, match="has no NVIDIA card") as caught:
-        query_this_machine(LocalMachine(why="no NVIDIA driver"), None)
+        query(LocalMachine(why="no NVIDIA driver"))
     assert "--card" in caught.value.do
 
 
 def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     turing = LocalCard("NVIDIA GeForce RTX 2080 Ti", "GPU-1", Arch(7, 5), 11 << 30)
     ada = LocalCard("NVIDIA GeForce RTX 4090", "GPU-2", Arch(8, 9), 24 << 30)
-    asked = query_this_machine(LocalMachine("535.104.05", "12.2", (turing, ada)), parse_driver("535.104.05"))
+    asked = query(LocalMachine("535.104.05", "12.2", (turing, ada)))
     both = catalogue(SM75, "cu128-vllm0.11.0-flash-attn-sm89")
     resolved = match_images(both, matrix(), variants(), asked.cards, asked.driver)
     told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.matches}
     assert told == {SM75: ["GPU-1"], "cu128-vllm0.11.0-flash-attn-sm89": ["GPU-2"]}
-    alone = query_this_machine(LocalMachine("535.104.05", "12.2", (turing,)), None)
+    alone = query(LocalMachine("535.104.05", "12.2", (turing,)))
     one = match_images(both, matrix(), variants(), alone.cards)
     assert uuids_of(one.matches[0], alone, one) == []
     lines = answer_lines("r", both, resolved)
     assert "no image published here covers all of these cards: one for each kind of card" in lines
-
-
-def test_the_command_that_runs_it() -> None:
-    assert pulling.line(pulling.run_words(image(SM75), "r@d")) == (
-        "docker run --rm --gpus all --shm-size 4g -p 127.0.0.1:8000:8000 "
-        "-v /path/to/model:/models:ro -v cardstock-cache:/cache r@d"
-    )
-    assert "--gpus '\"device=GPU-1,GPU-2\"'" in pulling.line(pulling.run_words(image(SM75), "r", ["GPU-1", "GPU-2"]))
-    assert "--gpus" not in pulling.run_words(image(CPU), "r")
-    assert pulling.line(pulling.serve_words(image(SM75))) == f"./inv serve --variant {SM75} --model MODEL"
-    assert pulling.serve_words(image(SM75), ["GPU-1", "GPU-2"])[4:6] == ["--gpus", "device=GPU-1,GPU-2"]
-    assert "--gpus" not in pulling.serve_words(image(CPU), ["GPU-1"])
 
 
 def test_all_of_it_as_json() -> None:
@@ -244,9 +237,14 @@ def test_all_of_it_as_json() -> None:
 # -- the command, dry
 
 
+def run_pull(options: PullOptions) -> None:
+    """As `invoke pull` does."""
+    (ask_saved if options.offline else pull_images)(context(), options)
+
+
 def dry(shop: Shop, capsys: pytest.CaptureFixture[str], **words: Any) -> tuple[str, str]:
     asked = {"cards": ["RTX 2080 Ti"], "driver": "535.104", "source": shop.repository.name, "dry_run": True}
-    command(Checkout(ROOT), matrix(), variants(), Words(**{**asked, **words}))
+    run_pull(PullOptions(**{**asked, **words}))
     told = capsys.readouterr()
     return told.out, told.err
 
@@ -279,11 +277,10 @@ def test_offline_from_a_saved_catalogue(
 def test_a_saved_catalogue_is_asked_without_naming_its_repository(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(WHERE, raising=False)
+    monkeypatch.delenv(REPOSITORY, raising=False)
     file = tmp_path / "saved.json"
     file.write_text(catalogue(SM75).to_json(), encoding="utf-8")
-    words = Words(cards=["2080 Ti"], driver="535.104", offline=str(file))
-    command(Checkout(ROOT), matrix(), variants(), words)
+    run_pull(PullOptions(cards=["2080 Ti"], driver="535.104", offline=str(file)))
     assert capsys.readouterr().out.rstrip().endswith(f" REPO@{image(SM75).digest}")
 
 

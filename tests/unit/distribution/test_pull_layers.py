@@ -17,7 +17,7 @@ from images.core.errors import CardstockError, RegistryFailure, Unsafe
 from images.distribution.pull_layers import Started, check_disk_space, fetch
 from images.docker.engine import Engine
 from images.docker.facts import ImageFacts
-from images.registry.client import Blob, Repository, digest_of
+from images.registry import Blob, Repository, digest_of
 from images.registry.oci_image import make_manifest
 from tests.helpers.catalogues import SM75, image
 from tests.helpers.registries import FakeRegistry, registry

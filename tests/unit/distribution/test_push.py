@@ -19,8 +19,9 @@ from images.core.errors import CardstockError, RegistryFailure, Unsafe
 from images.distribution import push as pushing
 from images.distribution.push import Packed, push
 from images.docker.facts import ImageFacts
-from images.registry.client import ATTEMPTS, Repository, digest_of
+from images.registry import Repository, digest_of
 from images.registry.oci_image import read_image
+from images.registry.retry import ATTEMPTS
 from tests.helpers.registries import FakeRegistry, registry
 
 LAYERS = (b"the base " * 4000, b"what is its own " * 300)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from images.commands import _kernels as command
+from images.commands import kernels as command
 from images.core.errors import (
     CardstockError,
     CheckFailed,
@@ -228,7 +228,7 @@ def _rewrite(machine: Machine, name: str, data: bytes) -> None:
     """Put other bytes under a file's name, with a manifest that agrees with them: a lie that has its digests right."""
     kind, raw = machine.registry.manifests[key().digest]
     content = json.loads(raw)
-    from images.registry.client import digest_of
+    from images.registry import digest_of
 
     for layer in content["layers"]:
         if layer["annotations"]["org.opencontainers.image.title"].endswith(name):
@@ -351,9 +351,9 @@ class Out:
 
 def test_export_gives_pip_what_it_needs(machine: Machine, tmp_path: Path) -> None:
     out = Out()
-    shelf = command.Shelf(machine.store, None, out.report)
-    made = command.make(shelf, [need()], machine.compiler)
-    (path,) = command.export(shelf, made, tmp_path / "a folder")
+    wheels = command.Wheels(machine.store, None, out.report)
+    made = command.make_wheels(wheels, [need()], machine.compiler)
+    (path,) = command.export_wheels(wheels, made, tmp_path / "a folder")
     assert path.parent == tmp_path / "a folder"
     assert path.read_bytes() == next((machine.store.root / key().digest).glob("*.whl")).read_bytes()
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".json", ".whl"]
@@ -361,24 +361,24 @@ def test_export_gives_pip_what_it_needs(machine: Machine, tmp_path: Path) -> Non
 
 
 def test_several_kernels_are_exported_into_folders_of_their_own(machine: Machine, tmp_path: Path) -> None:
-    shelf = command.Shelf(machine.store, None, Out().report)
-    made = command.make(shelf, [need("7.0"), need("7.5")], machine.compiler)
-    paths = command.export(shelf, made, tmp_path / "out")
+    wheels = command.Wheels(machine.store, None, Out().report)
+    made = command.make_wheels(wheels, [need("7.0"), need("7.5")], machine.compiler)
+    paths = command.export_wheels(wheels, made, tmp_path / "out")
     assert [path.parent.name for path in paths] == [kernel.id for kernel in made]
     assert paths[0].name == paths[1].name
     assert paths[0].read_bytes() != paths[1].read_bytes()
 
 
 def test_a_push_needs_a_place(machine: Machine) -> None:
-    shelf = command.Shelf(machine.store, None, Out().report)
+    wheels = command.Wheels(machine.store, None, Out().report)
     with pytest.raises(UsageError, match="where to"):
-        command.push(shelf, command.make(shelf, [need()], machine.compiler))
+        command.push_wheels(wheels, command.make_wheels(wheels, [need()], machine.compiler))
 
 
 def test_an_unlocked_kernel_cannot_be_made_by_itself(machine: Machine) -> None:
-    shelf = command.Shelf(machine.store, None, Out().report)
+    wheels = command.Wheels(machine.store, None, Out().report)
     with pytest.raises(UsageError, match="is not locked"):
-        command.make(shelf, [Need(kernel(), None)], machine.compiler)
+        command.make_wheels(wheels, [Need(kernel(), None)], machine.compiler)
 
 
 def test_the_list_as_table_and_json(machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,15 +386,15 @@ def test_the_list_as_table_and_json(machine: Machine, tmp_path: Path, capsys: py
     third = other(machine, tmp_path)
     third.provide(need("7.0"))
     out = Out()
-    shelf = command.Shelf(third.store, third.repository, out.report)
+    wheels = command.Wheels(third.store, third.repository, out.report)
     needs = [need("7.0"), need("7.5"), need("8.0")]
-    command.list_kernels(shelf, needs, variants(), as_json=False)
+    command.list_wheels(wheels, needs, variants(), as_json=False)
     rows = out.out.getvalue().splitlines()
     assert [row.split()[0] for row in rows] == ["key", *(n.key.digest[:12] for n in needs if n.key)]
     assert "store" in rows[1] and third.repository.name in rows[2] and "not built" in rows[3]
     assert "2 of 3" in out.err.getvalue()
     assert capsys.readouterr().out == ""
-    command.list_kernels(shelf, needs, variants(), as_json=True)
+    command.list_wheels(wheels, needs, variants(), as_json=True)
     listed = json.loads(capsys.readouterr().out)
     assert [one["where"] for one in listed] == ["store", "registry", "not built"]
     assert listed[0]["key"] == key("7.0").digest

@@ -20,6 +20,7 @@ from images.matrix.drivers import (
 from images.proof.audit.table import PARTS, stacks_of
 from images.proof.audit.wheels import FOLDER, read_records
 from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.nonempty import nonempty
 
 # On both sides of every floor, and the branches that people have.
 DRIVERS = (
@@ -116,13 +117,12 @@ def test_ptx_is_compiled_by_the_branch_that_brings_its_language() -> None:
 
 
 def test_every_variant_needs_the_driver_that_its_code_does() -> None:
-    for variant in variants().valid.values():
-        if variant.cuda:
-            toolkit = matrix().toolkits[variant.cuda]
-            assert variant.min_driver == str(oldest_driver(toolkit, ptx=has_ptx(variant.archs))), variant.id
+    for variant in nonempty(one for one in variants().valid.values() if one.cuda):
+        toolkit = matrix().toolkits[variant.cuda or ""]
+        assert variant.min_driver == str(oldest_driver(toolkit, ptx=has_ptx(variant.archs))), variant.id
 
 
-def test_the_container_runtime_asks_the_same_for_every_variant() -> None:
+def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
     """NVIDIA_REQUIRE_CUDA knows CUDA versions only: it may let in an early driver of the very branch of the floor."""
     seen = set()
     for variant in variants().valid.values():
@@ -179,9 +179,8 @@ def test_a_driver_serves_the_cards_of_its_time(driver: str, card: tuple[int, int
 
 
 def test_a_toolkit_that_compiles_for_a_card_comes_with_a_driver_that_knows_it() -> None:
-    for toolkit in matrix().toolkits.values():
+    archs = [parse_arch(text) for text in matrix().archs]
+    for toolkit in nonempty(matrix().toolkits.values()):
         low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
-        for text in matrix().archs:
-            arch = parse_arch(text)
-            if low <= (arch.major, arch.minor) <= high:
-                assert driver_supports(parse_driver(toolkit.driver), arch), (toolkit.driver, text)
+        for arch in nonempty(arch for arch in archs if low <= (arch.major, arch.minor) <= high):
+            assert driver_supports(parse_driver(toolkit.driver), arch), (toolkit.driver, str(arch))

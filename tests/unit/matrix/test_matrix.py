@@ -47,7 +47,8 @@ def test_a_typo_in_a_key_names_line_key_and_nearest() -> None:
 
 
 def test_a_typo_in_a_rules_condition_is_found_inside_the_list() -> None:
-    error = refused("when: {attention: flash-attn, arch:", "when: {atention: flash-attn, arch:")
+    typo = "atention"  # codespell:ignore
+    error = refused("when: {attention: flash-attn, arch:", f"when: {{{typo}: flash-attn, arch:")
     assert error.what.startswith("matrix.yaml: exclude.0.when")
     assert "nearest: attention" in error.do
 

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
-from wire import ApiError  # type: ignore[import-not-found,unused-ignore]
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 
 REDIRECTS = 3
 NAT64 = ipaddress.ip_network("64:ff9b::/96")

@@ -1,4 +1,4 @@
-"""The transformers engine of the server: prompts and pictures in, tokens out. The only part that needs torch.
+"""The transformers backend of the server: prompts and pictures in, tokens out. The only part that needs torch.
 
 Sampling is done here, in a logits processor that leaves `generate` one token to choose: the same in every version
 of transformers, repeatable by seed, and log-probabilities are the model's own, before temperature.
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from awq_loader import load_model  # type: ignore[import-not-found,unused-ignore]
-from wire import ApiError, Chat, Image, Sampling, Token  # type: ignore[import-not-found,unused-ignore]
+from chat import Chat, Image, Sampling, Token  # type: ignore[import-not-found,unused-ignore]
 
 DTYPES = {
     "half": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16,

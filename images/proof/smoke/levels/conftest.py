@@ -83,11 +83,11 @@ def with_gpus(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def workshop(pytestconfig: pytest.Config, expectation: Expectation, with_gpus: bool) -> Iterator[ProofContainers]:
+def containers(pytestconfig: pytest.Config, expectation: Expectation) -> Iterator[ProofContainers]:
     """The image's containers; the record is written when they are gone, so that it is there only after a whole run."""
     option = pytestconfig.getoption
     try:
-        made = ProofContainers(option("--image"), option("--run"), gpus=with_gpus)
+        made = ProofContainers(option("--image"), option("--run"))
     except Exception as error:
         pytest.exit(f"the image cannot be examined: {error}", returncode=CANNOT_START)
     pytestconfig.stash[COLLECTOR].base = ProofRecord(
@@ -116,12 +116,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def card(pytestconfig: pytest.Config, workshop: ProofContainers, volume: str, with_gpus: bool) -> str | None:
+def card(pytestconfig: pytest.Config, containers: ProofContainers, volume: str, with_gpus: bool) -> str | None:
     """The card's name as a container of the image sees it, None without --gpus; written to the record."""
     if not with_gpus:
         return None
-    with workshop.box(volume, gpus=True) as box:
-        finished = box.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    with containers.sleeping(volume, gpus=True) as container:
+        finished = container.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     name, _, driver = (finished.out.splitlines() or [""])[0].partition(",")
     if finished.code or not driver:
         pytest.fail(f"--gpus was given, but no card is seen in the container: {finished.tail}", pytrace=False)
@@ -137,9 +137,9 @@ def checkpoint_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def volume(workshop: ProofContainers, checkpoint_folder: Path) -> str:
+def volume(containers: ProofContainers, checkpoint_folder: Path) -> str:
     """A volume with the probe, the checkpoint and its golden answers."""
-    return workshop.proof_volume({"probe.py": PROBE, "golden.json": GOLDEN, "tiny": checkpoint_folder})
+    return containers.proof_volume({"probe.py": PROBE, "golden.json": GOLDEN, "tiny": checkpoint_folder})
 
 
 @pytest.fixture

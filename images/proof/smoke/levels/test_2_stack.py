@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from images.core import CheckFailed
+from images.docker import TemporaryContainer
 from images.proof.smoke import (
     CHECKS,
     PROOF,
     Expectation,
     Findings,
     ProofContainers,
-    RunningContainer,
     command_paths,
     required_modules,
 )
@@ -23,42 +23,44 @@ TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cu
 
 
 @pytest.fixture(scope="module")
-def findings(workshop: ProofContainers, volume: str, expectation: Expectation, private_cas: frozenset[str]) -> Findings:
+def findings(
+    containers: ProofContainers, volume: str, expectation: Expectation, private_cas: frozenset[str]
+) -> Findings:
     """All that the checks judge, asked in one container."""
-    with workshop.box(volume) as box:
-        finished = box.run(["python", f"{PROOF}/probe.py", *command_paths(workshop.config)])
+    with containers.sleeping(volume) as container:
+        finished = container.run(["python", f"{PROOF}/probe.py", *command_paths(containers.config)])
         if finished.code:
             raise CheckFailed("the probe failed in the image", cause=finished.tail)
         kernel = expectation.kernel.package if expectation.kernel else None
         return Findings(
             expectation=expectation,
-            config=workshop.config,
+            config=containers.config,
             probe=json.loads(finished.out),
-            torch=_torch(box),
-            xformers_info=_xformers_info(box) if kernel == "xformers" else {},
-            imports={name: _import(box, name) for name in required_modules(expectation)},
+            torch=_torch(container),
+            xformers_info=_xformers_info(container) if kernel == "xformers" else {},
+            imports={name: _import(container, name) for name in required_modules(expectation)},
             private_cas=private_cas,
         )
 
 
-def _torch(box: RunningContainer) -> dict[str, Any]:
-    finished = box.run(["python", "-c", TORCH])
+def _torch(container: TemporaryContainer) -> dict[str, Any]:
+    finished = container.run(["python", "-c", TORCH])
     if finished.code:
         return {"error": finished.tail}
     facts: dict[str, Any] = json.loads(finished.out.splitlines()[-1])
     return facts
 
 
-def _xformers_info(box: RunningContainer) -> dict[str, str]:
-    finished = box.run(["python", "-m", "xformers.info"])
+def _xformers_info(container: TemporaryContainer) -> dict[str, str]:
+    finished = container.run(["python", "-m", "xformers.info"])
     if finished.code:
         return {"error": finished.tail}
     pairs = (line.partition(":") for line in finished.out.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _import(box: RunningContainer, name: str) -> str:
-    finished = box.run(["python", "-c", f"import {name}"])
+def _import(container: TemporaryContainer, name: str) -> str:
+    finished = container.run(["python", "-c", f"import {name}"])
     if not finished.code:
         return ""
     # The exception comes first: the first line of a complaint is what the record's reason shows.

@@ -14,13 +14,13 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_canary(device: str, workshop: ProofContainers, volume: str, card: str | None, facts: dict[str, Any]) -> None:
+def test_canary(device: str, containers: ProofContainers, volume: str, card: str | None, facts: dict[str, Any]) -> None:
     """Logits, greedy tokens and tokenizer as golden, with both of transformers' attentions."""
     if device == "cuda" and card is None:
         pytest.skip("no card")
     argv = ["python", CANARY, "--model", f"{PROOF}/tiny", "--golden", f"{PROOF}/golden.json"]
-    with workshop.box(volume, gpus=device == "cuda") as box:
-        finished = box.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
+    with containers.sleeping(volume, gpus=device == "cuda") as container:
+        finished = container.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
     try:
         result = json.loads(finished.out.splitlines()[-1])
         failed = [f"{check['name']}: {check['detail']}" for check in result["checks"] if not check["ok"]]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from images.commands import _generate as generate
 from images.commands import options as typed
+from images.commands import render as command
 from images.core.errors import CheckFailed, UsageError
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import FatbinError, Library, read
@@ -27,8 +27,11 @@ from images.proof.audit.readme_table import (
 )
 from images.proof.audit.table import CARDS, PARTS, cell, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, from_json, make_record, read_records, to_json
+from images.render.checkout import Checkout
+from tests.helpers.contexts import context
 from tests.helpers.elf_files import PTX, A, Code, container, library, sm
 from tests.helpers.matrices import ROOT, matrix
+from tests.helpers.nonempty import nonempty
 
 WHEELS = read_records(ROOT / FOLDER)
 KERNELS = PARTS[0]
@@ -179,7 +182,7 @@ def test_cards_are_spelled_briefly(cards: list[tuple[int, int]], expected: str) 
 
 
 def test_the_readme_holds_the_table_of_today() -> None:
-    for path, text in with_cards_table(ROOT, matrix()).items():
+    for path, text in nonempty(with_cards_table(ROOT, matrix()).items()):
         assert (ROOT / path).read_text(encoding="utf-8") == text, "./inv render"
 
 
@@ -227,14 +230,14 @@ def test_what_is_no_wheel_is_not_recorded(tmp_path: Path) -> None:
 def test_render_check_fails_on_a_stale_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "render_files", lambda *_: {})  # this test is about the page alone
-    monkeypatch.setattr(type(typed.CHECKOUT), "generated", lambda _: {})
+    monkeypatch.setattr(command, "render_files", lambda *_: {})  # this test is about the page alone
+    monkeypatch.setattr(Checkout, "generated", lambda _: {})
     monkeypatch.setattr(
         "images.proof.audit.readme_table.with_cards_table", lambda root, matrix: {"README.md": "another text"}
     )
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
-        typed.run(lambda: generate.write_generated(True))
+        typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
     assert caught.value.code == 1
     assert "differs: README.md" in capsys.readouterr().err

@@ -11,11 +11,12 @@ import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.core.errors import NothingSelected
+from images.docker.container_spec import ALL_CARDS, Mount
 from images.matrix.arch import Arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
 from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
 from images.proof.on_card.prefill import prefill
-from images.proof.on_card.proof import arguments, card_of
+from images.proof.on_card.proof import card_of, make_spec
 from images.proof.on_card.records import Figure, GpuRecord, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
 from images.proof.on_card.server import StartedServer, Streamed
@@ -49,12 +50,12 @@ def test_a_machine_without_a_card_says_so() -> None:
 
 def test_the_container_gets_the_card_the_checkout_and_what_the_image_is() -> None:
     labels = {"dev.cardstock.variant": "cu130-x-sm90", "dev.cardstock.input": "ab"}
-    words = arguments("cardstock/x:y", labels, Path("/repo"), Path("/out"), ["vllm*"])
-    assert words[words.index("--gpus") + 1] == "all"
-    assert "/repo:/checkout:ro" in words
-    assert words.index("cardstock/x:y") < words.index("-m")
-    assert words[-2:] == ["--only", "vllm*"]
-    assert words[words.index("--variant") + 1] == "cu130-x-sm90"
+    spec = make_spec("cardstock/x:y", labels, Path("/repo"), Path("/out"), ["vllm*"])
+    assert (spec.gpus, spec.network, spec.read_only, spec.entrypoint) == (ALL_CARDS, "none", True, ("python",))
+    assert spec.mounts == (Mount("/repo", "/checkout"), Mount("/out", "/proof", read_only=False))
+    assert spec.arguments[:2] == ("-m", "images.proof.on_card.prove")
+    assert spec.arguments[-2:] == ("--only", "vllm*")
+    assert spec.arguments[spec.arguments.index("--variant") + 1] == "cu130-x-sm90"
 
 
 def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:

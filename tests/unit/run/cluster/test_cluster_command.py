@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from images.commands._cluster import ClusterWords, cluster
+from images.commands.cluster import ClusterOptions, serve_on_hosts
 from images.core.errors import CardstockError, NoImageFits, UsageError
-from images.core.report import Report
-from tests.helpers import matrices
 from tests.helpers.clusters import CARDS, CPUS
+from tests.helpers.contexts import context, silent
 
 LOCKED = {"cu124-vllm": True, "cpu-vllm": True}
 
 
-def _run(words: ClusterWords) -> str:
-    told = io.StringIO()
-    cluster(matrices.matrix(), matrices.variants(), words, LOCKED, Report(err=told, live=False))
-    return told.getvalue()
+def _run(words: ClusterOptions) -> str:
+    report, err = silent()
+    serve_on_hosts(context(report, locked=LOCKED), words)
+    return err.getvalue()
 
 
 def _file(folder: Path, text: str) -> str:
@@ -30,9 +28,9 @@ def _file(folder: Path, text: str) -> str:
 
 
 def test_a_file_for_each_host(tmp_path: Path) -> None:
-    told = _run(ClusterWords(_file(tmp_path, CARDS), out=str(tmp_path / "out")))
+    told = _run(ClusterOptions(hosts=_file(tmp_path, CARDS), out=str(tmp_path / "out")))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["box1.compose.yaml", "box2.compose.yaml"]
-    service = yaml.safe_load((tmp_path / "out" / "box2.compose.yaml").read_text())["services"]["ray"]
+    service = yaml.safe_load((tmp_path / "out" / "box2.compose.yaml").read_text())["services"]["cardstock-box2"]
     assert service["container_name"] == "cardstock-box2"
     assert service["image"].endswith(":cu124-vllm0.8.5.post1-xformers-sm75")
     assert "tensor parallel 8 x 2 stages" in told
@@ -41,10 +39,10 @@ def test_a_file_for_each_host(tmp_path: Path) -> None:
 
 def test_print_and_kuberay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = _file(tmp_path, CARDS)
-    _run(ClusterWords(name, print=True, image="registry.example/own:tag"))
+    _run(ClusterOptions(hosts=name, print=True, image="registry.example/own:tag"))
     printed = capsys.readouterr().out
     assert printed.count("image: registry.example/own:tag") == 2
-    _run(ClusterWords(name, kuberay=True))
+    _run(ClusterOptions(hosts=name, kuberay=True))
     kinds = [one["kind"] for one in yaml.safe_load_all(capsys.readouterr().out)]
     assert kinds == ["RayCluster", "Service"]
 
@@ -57,7 +55,7 @@ def test_the_model_is_read_where_its_folder_is_here(tmp_path: Path, capsys: pyte
         "vision_config": {"depth": 2, "hidden_size": 128, "num_heads": 2, "intermediate_size": 256},
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    _run(ClusterWords(_file(tmp_path, CPUS.replace("/srv/tiny", str(tmp_path))), print=True))
+    _run(ClusterOptions(hosts=_file(tmp_path, CPUS.replace("/srv/tiny", str(tmp_path))), print=True))
     assert "--pipeline-parallel-size 2" in capsys.readouterr().out
 
 
@@ -71,22 +69,22 @@ def test_the_model_is_read_where_its_folder_is_here(tmp_path: Path, capsys: pyte
 )
 def test_what_is_missing(tmp_path: Path, change: tuple[str, str], told: str) -> None:
     with pytest.raises(CardstockError, match=told):
-        _run(ClusterWords(_file(tmp_path, CARDS.replace(*change)), print=True))
+        _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace(*change)), print=True))
 
 
 def test_different_cards(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        _run(ClusterWords(_file(tmp_path, CARDS.replace("RTX 2080 Ti", "RTX 3090", 1)), print=True))
+        _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace("RTX 2080 Ti", "RTX 3090", 1)), print=True))
     assert caught.value.what == "the hosts have different cards: RTX 3090, RTX 2080 Ti"
 
 
 def test_what_does_not_fit_is_fits_own_answer(tmp_path: Path) -> None:
     with pytest.raises(NoImageFits, match="72b-bf16 cannot be served on"):
-        _run(ClusterWords(_file(tmp_path, CARDS), model="72b-bf16", print=True))
+        _run(ClusterOptions(hosts=_file(tmp_path, CARDS), model="72b-bf16", print=True))
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="which hosts"):
-        _run(ClusterWords(""))
+        _run(ClusterOptions())
     with pytest.raises(UsageError, match="No such file"):
-        _run(ClusterWords(str(tmp_path / "none.yaml")))
+        _run(ClusterOptions(hosts=str(tmp_path / "none.yaml")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 
 import pytest
 
@@ -72,10 +71,9 @@ def test_one_host_is_no_cluster() -> None:
     assert "./inv serve" in caught.value.do
 
 
-def test_the_readmes_example() -> None:
-    text = (matrices.ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## Several machines") : text.index("## Sites behind a proxy")]
-    block = max(re.findall(r"(?:^    .*\n)+", section, re.MULTILINE), key=len)
-    hosts = parse_hosts(textwrap.dedent(block), "README.md")
+def test_the_example_of_the_documents() -> None:
+    text = (matrices.ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    hosts = parse_hosts(block, "docs/cluster.md")
     assert [host.engine for host in hosts.hosts] == ["", "ssh://box2"]
     assert hosts.model == "72b"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images.commands._demo import LOCK, free_port, surroundings
+from images.commands.demo import LOCK, free_port, surroundings
 from images.core.errors import RegistryFailure, Unsafe, UsageError
 from images.run.demo import environment
 from tests.helpers.matrices import ROOT

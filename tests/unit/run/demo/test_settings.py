@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from images.commands._demo import DemoWords
+from images.commands.demo import DemoOptions
 from images.core.errors import UsageError
 from images.run.demo.settings import Limits, Settings, format_size, read_settings, read_size
 
@@ -46,7 +46,7 @@ def test_settings_survive_the_way_to_the_page() -> None:
     assert read_settings(made.to_json()) == made
 
 
-def words(**changes: str | int) -> DemoWords:
+def words(**changes: str | int) -> DemoOptions:
     typed: dict[str, str | int] = {
         "server": "",
         "model": "",
@@ -57,7 +57,7 @@ def words(**changes: str | int) -> DemoWords:
         "max_pictures": 8,
         "max_frames": 8,
     }
-    return DemoWords(**(typed | changes))  # type: ignore[arg-type]
+    return DemoOptions(**(typed | changes))  # type: ignore[arg-type]
 
 
 def test_what_comes_in_at_all_is_the_larger_limit() -> None:

@@ -13,19 +13,20 @@ from typing import Any
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
-from images.commands import _doctor as command
+from images.commands import doctor as command
 from images.core.errors import CheckFailed, EngineUnreachable, RegistryFailure
 from images.core.report import Report
 from images.docker.facts import HostFacts, host_of
 from images.matrix.arch import Arch
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants, make_variants
-from images.registry import client as registry
+from images.registry import ping as registry
 from images.render.checkout import Checkout
 from images.run.doctor import gather
 from images.run.doctor.advice import advise, doctor_json, healthy
 from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, check_facts
 from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, RegistryReach, ThisHost, Unknown
+from tests.helpers.contexts import context
 from tests.helpers.registries import registry as running_registry
 
 ROOT = Path(__file__).parents[4]
@@ -187,7 +188,7 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
     assert (pulled.command, pulled.lines) == ("./inv pull --from ghcr.io/me/qwen", advice.lines)
 
 
-def test_a_card_that_no_stack_serves_gets_the_reason_and_what_helps(matrix: Matrix, variants: Variants) -> None:
+def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:
     old = replace(
         FACTS, cards=LocalMachine("535.104.05", "12.2", (LocalCard("Tesla K80", "GPU-2", Arch(3, 7), 12 * GB),))
     )
@@ -209,7 +210,7 @@ def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, matrix: Matrix, variants:
     monkeypatch.setattr(command, "gather_facts", lambda root, hosts: facts)
     monkeypatch.delenv("CARDSTOCK_REPOSITORY", raising=False)
     err = io.StringIO()
-    command.doctor(ROOT, matrix, variants, {}, [], as_data, Report(io.StringIO(), err))
+    command.examine_machine(context(Report(io.StringIO(), err), locked={}), command.DoctorOptions(json=as_data))
     return err.getvalue()
 
 
@@ -227,7 +228,7 @@ def test_something_wrong_is_a_failed_check(
     err = io.StringIO()
     monkeypatch.setattr(command, "gather_facts", lambda root, hosts: NO_RUNTIME)
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
-        command.doctor(ROOT, matrix, variants, {}, [], False, Report(io.StringIO(), err))
+        command.examine_machine(context(Report(io.StringIO(), err), locked={}), command.DoctorOptions())
     assert "once what is wrong above is mended:\nNVIDIA GeForce RTX 2080 Ti: cu124" in err.getvalue()
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
         run(monkeypatch, NO_RUNTIME, matrix, variants, True)
@@ -248,7 +249,9 @@ def test_a_named_repository_is_asked_and_pulled_from(
 
     monkeypatch.setattr(command, "gather_facts", gathered)
     monkeypatch.setenv("CARDSTOCK_REPOSITORY", "r.example/team/qwen")
-    command.doctor(ROOT, matrix, variants, {}, ["localhost:5000"], True, Report(io.StringIO(), io.StringIO()))
+    command.examine_machine(
+        context(Report(io.StringIO(), io.StringIO()), locked={}), command.DoctorOptions(["localhost:5000"], json=True)
+    )
     assert asked == ["registry-1.docker.io", "localhost:5000", "r.example"]
     assert json.loads(capsys.readouterr().out)["command"] == "./inv pull --from r.example/team/qwen"
 
@@ -307,7 +310,7 @@ def test_the_time_of_a_question_runs_from_when_it_is_asked() -> None:
     never.set()
 
 
-def test_an_error_is_reported_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_told_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise EngineUnreachable("no", cause="because", do="this")
 
@@ -348,7 +351,7 @@ def test_certificates_are_counted(tmp_path: Path) -> None:
     assert gather.certificates(tmp_path / "none") == 0
 
 
-def test_a_registry_says_that_it_is_one_and_silence_is_reported() -> None:
+def test_a_registry_says_that_it_is_one_and_silence_is_told() -> None:
     with running_registry() as (host, shelf):
         assert registry.answer(host) == 404
         shelf.login = "Basic x"

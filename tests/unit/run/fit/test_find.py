@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
+from images.commands.fit import show_fit
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, UsageError
-from images.core.report import Report
 from images.matrix.arch import Arch
-from images.run.fit.find import FitWords, fit_command, read_model
+from images.run.fit.find import FitOptions, read_model
 from images.run.fit.model import from_config, model_by_name
-from tests.helpers import matrices
+from tests.helpers.contexts import context, silent
 from tests.helpers.fits import SM75, model, unpadded
 
 # As published for 7B (compatibility facts, section 7), in the flat form.
@@ -35,14 +35,11 @@ CONFIG: dict[str, Any] = {
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
 
-def _run(words: FitWords, json_form: bool = False, machine: LocalMachine | None = None) -> str:
+def _run(options: FitOptions, json_form: bool = False, machine: LocalMachine | None = None) -> str:
     """What goes to stderr; stdout is captured by the test."""
-    result = io.StringIO()
-    report = Report(err=result, live=False)
-    fit_command(
-        matrices.matrix(), matrices.variants(), words, {}, json_form, report, machine or LocalMachine(why="none")
-    )
-    return result.getvalue()
+    report, err = silent()
+    show_fit(context(report, locked={}), replace(options, json=json_form), machine or LocalMachine(why="none"))
+    return err.getvalue()
 
 
 def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMachine:
@@ -135,7 +132,7 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
 
 
 def test_the_last_line_is_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    result = _run(FitWords("3b-awq", ["RTX 2080 Ti"]))
+    result = _run(FitOptions("3b-awq", ["RTX 2080 Ti"]))
     docker, line = result.splitlines()[-2:]
     assert line == "next: ./inv serve --model 3b-awq --card 'RTX 2080 Ti'"
     words = shlex.split(docker)
@@ -148,7 +145,7 @@ def test_the_last_line_is_what_to_type(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_json_has_stdout_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    _run(FitWords("7b", ["RTX 3090"], count=2), json_form=True)
+    _run(FitOptions("7b", ["RTX 3090"], count=2), json_form=True)
     data = json.loads(capsys.readouterr().out)
     assert (data["tensor_parallel_size"], data["count"], data["arch"]) == (2, 2, "8.6")
     assert sum(line["bytes"] for line in data["memory"]["lines"]) == data["memory"]["used"] <= data["memory"]["usable"]
@@ -159,28 +156,28 @@ def test_json_has_stdout_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_cards_of_this_machine_with_their_own_memory(capsys: pytest.CaptureFixture[str]) -> None:
     two = _machine("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3090", gib=23.9)
-    _run(FitWords("7b"), json_form=True, machine=two)
+    _run(FitOptions("7b"), json_form=True, machine=two)
     data = json.loads(capsys.readouterr().out)
     assert (data["count"], data["variant"]) == (2, "cu128-vllm0.11.0-flash-attn-sm86")
     assert data["memory"]["usable"] == int(23.9 * 2**30) - 2**29
-    _run(FitWords("7b", count=1), json_form=True, machine=two)
+    _run(FitOptions("7b", count=1), json_form=True, machine=two)
     assert json.loads(capsys.readouterr().out)["count"] == 1
 
 
 def test_a_slice_counts_as_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     part = MigInstance("MIG 3g.20gb", "MIG-1", 20 * 2**30)
     cut = LocalCard("NVIDIA A100-SXM4-40GB", "GPU-1", Arch(8, 0), 40 * 2**30, True, (part,))
-    _run(FitWords("7b-awq"), json_form=True, machine=LocalMachine("570.86.10", "12.8", (cut,)))
+    _run(FitOptions("7b-awq"), json_form=True, machine=LocalMachine("570.86.10", "12.8", (cut,)))
     assert json.loads(capsys.readouterr().out)["memory"]["usable"] == int(19.5 * 2**30)
 
 
 def test_an_older_driver_gets_an_image_that_runs_on_it(capsys: pytest.CaptureFixture[str]) -> None:
-    _run(FitWords("7b", ["T4"], count=4, driver="470.82"), json_form=True)
+    _run(FitOptions("7b", ["T4"], count=4, driver="470.82"), json_form=True)
     assert json.loads(capsys.readouterr().out)["variant"].startswith("cu118-")
 
 
 def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixture[str]) -> None:
-    _run(FitWords("7b", ["A100 80GB, A100 40GB"]), json_form=True)
+    _run(FitOptions("7b", ["A100 80GB, A100 40GB"]), json_form=True)
     data = json.loads(capsys.readouterr().out)
     assert data["count"] == 2
     assert data["memory"]["usable"] == 40 * 2**30 - int(40 * 2**30 * 0.02)
@@ -189,16 +186,16 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "kind", "message"),
     [
-        (FitWords("7b"), NoImageFits, "no card to fit"),
-        (FitWords("7b", ["RTX 2090"]), UsageError, "RTX 2090"),
-        (FitWords("7b", ["RTX 3090"], variant="cu128-sm86"), NothingSelected, "no variant cu128-sm86"),
-        (FitWords("7b", ["RTX 3090"], driver="new"), UsageError, "not a driver version"),
-        (FitWords("7b", ["T4, B200"]), NoImageFits, "no image serves these cards together"),
-        (FitWords("7b", ["GTX 1080"]), NoImageFits, "no image for"),
-        (FitWords("7b", ["RTX 3090"], count=-1), UsageError, "must be 1 or more"),
+        (FitOptions("7b"), NoImageFits, "no NVIDIA card to fit"),
+        (FitOptions("7b", ["RTX 2090"]), UsageError, "RTX 2090"),
+        (FitOptions("7b", ["RTX 3090"], variant="cu128-sm86"), NothingSelected, "no variant cu128-sm86"),
+        (FitOptions("7b", ["RTX 3090"], driver="new"), UsageError, "not a driver version"),
+        (FitOptions("7b", ["T4, B200"]), NoImageFits, "no image serves these cards together"),
+        (FitOptions("7b", ["GTX 1080"]), NoImageFits, "no image for"),
+        (FitOptions("7b", ["RTX 3090"], count=-1), UsageError, "must be 1 or more"),
     ],
 )
-def test_words_that_cannot_be(words: FitWords, kind: type[CardstockError], message: str) -> None:
+def test_words_that_cannot_be(words: FitOptions, kind: type[CardstockError], message: str) -> None:
     with pytest.raises(kind) as found:
         _run(words)
     assert message in found.value.what
@@ -207,14 +204,14 @@ def test_words_that_cannot_be(words: FitWords, kind: type[CardstockError], messa
 
 def test_a_refusal_names_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NoImageFits) as refused:
-        _run(FitWords("72b", ["RTX 4090"]))
+        _run(FitOptions("72b", ["RTX 4090"]))
     assert refused.value.exit_code == 4
     typed = refused.value.do.partition("what fits: ")[2].split(" or ")
     for line in typed:
         words = shlex.split(line)
         assert words[:3] == ["./inv", "fit", "--model"]
         count = int(words[words.index("--count") + 1]) if "--count" in words else 0
-        _run(FitWords(words[3], [words[words.index("--card") + 1]], count=count))
+        _run(FitOptions(words[3], [words[words.index("--card") + 1]], count=count))
     assert len(typed) == 2
     assert capsys.readouterr().out.count("together, of") == 2
 
@@ -223,5 +220,5 @@ def test_a_folder_is_mounted_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "my model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    words = shlex.split(_run(FitWords(str(folder), ["RTX 3090"])).splitlines()[-2])
+    words = shlex.split(_run(FitOptions(str(folder), ["RTX 3090"])).splitlines()[-2])
     assert f"type=bind,source={folder},target=/models,readonly" in words

@@ -1,0 +1,27 @@
+"""`invoke bench`: the measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from images.commands.options import command
+from images.context import Context
+from images.core.options import option
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Which measurements."""
+
+    name: str = option("one measurement; without it those that take seconds", "")
+    all: bool = option("also those that take minutes, compilers or built images", False)
+    record: bool = option("keep the run in records/bench, which BENCH.md is written from", False)
+
+
+@command
+def bench(context: Context, options: BenchOptions) -> None:
+    """The measurements, as one table with what was kept of those that did not run now."""
+    from bench import bench as run_benches
+
+    names = [options.name] if options.name else []
+    run_benches(context.checkout, names, record=options.record, everything=options.all)

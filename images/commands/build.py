@@ -1,0 +1,87 @@
+"""`invoke build`: build, prove and tag the chosen images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from images.build import BuildSettings, BuiltImage, Plan, build_images, describe, make_plan
+from images.commands.options import WHEELS, SelectorOptions, command, print_json
+from images.context import Context
+from images.core import CheckFailed
+from images.core.options import option
+from images.docker import docker_line
+from images.render import GENERATED, differences
+from images.run.serve import spec_without_model
+
+
+@dataclass(frozen=True)
+class BuildOptions(SelectorOptions):
+    """What `invoke build` was asked."""
+
+    dry_run: bool = option("print the bake plan, touch nothing", False)
+    no_smoke: bool = option("do not prove", False)
+    gpus: str = option("prove on cards: all", "")
+    wheels: str = option(WHEELS, "")
+
+    def settings(self, context: Context) -> BuildSettings:
+        """As the build takes it."""
+        wheels = context.repository(self.wheels) if self.wheels else None
+        return BuildSettings(smoke=not self.no_smoke, gpus=self.gpus or None, wheels=wheels)
+
+
+@command
+def build(context: Context, options: BuildOptions) -> None:
+    """Build, prove and tag images; what is up to date is left alone."""
+    if options.dry_run:
+        show_what_would_be_built(context, options)
+    else:
+        build_chosen(context, options)
+
+
+def show_what_would_be_built(context: Context, options: BuildOptions) -> None:
+    """Print the bake plan as JSON, and a line for each image and kernel. No engine is asked, nothing is touched."""
+    from images.commands.kernels import Wheels, describe_wheels
+    from images.kernels import default_store
+    from images.render import bake_plan
+
+    plan = make_plan(context, options.select(context), None)
+    print_json(bake_plan(context.matrix, {job.variant: job.tags for job in plan.jobs}))
+    for job in plan.jobs:
+        context.report.line(f"would build {describe(job)}")
+    wheels = Wheels(default_store(), options.settings(context).wheels, context.report)
+    describe_wheels(wheels, plan.needs)
+
+
+def build_chosen(context: Context, options: BuildOptions) -> None:
+    """Build what is not there, print the names of all, and how one of them is run."""
+    chosen = options.select(context)
+    settings = options.settings(context)
+    check_rendered(context, make_plan(context, chosen, None))
+    plan = make_plan(context, chosen, context.engine)
+    built = build_images(context, plan, settings)
+    if any(one.outcome == "built" for one in built):
+        context.engine.keep_under_limit(say=context.report.line)
+    for one in built:
+        print(one.job.tags[0])
+    print_next(context, built)
+
+
+def check_rendered(context: Context, plan: Plan) -> None:
+    """Raise CheckFailed where the committed Dockerfiles are not what matrix.yaml says."""
+    wanted = {f"{GENERATED}/{job.variant.id}/Dockerfile": job.dockerfile for job in plan.jobs}
+    stale = differences(wanted, context.checkout.generated())
+    if wrong := [line for line in stale if not line.startswith("left over")]:
+        raise CheckFailed(
+            "the rendered Dockerfiles are not what matrix.yaml says", cause="; ".join(wrong), do="./inv render"
+        )
+
+
+def print_next(context: Context, built: Sequence[BuiltImage]) -> None:
+    """The command that serves a model with the first image."""
+    first, engine = built[0].job, context.engine
+    context.report.next_command(
+        docker_line(spec_without_model(first.tags[0], cards=bool(first.variant.cuda)), foreground=True),
+        "an OpenAI-compatible server on port 8000"
+        + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
+    )

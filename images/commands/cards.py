@@ -1,0 +1,147 @@
+"""`invoke cards`: the image that each card should have, of the matrix or of what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from images.cards import Card, all_cards, choose_images, named_cards, read_machine
+from images.catalogue import (
+    EVIDENCE_HEADER,
+    IMAGES_HEADER,
+    CardQuery,
+    CardRow,
+    Catalogue,
+    answer_json,
+    answer_lines,
+    card_rows,
+    cells_with_evidence,
+    choice_json,
+    choice_lines,
+    image_cells,
+    match_images,
+    published_rows,
+    records_evidence,
+    reference_of,
+    require_match,
+    row_json,
+    with_records,
+)
+from images.commands.options import JSON, command, print_json
+from images.commands.pull import CatalogueOptions, run_words
+from images.context import Context
+from images.core.options import option
+from images.matrix import Arch, Driver, parse_driver
+from images.proof.on_card import GpuRecord, read_gpu_records
+
+OLDEST = Arch(5, 0)
+
+
+@dataclass(frozen=True)
+class CardsOptions:
+    """What `invoke cards` was asked."""
+
+    cards: Sequence[str] = option("only this one; repeat for the cards of one machine", (), flag="card")
+    driver: str = option("its driver, such as 535.104", "")
+    source: str = option("what this repository has for them, such as registry.example.com/team/qwen", "", flag="from")
+    offline: str = option("what a saved catalogue has for them (pull --save)", "")
+    key: str = option("with --from: a public key that the catalogue must be signed by", "", flag="verify-key")
+    identity: str = option(
+        "with --from: a regular expression on the CI workflow that must have signed it instead",
+        "",
+        flag="verify-identity",
+    )
+    json: bool = option(JSON, False)
+
+    def catalogue(self, context: Context) -> Catalogue | None:
+        """What is published, None where that was not asked. Raises as `CatalogueOptions.catalogue` does."""
+        if not self.source and not self.offline:
+            return None
+        return CatalogueOptions(self.source, self.offline, self.key, self.identity).catalogue(context)
+
+
+@command
+def cards(context: Context, options: CardsOptions) -> None:
+    """Which image each card should have, or why none; the cards of this machine; what is published for them."""
+    show_cards(context, options)
+
+
+def show_cards(context: Context, options: CardsOptions, records: Sequence[GpuRecord] | None = None) -> None:
+    """The named cards as those of one machine; else the table of all, and the cards of this machine.
+
+    With a catalogue, of what is published. ``records`` stand in for those of `records/cards`. Raises UsageError for a
+    bad name or driver, NoImageFits where none of the named cards gets an image.
+    """
+    catalogue = options.catalogue(context)
+    proven = read_gpu_records() if records is None else records
+    if not options.cards:
+        show_all(context, options, catalogue, proven)
+        return
+    named = named_cards(options.cards, context.report)
+    driver = parse_driver(options.driver) if options.driver else None
+    if catalogue:
+        show_published(context, options, catalogue, CardQuery(named, driver))
+    else:
+        show_recommended(context, options, named, driver, proven)
+
+
+def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | None, proven: Sequence[GpuRecord]) -> None:
+    """The table of all cards, then this machine's own."""
+    listed = [card for card in all_cards() if card.arch >= OLDEST]
+    if catalogue:
+        table = published_rows(context.matrix, context.variants, listed, catalogue)
+    else:
+        table = with_records(card_rows(context.matrix, context.variants, listed), proven)
+    if options.json:
+        print_json([row_json(row) for row in table])
+    else:
+        print_tables(context, table)
+    context.report.line(f"{len(table)} cards, {sum(row.image is not None for row in table)} with an image")
+    report_this_machine(context)
+
+
+def print_tables(context: Context, table: Sequence[CardRow]) -> None:
+    """The cards, and the images that they should have."""
+    context.report.table([cells_with_evidence(row) for row in table], EVIDENCE_HEADER)
+    if images := image_cells(table):
+        context.report.table(images, IMAGES_HEADER)
+
+
+def show_recommended(
+    context: Context, options: CardsOptions, named: Sequence[Card], driver: Driver | None, proven: Sequence[GpuRecord]
+) -> None:
+    """What the matrix recommends for these cards."""
+    choice = choose_images(context.matrix, context.variants, named, driver, context.locked)
+    if not choice.picks:
+        raise choice.refusals[0].why
+    seen = {pick.variant.id: records_evidence(proven, pick.variant.id) for pick in choice.picks}
+    if options.json:
+        print_json(choice_json(choice, seen))
+        return
+    print("\n".join(choice_lines(choice, seen)))
+    context.report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
+
+
+def show_published(context: Context, options: CardsOptions, catalogue: Catalogue, query: CardQuery) -> None:
+    """What is published for these cards."""
+    resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)
+    require_match(resolved)
+    where = options.source
+    if options.json:
+        runs = [run_words(one, reference_of(where, one.image)) if where else [] for one in resolved.matches]
+        print_json(answer_json(where, catalogue, query, resolved, runs))
+    else:
+        print("\n".join(answer_lines(where, catalogue, resolved)))
+
+
+def report_this_machine(context: Context) -> None:
+    """What this machine's own cards should have, as progress lines."""
+    machine, report = read_machine(), context.report
+    if not machine.cards:
+        report.line(f"this machine has no card: {machine.why}")
+        return
+    report.line(f"this machine: driver {machine.driver}, CUDA {machine.cuda}")
+    cards = machine.as_cards()
+    choice = choose_images(context.matrix, context.variants, cards, parse_driver(machine.driver), context.locked)
+    for line in choice_lines(choice):
+        report.line(line)

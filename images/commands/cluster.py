@@ -1,0 +1,182 @@
+"""`invoke cluster`: hosts.yaml to files, or to a cluster that serves."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.commands.options import command
+from images.context import Context
+from images.core import Report, UsageError, write_atomically
+from images.core.options import option
+from images.run.cluster import (
+    OWN_TOKEN,
+    TOKEN,
+    ClusterPlan,
+    Host,
+    Hosts,
+    Node,
+    compose_file,
+    fitted,
+    kuberay_manifest,
+    make_nodes,
+    on_cpus,
+    parse_hosts,
+)
+from images.run.fit import FitOptions, find_fit, find_variant, read_model, unverified
+
+JOIN = 600.0
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """What `invoke cluster` was asked; ``image`` instead of the variant's own name."""
+
+    flags: Sequence[str] = option(
+        "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat", (), flag="flag"
+    )
+    hosts: str = option(
+        "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
+    )
+    model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
+    variant: str = option("this image instead of the card's own", "")
+    image: str = option("an image by its own name", "")
+    tp: int = option("this tensor parallel size", 0)
+    pp: int = option("this pipeline parallel size", 0)
+    print: bool = option("print a compose file for each host, start nothing", False)
+    kuberay: bool = option("a manifest for the KubeRay operator instead", False)
+    out: str = option("write the files to this folder, start nothing", "")
+    wait: int = option("seconds until it must be healthy", 1800)
+    detach: bool = option("do not watch over it", False)
+    stop: bool = option("stop and remove the cluster of these hosts", False)
+
+
+@command
+def cluster(context: Context, options: ClusterOptions) -> None:
+    """Serve a model on several machines, through Ray and vLLM; or print or write how."""
+    serve_on_hosts(context, options)
+
+
+def serve_on_hosts(context: Context, options: ClusterOptions) -> None:
+    """Print or write what would run on each host, or run it, and watch over it until Ctrl-C.
+
+    Raises UsageError (2) for hosts.yaml, NoImageFits (4), EngineUnreachable (5), CheckFailed (1) for a cluster that
+    does not come together.
+    """
+    hosts = read_hosts(options.hosts)
+    nodes = make_nodes(hosts, plan(context, hosts, options))
+    if options.print or options.kuberay or options.out:
+        write_files(hosts, nodes, options, context.report)
+        return
+    run(context, hosts, nodes, options)
+
+
+def read_hosts(name: str) -> Hosts:
+    """The file. Raises UsageError where it is not there, or not right."""
+    if not name:
+        raise UsageError("which hosts?", do="./inv cluster --hosts hosts.yaml; docs/cluster.md has an example")
+    try:
+        text = Path(name).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}", do="docs/cluster.md has an example of it") from error
+    return parse_hosts(text, name)
+
+
+def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan:
+    """What is served, as `fit` works it out for these hosts."""
+    wanted = options.variant or hosts.variant
+    model = options.model or hosts.model or hosts.folder
+    if model == hosts.folder and not Path(model).exists():
+        raise UsageError(
+            f"{options.hosts} does not say what model is in {model}, and the folder is not on this machine",
+            do="model: 72b-awq (or its like), or --model",
+            where=options.hosts,
+        )
+    variant = find_variant(context.variants, wanted) if wanted else None
+    if variant is not None and not variant.archs:
+        made = on_cpus(hosts, read_model(model), variant.id, f"{context.matrix.image}:{variant.id}", options.flags)
+        return _named(made, options.image)
+    nameless = [host.name for host in hosts.hosts if not host.card or not host.devices]
+    if nameless:
+        raise UsageError(
+            f"{options.hosts} does not say card and devices of {', '.join(nameless)}",
+            do="card: RTX 2080 Ti and devices: [0, 1]; or variant: with an image for the CPU",
+            where=options.hosts,
+        )
+    cards = list(dict.fromkeys(host.card for host in hosts.hosts))
+    if len(cards) > 1:
+        raise UsageError(
+            f"the hosts have different cards: {', '.join(cards)}",
+            cause="each part of the model gets the same share, so the smallest card decides and the others wait for it",
+            do="make a cluster of each kind, or name the smallest card for all",
+            where=options.hosts,
+        )
+    slots = hosts.head.slots
+    asked = FitOptions(model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp)
+    found = find_fit(context, asked)
+    for what in unverified(found):
+        context.report.line(f"unverified: {what}")
+    context.report.line(
+        f"{found.ask.model.name} on {found.ask.cards}: tensor parallel {found.split.tp} x {found.split.pp} stages"
+    )
+    return _named(fitted(hosts, found, f"{context.matrix.image}:{found.ask.variant.id}", options.flags), options.image)
+
+
+def _named(made: ClusterPlan, image: str) -> ClusterPlan:
+    return ClusterPlan(image or made.image, made.variant, made.split, made.flags, made.shm, made.served)
+
+
+def write_files(hosts: Hosts, nodes: tuple[Node, ...], options: ClusterOptions, report: Report) -> None:
+    made = {"kuberay.yaml": kuberay_manifest(hosts, nodes)} if options.kuberay else {}
+    made = made or {f"{node.host.name}.compose.yaml": compose_file(node) for node in nodes}
+    for name, text in made.items():
+        if options.out:
+            write_atomically(Path(options.out).expanduser() / name, text)
+            report.line(f"wrote {Path(options.out) / name}")
+        else:
+            print(f"# {name}\n{text}", end="" if len(made) == 1 else "\n")
+    if options.kuberay:
+        report.next_command("kubectl apply -f kuberay.yaml", "where the KubeRay operator runs")
+    else:
+        report.next_command(f"export {TOKEN}=$(openssl rand -hex 32)", "the same on all hosts")
+        report.next_command("docker compose -f HOST.compose.yaml up -d", "on each host")
+
+
+def run(context: Context, hosts: Hosts, nodes: tuple[Node, ...], options: ClusterOptions) -> None:
+    """Start it, or end it; wait; watch."""
+    from images.docker import reach
+    from images.run.cluster import (
+        Cluster,
+        ClusterContainers,  # docker-py is slow to import, and --print needs none
+        engines_of,
+    )
+
+    def containers_of(host: Host) -> ClusterContainers:
+        return ClusterContainers(reach(host.engine) if host.engine else context.engine)
+
+    report = context.report
+    containers = engines_of(hosts, containers_of)
+    # A key of this run's own where none is given: whoever reaches Ray's ports without one may run programs there.
+    environment = {TOKEN: secrets.token_hex(OWN_TOKEN), **context.environment}
+    whole = Cluster(hosts, nodes, containers, environment, report.line)
+    if options.stop:
+        report.line(f"{whole.remove()} containers removed")
+        return
+    with report.step("look at the hosts"):
+        whole.check()
+    with whole.or_remove():
+        whole.start()
+        with report.step("hosts join") as step:
+            whole.wait_joined(JOIN)
+            step.note(f"{len(hosts.hosts)} hosts, {sum(host.slots for host in hosts.hosts)} parts")
+        with report.step("the server starts"):
+            whole.wait_healthy(options.wait)
+        whole.keep()
+    report.line(f"serving at http://{hosts.head.address}:{hosts.port}/v1")
+    report.next_command(f"./inv cluster --hosts {options.hosts} --stop")
+    if options.detach:
+        return
+    report.line("watching over it; Ctrl-C leaves it running")
+    whole.watch_over(options.wait)

@@ -1,0 +1,110 @@
+"""`invoke publish`: build, prove and push images, and let tags and the catalogue name them; or move the tags back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from images.build import BuildSettings, Plan, build_images, make_plan
+from images.catalogue import PublishedImage, SigningKeys
+from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
+from images.context import Context
+from images.core import UsageError, default_layout
+from images.core.options import option
+from images.distribution import (
+    Destination,
+    Packed,
+    Publisher,
+    print_what_would_be_done,
+    prover,
+    publish_checks,
+    roll_back,
+)
+from images.distribution import publish as publishing
+from images.registry import Cosign, Repository, find_cosign
+
+
+@dataclass(frozen=True)
+class PublishOptions(SelectorOptions):
+    """What `invoke publish` was asked."""
+
+    to: str = option("the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)", "")
+    key: str = option("sign with this private key of cosign's; its password is $COSIGN_PASSWORD", "")
+    keyless: bool = option("sign by the identity of this CI job", False)
+    zstd: bool = option("layers as zstd (engines of 2023 and later) instead of gzip", False)
+    gpus: str = option("prove on cards (all), also what is published already", "")
+    wheels: str = option(WHEELS, "")
+    rollback: bool = option("move the moving tags back to the image before", False)
+    dry_run: bool = option("say what is published and what would be, touch nothing", False)
+    json: bool = option(JSON, False)
+
+    def keys(self, context: Context) -> SigningKeys | None:
+        """How to sign; None (and a line that says so) where nothing is signed. Raises UsageError."""
+        if not self.key and not self.keyless:
+            context.report.line("not signed: no --key, no --keyless")
+            return None
+        if self.key and self.keyless:
+            raise UsageError("--key and --keyless exclude each other", do="name one")
+        private = Path(self.key).expanduser() if self.key else None
+        if private and not private.is_file():
+            raise UsageError(f"there is no key {private}", do="cosign generate-key-pair makes one")
+        return SigningKeys(Cosign(find_cosign(say=context.report.line)), private)
+
+
+@command
+def publish(context: Context, options: PublishOptions) -> None:
+    """Build, push by digest, prove, sign, and only then let tags and the catalogue name the images."""
+    if options.rollback:
+        move_tags_back(context, options)
+    elif options.dry_run:
+        chosen = options.select(context)
+        destination = Destination(context, context.named_repository(options.to, "--to"))
+        print_what_would_be_done(destination, make_plan(context, chosen, None))
+    else:
+        publish_images(context, options)
+
+
+def publish_images(context: Context, options: PublishOptions) -> None:
+    """Publish the chosen images, and print what is there now. Raises as images/distribution/publish.py does."""
+    chosen = options.select(context)
+    repository = context.named_repository(options.to, "--to")
+    publish_checks.refuse_unlocked(make_plan(context, chosen, None).jobs)
+    publish_checks.clean_revision(context.checkout.root)
+    keys = options.keys(context)
+    plan = make_plan(context, chosen, context.engine)
+    publisher = Publisher(
+        Destination(context, repository, keys),
+        packed=Packed(default_layout().home / "packed"),
+        packing="zstd" if options.zstd else "gzip",
+        prove=prover(context.engine, context.report, options.gpus or None),
+    )
+
+    def build(missing: Plan) -> None:
+        wheels = context.repository(options.wheels) if options.wheels else None
+        build_images(context, missing, BuildSettings(gpus=options.gpus or None, wheels=wheels))
+
+    done = publishing.publish(publisher, plan, build, prove_again=bool(options.gpus))
+    print_images(repository, [one.image for one in done], options)
+    context.report.next_command(f"./inv pull --from {repository.name}", "on a machine with a card")
+
+
+def move_tags_back(context: Context, options: PublishOptions) -> None:
+    """Move the moving tags of the chosen variants back, and print what they name then. No engine is needed."""
+    chosen = options.select(context)
+    repository = context.named_repository(options.to, "--to")
+    destination = Destination(context, repository, options.keys(context))
+    print_images(repository, roll_back(destination, chosen), options)
+
+
+def print_images(repository: Repository, images: Sequence[PublishedImage], options: PublishOptions) -> None:
+    """References by digest, or all that the catalogue has of them as JSON."""
+    if options.json:
+        rows: list[dict[str, Any]] = [
+            {"reference": f"{repository.name}@{image.digest}", **image.model_dump(mode="json")} for image in images
+        ]
+        print_json(rows)
+        return
+    for image in images:
+        print(f"{repository.name}@{image.digest}")

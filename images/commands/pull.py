@@ -1,0 +1,207 @@
+"""`invoke pull`: the published image for a card, found, verified, pulled."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.cards import asked_cards
+from images.catalogue import (
+    CardMatch,
+    CardQuery,
+    Catalogue,
+    MatchResult,
+    SigningKeys,
+    answer_json,
+    answer_lines,
+    image_by_name,
+    match_images,
+    read_catalogue,
+    reference_of,
+    require_match,
+    uuids_of,
+)
+from images.commands.options import JSON, command, print_json
+from images.context import REPOSITORY, Context
+from images.core import UsageError, default_layout, write_atomically
+from images.core.options import option
+from images.distribution import check_disk_space
+from images.distribution import pull as pulling
+from images.docker import docker_words
+from images.matrix import parse_driver
+from images.registry import Cosign, Identity, Repository, find_cosign
+from images.run.serve import serve_words, spec_without_model
+
+
+@dataclass(frozen=True)
+class CatalogueOptions:
+    """Whose catalogue is asked, or which saved one, and who must have signed it."""
+
+    source: str = option("the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)", "")
+    offline: str = option("use a saved catalogue; asks and pulls nothing", "")
+    key: str = option("a public key (cosign.pub) that the catalogue and the image must be signed by", "")
+    identity: str = option("a regular expression on the CI workflow that must have signed them instead", "")
+
+    def keys(self, context: Context) -> SigningKeys | None:
+        """How to verify; None, and a line that says so, where nothing is verified. Raises UsageError."""
+        if self.key and self.identity:
+            raise UsageError("--verify-key and --verify-identity exclude each other", do="name one")
+        if not self.key and not self.identity:
+            context.report.line("signatures are not verified: no --verify-key, no --verify-identity")
+            return None
+        signer = Path(self.key).expanduser() if self.key else Identity(self.identity)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line)), signer=signer)
+
+    def catalogue(self, context: Context) -> Catalogue:
+        """The catalogue, for who only asks. Raises NothingSelected, RegistryFailure, Unsafe, UsageError."""
+        if self.offline:
+            return saved_catalogue(self.offline)
+        return pulling.read(context.named_repository(self.source, "--from"), self.keys(context))
+
+
+@dataclass(frozen=True)
+class PullOptions:
+    """What `invoke pull` was asked. ``offline``: nothing is asked, nothing pulled; ``save`` saves the catalogue."""
+
+    cards: Sequence[str] = option(
+        "a card's name; repeat for the cards of one machine; without it, this machine's own", (), flag="card"
+    )
+    driver: str = option("its driver, such as 535.104", "")
+    source: str = option(
+        "the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)", "", flag="from"
+    )
+    name: str = option("the image of this tag instead, such as a variant's id", "")
+    key: str = option(
+        "a public key (cosign.pub) that the catalogue and the image must be signed by", "", flag="verify-key"
+    )
+    identity: str = option(
+        "a regular expression on the CI workflow that must have signed them instead", "", flag="verify-identity"
+    )
+    save: str = option("write the catalogue to this file", "")
+    offline: str = option("use a saved catalogue; asks and pulls nothing", "")
+    dry_run: bool = option("find and verify, pull nothing", False)
+    json: bool = option(JSON, False)
+
+    @property
+    def place(self) -> CatalogueOptions:
+        """Whose catalogue is asked."""
+        return CatalogueOptions(self.source, self.offline, self.key, self.identity)
+
+
+@command
+def pull(context: Context, options: PullOptions) -> None:
+    """The published image for a card: found, verified, pulled by digest; prints the command that runs it."""
+    if options.offline:
+        ask_saved(context, options)
+    else:
+        pull_images(context, options)
+
+
+def pull_images(context: Context, options: PullOptions) -> None:
+    """Find, verify, pull, tag, and print the command that runs it.
+
+    Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
+    """
+    repository = context.named_repository(options.source, "--from")
+    keys = options.place.keys(context)
+    catalogue = pulling.read(repository, keys)
+    if options.save:
+        write_atomically(Path(options.save).expanduser(), catalogue.to_json())
+        context.report.line(f"saved: {options.save}")
+    query, resolved = find_images(context, options, catalogue)
+    if not options.json:
+        report_answer(context, repository.name, catalogue, resolved)
+    for one in resolved.matches:
+        with context.report.step(f"verify {one.image.variant}"):
+            pulling.verify(repository, one.image, keys)
+    if not options.dry_run:
+        pull_verified(context, repository, resolved.matches)
+    local = "" if options.dry_run else context.matrix.image
+    print_commands(repository.name, catalogue, query, resolved, options, local)
+    if not options.dry_run and not options.json:
+        for one in resolved.matches:
+            uuids = uuids_of(one, query, resolved) if one.image.archs else ()
+            serve = shlex.join(serve_words(one.image.variant, uuids))
+            why = "the same with the settings that fit; MODEL: 3b-awq, or a folder"
+            context.report.next_command(serve, why)
+
+
+def ask_saved(context: Context, options: PullOptions) -> None:
+    """What a saved catalogue has; its repository need not be named, nothing is asked of it."""
+    catalogue = saved_catalogue(options.offline)
+    query, resolved = find_images(context, options, catalogue)
+    name = options.source or context.environment.get(REPOSITORY, "")
+    if not options.json:
+        report_answer(context, name, catalogue, resolved)
+    print_commands(name, catalogue, query, resolved, options, "")
+
+
+def saved_catalogue(offline: str) -> Catalogue:
+    """The catalogue in a file. Raises UsageError where it cannot be read, Unsafe where it is none."""
+    path = Path(offline).expanduser()
+    try:
+        return read_catalogue(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
+        ) from error
+
+
+def find_images(context: Context, options: PullOptions, catalogue: Catalogue) -> tuple[CardQuery, MatchResult]:
+    """The cards that were asked for, and the images for them. Raises NoImageFits where none of them gets one."""
+    if options.name:
+        driver = parse_driver(options.driver) if options.driver else None
+        query, resolved = CardQuery((), driver), MatchResult((CardMatch(image_by_name(catalogue, options.name), ()),))
+    else:
+        asked = asked_cards(
+            options.cards,
+            options.driver,
+            purpose="to find an image for",
+            do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
+        )
+        query = CardQuery.of(asked)
+        resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)
+    require_match(resolved)
+    return query, resolved
+
+
+def report_answer(context: Context, repository: str, catalogue: Catalogue, resolved: MatchResult) -> None:
+    """What was found and why, as progress lines."""
+    for line in answer_lines(repository, catalogue, resolved):
+        context.report.line(line)
+
+
+def print_commands(
+    repository: str, catalogue: Catalogue, query: CardQuery, resolved: MatchResult, options: PullOptions, local: str
+) -> None:
+    """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
+    runs = []
+    for one in resolved.matches:
+        reference = f"{local}:{one.image.tag}" if local else reference_of(repository or "REPO", one.image)
+        runs.append(run_words(one, reference, uuids_of(one, query, resolved)))
+    if options.json:
+        print_json(answer_json(repository, catalogue, query, resolved, runs))
+        return
+    for run in runs:
+        print(shlex.join(run))
+
+
+def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+    """The docker command that serves a model with an image: on all cards, or on those with these UUIDs."""
+    return docker_words(spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids), foreground=True)
+
+
+def pull_verified(context: Context, repository: Repository, found: Sequence[CardMatch]) -> None:
+    """Have the engine fetch each image, and name it."""
+    engine, report, name = context.engine, context.report, context.matrix.image
+    home = None if engine.keeps_what_came() else default_layout().home / "pulled"
+    for one in found:
+        image = one.image
+        with report.step(f"pull {image.variant}") as step:
+            check_disk_space(engine, repository, image)
+            tags = [f"{name}:{image.variant}", f"{name}:{image.tag}"]
+            step.note(pulling.pull(engine, repository, image, tags, report.line, home=home))
+    if engine.embedded:
+        report.line(f"export DOCKER_HOST={engine.endpoint} first: the image is on the embedded engine")

@@ -1,0 +1,56 @@
+"""`invoke render`: the committed files that are made of matrix.yaml and of kept records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from images.commands.options import command
+from images.context import Context
+from images.core import CheckFailed
+from images.core.options import option
+from images.render import differences
+from images.render import render as render_files
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How `invoke render` is to work."""
+
+    check: bool = option("write nothing, fail on a difference", False)
+
+
+@command
+def render(context: Context, options: RenderOptions) -> None:
+    """Dockerfiles, docker-bake.json and the schema, from matrix.yaml."""
+    write_generated(context, options)
+
+
+def write_generated(context: Context, options: RenderOptions) -> None:
+    """Write what changed, or with ``check`` raise CheckFailed where something would."""
+    checkout, report = context.checkout, context.report
+    files = render_files(context.matrix, context.variants, checkout.templates(), context.locked)
+    pages = rendered_pages(context)
+    if options.check:
+        wrong = [*differences(files, checkout.generated()), *differences(pages, checkout.texts(pages))]
+        if wrong:
+            raise CheckFailed(
+                f"{len(wrong)} generated file(s) are not what matrix.yaml and the template say",
+                cause="; ".join(wrong[:10]),
+                do="./inv render, and commit what it writes",
+            )
+        report.line(f"{len(files) + len(pages)} generated files are as matrix.yaml says")
+        return
+    touched = [*checkout.write_generated(files), *checkout.write_pages(pages)]
+    report.line(f"{len(files) + len(pages)} generated files, {len(touched)} changed")
+    report.next_command("./inv lint", "hadolint on every Dockerfile")
+
+
+def rendered_pages(context: Context) -> dict[str, str]:
+    """The documents with generated parts: path -> text."""
+    from bench import pages as bench_pages  # these three are slow to import, and all other commands do without
+    from images.catalogue import with_images_table as images_pages
+    from images.proof.audit import with_cards_table as audited_pages
+
+    root = context.checkout.root
+    pages = bench_pages(context.checkout, audited_pages(root, context.matrix))
+    return images_pages(root, context.matrix, context.variants, pages)

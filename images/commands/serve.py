@@ -1,0 +1,119 @@
+"""`invoke serve`: a server started on this machine, or printed as a docker line or compose file; its log; its end."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from images.cards import LocalMachine
+from images.commands.options import command
+from images.context import Context
+from images.core import CardstockError, UsageError, default_layout
+from images.docker import ContainerSpec, compose, docker_line
+from images.run.fit import Model, from_config, model_by_name, read_model
+from images.run.serve import ServeOptions, Source, check_here, find_source, model_name, modelscope, plan, read_config
+from images.run.serve import start as starting
+
+
+@command
+def serve(context: Context, options: ServeOptions) -> None:
+    """Serve a model on the cards of this machine with the fitted settings; or print how, stop it, show its log."""
+    if options.stop:
+        stop_server(context, options.stop)
+    elif options.logs:
+        show_log(context, options.logs, options.lines)
+    else:
+        start_server(context, options)
+
+
+def start_server(context: Context, options: ServeOptions, machine: LocalMachine | None = None) -> None:
+    """Start the server and wait for its health, or print how to; ``machine`` stands in for this one.
+
+    Raises UsageError (2), NothingSelected (3) where the image is not here, NoImageFits (4), CheckFailed (1) where it
+    does not get healthy.
+    """
+    if not options.model:
+        raise UsageError("which model?", do="./inv serve --model 3b-awq, OWNER/NAME, or a folder")
+    only_printed = options.print or options.compose
+    source = find_source(options.model)
+    if options.from_modelscope or modelscope.wanted(context.environment):
+        home = default_layout().home
+        source = (modelscope.planned if only_printed else modelscope.source_of)(home, source, context.report)
+    model = model_of(options.model, source, context.environment, context.ca)
+    if only_printed:
+        spec = plan(context, options, source, model, machine, None)
+        print(compose(spec) if options.compose else docker_line(spec), end="" if options.compose else "\n")
+        return
+    spec = plan(context, options, source, model, machine, context.engine)
+    check_here(context, spec, source, model)
+    start_and_wait(context, spec, options)
+
+
+def model_of(text: str, source: Source, environment: Mapping[str, str], ca: Path | None) -> Model:
+    """What is served, as fit sees it: from the folder, by name, or asked of the hub."""
+    if source.folder and Path(source.folder).is_dir():
+        return read_model(source.folder)
+    repository = source.repository or source.name
+    return model_by_name(text) or from_config(read_config(repository, environment, ca), repository)
+
+
+def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions) -> None:
+    """Start it, wait unless told not to, say how it is used. Raises as images/run/serve/start.py does."""
+    engine, report = context.engine, context.report
+    containers = engine.containers
+    starting.check_free(containers, spec, local=engine.endpoint.startswith(("unix://", "npipe://")))
+    try:
+        with report.step(f"serve {model_name(spec)} by {spec.image}") as step:
+            starting.start(containers, spec, context.environment, kept=options.detach)
+            if not options.detach:
+                starting.wait(containers, spec, options.wait, report.line)
+                step.note("healthy")
+    except KeyboardInterrupt:
+        with suppress(CardstockError):
+            starting.keep(containers, spec)
+        report.line(f"{spec.name} goes on: ./inv serve --logs {spec.name}, ./inv serve --stop {spec.name}")
+        raise
+    for line in how_to_use(spec, engine.endpoint if engine.embedded else ""):
+        report.line(line)
+    print(f"{spec.ports[0].url}/v1")
+
+
+def how_to_use(spec: ContainerSpec, endpoint: str) -> list[str]:
+    """What a person types next; ``endpoint`` is that of an engine that the docker CLI does not find by itself."""
+    (port,) = spec.ports
+    question = json.dumps({"model": model_name(spec), "messages": [{"role": "user", "content": "Hello"}]})
+    key = any(name.endswith("_API_KEY") for name in spec.passed)
+    words = ["curl", f"{port.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    words += ["-H", "Authorization: Bearer YOUR_KEY"] if key else []
+    out = [
+        f"ask: {shlex.join([*words, '-d', question])}",
+        f"metrics: {port.url}/metrics",
+        f"log: ./inv serve --logs {spec.name}",
+        f"stop: ./inv serve --stop {spec.name}",
+    ]
+    if port.host not in ("127.0.0.1", "localhost", "::1") and not key:
+        out.append(f"anyone who reaches {port.host} may ask: set VLLM_API_KEY or CARDSTOCK_API_KEY for a key")
+    return [*out, f"export DOCKER_HOST={endpoint} for docker's own commands"] if endpoint else out
+
+
+def show_log(context: Context, name: str, lines: int) -> None:
+    """The end of a server's log, to stdout. Raises as images/run/serve/start.py `ours` does."""
+    from images.docker import connect
+
+    containers = connect(start=False).containers
+    state = starting.ours(containers, name)
+    restarts = f", started again {state.restarts} times" if state.restarts else ""
+    context.report.line(f"{name}: {state.status}{restarts}")
+    print(containers.log(name, lines), end="")
+
+
+def stop_server(context: Context, name: str) -> None:
+    """End a server and remove its container; the cache's volume stays."""
+    from images.docker import connect
+
+    with context.report.step(f"stop {name}") as step:
+        ended = starting.stop(connect(start=False).containers, name)
+        step.note("ended by itself" if ended.clean else f"exit code {ended.code}")

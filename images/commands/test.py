@@ -1,0 +1,76 @@
+"""`invoke test`: the project's own tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from images.commands.options import SelectorOptions, command
+from images.context import Context
+from images.core import CheckFailed, NothingSelected, process
+from images.core.options import option
+
+# So many tests run at once, where there are processors for them: more would wait for the engine.
+TEST_PROCESSES = 4
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """Which tests; without a flag, all that this machine can run without a card."""
+
+    __test__ = False  # no test of pytest's
+
+    only: Sequence[str] = option("with --gpu: globs on the names of steps", ())
+    engine: bool = option("only the tests that need a Docker engine", False)
+    unit: bool = option("only those that need nothing", False)
+    gpu: bool = option("the proof on this machine's card, in the image for it", False)
+
+
+@command
+def test(context: Context, options: TestOptions) -> None:
+    """The tests: all that this machine can run without a card, or one kind."""
+    if options.gpu:
+        prove_on_card(context, options)
+    else:
+        run_tests(context, options)
+
+
+def run_tests(context: Context, options: TestOptions) -> None:
+    """pytest over what this machine can run; its closing line is the last thing printed. Raises CheckFailed."""
+    argv = [sys.executable, "-m", "pytest", *folders_of(options), "--durations=10"]
+    if folders_of(options) == ["tests/unit"]:
+        argv += ["--cov", "--cov-report="]  # what is measured, and how much it must be: pyproject.toml
+    if (workers := min(os.cpu_count() or 1, TEST_PROCESSES)) > 1:
+        # A file stays in one process; tests/conftest.py says which files too, and what comes first.
+        argv += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+    code = process.stream(argv, lambda line: print(line, flush=True), cwd=context.checkout.root, check=False)
+    if code:
+        raise CheckFailed(f"pytest exited with {code}")
+
+
+def folders_of(options: TestOptions) -> list[str]:
+    """The folders with the tests that were asked for."""
+    if options.engine:
+        return ["tests/engine"]
+    return ["tests/unit"] if options.unit else ["tests/unit", "tests/engine"]
+
+
+def prove_on_card(context: Context, options: TestOptions) -> None:
+    """The image for this machine's card proves itself on it, and leaves a record."""
+    from images.cards import read_machine
+    from images.proof.on_card import proof
+
+    card = proof.card_of(read_machine())
+    variant = SelectorOptions(cards=[card]).select(context)[0]
+    reference = f"{context.matrix.image}:{variant.id}"
+    facts = context.engine.inspect(reference)
+    if facts is None:
+        raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
+    root, report = context.checkout.root, context.report
+    kept, record = proof.prove(
+        reference, facts.labels, root, root / "build/records", context.engine.cli_env(), report.line, options.only
+    )
+    report.line(record.evidence())
+    report.line(f"to publish it as evidence, commit {kept.relative_to(root)} as records/cards/{kept.name}")

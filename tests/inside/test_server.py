@@ -1,0 +1,102 @@
+"""The server on transformers with a real model, the tiny checkpoint: run inside a built image by
+tests/engine/test_inside.py.
+
+By hand: PYTHON_WITH_TORCH -m pytest --noconftest tests/inside
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+
+from images.proof.smoke import server as serving
+from images.proof.smoke.client import Client, chat_request
+from images.proof.tiny_model import checkpoint
+from images.proof.tiny_model.golden import ROOTFS
+
+sys.path.insert(0, str(ROOTFS))
+from app import create_app  # type: ignore[import-not-found,unused-ignore]
+from generate import Transformers  # type: ignore[import-not-found,unused-ignore]
+from settings import Settings  # type: ignore[import-not-found,unused-ignore]
+
+GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
+RED = GOLDEN["picture-red"]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = checkpoint.write_checkpoint(tmp_path_factory.mktemp("model") / "tiny").folder
+    app = create_app(Transformers(folder, dtype="float32", devices=["cpu"]), Settings(("tiny",)))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < deadline
+        time.sleep(0.05)
+    yield Client(server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = True
+    thread.join(10)
+
+
+def metrics(client: Client) -> dict[str, float]:
+    """Each sample without labels by its name, those of one name added up."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(client.get("/metrics").body):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0) + sample.value
+    return found
+
+
+def refusal(client: Client, **fields: Any) -> dict[str, Any]:
+    """The error that a request with these fields gets, which must be 400."""
+    request = {**chat_request("tiny", RED.messages, max_tokens=4), **fields}
+    answer = client.call("POST", "/v1/chat/completions", request)
+    assert answer.status == 400
+    error: dict[str, Any] = json.loads(answer.body)["error"]
+    return error
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_answers_whole_and_as_a_stream(client: Client, name: str) -> None:
+    golden = GOLDEN[name]
+    request = chat_request("tiny", golden.messages, max_tokens=len(golden.tokens) + 4)
+    assert client.chat(request).text == client.stream(request).text == golden.text
+
+
+def test_wrong_requests_are_refused_before_the_model_sees_them(client: Client) -> None:
+    before = metrics(client)
+    assert refusal(client, temperature="hot")["message"] == 'temperature must be a number, not "hot"'
+    assert refusal(client, messages=[{"role": "wizard", "content": "x"}])["param"] == "messages"
+    assert refusal(client, max_tokens=5000)["message"].startswith("max_tokens must be at most 4096")
+    assert refusal(client, messages=serving.question_messages("What?", "data:,x"))["code"] == "invalid_image"
+    after = metrics(client)
+    assert after["cardstock_requests_refused_total"] - before.get("cardstock_requests_refused_total", 0) == 4
+    assert after["cardstock_generation_tokens_total"] == before["cardstock_generation_tokens_total"]
+
+
+def test_times_of_an_answer_are_in_the_histograms(client: Client) -> None:
+    names = ("time_to_first_token", "inter_token_latency", "e2e_request_latency", "request_queue_time")
+    before = metrics(client)
+    client.chat(chat_request("tiny", RED.messages, max_tokens=8))
+    after = metrics(client)
+    grown = [after[f"vllm:{name}_seconds_count"] - before[f"vllm:{name}_seconds_count"] for name in names]
+    assert grown == [1, len(RED.tokens) - 1, 1, 1]
+    first, between, whole, _ = (
+        after[f"vllm:{name}_seconds_sum"] - before[f"vllm:{name}_seconds_sum"] for name in names
+    )
+    assert 0 < first < whole and first + between == pytest.approx(whole, abs=1e-6)
+
+
+def test_the_api_is_described(client: Client) -> None:
+    described = json.loads(client.get("/openapi.json").body)
+    assert "/v1/chat/completions" in described["paths"] and "ChatRequest" in described["components"]["schemas"]
+    assert client.get("/docs").status == 200
