@@ -8,7 +8,7 @@ from images.commands.options import command
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
-from images.render import differences
+from images.render import DOCUMENTS, differences
 from images.render import render as render_files
 
 
@@ -52,5 +52,6 @@ def rendered_pages(context: Context) -> dict[str, str]:
     from images.proof.audit import pages as audited_pages
 
     root = context.checkout.root
-    pages = bench_pages(context.checkout, audited_pages(root, context.matrix))
+    pages = audited_pages(root, context.matrix, context.checkout.texts(DOCUMENTS))
+    pages = bench_pages(context.checkout, pages)
     return images_pages(root, context.matrix, context.variants, pages)
