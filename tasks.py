@@ -6,6 +6,7 @@ from images.commands.build import build
 from images.commands.cards import cards
 from images.commands.cluster import cluster
 from images.commands.demo import demo
+from images.commands.docs import docs
 from images.commands.doctor import doctor
 from images.commands.engine import engine
 from images.commands.explain import explain
@@ -30,5 +31,5 @@ GROUPS = {
     "Prove it, look into it": (smoke, audit, served, bench),
     "Hand it out, fetch it": (publish, pull),
     "Run it": (fit, serve, demo, cluster),
-    "Keep the project in order": (lock, render, lint, test),
+    "Keep the project in order": (lock, render, lint, docs, test),
 }

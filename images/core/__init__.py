@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from images.core.home import Say as Say
     from images.core.home import default_layout as default_layout
     from images.core.lazy_import import import_when_used as import_when_used
+    from images.core.locked_environment import provide_environment as provide_environment
     from images.core.report import Report as Report
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds

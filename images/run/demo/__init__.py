@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
-    from images.run.demo import environment as environment
     from images.run.demo import messages as messages
-    from images.run.demo.environment import provide as provide
     from images.run.demo.server import address as address
     from images.run.demo.server import ask_model as ask_model
     from images.run.demo.server import is_loopback as is_loopback
