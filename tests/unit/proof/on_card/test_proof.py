@@ -231,7 +231,7 @@ def _proven(tmp_path: Path, docker: dict[str, str], *steps: Step) -> tuple[Path,
 def test_the_record_of_the_container_is_kept_by_card_and_variant(tmp_path: Path, docker: dict[str, str]) -> None:
     kept, record = _proven(tmp_path, docker, Step("vllm", "passed", "", 1.0, {}))
     assert kept == tmp_path / "kept/nvidia-h200-cu130-x-sm90.json"
-    assert read(kept).steps == record.steps == (Step("vllm", "passed", "", 1.0, {}),)
+    assert read_gpu_record(kept).steps == record.steps == (Step("vllm", "passed", "", 1.0, {}),)
     assert (tmp_path / "seen").read_text().startswith("run ")
 
 
@@ -239,7 +239,7 @@ def test_a_failed_step_is_told_and_its_record_is_kept(tmp_path: Path, docker: di
     steps = (Step("audit", "passed", "", 1.0, {}), Step("vllm", "failed", "NaN", 1.0, {}))
     with pytest.raises(CheckFailed, match="failed on NVIDIA H200: vllm") as caught:
         _proven(tmp_path, docker, *steps)
-    assert read(Path(caught.value.where)).steps == steps
+    assert read_gpu_record(Path(caught.value.where)).steps == steps
 
 
 def test_a_container_that_leaves_no_record_is_told_with_its_code(tmp_path: Path, docker: dict[str, str]) -> None:

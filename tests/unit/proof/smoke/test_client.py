@@ -16,7 +16,7 @@ from images.core.errors import CheckFailed
 from images.docker import ContainerSpec, TemporaryContainers
 from images.docker.container_spec import PublishedPort
 from images.proof.smoke.client import Client
-from images.proof.smoke.compare_logits import Said
+from images.proof.smoke.compare_logits import ModelAnswer
 from images.proof.smoke.running import Healthy, running_server
 
 COMPLETION = {"choices": [{"message": {"content": "red"}, "finish_reason": "stop"}]}
@@ -67,13 +67,13 @@ def api() -> Iterator[Api]:
 
 
 def test_a_completion_is_asked_for_and_read(api: Api) -> None:
-    assert api.client.chat({"model": "tiny"}) == Said("red", finish="stop")
+    assert api.client.chat({"model": "tiny"}) == ModelAnswer("red", finish="stop")
     assert api.asked == [("POST", "/v1/chat/completions", {"model": "tiny"})]
 
 
 def test_a_stream_is_asked_for_and_put_together(api: Api) -> None:
     api.body = STREAM
-    assert api.client.stream({"model": "tiny"}) == Said("red", finish="stop")
+    assert api.client.stream({"model": "tiny"}) == ModelAnswer("red", finish="stop")
     assert api.asked == [("POST", "/v1/chat/completions", {"model": "tiny", "stream": True})]
 
 
