@@ -1,29 +1,20 @@
 """The commands of `./inv`, by what one wants. `./inv --list` shows them, `./inv --help COMMAND` explains one."""
 
-# Which image, and why.
-# Prove it, look into it.
 from images.commands.audit import audit
 from images.commands.bench import bench
-
-# Make it.
 from images.commands.build import build
 from images.commands.cards import cards
-
-# Run it.
 from images.commands.cluster import cluster
 from images.commands.demo import demo
+from images.commands.docs import docs
 from images.commands.doctor import doctor
 from images.commands.engine import engine
 from images.commands.explain import explain
 from images.commands.fit import fit
 from images.commands.kernels import kernels
-
-# Keep the project in order.
 from images.commands.lint import lint
 from images.commands.lock import lock
 from images.commands.plan import plan
-
-# Hand it out, fetch it.
 from images.commands.publish import publish
 from images.commands.pull import pull
 from images.commands.render import render
@@ -33,27 +24,12 @@ from images.commands.slim import slim
 from images.commands.smoke import smoke
 from images.commands.test import test
 
-__all__ = [
-    "audit",
-    "bench",
-    "build",
-    "cards",
-    "cluster",
-    "demo",
-    "doctor",
-    "engine",
-    "explain",
-    "fit",
-    "kernels",
-    "lint",
-    "lock",
-    "plan",
-    "publish",
-    "pull",
-    "render",
-    "serve",
-    "served",
-    "slim",
-    "smoke",
-    "test",
-]
+# docs/commands.md has this order. invoke finds the commands by their names in this module.
+GROUPS = {
+    "Which image, and why": (doctor, cards, plan, explain),
+    "Make it": (build, kernels, slim, engine),
+    "Prove it, look into it": (smoke, audit, served, bench),
+    "Hand it out, fetch it": (publish, pull),
+    "Run it": (fit, serve, demo, cluster),
+    "Keep the project in order": (lock, render, lint, docs, test),
+}

@@ -11,9 +11,8 @@ from bench.machine import run_conditions
 from bench.page import with_measurements as filled
 from bench.record import FOLDER, IMPROVEMENTS, BenchRecord, read_improvements, read_records, write_record
 from images.core import Report
-from images.proof.audit import README
 from images.proof.on_card import read_gpu_records
-from images.render import Checkout
+from images.render import Checkout, document
 
 # What the last run of each bench found here; git does not keep it.
 RESULTS = "build/bench"
@@ -34,8 +33,8 @@ def register_all(checkout: Checkout) -> dict[str, str]:
 def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, everything: bool = False) -> None:
     """Run the named benches, or those that take seconds, or all; print the table; with ``record`` keep the run.
 
-    Without a name the table also has the kept rows of what did not run now. What is kept is in BENCH.md, and in the
-    README's rows, at once.
+    Without a name the table also has the kept rows of what did not run now. What is kept is in BENCH.md and in
+    docs/benchmarks.md at once.
     """
     takes = register_all(checkout)
     report = Report()
@@ -47,7 +46,7 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
     if record:
         for one in worth_keeping(records, checkout.root / FOLDER):
             report.line(f"kept: {write_record(checkout.root / FOLDER, one).relative_to(checkout.root)}")
-        for path in checkout.write_pages(pages(checkout, checkout.texts([README]))):
+        for path in checkout.write_pages(pages(checkout, checkout.texts([document.MEASUREMENTS.page]))):
             report.line(f"written: {path}")
         report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
 
@@ -62,7 +61,7 @@ def worth_keeping(records: Sequence[BenchRecord], folder: Path) -> list[BenchRec
 
 
 def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
-    """``others`` (path -> text of pages with a generated part), with BENCH.md and the README's headline rows.
+    """``others`` (path -> text of pages with a generated part), with BENCH.md and the rows of docs/benchmarks.md.
 
     Raises UsageError for a broken record.
     """

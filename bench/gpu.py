@@ -14,7 +14,7 @@ _PEERS = (
     ("content", "slimmed", "untouched"),
     ("start", FORKED, SPAWNED),
 )
-# What the README shows: what a user of the recommended image waits for.
+# What docs/benchmarks.md shows: what a user of the recommended image waits for.
 _HEADLINES = ("decode", "prefill in the engine", "start to first token")
 
 

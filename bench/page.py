@@ -1,4 +1,4 @@
-"""BENCH.md and the README's headline rows, written from the records that are kept; `render --check` compares. Pure."""
+"""BENCH.md and the rows of docs/benchmarks.md, written from the records that are kept. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.frame import HEADER, cells
 from bench.gpu import rows_of as gpu_rows
 from bench.record import FOLDER, BenchRecord, Improvement, Row
-from images.proof.audit import README, with_block
 from images.proof.on_card import GpuRecord
+from images.render import document
 
 PAGE = "BENCH.md"
-MARKS = "<!-- bench: begin -->", "<!-- bench: end -->"
 _RUNS = ["bench", "command", "machine", "when (UTC)", "commit", "inputs of images", "processors in use by others"]
 _HEAD = f"""\
 # Measurements
@@ -64,7 +63,7 @@ def bench_page(
 
 
 def headlines(records: Sequence[BenchRecord], on_cards: Sequence[GpuRecord]) -> str:
-    """The README's table: the rows that say most."""
+    """The table of docs/benchmarks.md: the rows that say most."""
     letters = _letters(records, on_cards)
     names = {letter: machine for machine, letter in letters.items()}
     chosen = [(row, machine) for row, machine in _rows(records, on_cards, letters) if row.headline]
@@ -81,9 +80,9 @@ def with_measurements(
     benches: Mapping[str, str],
     acted: Sequence[Improvement] = (),
 ) -> dict[str, str]:
-    """``pages`` (path -> text) with BENCH.md, and with the README's block filled in."""
-    readme = with_block(pages[README], headlines(records, on_cards), MARKS, "the measurements")
-    return {**pages, README: readme, PAGE: bench_page(records, on_cards, benches, acted)}
+    """``pages`` (path -> text) with BENCH.md, and with the measurements of docs/benchmarks.md filled in."""
+    shown = document.MEASUREMENTS.fill_in(pages, headlines(records, on_cards))
+    return {**shown, PAGE: bench_page(records, on_cards, benches, acted)}
 
 
 def _rows(

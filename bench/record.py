@@ -26,7 +26,7 @@ class Row:
 
     ``against`` names the peer or limit. ``ours`` is None for what did not run, and ``why`` says why. ``image`` is what
     was measured, as "variant@first 12 digits of its input hash", where that is an image. A ``headline`` is shown in
-    the README as well.
+    docs/benchmarks.md as well.
     """
 
     name: str

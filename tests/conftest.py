@@ -43,7 +43,7 @@ def pytest_sessionstart() -> None:
     A thread that it traces says so to the guard, and Python 3.11 fails a thread that starts while the guard listens:
     "Cannot install a trace function while another trace function is being installed".
     """
-    threading.settrace(None)  # type: ignore[arg-type]
+    threading.settrace(None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,11 +16,10 @@ from images.catalogue.evidence import image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes
 from images.matrix import Arch, Matrix, Variants
-from images.proof.audit import README, with_block
 from images.proof.on_card import GpuRecord, read_gpu_records
+from images.render import document
 
 CATALOGUE = "catalogue.json"
-MARKS = ("<!-- images: begin -->", "<!-- images: end -->")
 # What people call the cards of a compute capability; all names are in `./inv cards`.
 FAMILIES = {
     "7.0": "V100, Titan V",
@@ -34,13 +33,13 @@ FAMILIES = {
     "12.0": "RTX 50xx, RTX PRO Blackwell",
 }
 
+_HOW_FAR = "how far it is proven"
 _RECOMMENDED = """\
-What `matrix.yaml` recommends; once a `catalogue.json` is committed, what is published. Every image passes the audit and
-the canary on the CPU before it has a name; "tested-on" is what records of runs on cards add (`records/cards`), "its
-packages" that they were run as in the image, slimmed, but on a host without an engine."""
+These are the images that `matrix.yaml` recommends. None of them gets a name before it has passed the audit and the
+canary on a CPU; the last column says what was seen beyond that, by the records of runs on cards (`records/cards`)."""
 _PUBLISHED = """\
-What is published, as of {updated} (`catalogue.json`); "tested-on" names the card and driver of the highest level of the
-proof that ran on one."""
+These are the images that are published, as of {updated} (`catalogue.json`). Where a proof ran on a card, the last
+column names the card and its driver."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord],
         caption = _PUBLISHED.format(updated=catalogue.updated[:10])
     else:
         table, caption = with_records(card_rows(matrix, variants, all_cards()), records), _RECOMMENDED
-    header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), "proven"]
+    header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), _HOW_FAR]
     grouped = [*group_by_image(table), *_without_card(variants, catalogue)]
     lines = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
     notes: dict[str, list[str]] = {}
@@ -119,4 +118,4 @@ def with_images_table(root: Path, matrix: Matrix, variants: Variants, before: Ma
     file = root / CATALOGUE
     catalogue = read_catalogue(file.read_bytes(), CATALOGUE) if file.is_file() else None
     new = table_text(matrix, variants, read_gpu_records(), catalogue)
-    return {**before, README: with_block(before[README], new, MARKS, "the table of images")}
+    return document.IMAGES.fill_in(before, new)

@@ -19,7 +19,7 @@ class AuditOptions:
     target: str = option("an image, container, wheel, folder or library", "", positional=True)
     archs: Sequence[str] = option("a card that all of it must run on; repeat", (), flag="arch")
     json: bool = option(JSON, False)
-    record: bool = option("keep a wheel's audit for the README", False)
+    record: bool = option("keep a wheel's audit for docs/compatibility.md", False)
 
 
 @command
@@ -33,6 +33,6 @@ def audit_device_code(context: Context, options: AuditOptions) -> None:
     if options.record:
         kept = record_wheel(context.checkout.root, Path(options.target).expanduser())
         context.report.line(f"recorded: {kept.path}")
-        context.report.next_command("./inv render", "the README's table follows the records")
+        context.report.next_command("./inv render", "docs/compatibility.md follows the records")
         return
     audit_command(options.target, options.archs, options.json, context.report)

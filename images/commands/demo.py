@@ -12,9 +12,9 @@ from types import FrameType
 
 from images.commands.options import command
 from images.context import Context
-from images.core import Report, UsageError, default_layout, process
+from images.core import Report, UsageError, default_layout, process, provide_environment
 from images.core.options import option
-from images.run.demo import Limits, Settings, find_model, is_loopback, make_environment, parse_address, read_size
+from images.run.demo import Limits, Settings, find_model, is_loopback, parse_address, read_size
 
 LOCK = Path("dev/demo.lock")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -57,7 +57,7 @@ def open_page(root: Path, home: Path, options: DemoOptions, report: Report) -> N
     limits, server = options.limits(), parse_address(options.server)
     model = find_model(server, options.model)
     free_port(options.host, options.port)
-    python = make_environment(root / LOCK, home, report.line)
+    python = provide_environment(root / LOCK, home, report.line)
     signal.signal(signal.SIGTERM, _as_interrupt)
     with tempfile.TemporaryDirectory(prefix="demo-", dir=home) as folder:
         work = Path(folder).resolve()

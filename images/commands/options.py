@@ -70,7 +70,13 @@ def this_context() -> Context:
     return Context(Checkout(ROOT), Report())
 
 
-def command(action: Callable[[Context, Any], None]) -> Task[Callable[..., None]]:
+class Command(Task[Callable[..., None]]):
+    """An invoke task that knows its flags; without `--debug`, which every command has."""
+
+    flags: Sequence[Flag] = ()
+
+
+def command(action: Callable[[Context, Any], None]) -> Command:
     """The invoke task of a command: its name and help text are the function's, its flags those of its ``options``."""
     options = get_type_hints(action)["options"]
     flags = [*flags_of(options), DEBUG]
@@ -83,12 +89,14 @@ def command(action: Callable[[Context, Any], None]) -> Task[Callable[..., None]]
 
     body.__name__, body.__doc__ = action.__name__.rstrip("_"), action.__doc__
     setattr(body, "__signature__", _signature(flags))  # noqa: B010  (mypy knows no such attribute of a function)
-    return Task(
+    made = Command(
         body,
         iterable=[_parameter(flag) for flag in flags if flag.repeated],
         positional=[_parameter(flag) for flag in flags if flag.positional],
         help={flag.name: flag.help for flag in flags},
     )
+    made.flags = [flag for flag in flags if flag is not DEBUG]
+    return made
 
 
 def _parameter(flag: Flag) -> str:

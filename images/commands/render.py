@@ -8,7 +8,7 @@ from images.commands.options import command
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
-from images.render import differences
+from images.render import DOCUMENTS, differences
 from images.render import render as render_files
 
 
@@ -21,7 +21,7 @@ class RenderOptions:
 
 @command
 def render(context: Context, options: RenderOptions) -> None:
-    """Dockerfiles, docker-bake.json and the schema, from matrix.yaml."""
+    """Dockerfiles, docker-bake.json and the schema, from matrix.yaml; tables, plots and help in the documents."""
     write_generated(context, options)
 
 
@@ -34,11 +34,11 @@ def write_generated(context: Context, options: RenderOptions) -> None:
         wrong = [*differences(files, checkout.generated()), *differences(pages, checkout.texts(pages))]
         if wrong:
             raise CheckFailed(
-                f"{len(wrong)} generated file(s) are not what matrix.yaml and the template say",
+                f"{len(wrong)} generated file(s) are not what matrix.yaml, the templates and the records say",
                 cause="; ".join(wrong[:10]),
                 do="./inv render, and commit what it writes",
             )
-        report.line(f"{len(files) + len(pages)} generated files are as matrix.yaml says")
+        report.line(f"{len(files) + len(pages)} generated files are as they should be")
         return
     touched = [*checkout.write_generated(files), *checkout.write_pages(pages)]
     report.line(f"{len(files) + len(pages)} generated files, {len(touched)} changed")
@@ -47,10 +47,13 @@ def write_generated(context: Context, options: RenderOptions) -> None:
 
 def rendered_pages(context: Context) -> dict[str, str]:
     """The documents with generated parts: path -> text."""
-    from bench import pages as bench_pages  # these three are slow to import, and all other commands do without
-    from images.catalogue import with_images_table as images_pages
-    from images.proof.audit import with_cards_table as audited_pages
+    from bench import pages as bench_pages  # these are slow to import, and all other commands do without
+    from images.catalogue import with_images_table
+    from images.commands.commands_page import pages as commands_pages
+    from images.proof.audit import with_cards_table
+    from tasks import GROUPS  # above this room: it names the commands, this one too
 
     root = context.checkout.root
-    pages = bench_pages(context.checkout, audited_pages(root, context.matrix))
-    return images_pages(root, context.matrix, context.variants, pages)
+    pages = with_cards_table(root, context.matrix, context.checkout.texts(DOCUMENTS))
+    pages = commands_pages(GROUPS, bench_pages(context.checkout, pages))
+    return with_images_table(root, context.matrix, context.variants, pages)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from images.core.home import Layout as Layout
     from images.core.home import default_layout as default_layout
     from images.core.lazy_import import import_when_used as import_when_used
+    from images.core.locked_environment import provide_environment as provide_environment
     from images.core.report import PrintLine as PrintLine
     from images.core.report import Report as Report
     from images.core.report import discard_stdout as discard_stdout

@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.render import bakefile as bakefile
+    from images.render import document as document
     from images.render import lock as lock
     from images.render.bakefile import STAGING as STAGING
     from images.render.bakefile import bake_plan as bake_plan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from images.render.dockerfile import differences as differences
     from images.render.dockerfile import render as render
     from images.render.dockerfile import render_dockerfile as render_dockerfile
+    from images.render.document import DOCUMENTS as DOCUMENTS
     from images.render.image_contract import CACHE as CACHE
     from images.render.image_contract import ENTRYPOINT as ENTRYPOINT
     from images.render.image_contract import MODELS as MODELS

@@ -12,7 +12,7 @@ from images.matrix import Variant
 INPUT = "dev.cardstock.input"
 EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
-BACKEND = "dev.cardstock.backend"
+BACKEND = "dev.cardstock.engine"  # as images that are published have it
 PROVEN = "dev.cardstock.proven"
 REVISION = "org.opencontainers.image.revision"
 DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were

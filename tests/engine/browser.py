@@ -11,7 +11,7 @@ import pytest
 
 from images.core import debian, process
 from images.core.home import default_layout
-from images.run.demo.environment import make_environment
+from images.core.locked_environment import provide_environment
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core")
@@ -40,7 +40,7 @@ class Browser:
 
 def driver() -> Path:
     """The Python that has playwright, pytest, Pillow and av, made of dev/browser.lock if it is not there yet."""
-    return make_environment(Path(__file__).parents[2] / "dev/browser.lock", default_layout().home, print)
+    return provide_environment(Path(__file__).parents[2] / "dev/browser.lock", default_layout().home, print)
 
 
 def chromium() -> Browser:

@@ -127,3 +127,12 @@ def test_each_error_has_cause_or_cure() -> None:
     entries = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
     assert len(entries) >= 25
     assert [entry.splitlines()[0] for entry in entries if "**Cure:**" not in entry] == []
+
+
+def test_every_room_is_on_both_maps() -> None:
+    rooms = sorted(path.parent.name for path in ROOT.glob("images/*/__init__.py"))
+    assert len(rooms) > 12
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    architecture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert [room for room in rooms if f"| `images/{room}/` |" not in contributing] == []
+    assert [room for room in rooms if f"| `{room}/` |" not in architecture] == []

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
-    from images.run.demo import environment as environment
     from images.run.demo import messages as messages
-    from images.run.demo.environment import make_environment as make_environment
     from images.run.demo.server import find_model as find_model
     from images.run.demo.server import is_loopback as is_loopback
     from images.run.demo.server import parse_address as parse_address

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from images.core import RegistryFailure, Report, process
-from images.run.demo import make_environment
+from images.core import RegistryFailure, Report, process, provide_environment
 from images.run.serve.source import Source, check_folder
 
 LOCK = Path(__file__).parents[3] / "dev" / "modelscope.lock"
@@ -42,7 +41,7 @@ def source_of(home: Path, source: Source, report: Report) -> Source:
     if source.folder:
         return source
     folder = folder_of(home, source.repository)
-    python = make_environment(LOCK, home, report.line)
+    python = provide_environment(LOCK, home, report.line)
     folder.mkdir(parents=True, exist_ok=True)
     with report.step(f"fetch {source.repository} from ModelScope") as step:
         argv = words(str(python.parent / "modelscope"), source.repository, folder)

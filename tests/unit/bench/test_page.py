@@ -1,4 +1,4 @@
-"""BENCH.md and the README's rows say what the records say, and `render --check` notices when they do not."""
+"""BENCH.md and docs/benchmarks.md say what the records say, and `render --check` notices when they do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bench import command, frame
 from bench.command import pages
 from bench.machine import busy_share, read_bench_machine
-from bench.page import MARKS, bench_page, headlines
+from bench.page import bench_page, headlines
 from bench.page import with_measurements as filled
 from bench.record import (
     FOLDER,
@@ -26,8 +26,10 @@ from bench.record import (
 from images.core.errors import UsageError
 from images.proof.on_card.records import Figure, GpuRecord, Step
 from images.render.checkout import Checkout
+from images.render.document import MEASUREMENTS
 
 ROOT = Path(__file__).parents[3]
+SHOWN = MEASUREMENTS.page
 QUIET = RunConditions(BenchMachine("X", 2, 8_000_000_000, "Linux", "3.11.7"), 0.1, "2026-11-21T12:00:00Z", "abc", "def")
 BUSY = replace(QUIET, busy=0.9, machine=replace(QUIET.machine, cores=64))
 PLAN = BenchRecord("plan", QUIET, (Row("plan", "10,000 points", 0.4, 1.0, "s", "limit", headline=True),))
@@ -104,23 +106,23 @@ def test_what_was_acted_on_stands_before_and_after(tmp_path: Path) -> None:
         read_improvements(file)
 
 
-def test_the_readme_has_the_headlines_and_their_machines_only() -> None:
+def test_the_table_has_the_headlines_and_their_machines_only() -> None:
     text = headlines([SIZES, PLAN], [])
     assert "10,000 points" in text
     assert "a | b" not in text
     assert "B: 2 cores" in text
     assert "A: 64 cores" not in text
-    (readme,) = [filled({"README.md": "\n".join(["x", *MARKS, "y"])}, [PLAN], [], {})["README.md"]]
-    assert readme.startswith(f"x\n{MARKS[0]}\n| what")
-    assert readme.endswith(f"{MARKS[1]}\ny")
+    text = filled({SHOWN: "\n".join(["x", *MEASUREMENTS.marks, "y"])}, [PLAN], [], {})[SHOWN]
+    assert text.startswith(f"x\n{MEASUREMENTS.marks[0]}\n| what")
+    assert text.endswith(f"{MEASUREMENTS.marks[1]}\ny")
     with pytest.raises(UsageError, match="no place for the measurements"):
-        filled({"README.md": "nothing"}, [PLAN], [], {})
+        filled({SHOWN: "nothing"}, [PLAN], [], {})
 
 
 def test_the_committed_pages_are_what_the_kept_records_say() -> None:
     checkout = Checkout(ROOT)
-    result = pages(checkout, checkout.texts(["README.md"]))
-    assert set(result) == {"README.md", "BENCH.md"}
+    result = pages(checkout, checkout.texts([SHOWN]))
+    assert set(result) == {SHOWN, "BENCH.md"}
     assert result == checkout.texts(result)
     assert {record.bench for record in read_records(ROOT / FOLDER)} >= {"plan", "render", "catalogue"}
 
@@ -156,7 +158,8 @@ def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
     monkeypatch.setattr(frame, "BENCHES", {"plan": lambda: PLAN.rows, "sizes": lambda: SIZES.rows})
     monkeypatch.setattr(frame, "HEAVY", {"sizes": "built images"})
     checkout = Checkout(tmp_path)
-    (tmp_path / "README.md").write_text("\n".join(["x", *MARKS, ""]))
+    (tmp_path / SHOWN).parent.mkdir()
+    (tmp_path / SHOWN).write_text("\n".join(["x", *MEASUREMENTS.marks, ""]))
     (tmp_path / IMPROVEMENTS).parent.mkdir(parents=True)
     (tmp_path / IMPROVEMENTS).write_text("[]\n")
     command.bench(checkout, [])
@@ -167,7 +170,7 @@ def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
     assert "a | b" in capsys.readouterr().out
     assert [record.bench for record in read_records(tmp_path / FOLDER)] == ["sizes"]
     assert "a \\| b" in (tmp_path / "BENCH.md").read_text()
-    assert "| what" in (tmp_path / "README.md").read_text()
+    assert "| what" in (tmp_path / SHOWN).read_text()
     command.bench(checkout, [])
     assert "2349 MB (the whole)  0.0413  2 cores, 2026-11-21" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no bench is named 'size'"):

@@ -14,17 +14,18 @@ from images.catalogue import readme_table as page
 from images.catalogue.card_table import card_rows, image_cells, published_rows, with_records
 from images.catalogue.evidence import UNSEEN, image_evidence, records_evidence
 from images.catalogue.model import Proof
-from images.catalogue.readme_table import CATALOGUE, FAMILIES, MARKS, group_by_image, table_text, with_images_table
+from images.catalogue.readme_table import CATALOGUE, FAMILIES, group_by_image, table_text, with_images_table
 from images.commands import options as typed
 from images.commands.cards import CardsOptions, show_cards
 from images.commands.render import RenderOptions, write_generated
 from images.core.errors import CheckFailed, Unsafe, UsageError
-from images.proof.audit.readme_table import README, with_block
 from images.proof.on_card.records import GpuRecord, Step
+from images.render.document import IMAGES
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
 from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT, matrix, variants
 
+README = IMAGES.page
 SM90 = "cu128-vllm0.11.0-flash-attn-sm90"
 RECORD = GpuRecord(
     card="NVIDIA H200",
@@ -137,7 +138,7 @@ def test_the_table_of_images_without_a_catalogue() -> None:
 def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> None:
     text = table_text(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert rows[0] == "| `--arch` | cards | image | driver from | to pull | proven |"
+    assert rows[0] == "| `--arch` | cards | image | driver from | to pull | how far it is proven |"
     assert rows[2:] == [
         f"| 7.5 | {FAMILIES['7.5']} | `{SM75_SDPA}` | 525.60.13 | 1.50 GB | audited, CPU canary |",
         f"| - | no card | `{CPU}` | - | 1.50 GB | audited, CPU canary |",
@@ -151,7 +152,7 @@ def test_every_capability_with_an_image_has_a_name_for_its_cards() -> None:
 
 
 def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
-    before = {README: "\n".join(["head", *MARKS, "tail"]), "other": "page"}
+    before = {README: "\n".join(["head", *IMAGES.marks, "tail"]), "other": "page"}
     (tmp_path / CATALOGUE).write_text(catalogue(SM75).to_json(), encoding="utf-8")
     after = with_images_table(tmp_path, matrix(), variants(), before)
     assert after["other"] == "page"
@@ -164,7 +165,7 @@ def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
 
 def test_a_readme_without_a_place_for_the_table_is_told() -> None:
     with pytest.raises(UsageError, match="no place for the table of images"):
-        with_block("nothing", "new", MARKS, "the table of images")
+        IMAGES.fill_in({}, "new")
 
 
 def test_the_readme_holds_the_table_of_images_of_today() -> None:

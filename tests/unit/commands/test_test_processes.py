@@ -44,7 +44,12 @@ def test_coverage_is_measured_over_the_unit_tests_and_the_slowest_are_always_tol
     kind: str, measured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(process, "stream", lambda argv, *_, **__: ran.append(argv) or 0)
+
+    def stream(argv: list[str], *_: object, **__: object) -> int:
+        ran.append(argv)
+        return 0
+
+    monkeypatch.setattr(process, "stream", stream)
     command.run_tests(context(), command.TestOptions(engine=kind == "engine", unit=kind == "unit"))
     (argv,) = ran
     assert ("--cov" in argv, "--durations=10" in argv) == (measured, True)

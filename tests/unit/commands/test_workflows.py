@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 WRITES = {
     ("images.yml", "image"): {"packages": "write", "id-token": "write"},
+    ("pages.yml", "deploy"): {"pages": "write", "id-token": "write"},
     ("publish.yml", "gpu"): {"packages": "write", "id-token": "write"},
     ("publish.yml", "images"): {"packages": "write", "id-token": "write"},
     ("publish.yml", "kernel"): {"packages": "write"},

@@ -13,7 +13,7 @@ from images.catalogue.store import SigningKeys, fetch_catalogue
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
 from images.distribution.publish import publish
 from images.distribution.rollback import print_what_would_be_done, roll_back
-from images.registry.client import ATTEMPTS
+from images.registry.retry import ATTEMPTS
 from images.render.labels import REVISION
 from tests.helpers.bake_stand_in import Images
 from tests.helpers.elf_files import library, sm

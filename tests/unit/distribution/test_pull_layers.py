@@ -38,7 +38,7 @@ class FakeEngine:
     def free_bytes(self) -> int | None:
         return self.free
 
-    def images(self) -> tuple[ImageFacts, ...]:
+    def images(self, label: str) -> tuple[ImageFacts, ...]:
         other = (*DIFFS[: self.there], digest_of(b"another's"))
         return (ImageFacts("i", (), (), {}, {}, "", (), (), 1, "", "amd64", other),)
 

@@ -150,7 +150,7 @@ def test_compilers_are_told_where_the_cache_is(tmp_path: Path) -> None:
         assert (env["CCACHE_PREFIX"], env["CCACHE_EXTRAFILES"]) == (str(sccache), "/cicc:/ptxas")
         assert env["SCCACHE_BUCKET"] == "b"
         assert usage.compiled is None
-    assert usage.compiled == 4 and usage.peak > 0
+    assert (usage.compiled, usage.peak > 0) == (4, True)
 
 
 def test_a_cache_that_ends_early_costs_the_count_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +192,7 @@ def become(path: str, argv: list[str], env: Mapping[str, str]) -> None:
 
 
 def test_the_wrapper_becomes_the_compiler_behind_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrapper.os, "execve", become)
+    monkeypatch.setattr("os.execve", become)
     env = {"CARDSTOCK_CCACHE": "/cc", "NVCC_APPEND_FLAGS": "-DA", "CARDSTOCK_STOP": "/nowhere/stop"}
     with pytest.raises(Became) as caught:
         wrapper.main(["nvcc", "/opt/cuda/bin/nvcc", "-c", "a.cu"], env)
@@ -202,7 +202,7 @@ def test_the_wrapper_becomes_the_compiler_behind_the_cache(monkeypatch: pytest.M
 
 
 def test_the_wrapper_starts_nothing_once_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrapper.os, "execve", become)
+    monkeypatch.setattr("os.execve", become)
     (tmp_path / "stop").touch()
     with pytest.raises(SystemExit) as caught:
         wrapper.main(["c++", "/usr/bin/g++", "-c", "a.cpp"], {"CARDSTOCK_STOP": str(tmp_path / "stop")})
@@ -255,7 +255,7 @@ def test_a_source_distribution_is_fetched_by_its_hash_where_a_lock_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip = '#!/bin/sh\necho "$*" >{0}/told\nwhile [ "$1" != --dest ]; do shift; done\necho it >"$2/tiny-1.0.tar.gz"\n'
-    monkeypatch.setattr(source.sys, "executable", str(program(tmp_path / "python", pip.format(tmp_path))))
+    monkeypatch.setattr("sys.executable", str(program(tmp_path / "python", pip.format(tmp_path))))
     found = source.obtain("tiny", "1.0", given=None, lock=None, keep=tmp_path / "keep", env=dict(os.environ))
     assert found == tmp_path / "keep/tiny-1.0.tar.gz"
     assert (tmp_path / "told").read_text().endswith("tiny==1.0\n")
@@ -273,7 +273,7 @@ def test_a_source_distribution_that_cannot_be_fetched_is_told_in_pips_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = program(tmp_path / "python", "#!/bin/sh\necho 'no matching distribution' >&2\nexit 1\n")
-    monkeypatch.setattr(source.sys, "executable", str(python))
+    monkeypatch.setattr("sys.executable", str(python))
     with pytest.raises(Failure, match=r"tiny 1\.0 cannot be fetched: no matching distribution"):
         source.fetch("tiny", "1.0", None, tmp_path, dict(os.environ))
 

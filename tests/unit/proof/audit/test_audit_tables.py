@@ -1,4 +1,4 @@
-"""The kept audits of real wheels: that they are of the locked wheels, and what the README's table makes of them."""
+"""The kept audits of real wheels: that they are of the locked wheels, and what docs/compatibility.md makes of them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,15 @@ from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import FatbinError, Library, read
 from images.device_code.verdict import judge
 from images.matrix.arch import parse_arch
+from images.proof.audit.compatibility_page import record_wheel, unaudited, with_cards_table
 from images.proof.audit.notes import notes, spell_cards
-from images.proof.audit.readme_table import (
-    BEGIN,
-    END,
-    record_wheel,
-    table_text,
-    unaudited,
-    with_block,
-    with_cards_table,
-)
 from images.proof.audit.table import CARDS, PARTS, cell, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, from_json, make_record, read_records, to_json
 from images.render.checkout import Checkout
+from images.render.document import CARDS as CARDS_TABLE
 from tests.helpers.contexts import context
 from tests.helpers.elf_files import PTX, A, Code, container, library, sm
 from tests.helpers.matrices import ROOT, matrix
-from tests.helpers.nonempty import nonempty
 
 WHEELS = read_records(ROOT / FOLDER)
 KERNELS = PARTS[0]
@@ -181,23 +173,9 @@ def test_cards_are_spelled_briefly(cards: list[tuple[int, int]], expected: str) 
     assert spell_cards(cards) == expected
 
 
-def test_the_readme_holds_the_table_of_today() -> None:
-    for path, text in nonempty(with_cards_table(ROOT, matrix()).items()):
-        assert (ROOT / path).read_text(encoding="utf-8") == text, "./inv render"
-
-
-def test_only_what_stands_between_the_marks_is_replaced() -> None:
-    text = f"before\n{BEGIN}\nyesterday\n{END}\nafter\n"
-    new = with_block(text, table_text(matrix(), WHEELS))
-    assert new.startswith("before\n") and new.endswith("\nafter\n")
-    assert "yesterday" not in new and "torch 2.11.0" in new
-    assert with_block(new, table_text(matrix(), WHEELS)) == new
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
-def test_a_readme_without_the_marks_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no place"):
-        with_block(text, "new")
+def test_the_page_holds_the_table_of_today() -> None:
+    committed = {CARDS_TABLE.page: (ROOT / CARDS_TABLE.page).read_text(encoding="utf-8")}
+    assert with_cards_table(ROOT, matrix(), committed) == committed, "./inv render"
 
 
 def wheel_file(folder: Path, name: str) -> Path:
@@ -232,12 +210,11 @@ def test_render_check_fails_on_a_stale_table(
 ) -> None:
     monkeypatch.setattr(command, "render_files", lambda *_: {})  # this test is about the page alone
     monkeypatch.setattr(Checkout, "generated", lambda _: {})
-    monkeypatch.setattr(
-        "images.proof.audit.readme_table.with_cards_table", lambda root, matrix: {"README.md": "another text"}
-    )
+    stale = {CARDS_TABLE.page: "another text"}
+    monkeypatch.setattr("images.proof.audit.compatibility_page.with_cards_table", lambda root, matrix, pages: stale)
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
     assert caught.value.code == 1
-    assert "differs: README.md" in capsys.readouterr().err
+    assert f"differs: {CARDS_TABLE.page}" in capsys.readouterr().err

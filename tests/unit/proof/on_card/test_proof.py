@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine
-from images.core.errors import NothingSelected
+from images.core.errors import CheckFailed, NothingSelected
 from images.docker.container_spec import ALL_CARDS, Mount
 from images.matrix.arch import Arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
 from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
 from images.proof.on_card.prefill import prefill
-from images.proof.on_card.proof import card_of, make_spec
-from images.proof.on_card.records import Figure, GpuRecord, read_gpu_record
+from images.proof.on_card.proof import card_of, make_spec, prove
+from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
 from images.proof.on_card.server import StartedServer, Streamed
 
@@ -194,3 +194,66 @@ def test_the_image_says_of_itself_what_preflight_asks() -> None:
     assert env["CARDSTOCK_ENGINE"] == "transformers"
     assert "-sm90" in env["CARDSTOCK_IMAGES"]
     assert not [name for name in env if "PATH" in name or "CACHE" in name]
+
+
+# -- the container's run, and a step's own programs
+
+DOCKER = """#!/bin/sh
+echo "$*" >"$SEEN"
+for word in "$@"; do
+    case "$word" in *,target=/proof) out="${word#*source=}" ;; esac
+done
+out="${out%%,*}"
+[ -z "$RECORD" ] || cp "$RECORD" "$out/record.json"
+exit "${CODE:-0}"
+"""
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A stand-in for docker run: it leaves ``$RECORD`` where the container would, and ends with ``$CODE``."""
+    program = tmp_path / "bin/docker"
+    program.parent.mkdir()
+    program.write_text(DOCKER)
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:/usr/bin:/bin", "SEEN": str(tmp_path / "seen"), "RECORD": ""}
+
+
+def _proven(tmp_path: Path, docker: dict[str, str], *steps: Step) -> tuple[Path, GpuRecord]:
+    if steps:
+        record = replace(_record(), variant="cu130-x-sm90", steps=steps)
+        (tmp_path / "left.json").write_text(record.to_json())
+        docker["RECORD"] = str(tmp_path / "left.json")
+    labels = {"dev.cardstock.variant": "cu130-x-sm90"}
+    return prove("cardstock/x:y", labels, Path("/repo"), tmp_path / "kept", docker, lambda _: None)
+
+
+def test_the_record_of_the_container_is_kept_by_card_and_variant(tmp_path: Path, docker: dict[str, str]) -> None:
+    kept, record = _proven(tmp_path, docker, Step("vllm", "passed", "", 1.0, {}))
+    assert kept == tmp_path / "kept/nvidia-h200-cu130-x-sm90.json"
+    assert read_gpu_record(kept).steps == record.steps == (Step("vllm", "passed", "", 1.0, {}),)
+    assert (tmp_path / "seen").read_text().startswith("run ")
+
+
+def test_a_failed_step_is_told_and_its_record_is_kept(tmp_path: Path, docker: dict[str, str]) -> None:
+    steps = (Step("audit", "passed", "", 1.0, {}), Step("vllm", "failed", "NaN", 1.0, {}))
+    with pytest.raises(CheckFailed, match="failed on NVIDIA H200: vllm") as caught:
+        _proven(tmp_path, docker, *steps)
+    assert read_gpu_record(Path(caught.value.where)).steps == steps
+
+
+def test_a_container_that_leaves_no_record_is_told_with_its_code(tmp_path: Path, docker: dict[str, str]) -> None:
+    docker["CODE"] = "125"
+    with pytest.raises(CheckFailed, match="the proof left no record: docker run ended with 125"):
+        _proven(tmp_path, docker)
+
+
+def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> None:
+    site = tmp_path / "slimmed"
+    site.mkdir()
+    (site / "whose.py").write_text("import json, sys\njson.dump({'path': __file__}, open(sys.argv[-1], 'w'))\n")
+    run = Run(_record(), tmp_path / "record.json", tmp_path, {"slimmed": site, "untouched": None})
+    assert run.worker("slimmed", ["whose"]) == {"path": str(site / "whose.py")}
+    with pytest.raises(Failed, match=r"-m ended with 1: .*No module named whose"):
+        run.worker("untouched", ["whose"])
+    assert run.env("slimmed")["TRITON_CACHE_DIR"] != run.env("untouched")["TRITON_CACHE_DIR"]

@@ -414,7 +414,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "shutil.copytree(source, sys.argv[4], dirs_exist_ok=True)\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(modelscope, "make_environment", lambda lock, home, say: tmp_path / "bin" / "python")
+    monkeypatch.setattr(modelscope, "provide_environment", lambda lock, home, say: tmp_path / "bin" / "python")
     return tmp_path
 
 

@@ -1,8 +1,8 @@
-"""The README's table of cards and stacks: made of the records, kept between two marks, checked by `render --check`."""
+"""The table of cards and stacks in docs/compatibility.md, made of the records of audits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from images.core import UsageError, write_atomically
@@ -10,9 +10,7 @@ from images.matrix import Matrix
 from images.proof.audit.notes import notes
 from images.proof.audit.table import PARTS, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, make_record, read_records, to_json
-
-README = "README.md"
-BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
+from images.render import document
 
 _LEGEND = """\
 *native*: machine code for this very card. *as 8.6*: that of a lower minor of its family. *PTX 570*: compiled at first
@@ -46,20 +44,9 @@ def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
     return list(dict.fromkeys(left))
 
 
-def with_block(text: str, new: str, marks: tuple[str, str] = (BEGIN, END), what: str = "the table of cards") -> str:
-    """``text`` with ``new`` between its marks. Raises UsageError where it does not have each of them once, in order."""
-    first, last = marks
-    head, begin, rest = text.partition(first)
-    _, end, tail = rest.partition(last)
-    if not (begin and end) or text.count(first) != 1 or text.count(last) != 1:
-        raise UsageError(f"{README} has no place for {what}", do=f"put {first} and {last} where it belongs")
-    return f"{head}{first}\n{new}\n{last}{tail}"
-
-
-def with_cards_table(root: Path, matrix: Matrix) -> dict[str, str]:
-    """Pages with a generated part, as they should be: path from the root -> text."""
-    text = (root / README).read_text(encoding="utf-8")
-    return {README: with_block(text, table_text(matrix, read_records(root / FOLDER)))}
+def with_cards_table(root: Path, matrix: Matrix, before: Mapping[str, str]) -> dict[str, str]:
+    """``before`` (pages by path from the root) with the table of cards, of the records below ``root``."""
+    return document.CARDS.fill_in(before, table_text(matrix, read_records(root / FOLDER)))
 
 
 def record_wheel(root: Path, path: Path) -> Wheel:

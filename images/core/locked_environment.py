@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from images.core import RegistryFailure, Unsafe, process
+from images.core import process
+from images.core.errors import RegistryFailure, Unsafe
 
 _SECONDS = 1200.0
 # uv does not read pip's settings, and who set up pip for ./inv need not do it twice.
@@ -17,7 +18,7 @@ _PIP = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_CERT": "SSL_CERT_FILE"}
 Say = Callable[[str], None]
 
 
-def make_environment(lock: Path, home: Path, say: Say = lambda _: None, uv: str | None = None) -> Path:
+def provide_environment(lock: Path, home: Path, say: Say = lambda _: None, uv: str | None = None) -> Path:
     """The Python of the environment that ``lock`` describes, below ``home``/environments; made if it is not there yet.
 
     Raises Unsafe when a package is not what the lock says, RegistryFailure when one cannot be had.

@@ -1,0 +1,70 @@
+"""docs/commands.md: the help of every command, made of its options class as `./inv --help COMMAND` is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from images.commands.options import Command
+from images.core.options import Flag
+from images.render import document
+
+# The page that says more about a command.
+MORE = {
+    "audit": "[Audit and slim](audit-and-slim.md)",
+    "bench": "[Benchmarks](benchmarks.md)",
+    "build": "[Build](build.md)",
+    "cards": "[Which image for my card](which-image.md)",
+    "cluster": "[Several machines](cluster.md)",
+    "demo": "[Demo page](demo.md)",
+    "doctor": "[Getting started](getting-started.md)",
+    "engine": "[Build](build.md)",
+    "explain": "[Which image for my card](which-image.md)",
+    "fit": "[Fit](fit.md)",
+    "kernels": "[Attention kernels](kernels.md)",
+    "lock": "[Build](build.md)",
+    "plan": "[Which image for my card](which-image.md)",
+    "publish": "[Publish and pull](publish-and-pull.md)",
+    "pull": "[Publish and pull](publish-and-pull.md)",
+    "serve": "[Serve](serve.md)",
+    "served": "[Audit and slim](audit-and-slim.md)",
+    "slim": "[Audit and slim](audit-and-slim.md)",
+    "smoke": '[What "proven" means](proven.md)',
+    "test": '[What "proven" means](proven.md)',
+}
+_HEAD = """\
+Every command also takes `--help`, and `--debug`, which shows the traceback of an error. A value follows its flag, as in
+`--arch 7.5` or `--arch=7.5`. [Exit codes](errors.md#exit-codes) says what a command ends with."""
+
+
+def pages(groups: Mapping[str, Sequence[Command]], before: Mapping[str, str]) -> dict[str, str]:
+    """``before`` (pages by path from the root) with the help of the commands, by group."""
+    told = [_HEAD]
+    for title, commands in groups.items():
+        told += [f"## {title}", *map(section, commands)]
+    return document.COMMANDS.fill_in(before, "\n\n".join(told))
+
+
+def section(command: Command) -> str:
+    """A command's sentence, how it is typed, and a table of its flags."""
+    positional = [flag.name.upper() for flag in command.flags if flag.positional]
+    flags = ["[flags]"] if len(command.flags) > len(positional) else []
+    usage = " ".join(["./inv", command.name, *positional, *flags])
+    more = f" See also {MORE[command.name]}." if command.name in MORE else ""
+    parts = [f"### {command.name}", f"{(command.__doc__ or '').strip()}{more}", f"```sh\n{usage}\n```"]
+    if command.flags:
+        rows = [["flag", "what it does", "default"], ["---"] * 3, *map(_row, command.flags)]
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    return "\n\n".join(parts)
+
+
+def _row(flag: Flag) -> list[str]:
+    shown = flag.name.upper() if flag.positional else f"--{flag.name}{_value(flag.default)}"
+    default = "" if flag.default in ("", ()) or isinstance(flag.default, bool) else f"`{flag.default}`"
+    return [f"`{shown}`", flag.help.replace("|", "\\|"), default]
+
+
+def _value(default: object) -> str:
+    """What stands behind a flag of this default: nothing for one that is on or off."""
+    if isinstance(default, bool):
+        return ""
+    return " NUMBER" if isinstance(default, int | float) else " VALUE"
