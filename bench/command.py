@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import frame
+from bench import frame, plots
 from bench.machine import look
 from bench.page import pages as filled
 from bench.record import ACTED, FOLDER, BenchRecord, read_acted, read_records, write
@@ -61,13 +61,14 @@ def worth_keeping(found: Sequence[BenchRecord], folder: Path) -> list[BenchRecor
 
 
 def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
-    """``others`` (path -> text of pages with a generated part), with BENCH.md and the rows of docs/benchmarks.md.
+    """``others`` (path -> text of pages with a generated part), with BENCH.md, docs/benchmarks.md and its plots.
 
     Raises UsageError for a broken record.
     """
     takes = register_all(checkout)
     kept, on_cards = read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS)
-    return filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
+    told = filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
+    return plots.pages(told, kept, on_cards, plots.read_peers(checkout.root / plots.PEERS))
 
 
 def _kept(checkout: Checkout, found: Sequence[BenchRecord]) -> list[BenchRecord]:

@@ -12,11 +12,12 @@ from bench.command import pages
 from bench.machine import busy_share, read_machine
 from bench.page import headlines, page
 from bench.page import pages as filled
+from bench.plots import PEERS
 from bench.record import ACTED, FOLDER, BenchMachine, BenchRecord, Row, RunConditions, read_acted, read_records, write
 from images.core.errors import UsageError
 from images.proof.on_card.records import Figure, GpuRecord, Step
 from images.render.checkout import Checkout
-from images.render.document import MEASUREMENTS
+from images.render.document import MEASUREMENTS, PLOTS
 
 ROOT = Path(__file__).parents[3]
 SHOWN = MEASUREMENTS.page
@@ -112,7 +113,7 @@ def test_the_table_has_the_headlines_and_their_machines_only() -> None:
 def test_the_committed_pages_are_what_the_kept_records_say() -> None:
     checkout = Checkout(ROOT)
     told = pages(checkout, checkout.texts([SHOWN]))
-    assert set(told) == {SHOWN, "BENCH.md"}
+    assert set(told) == {SHOWN, "BENCH.md", "docs/plots/sizes.svg", "docs/plots/start.svg"}
     assert told == checkout.texts(told)
     assert {record.bench for record in read_records(ROOT / FOLDER)} >= {"plan", "render", "catalogue"}
 
@@ -149,9 +150,10 @@ def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
     monkeypatch.setattr(frame, "HEAVY", {"sizes": "built images"})
     checkout = Checkout(tmp_path)
     (tmp_path / SHOWN).parent.mkdir()
-    (tmp_path / SHOWN).write_text("\n".join(["x", *MEASUREMENTS.marks, ""]))
+    (tmp_path / SHOWN).write_text("\n".join(["x", *MEASUREMENTS.marks, *PLOTS.marks, ""]))
     (tmp_path / ACTED).parent.mkdir(parents=True)
     (tmp_path / ACTED).write_text("[]\n")
+    (tmp_path / PEERS).write_text("[]\n")
     command.bench(checkout, [])
     assert not (tmp_path / "BENCH.md").exists()
     assert "10,000 points" in (out := capsys.readouterr().out)

@@ -213,6 +213,7 @@ def test_render_check_fails_on_a_stale_table(
     stale = {CARDS_TABLE.page: "another text"}
     monkeypatch.setattr("images.proof.audit.compatibility_page.pages", lambda root, matrix, pages: stale)
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
+    monkeypatch.setattr("images.commands.commands_page.pages", lambda groups, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.pages", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
