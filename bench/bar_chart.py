@@ -15,7 +15,7 @@ WIDTH, LABELS, MARGIN = 860, 300, 16
 SPAN = WIDTH - LABELS - MARGIN - 90
 HEAD, ROW, BAR, LINE = 46, 46, 24, 20
 # So many letters of a note fit on a line.
-LETTERS = 110
+LETTERS = 115
 FONT = "system-ui, Helvetica, Arial, sans-serif"
 
 
