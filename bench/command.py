@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import frame
+from bench import frame, plots
 from bench.machine import run_conditions
 from bench.page import with_measurements as filled
 from bench.record import FOLDER, IMPROVEMENTS, BenchRecord, read_improvements, read_records, write_record
@@ -61,13 +61,14 @@ def worth_keeping(records: Sequence[BenchRecord], folder: Path) -> list[BenchRec
 
 
 def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
-    """``others`` (path -> text of pages with a generated part), with BENCH.md and the rows of docs/benchmarks.md.
+    """``others`` (path -> text of pages with a generated part), with BENCH.md, docs/benchmarks.md and its plots.
 
     Raises UsageError for a broken record.
     """
     takes = register_all(checkout)
     kept, on_cards = read_records(checkout.root / FOLDER), read_gpu_records(checkout.root / GPU_RECORDS)
-    return filled(others, kept, on_cards, takes, read_improvements(checkout.root / IMPROVEMENTS))
+    written = filled(others, kept, on_cards, takes, read_improvements(checkout.root / IMPROVEMENTS))
+    return plots.pages(written, kept, on_cards, plots.read_peers(checkout.root / plots.PEERS))
 
 
 def _kept_records(checkout: Checkout, records: Sequence[BenchRecord]) -> list[BenchRecord]:

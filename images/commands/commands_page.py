@@ -52,7 +52,8 @@ def section(command: Command) -> str:
     more = f" See also {MORE[command.name]}." if command.name in MORE else ""
     parts = [f"### {command.name}", f"{(command.__doc__ or '').strip()}{more}", f"```sh\n{usage}\n```"]
     if command.flags:
-        rows = [["flag", "what it does", "default"], ["---"] * 3, *map(_row, command.flags)]
+        rows = _without_empty([["flag", "what it does", "default"], *map(_row, command.flags)])
+        rows.insert(1, ["---"] * len(rows[0]))
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join(parts)
 
@@ -61,6 +62,11 @@ def _row(flag: Flag) -> list[str]:
     shown = flag.name.upper() if flag.positional else f"--{flag.name}{_value(flag.default)}"
     default = "" if flag.default in ("", ()) or isinstance(flag.default, bool) else f"`{flag.default}`"
     return [f"`{shown}`", flag.help.replace("|", "\\|"), default]
+
+
+def _without_empty(rows: list[list[str]]) -> list[list[str]]:
+    """A table without its last column where only the title would stand in it."""
+    return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
 
 
 def _value(default: object) -> str:

@@ -12,6 +12,7 @@ from bench.command import pages
 from bench.machine import busy_share, read_bench_machine
 from bench.page import bench_page, headlines
 from bench.page import with_measurements as filled
+from bench.plots import PEERS
 from bench.record import (
     FOLDER,
     IMPROVEMENTS,
@@ -26,7 +27,7 @@ from bench.record import (
 from images.core.errors import UsageError
 from images.proof.on_card.records import Figure, GpuRecord, Step
 from images.render.checkout import Checkout
-from images.render.document import MEASUREMENTS
+from images.render.document import MEASUREMENTS, PLOTS
 
 ROOT = Path(__file__).parents[3]
 SHOWN = MEASUREMENTS.page
@@ -122,7 +123,7 @@ def test_the_table_has_the_headlines_and_their_machines_only() -> None:
 def test_the_committed_pages_are_what_the_kept_records_say() -> None:
     checkout = Checkout(ROOT)
     result = pages(checkout, checkout.texts([SHOWN]))
-    assert set(result) == {SHOWN, "BENCH.md"}
+    assert set(result) == {SHOWN, "BENCH.md", "docs/plots/sizes.svg", "docs/plots/start.svg"}
     assert result == checkout.texts(result)
     assert {record.bench for record in read_records(ROOT / FOLDER)} >= {"plan", "render", "catalogue"}
 
@@ -159,9 +160,10 @@ def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
     monkeypatch.setattr(frame, "HEAVY", {"sizes": "built images"})
     checkout = Checkout(tmp_path)
     (tmp_path / SHOWN).parent.mkdir()
-    (tmp_path / SHOWN).write_text("\n".join(["x", *MEASUREMENTS.marks, ""]))
+    (tmp_path / SHOWN).write_text("\n".join(["x", *MEASUREMENTS.marks, *PLOTS.marks, ""]))
     (tmp_path / IMPROVEMENTS).parent.mkdir(parents=True)
     (tmp_path / IMPROVEMENTS).write_text("[]\n")
+    (tmp_path / PEERS).write_text("[]\n")
     command.bench(checkout, [])
     assert not (tmp_path / "BENCH.md").exists()
     assert "10,000 points" in (out := capsys.readouterr().out)

@@ -31,6 +31,16 @@ def shake(context: Context, options: ShakeOptions) -> None:
     """Shake it."""
 
 
+@dataclass(frozen=True)
+class MendOptions:
+    all: bool = option("every one", False)
+
+
+@command
+def mend(context: Context, options: MendOptions) -> None:
+    """Mend it."""
+
+
 @command
 def rest(context: Context, options: NoOptions) -> None:
     """Do nothing."""
@@ -47,6 +57,8 @@ def test_a_section_has_the_sentence_the_line_and_the_flags() -> None:
         "| `--tool VALUE` | with a\\|b | `hand` |",
         "| `--also VALUE` | this too; repeat |  |",
     ]
+    assert "default" not in section(mend)
+    assert "| `--all` | every one |" in section(mend)
     assert section(rest).splitlines()[-2:] == ["./inv rest", "```"]
 
 
