@@ -90,7 +90,7 @@ def sizes(records: Iterable[BenchRecord], peers: Sequence[Peer]) -> Plot | None:
     bars += [Bar(p.name, p.holds, ((ELSEWHERE, p.megabytes),), _gigabytes(p.megabytes)) for p in peers]
     elsewhere = "; ".join(f"{peer.name} ({peer.packed}, {peer.seen})" for peer in peers)
     notes = (
-        f"Layers packed by zstd, measured by ./inv bench sizes on {record.circumstances.date[:10]}.",
+        f"Layers packed by zstd, measured by ./inv bench sizes on {record.conditions.date[:10]}.",
         *([f"Measured elsewhere: {elsewhere}."] if peers else []),
     )
     colours = {OURS: "#00796b", UNTOUCHED: "#9fb8b5", ELSEWHERE: "#d0812a"}
