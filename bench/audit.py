@@ -30,8 +30,8 @@ def cuobjdump() -> Path | None:
         files = metadata.files(_ORACLE) or []
     except metadata.PackageNotFoundError:
         return None
-    found = (Path(str(file.locate())) for file in files if file.name == "cuobjdump")
-    return next((path for path in found if path.is_file()), None)
+    programs = (Path(str(file.locate())) for file in files if file.name == "cuobjdump")
+    return next((path for path in programs if path.is_file()), None)
 
 
 def _whole(site: Path) -> None:
@@ -46,18 +46,18 @@ def measure(site: Path) -> Iterator[Row]:
     program = cuobjdump()
     if program is None:
         raise UsageError(f"bench audit needs {_ORACLE}", do=f"pip install {_ORACLE}")
-    told = [str(program), "--list-elf", "--list-ptx", str(largest)]
+    command = [str(program), "--list-elf", "--list-ptx", str(largest)]
     actions: dict[str, Callable[[], object]] = {
         "ours": lambda: read(largest),
         "whole": lambda: _whole(site),
-        "peer": lambda: process.run(told, timeout=300),
+        "peer": lambda: process.run(command, timeout=300),
     }
     taken = medians(actions, repeats=3)
     size = largest.stat().st_size / 1e6
     name = f"list {len(read(largest).entries)} entries of {LARGEST} ({size:.0f} MB)"
     yield Row("audit", name, taken["ours"], taken["peer"], "s", "cuobjdump", headline=True)
-    found = audit_path(site)
-    name = f"all libraries of an installation ({len(found.libraries)} with device code, {found.others} without)"
+    audit = audit_path(site)
+    name = f"all libraries of an installation ({len(audit.libraries)} with device code, {audit.others} without)"
     yield Row("audit", f"{name}, {len(CARDS)} cards", taken["whole"], _LIMIT, "s", "limit")
 
 

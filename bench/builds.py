@@ -26,20 +26,20 @@ from images.render import Checkout, target_name
 CARDS = tuple(f"cu124-transformers4.51.3-sdpa-sm{arch}" for arch in ("75", "80", "86"))
 
 
-def proven(tools: Workbench) -> list[tuple[Variant, Path | None]]:
-    """The built variants with nothing left to do, and the wheel of their kernel, where they have one and it is here."""
-    found = []
+def proven_variants(tools: Workbench) -> list[tuple[Variant, Path | None]]:
+    """The built variants with nothing left to do, and the folder of their kernel's wheel (None without a kernel)."""
+    proven = []
     for variant in tools.built():
-        facts, wheel = tools.engine.inspect(tools.name(variant)), tools.wheel(variant)
+        facts, wheel = tools.engine.inspect(tools.image_name(variant)), tools.wheel(variant)
         done = facts and state_of_image(tools.job(variant), facts.labels) is ImageState.PROVEN
         if done and (variant.kernel is None or wheel):
-            found.append((variant, wheel))
-    return found
+            proven.append((variant, wheel))
+    return proven
 
 
 def noop(tools: Workbench) -> Row:
     """A build of what is built, against bake on the same targets. Raises NothingSelected where nothing is built."""
-    built = proven(tools)
+    built = proven_variants(tools)
     if not built:
         raise NothingSelected("bench noop needs built images, and there are none", do="./inv build")
     names = {variant: f"cardstock/bench:{variant.id}" for variant, _ in built}
@@ -54,9 +54,9 @@ def noop(tools: Workbench) -> Row:
         finally:
             for reference in names.values():
                 tools.engine.untag(reference)
-    told = f"./inv build of {len(built)} images that are up to date: {', '.join(v.id for v in names)}"
-    images = ", ".join(tools.told(variant) for variant in names)
-    return Row("noop", told, taken["ours"], taken["peer"], "s", "docker buildx bake", image=images, headline=True)
+    measures = f"./inv build of {len(built)} images that are up to date: {', '.join(v.id for v in names)}"
+    images = ", ".join(tools.image_label(variant) for variant in names)
+    return Row("noop", measures, taken["ours"], taken["peer"], "s", "docker buildx bake", image=images, headline=True)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def own_engine(checkout: Checkout, report: Report) -> Iterator[Workbench]:
 
 
 @dataclass(frozen=True)
-class Taken:
+class BuildTimes:
     """Seconds of building several images: all ``at_once``, or each alone, ``in_turn``."""
 
     at_once: float
@@ -90,11 +90,13 @@ class Taken:
     def rows(self, how: str, machines: str) -> Iterator[Row]:
         """Against one after the other on the same machine, and against as many machines that share nothing."""
         count = len(self.in_turn)
-        told = f"{how}: {count} cards of cu124 sdpa at once"
-        yield Row("build", told, self.at_once, sum(self.in_turn), "s", "one after the other", headline=how == "cold")
+        measures = f"{how}: {count} cards of cu124 sdpa at once"
+        yield Row(
+            "build", measures, self.at_once, sum(self.in_turn), "s", "one after the other", headline=how == "cold"
+        )
         if machines:
-            told = f"{how}: {count} cards of cu124 sdpa at once, processor time of the machines"
-            yield Row("build", told, self.at_once, count * self.in_turn[0], "s", machines)
+            measures = f"{how}: {count} cards of cu124 sdpa at once, processor time of the machines"
+            yield Row("build", measures, self.at_once, count * self.in_turn[0], "s", machines)
 
 
 def seconds(action: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -106,13 +108,13 @@ def seconds(action: Callable[[], object], clock: Callable[[], float] = time.perf
 
 def at_once(tools: Workbench, variants: Sequence[Variant]) -> tuple[float, float]:
     """Seconds of building all in one bake: on an engine that has nothing, then the median of three with nothing new."""
-    with tools.bake({variant: tools.name(variant) for variant in variants}, {}) as run:
+    with tools.bake({variant: tools.image_name(variant) for variant in variants}, {}) as run:
         return seconds(run), median(seconds(run) for _ in range(3))
 
 
 def in_turn(tools: Workbench, variants: Sequence[Variant]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The same, one bake for each."""
-    with tools.bake({variant: tools.name(variant) for variant in variants}, {}) as run:
+    with tools.bake({variant: tools.image_name(variant) for variant in variants}, {}) as run:
         targets = [target_name(variant.id) for variant in variants]
         cold = tuple(seconds(lambda one=one: run(targets=[one])) for one in targets)  # type: ignore[misc]
         warm = [tuple(seconds(lambda one=one: run(targets=[one])) for one in targets) for _ in range(3)]  # type: ignore[misc]
@@ -135,5 +137,5 @@ def register(checkout: Checkout) -> None:
             together, warm_together = at_once(tools, variants)
         with own_engine(checkout, report) as tools:
             each, warm_each = in_turn(tools, variants)
-        yield from Taken(together, each).rows("cold", "as many machines, each cold")
-        yield from Taken(warm_together, warm_each).rows("nothing new", "")
+        yield from BuildTimes(together, each).rows("cold", "as many machines, each cold")
+        yield from BuildTimes(warm_together, warm_each).rows("nothing new", "")

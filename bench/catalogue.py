@@ -86,6 +86,6 @@ def register(checkout: Checkout) -> None:
         count = len(read.images)
         out = [Row("catalogue", f"read and check {count} images, {len(text) / 1e6:.0f} MB", taken["read"], None, "s")]
         for what in machines:
-            told = f"the image of {what}, among {count}"
-            out.append(Row("catalogue", told, taken[what], _LIMIT, "s", "limit", headline="4090, driver" in what))
+            measures = f"the image of {what}, among {count}"
+            out.append(Row("catalogue", measures, taken[what], _LIMIT, "s", "limit", headline="4090, driver" in what))
         return out

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from bench import frame, plots
-from bench.machine import look
-from bench.page import pages as filled
-from bench.record import ACTED, FOLDER, BenchRecord, read_acted, read_records, write
+from bench.machine import run_conditions
+from bench.page import with_measurements as filled
+from bench.record import FOLDER, IMPROVEMENTS, BenchRecord, read_improvements, read_records, write_record
 from images.core import Report
-from images.proof.on_card import read_all
+from images.proof.on_card import read_gpu_records
 from images.render import Checkout, document
 
 # What the last run of each bench found here; git does not keep it.
@@ -39,23 +39,23 @@ def bench(checkout: Checkout, names: Sequence[str], *, record: bool = False, eve
     takes = register_all(checkout)
     report = Report()
     unasked = {name: frame.BENCHES[name] for name in takes if everything or not takes[name]}
-    around = partial(look, checkout)
-    found = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
-    shown = found if names else [*found, *_kept(checkout, found)]
-    report.table([cells for one in shown for cells in _lines(one, one in found)], frame.HEADER)
+    around = partial(run_conditions, checkout)
+    records = frame.run_benches(names, report, checkout.root / RESULTS, around, None if names else unasked)
+    shown = records if names else [*records, *_kept_records(checkout, records)]
+    report.table([cells for one in shown for cells in _record_rows(one, one in records)], frame.HEADER)
     if record:
-        for one in worth_keeping(found, checkout.root / FOLDER):
-            report.line(f"kept: {write(checkout.root / FOLDER, one).relative_to(checkout.root)}")
+        for one in worth_keeping(records, checkout.root / FOLDER):
+            report.line(f"kept: {write_record(checkout.root / FOLDER, one).relative_to(checkout.root)}")
         for path in checkout.write_pages(pages(checkout, checkout.texts([document.MEASUREMENTS.page]))):
             report.line(f"written: {path}")
         report.next_command("git diff BENCH.md", "the figures before and now; the record is committed with it")
 
 
-def worth_keeping(found: Sequence[BenchRecord], folder: Path) -> list[BenchRecord]:
+def worth_keeping(records: Sequence[BenchRecord], folder: Path) -> list[BenchRecord]:
     """Those that measured something, or that no run is kept of: what did not run here drops no good run from before."""
     return [
         one
-        for one in found
+        for one in records
         if any(row.ours is not None for row in one.rows) or not (folder / f"{one.bench}.json").is_file()
     ]
 
@@ -66,17 +66,17 @@ def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
     Raises UsageError for a broken record.
     """
     takes = register_all(checkout)
-    kept, on_cards = read_records(checkout.root / FOLDER), read_all(checkout.root / GPU_RECORDS)
-    told = filled(others, kept, on_cards, takes, read_acted(checkout.root / ACTED))
-    return plots.pages(told, kept, on_cards, plots.read_peers(checkout.root / plots.PEERS))
+    kept, on_cards = read_records(checkout.root / FOLDER), read_gpu_records(checkout.root / GPU_RECORDS)
+    filled_pages = filled(others, kept, on_cards, takes, read_improvements(checkout.root / IMPROVEMENTS))
+    return plots.with_plots(filled_pages, kept, on_cards, plots.read_peers(checkout.root / plots.PEERS))
 
 
-def _kept(checkout: Checkout, found: Sequence[BenchRecord]) -> list[BenchRecord]:
-    ran = {one.bench for one in found}
+def _kept_records(checkout: Checkout, records: Sequence[BenchRecord]) -> list[BenchRecord]:
+    ran = {one.bench for one in records}
     return [one for one in read_records(checkout.root / FOLDER) if one.bench not in ran]
 
 
-def _lines(record: BenchRecord, now: bool) -> list[list[str]]:
-    around = record.circumstances
+def _record_rows(record: BenchRecord, now: bool) -> list[list[str]]:
+    around = record.conditions
     where = "here, now" if now else f"{around.machine.cores} cores, {around.date[:10]}"
     return [frame.cells(row, where + (", busy" if around.was_busy else "")) for row in record.rows]

@@ -37,10 +37,10 @@ def compressed_bytes(base: Base, open_repository: Callable[[str], Repository] = 
     reference = base.digest or base.image.rpartition(":")[2]
     manifest = _manifest(repository, reference)
     if any(word in manifest.media_type for word in _INDEXES):
-        found = [one for one in manifest.content["manifests"] if _is_amd64(one.get("platform", {}))]
-        if not found:
+        amd64 = [one for one in manifest.content["manifests"] if _is_amd64(one.get("platform", {}))]
+        if not amd64:
             raise RegistryFailure(f"{base.image} has nothing for linux/amd64")
-        manifest = _manifest(repository, str(found[0]["digest"]))
+        manifest = _manifest(repository, str(amd64[0]["digest"]))
     return sum(int(layer["size"]) for layer in manifest.content["layers"])
 
 

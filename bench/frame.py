@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.record import BenchRecord, Row, RunConditions, write
+from bench.record import BenchRecord, Row, RunConditions, write_record
 from images.core import CardstockError, Report, UsageError
 
 HEADER = ["bench", "what is measured", "this project", "peer or limit", "ratio", "machine"]
@@ -61,12 +61,12 @@ def run_benches(
     names: Sequence[str],
     report: Report,
     folder: Path,
-    circumstances: Callable[[], RunConditions],
+    conditions: Callable[[], RunConditions],
     benches: Mapping[str, Bench] | None = None,
 ) -> list[BenchRecord]:
     """Run the named benches (all, if none is named) and write ``folder``/NAME.json for each.
 
-    ``circumstances`` is asked before each. Raises UsageError for a name that is not registered. A bench that cannot
+    ``conditions`` is called before each. Raises UsageError for a name that is not registered. A bench that cannot
     run here is a record that says why, when it was not asked for by name; a file is written only when its bench has
     ended.
     """
@@ -76,7 +76,7 @@ def run_benches(
             raise UsageError(f"no bench is named {name!r}", do=f"take one of: {', '.join(sorted(known)) or 'none yet'}")
     records: list[BenchRecord] = []
     for name in names or sorted(known):
-        around = circumstances()
+        around = conditions()
         try:
             with report.step(f"bench {name}"):
                 measured = tuple(known[name]())
@@ -86,7 +86,7 @@ def run_benches(
             records.append(BenchRecord(name, around, (Row(name, "", None, None, "", why=error.what),)))
             continue
         records.append(BenchRecord(name, around, measured))
-        write(folder, records[-1])
+        write_record(folder, records[-1])
     return records
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from bench.record import Row
 from images.proof.on_card import FORKED, SPAWNED, Figure, GpuRecord
 
-# How a figure's circumstances are told; other values speak for themselves.
-_TOLD = {"batch": "batch {}", "prompt": "{} tokens of prompt", "caches": "{} caches"}
+# How a row writes the conditions of a figure; other values are written as they are.
+_CONDITION_FORMATS = {"batch": "batch {}", "prompt": "{} tokens of prompt", "caches": "{} caches"}
 # In what a figure may differ from its peer: what it is of, this project's, the peer's.
 _PEERS = (
     ("content", "slimmed", "untouched"),
@@ -32,8 +32,8 @@ def rows_of(record: GpuRecord) -> list[Row]:
         without = figure.of.get("bytecode") == "bytecode made"
         if (without and figure.name.startswith("start: ")) or (peer is None and _is_peer(record, figure)):
             continue
-        told = ", ".join(_TOLD.get(key, "{}").format(value) for key, value in figure.of.items())
-        measures = f"{figure.name}: {told}" if told else figure.name
+        conditions = ", ".join(_CONDITION_FORMATS.get(key, "{}").format(value) for key, value in figure.of.items())
+        measures = f"{figure.name}: {conditions}" if conditions else figure.name
         measures += f"; runs: {len(figure.runs)}" if figure.runs else ""
         image = f"{record.variant}@{record.input_hash[:12]}" if record.variant else ""
         shown = figure.name in _HEADLINES and peer is not None and not without
@@ -46,8 +46,8 @@ def rows_of(record: GpuRecord) -> list[Row]:
 def _peer(record: GpuRecord, figure: Figure) -> tuple[Figure | None, str]:
     """The same figure of what this one is against, and in what they differ; None and "" without one."""
     for key, ours, theirs in _PEERS:
-        if figure.of.get(key) == ours and (found := _same(record, figure, {**figure.of, key: theirs})):
-            return found, theirs
+        if figure.of.get(key) == ours and (peer := _same(record, figure, {**figure.of, key: theirs})):
+            return peer, theirs
     return None, ""
 
 

@@ -31,7 +31,7 @@ _HEADER = ["kernel", "archs", "jobs", "cold", "after another", "warm cache", "re
 
 
 @dataclass(frozen=True)
-class Taken:
+class KernelTimes:
     """One kernel's measurements, in seconds: ``added`` after ``base``, a kernel for fewer archs; ``reuse`` stored."""
 
     kernel: Kernel
@@ -61,20 +61,20 @@ class Taken:
         name, cold = self.kernel.id, self.cold
         yield Row("kernels", f"{name}: cold, {cold.jobs} jobs, {cold.compiled} compiler runs", cold.seconds, None, "s")
         if self.added and self.base:
-            told = f"{name}: after {' '.join(self.base.capabilities)}, {self.added.compiled} compiler runs"
-            yield Row("kernels", told, self.added.seconds, cold.seconds, "s", "cold")
-        told = f"{name}: warm cache, {self.warm.compiled} compiler runs"
-        yield Row("kernels", told, self.warm.seconds, cold.seconds, "s", "cold", headline=True)
+            measures = f"{name}: after {' '.join(self.base.capabilities)}, {self.added.compiled} compiler runs"
+            yield Row("kernels", measures, self.added.seconds, cold.seconds, "s", "cold")
+        measures = f"{name}: warm cache, {self.warm.compiled} compiler runs"
+        yield Row("kernels", measures, self.warm.seconds, cold.seconds, "s", "cold", headline=True)
         if cold.cpu_seconds and self.warm.cpu_seconds is not None:
-            told = f"{name}: processor seconds with a warm cache"
-            yield Row("kernels", told, self.warm.cpu_seconds, cold.cpu_seconds, "s", "cold")
+            measures = f"{name}: processor seconds with a warm cache"
+            yield Row("kernels", measures, self.warm.cpu_seconds, cold.cpu_seconds, "s", "cold")
         yield Row("kernels", f"{name}: from the store, checked", self.reuse, cold.seconds, "s", "cold")
         yield Row("kernels", f"{name}: largest compiler process", cold.peak_memory_bytes / 1e6, None, "MB")
         yield Row("kernels", f"{name}: wheel", cold.size / 1e6, None, "MB")
 
 
 @dataclass(frozen=True)
-class Bench:
+class KernelBench:
     """What measuring needs: compile into a folder (never from a cached layer), empty the cache, use a stored wheel."""
 
     compile: Callable[[Kernel, Path], None]
@@ -87,7 +87,7 @@ class Bench:
             self.compile(kernel, folder)
             return read_record(folder)
 
-    def measure(self, kernels: Sequence[Kernel]) -> Iterator[Taken]:
+    def measure(self, kernels: Sequence[Kernel]) -> Iterator[KernelTimes]:
         """Each kernel in turn. One that holds an earlier one's archs and more is measured after that one as well."""
         for index, kernel in enumerate(kernels):
             base = next((one for one in reversed(kernels[:index]) if _extends(kernel, one)), None)
@@ -103,7 +103,7 @@ class Bench:
                 self.compile(kernel, folder)
                 warm = read_record(folder)
                 reuse = self.reuse(kernel, folder)
-            yield Taken(kernel, cold, warm, reuse, base, added)
+            yield KernelTimes(kernel, cold, warm, reuse, base, added)
         self.empty()
 
 
@@ -113,15 +113,15 @@ def _extends(kernel: Kernel, other: Kernel) -> bool:
     return same == (other.package, other.version, other.torch, other.cuda) and set(other.archs) < set(kernel.archs)
 
 
-def named(variants: Variants, text: str) -> tuple[Kernel, ...]:
+def named_kernels(variants: Variants, text: str) -> tuple[Kernel, ...]:
     """The kernels of the variable, in its order. Raises UsageError for a word that names none."""
-    found: dict[Kernel, None] = {}
+    kernels: dict[Kernel, None] = {}
     for word in text.split() or [DEFAULT]:
         matching = [kernel for kernel in variants.kernels if fnmatchcase(kernel.id, word)]
         if not matching:
             raise UsageError(f"no kernel is called {word}", do="./inv kernels --list shows their names", where=VARIABLE)
-        found |= dict.fromkeys(matching)
-    return tuple(found)
+        kernels |= dict.fromkeys(matching)
+    return tuple(kernels)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def _scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def prepare(checkout: Checkout, report: Report) -> Bench:
+def prepare(checkout: Checkout, report: Report) -> KernelBench:
     """Measuring with this machine's engine."""
     from images.core import read_site
     from images.docker import connect
@@ -157,7 +157,7 @@ def prepare(checkout: Checkout, report: Report) -> Bench:
             store.get(need.key)
             return time.perf_counter() - began
 
-    return Bench(compiler.compile, lambda: empty_cache(compiler, CACHE), reuse, _scratch)
+    return KernelBench(compiler.compile, lambda: empty_cache(compiler, CACHE), reuse, _scratch)
 
 
 def register(checkout: Checkout) -> None:
@@ -166,7 +166,7 @@ def register(checkout: Checkout) -> None:
     @bench("kernels", heavy="compiling for minutes to hours")
     def rows() -> Iterable[Row]:
         report = Report()
-        kernels = named(make_variants(checkout.matrix()), os.environ.get(VARIABLE, ""))
+        kernels = named_kernels(make_variants(checkout.matrix()), os.environ.get(VARIABLE, ""))
         taken = list(prepare(checkout, report).measure(kernels))
         report.table([one.cells() for one in taken], _HEADER)
         for one in taken:

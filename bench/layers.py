@@ -53,8 +53,8 @@ class Sizes:
     def __init__(self, engine: Engine, file: Path) -> None:
         self._engine = engine
         self._file = file
-        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        self._known = {layer: Packed(**sizes) for layer, sizes in told.items()}
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self._known = {layer: Packed(**sizes) for layer, sizes in stored.items()}
 
     def of(self, reference: str) -> dict[str, Packed]:
         """Diff id to sizes of an image's layers, base first. Raises CardstockError for a name the engine has not."""

@@ -15,7 +15,7 @@ from bench.record import Row
 from bench.stages import ONLY, Workbench, workbench
 from images.core import CheckFailed, NothingSelected
 from images.matrix import Variant
-from images.proof.smoke import NAMES, Level, ProofRecord, expect, prove_image
+from images.proof.smoke import LEVEL_NAMES, LevelResult, ProofRecord, expect, prove_image
 from images.render import Checkout
 
 REPEATS = 3
@@ -23,45 +23,47 @@ REPEATS = 3
 RUNS = "CARDSTOCK_BENCH_RUNS"
 
 
-def chosen(tools: Workbench) -> list[Variant]:
+def chosen_variants(tools: Workbench) -> list[Variant]:
     """The built variants to measure. Raises NothingSelected where there is none."""
-    found = [variant for variant in tools.built() if ONLY in os.environ or variant.cuda is None]
-    if not found:
+    chosen = [variant for variant in tools.built() if ONLY in os.environ or variant.cuda is None]
+    if not chosen:
         raise NothingSelected("this measures built images, and there is none", do="./inv build --only 'cpu*'")
-    return found
+    return chosen
 
 
-def runs() -> int:
+def run_count() -> int:
     """How often an image is measured."""
     return int(os.environ.get(RUNS) or REPEATS)
 
 
-def proofs(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[ProofRecord]:
+def prove_repeatedly(tools: Workbench, variant: Variant, levels: Sequence[int]) -> list[ProofRecord]:
     """Records of an image's levels, one a repeat. Raises CheckFailed where a level fails."""
-    found = []
-    for _ in range(runs()):
-        record = prove_image(tools.name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels)
+    records = []
+    for _ in range(run_count()):
+        record = prove_image(
+            tools.image_name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels
+        )
         if not record.ok:
             raise CheckFailed(f"{variant.id} is not proven, so it is not measured: {record.evidence()}")
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
 def rows_of_levels(variant: str, image: str, records: Sequence[ProofRecord]) -> Iterator[Row]:
     """A row for each level: the median of its seconds, or why it did not run."""
-    for number, name in NAMES.items():
+    for number, name in LEVEL_NAMES.items():
         levels = [_level(record, number) for record in records]
-        told = f"{variant}: level {number}, {name}; runs: {len(records)}"
+        measures = f"{variant}: level {number}, {name}; runs: {len(records)}"
         if short := [level for level in levels if level.status != "passed"]:
-            yield Row("smoke", told, None, None, "s", why=short[0].reason or short[0].status, image=image)
+            yield Row("smoke", measures, None, None, "s", why=short[0].reason or short[0].status, image=image)
         else:
-            yield Row("smoke", told, median(level.seconds for level in levels), None, "s", image=image)
+            yield Row("smoke", measures, median(level.seconds for level in levels), None, "s", image=image)
     whole = median(sum(level.seconds for level in record.levels) for record in records)
     yield Row("smoke", f"{variant}: all levels; runs: {len(records)}", whole, None, "s", image=image)
 
 
-def _level(record: ProofRecord, number: int) -> Level:
-    missing = Level(number, NAMES[number], "not run", "not asked for")
+def _level(record: ProofRecord, number: int) -> LevelResult:
+    missing = LevelResult(number, LEVEL_NAMES[number], "not run", "not asked for")
     return next((level for level in record.levels if level.number == number), missing)
 
 
@@ -71,5 +73,7 @@ def register(checkout: Checkout) -> None:
     @bench("smoke", heavy="the built image for the CPU, ten minutes")
     def levels() -> Iterable[Row]:
         tools = workbench(checkout)
-        for variant in chosen(tools):
-            yield from rows_of_levels(variant.id, tools.told(variant), proofs(tools, variant, (1, 2, 3, 4)))
+        for variant in chosen_variants(tools):
+            yield from rows_of_levels(
+                variant.id, tools.image_label(variant), prove_repeatedly(tools, variant, (1, 2, 3, 4))
+            )

@@ -17,11 +17,11 @@ from images.render import Checkout
 PROC = Path("/proc")
 
 
-def read_machine(proc: Path = PROC) -> BenchMachine:
+def read_bench_machine(proc: Path = PROC) -> BenchMachine:
     """This machine."""
-    told = _field(proc / "cpuinfo", "model name") or platform.processor() or platform.machine()
+    processor = _field(proc / "cpuinfo", "model name") or platform.processor() or platform.machine()
     memory = int((_field(proc / "meminfo", "MemTotal") or "0").split()[0]) * 1024
-    return BenchMachine(told, os.cpu_count() or 1, memory, platform.system(), platform.python_version())
+    return BenchMachine(processor, os.cpu_count() or 1, memory, platform.system(), platform.python_version())
 
 
 def _field(path: Path, name: str) -> str:
@@ -71,8 +71,8 @@ def inputs(checkout: Checkout) -> str:
     return input_hash(files)[:12]
 
 
-def look(checkout: Checkout) -> RunConditions:
+def run_conditions(checkout: Checkout) -> RunConditions:
     """All of it, now."""
     busy = busy_share()
     now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    return RunConditions(read_machine(), busy, now, commit(checkout.root), inputs(checkout))
+    return RunConditions(read_bench_machine(), busy, now, commit(checkout.root), inputs(checkout))

@@ -26,7 +26,7 @@ that its seconds say less than its ratios.
 """
 
 
-def page(
+def bench_page(
     records: Sequence[BenchRecord],
     on_cards: Sequence[GpuRecord],
     benches: Mapping[str, str],
@@ -40,14 +40,14 @@ def page(
         if name not in kept:
             why = "no run is kept" + (f"; it takes {takes}" if takes else "")
             lines.append(cells(Row(name, "", None, None, "", why=why), "-"))
-    runs = [_run(record, letters[str(record.circumstances.machine)]) for record in records]
+    runs = [_run(record, letters[str(record.conditions.machine)]) for record in records]
     machines = [f"- {letter}: {machine}" for machine, letter in letters.items()]
     notes = [f"- {row.name}: {row.image}" for row in _images(records)]
     return "\n".join(
         [
             _HEAD,
             *_table(HEADER, lines),
-            *_acted(acted),
+            *_improvements_section(acted),
             "\n## Machines\n",
             *machines,
             "\n## Runs\n",
@@ -73,7 +73,7 @@ def headlines(records: Sequence[BenchRecord], on_cards: Sequence[GpuRecord]) -> 
     return "\n".join([*_table(HEADER[1:], lines), "", " ".join(where)]).rstrip()
 
 
-def pages(
+def with_measurements(
     pages: Mapping[str, str],
     records: Sequence[BenchRecord],
     on_cards: Sequence[GpuRecord],
@@ -82,7 +82,7 @@ def pages(
 ) -> dict[str, str]:
     """``pages`` (path -> text) with BENCH.md, and with the measurements of docs/benchmarks.md filled in."""
     shown = document.MEASUREMENTS.fill_in(pages, headlines(records, on_cards))
-    return {**shown, PAGE: page(records, on_cards, benches, acted)}
+    return {**shown, PAGE: bench_page(records, on_cards, benches, acted)}
 
 
 def _rows(
@@ -91,8 +91,8 @@ def _rows(
     """Every row with its machine: "A", "A, busy"."""
     rows = []
     for record in records:
-        busy = ", busy" if record.circumstances.was_busy else ""
-        rows += [(row, letters[str(record.circumstances.machine)] + busy) for row in record.rows]
+        busy = ", busy" if record.conditions.was_busy else ""
+        rows += [(row, letters[str(record.conditions.machine)] + busy) for row in record.rows]
     for one in on_cards:
         rows += [(row, letters[_card(one)]) for row in gpu_rows(one)]
     return rows
@@ -105,7 +105,7 @@ def _card(record: GpuRecord) -> str:
 
 def _letters(records: Iterable[BenchRecord], on_cards: Iterable[GpuRecord]) -> dict[str, str]:
     """Machine -> its letter, in the order of the records; cards of which nothing is shown get none."""
-    machines = [str(record.circumstances.machine) for record in records]
+    machines = [str(record.conditions.machine) for record in records]
     machines += [_card(one) for one in on_cards if gpu_rows(one)]
     return {machine: _letter(at) for at, machine in enumerate(dict.fromkeys(machines))}
 
@@ -115,24 +115,24 @@ def _letter(at: int) -> str:
 
 
 def _run(record: BenchRecord, letter: str) -> list[str]:
-    around = record.circumstances
+    around = record.conditions
     when = around.date.replace("T", " ").removesuffix("Z")
     command = f"`./inv bench {record.bench}`"
     others = "not told" if around.busy is None else f"{around.busy:.0%}"
     return [record.bench, command, letter, when, around.revision, around.inputs, others]
 
 
-def _acted(acted: Sequence[Improvement]) -> list[str]:
+def _improvements_section(acted: Sequence[Improvement]) -> list[str]:
     lines = [[one.what, one.before, one.after, one.how] for one in acted]
     return ["\n## Acted on\n", *_table(["what cost", "before", "after", "measured by"], lines)] if acted else []
 
 
 def _images(records: Iterable[BenchRecord]) -> list[Row]:
     """A row for each image and bench."""
-    found = {(row.name, row.image): row for record in records for row in record.rows if row.image}
-    return list(found.values())
+    rows = {(row.name, row.image): row for record in records for row in record.rows if row.image}
+    return list(rows.values())
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    told = [header, ["---"] * len(header), *lines]
-    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in told]
+    table = [header, ["---"] * len(header), *lines]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table]

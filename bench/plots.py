@@ -53,7 +53,7 @@ class Plot:
     @property
     def alt(self) -> str:
         """The chart in words, for who does not see it."""
-        bars = "; ".join(f"{bar.label}, {bar.below}: {bar.told}" for bar in self.chart.bars)
+        bars = "; ".join(f"{bar.label}, {bar.below}: {bar.value_text}" for bar in self.chart.bars)
         return f"{self.chart.title}. {bars}".replace("[", "(").replace("]", ")")
 
 
@@ -65,7 +65,7 @@ def read_peers(path: Path) -> tuple[Peer, ...]:
         raise UsageError("this is no list of images of others", cause=str(error), where=str(path)) from error
 
 
-def pages(
+def with_plots(
     before: Mapping[str, str], records: Iterable[BenchRecord], on_cards: Sequence[GpuRecord], peers: Sequence[Peer]
 ) -> dict[str, str]:
     """``before`` (path -> text) with the plots that there are records for, and with the section that shows them."""
@@ -90,7 +90,7 @@ def sizes(records: Iterable[BenchRecord], peers: Sequence[Peer]) -> Plot | None:
     bars += [Bar(p.name, p.holds, ((ELSEWHERE, p.megabytes),), _gigabytes(p.megabytes)) for p in peers]
     elsewhere = "; ".join(f"{peer.name} ({peer.packed}, {peer.seen})" for peer in peers)
     notes = (
-        f"Layers packed by zstd, measured by ./inv bench sizes on {record.circumstances.date[:10]}.",
+        f"Layers packed by zstd, measured by ./inv bench sizes on {record.conditions.date[:10]}.",
         *([f"Measured elsewhere: {elsewhere}."] if peers else []),
     )
     colours = {OURS: "#00796b", UNTOUCHED: "#9fb8b5", ELSEWHERE: "#d0812a"}

@@ -13,7 +13,7 @@ from statistics import median
 from bench.frame import bench
 from bench.record import Row
 from bench.stages import ONLY, Workbench, workbench
-from bench.start import imports
+from bench.start import import_seconds
 from images.build import PYTHON_IN_IMAGE
 from images.core import NothingSelected
 from images.matrix import Variant
@@ -31,24 +31,24 @@ for _ in range({REPEATS + 1}):
 """
 
 
-def chosen(tools: Workbench) -> list[Variant]:
+def chosen_variants(tools: Workbench) -> list[Variant]:
     """The built images for cards to measure. Raises NothingSelected where there is none."""
-    found = [variant for variant in tools.built() if variant.archs]
-    if not found:
+    variants = [variant for variant in tools.built() if variant.archs]
+    if not variants:
         raise NothingSelected("preflight is in images for cards, and none is built", do="./inv build --arch 7.5")
-    return found if ONLY in os.environ else found[:1]
+    return variants if ONLY in os.environ else variants[:1]
 
 
 def seconds(tools: Workbench, variant: Variant) -> list[float]:
     """Seconds of preflight in a container of the image without a card, one a repeat."""
-    ran = tools.engine.run(tools.name(variant), ["-c", _TIMED], entrypoint=[PYTHON_IN_IMAGE])
+    ran = tools.engine.run(tools.image_name(variant), ["-c", _TIMED], entrypoint=[PYTHON_IN_IMAGE])
     return [float(line) for line in ran.out.split()[1:]]
 
 
 def rows(variant: str, image: str, asked: Sequence[float], imported: Sequence[float]) -> Iterator[Row]:
     """The one row: medians."""
-    told = f"{variant}: preflight, without a card"
-    yield Row("preflight", told, median(asked), median(imported), "s", against="importing the server", image=image)
+    measures = f"{variant}: preflight, without a card"
+    yield Row("preflight", measures, median(asked), median(imported), "s", against="importing the server", image=image)
 
 
 def register(checkout: Checkout) -> None:
@@ -57,5 +57,7 @@ def register(checkout: Checkout) -> None:
     @bench("preflight", heavy="a built image for a card, a minute")
     def measure() -> Iterable[Row]:
         tools = workbench(checkout)
-        for variant in chosen(tools):
-            yield from rows(variant.id, tools.told(variant), seconds(tools, variant), imports(tools, variant))
+        for variant in chosen_variants(tools):
+            yield from rows(
+                variant.id, tools.image_label(variant), seconds(tools, variant), import_seconds(tools, variant)
+            )

@@ -15,7 +15,7 @@ from images.core import UsageError, write_atomically
 # Where the last good run of each bench is kept; BENCH.md is written from these.
 FOLDER = "records/bench"
 # What measuring led to; written by hand.
-ACTED = "bench/improvements.yaml"
+IMPROVEMENTS = "bench/improvements.yaml"
 # A machine of which other work has more than this share when a bench begins is called busy.
 BUSY = 0.25
 
@@ -85,14 +85,14 @@ class BenchRecord:
     """One run of one bench."""
 
     bench: str
-    circumstances: RunConditions
+    conditions: RunConditions
     rows: tuple[Row, ...]
 
     def to_json(self) -> str:
         """As `from_json` reads it; each row also with its ratio, for others."""
         rows = [{**asdict(row), "ratio": row.ratio} for row in self.rows]
-        told = {"bench": self.bench, **asdict(self.circumstances), "rows": rows}
-        return json.dumps(told, indent=1) + "\n"
+        fields = {"bench": self.bench, **asdict(self.conditions), "rows": rows}
+        return json.dumps(fields, indent=1) + "\n"
 
     @staticmethod
     def from_json(text: str, where: str = "") -> BenchRecord:
@@ -125,7 +125,7 @@ class Improvement:
     how: str
 
 
-def read_acted(path: Path) -> tuple[Improvement, ...]:
+def read_improvements(path: Path) -> tuple[Improvement, ...]:
     """Those of a YAML file. Raises UsageError for another form."""
     try:
         return tuple(Improvement(**one) for one in yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -133,7 +133,7 @@ def read_acted(path: Path) -> tuple[Improvement, ...]:
         raise UsageError("this is no list of what was acted on", cause=str(error), where=str(path)) from error
 
 
-def write(folder: Path, record: BenchRecord) -> Path:
+def write_record(folder: Path, record: BenchRecord) -> Path:
     """Keep a record as ``folder``/NAME.json, whole or not at all; the file."""
     path = folder / f"{record.bench}.json"
     write_atomically(path, record.to_json())

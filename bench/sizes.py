@@ -24,7 +24,7 @@ _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 
 
 @dataclass(frozen=True)
-class Weighed:
+class PackedImage:
     """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
 
     ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``image`` is its variant and the hash of its inputs,
@@ -66,13 +66,13 @@ class Weighed:
         return list(self.own.values())[first : first + (2 if self.variant.archs else 1)]
 
 
-def beyond(second: Mapping[str, Packed], first: Mapping[str, Packed]) -> Packed:
+def bytes_to_fetch(second: Mapping[str, Packed], first: Mapping[str, Packed]) -> Packed:
     """What a host that has ``first`` fetches for ``second``: from the first layer on that differs."""
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
     return total(list(second.values())[shared:])
 
 
-def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
+def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
     """Rows in MB: packed with slimming, the peer without; then the second card of each stack."""
     for one in images:
         parts = {
@@ -83,12 +83,12 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
         for form in ("zstd", "gzip", "tar"):
             for what, sides in parts.items():
                 after, before = (getattr(side, form) / 1e6 for side in sides)
-                told = f"{one.variant.id}: {what}, {_FORMS[form]}"
+                measures = f"{one.variant.id}: {what}, {_FORMS[form]}"
                 shown = (what, form) == ("all", "zstd")
-                yield Row("sizes", told, after, before, "MB", "untouched", image=one.image, headline=shown)
+                yield Row("sizes", measures, after, before, "MB", "untouched", image=one.image, headline=shown)
     for first, second in combinations(images, 2):
         if (first.variant.lock, first.variant.attention) == (second.variant.lock, second.variant.attention):
-            added = beyond(second.own, first.own)
+            added = bytes_to_fetch(second.own, first.own)
             name = f"{second.variant.id} on a host with {first.variant.id}"
             for form in ("zstd", "gzip"):
                 packed = getattr(added, form) / 1e6, getattr(second.after, form) / 1e6
@@ -96,10 +96,10 @@ def rows_of(images: Sequence[Weighed]) -> Iterator[Row]:
                 yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=second.image, headline=shown)
 
 
-def weigh(bench: Workbench) -> list[Weighed]:
+def measure_images(bench: Workbench) -> list[PackedImage]:
     """Every variant that the engine has under its name; an environment no longer in the cache is installed again."""
     sizes = Sizes(bench.engine, bench.checkout.root / CACHE)
-    found = []
+    measured = []
     for variant in bench.built():
         with bench.report.step(f"weigh {variant.id}"):
             before = []
@@ -107,8 +107,10 @@ def weigh(bench: Workbench) -> list[Weighed]:
                 with bench.stage(variant, stage) as reference:
                     before.append(sizes.of(reference))
             nvidia, venv = before
-            found.append(Weighed(variant, sizes.of(bench.name(variant)), venv, nvidia, bench.told(variant)))
-    return found
+            measured.append(
+                PackedImage(variant, sizes.of(bench.image_name(variant)), venv, nvidia, bench.image_label(variant))
+            )
+    return measured
 
 
 def register(checkout: Checkout) -> None:
@@ -116,7 +118,7 @@ def register(checkout: Checkout) -> None:
 
     @bench("sizes", heavy="built images, minutes for each layer not weighed before")
     def rows() -> Iterable[Row]:
-        images = weigh(workbench(checkout))
+        images = measure_images(workbench(checkout))
         if not images:
             raise NothingSelected("bench sizes weighs built images, and there are none", do="./inv build")
         return list(rows_of(images))

@@ -48,8 +48,8 @@ def measure(site: Path, root: Path, arch: str = ARCH, *, in_place: bool = False)
             folder = Path(scratch, "site-packages")
             shutil.copytree(site, folder, symlinks=True)
         command = [sys.executable, "-c", _CHILD, str(folder), arch]
-        told: dict[str, float] = json.loads(process.run(command, env={"PYTHONPATH": str(root)}).out)
-        return told
+        measured: dict[str, float] = json.loads(process.run(command, env={"PYTHONPATH": str(root)}).out)
+        return measured
 
 
 def register(checkout: Checkout) -> None:
@@ -58,11 +58,19 @@ def register(checkout: Checkout) -> None:
     @bench("slim", heavy="a built image of a card, unpacked")
     def rows() -> Iterable[Row]:
         with untouched_site(checkout) as (site, ours):
-            told = measure(site, checkout.root, in_place=ours)
-        mb = told["freed"] / 1e6
-        yield Row("slim", f"strip {told['stripped']:.0f} libraries of {mb:.0f} MB", told["strip"], None, "s")
-        what = f"{told['count']:.0f} libraries for {ARCH}"
-        yield Row("slim", f"slim {what}, {told['refused']:.0f} refused", told["seconds"], None, "s")
-        twice = 2 * told["largest"] / 1e6  # a program that reads the largest library and builds the new one
-        yield Row("slim", "peak memory", told["peak"] / 1e6, twice, "MB", "the largest library twice")
-        yield Row("slim", f"{what}: bytes", told["after"] / 1e6, told["before"] / 1e6, "MB", "untouched", headline=True)
+            measured = measure(site, checkout.root, in_place=ours)
+        mb = measured["freed"] / 1e6
+        yield Row("slim", f"strip {measured['stripped']:.0f} libraries of {mb:.0f} MB", measured["strip"], None, "s")
+        what = f"{measured['count']:.0f} libraries for {ARCH}"
+        yield Row("slim", f"slim {what}, {measured['refused']:.0f} refused", measured["seconds"], None, "s")
+        twice = 2 * measured["largest"] / 1e6  # a program that reads the largest library and builds the new one
+        yield Row("slim", "peak memory", measured["peak"] / 1e6, twice, "MB", "the largest library twice")
+        yield Row(
+            "slim",
+            f"{what}: bytes",
+            measured["after"] / 1e6,
+            measured["before"] / 1e6,
+            "MB",
+            "untouched",
+            headline=True,
+        )

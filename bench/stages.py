@@ -33,7 +33,7 @@ _SITE = re.compile(r"/?opt/venv/lib/python[\d.]+/site-packages/(.+)")
 
 @dataclass(frozen=True)
 class Workbench:
-    """What measurements of built images need at hand."""
+    """What measurements of built images need."""
 
     checkout: Checkout
     matrix: Matrix
@@ -45,15 +45,15 @@ class Workbench:
         """The variants that the engine has an image of, in the matrix's order, as CARDSTOCK_BENCH_ONLY chooses."""
         chosen = os.environ.get(ONLY) or "*"
         valid = [variant for variant in make_variants(self.matrix).valid.values() if fnmatchcase(variant.id, chosen)]
-        return [variant for variant in valid if self.engine.inspect(self.name(variant)) is not None]
+        return [variant for variant in valid if self.engine.inspect(self.image_name(variant)) is not None]
 
-    def name(self, variant: Variant) -> str:
+    def image_name(self, variant: Variant) -> str:
         """The image's name."""
         return f"{self.matrix.image}:{variant.id}"
 
-    def told(self, variant: Variant) -> str:
-        """The image under its name as a row tells it: its variant and the first digits of its input hash."""
-        facts = self.engine.inspect(self.name(variant))
+    def image_label(self, variant: Variant) -> str:
+        """The image as rows name it: "variant@" and the first 12 digits of its input hash; "" without an image."""
+        facts = self.engine.inspect(self.image_name(variant))
         return f"{variant.id}@{facts.labels.get(INPUT, 'unknown')[:12]}" if facts else ""
 
     def job(self, variant: Variant) -> Job:
@@ -73,7 +73,7 @@ class Workbench:
 
     @contextmanager
     def bake(self, images: Mapping[Variant, str], wheels: Mapping[str, str]) -> Iterator[Callable[..., None]]:
-        """What bakes ``images`` (a variant: the name it gets), prepared: called with targets and flags of bake.
+        """A function that bakes ``images`` (variant -> the name it gets); call it with flags and targets of bake.
 
         ``wheels`` maps a variant's id to the folder with its kernel's wheel. Without targets all of ``images`` are
         made. Raises ProcessFailed when bake does.
@@ -84,8 +84,8 @@ class Workbench:
             secrets = supplies.secrets(Path(folder), self.site, unlocked_indexes(self.matrix, jobs))
             names = {variant.id: reference for variant, reference in images.items()}
             override = Path(folder, "override.json")
-            told = bake.override_file(names, bake.Site(contexts, secrets), wheels=wheels)
-            override.write_text(told, encoding="utf-8")
+            content = bake.override_file(names, bake.MachineInputs(contexts, secrets), wheels=wheels)
+            override.write_text(content, encoding="utf-8")
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
             every = [bake.target_name(name) for name in names]
 

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.frame import bench
-from bench.levels import chosen, runs
+from bench.levels import chosen_variants, run_count
 from bench.record import Row
 from bench.stages import Workbench, workbench
 from images.build import PYTHON_IN_IMAGE
 from images.core import CheckFailed
-from images.docker import RUN_LABEL, ContainerState
+from images.docker import RUN_LABEL, ContainerSpec, ContainerState, Mount
 from images.matrix import Variant
-from images.proof.smoke import Health, expect, start_arguments, unhealthy_text, why_not
+from images.proof.smoke import Health, expect, start_arguments, unhealthy_text, why_not_served
 from images.proof.tiny_model import write_checkpoint
-from images.render import Checkout
+from images.render import MODELS, Checkout
 
 REPEATS = 3
 LIMIT = 900.0  # seconds to get healthy
@@ -35,10 +35,10 @@ SERVERS = {"vllm": "vllm.entrypoints.openai.api_server", "transformers": "transf
 _TIMED = "import time; a = time.perf_counter(); import {0}; print(time.perf_counter() - a)"
 
 
-class Keeps(Protocol):
+class ContainerEngine(Protocol):
     """What of images.docker.containers.Containers is needed."""
 
-    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None: ...
+    def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None: ...
     def find(self, name: str) -> ContainerState | None: ...
     def log(self, name: str) -> str: ...
     def restart(self, name: str, seconds: int) -> None: ...
@@ -55,7 +55,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartTimes:
     """Seconds: the first start to healthy, its end after SIGTERM, a second start with the caches of the first."""
 
     first: float
@@ -63,19 +63,25 @@ class Started:
     again: float
 
 
-def words(name: str, model: Path) -> dict[str, Any]:
-    """A container as docker-py takes it: the model read-only, /cache a volume of its own, and nothing else."""
-    mount = {"Type": "bind", "Source": str(model), "Target": "/models", "ReadOnly": True}
-    labels = {RUN_LABEL: name}
-    return {"name": name, "mounts": [mount], "shm_size": "1g", "labels": labels, "environment": {"HF_HUB_OFFLINE": "1"}}
+def make_spec(name: str, image: str, model: Path) -> ContainerSpec:
+    """The image's server with the model, read-only; what it caches goes to a volume of its own, as the image says."""
+    return ContainerSpec(
+        image,
+        tuple(start_arguments(MODELS, "tiny")),
+        name=name,
+        env=(("HF_HUB_OFFLINE", "1"),),
+        mounts=(Mount(str(model), MODELS),),
+        shm=1,
+        labels=((RUN_LABEL, name),),
+    )
 
 
-def healthy(containers: Keeps, name: str, clock: Clock) -> float:
+def seconds_to_healthy(containers: ContainerEngine, name: str, clock: Clock) -> float:
     """Seconds until it is. Raises CheckFailed, with the end of its log, where it does not get so."""
     began = clock.now()
     while True:
-        found = containers.find(name)
-        health, waited = Health.of(found.attributes if found else {}), clock.now() - began
+        state = containers.find(name)
+        health, waited = Health.of(state.attributes if state else {}), clock.now() - began
         if health.verdict:
             return waited
         if health.verdict is False or waited > LIMIT:
@@ -84,26 +90,26 @@ def healthy(containers: Keeps, name: str, clock: Clock) -> float:
         clock.sleep(0.25)
 
 
-def start(containers: Keeps, image: str, model: Path, clock: Clock) -> Started:
+def measure_start(containers: ContainerEngine, image: str, model: Path, clock: Clock) -> StartTimes:
     """Start a container, end it, start it again; it is gone afterwards."""
     name = f"cardstock-bench-{uuid.uuid4().hex[:12]}"
-    containers.launch(image, start_arguments("/models", "tiny"), words(name, model))
+    containers.start(make_spec(name, image, model), {})
     try:
-        first = healthy(containers, name, clock)
+        first = seconds_to_healthy(containers, name, clock)
         ending = clock.now()
         containers.stop(name, GRACE)
         ended = clock.now()
         containers.restart(name, GRACE)
-        return Started(first, ended - ending, healthy(containers, name, clock))
+        return StartTimes(first, ended - ending, seconds_to_healthy(containers, name, clock))
     finally:
         containers.remove(name)
 
 
-def rows(variant: str, image: str, starts: Sequence[Started], imported: Sequence[float]) -> Iterator[Row]:
+def rows(variant: str, image: str, starts: Sequence[StartTimes], imported: Sequence[float]) -> Iterator[Row]:
     """Medians of the starts, and of the imports alone."""
     first, again, end = (median(getattr(one, what) for one in starts) for what in ("first", "again", "end"))
-    told = f"{variant}: first start to healthy; runs: {len(starts)}"
-    yield Row("start", told, first, None, "s", image=image, headline=True)
+    measures = f"{variant}: first start to healthy; runs: {len(starts)}"
+    yield Row("start", measures, first, None, "s", image=image, headline=True)
     yield Row("start", f"{variant}: the next start, /cache kept", again, first, "s", "first start", image=image)
     yield Row(
         "start", f"{variant}: importing the server, once", median(imported), first, "s", "first start", image=image
@@ -111,25 +117,28 @@ def rows(variant: str, image: str, starts: Sequence[Started], imported: Sequence
     yield Row("start", f"{variant}: from SIGTERM to its end", end, None, "s", image=image)
 
 
-def imports(tools: Workbench, variant: Variant) -> list[float]:
+def import_seconds(tools: Workbench, variant: Variant) -> list[float]:
     """Seconds of importing the engine's server in a container that does nothing else, one a repeat."""
     code = ["-c", _TIMED.format(SERVERS[variant.backend])]
-    ran = [tools.engine.run(tools.name(variant), code, entrypoint=[PYTHON_IN_IMAGE]) for _ in range(REPEATS)]
+    ran = [tools.engine.run(tools.image_name(variant), code, entrypoint=[PYTHON_IN_IMAGE]) for _ in range(REPEATS)]
     return [float(one.out.splitlines()[-1]) for one in ran]
 
 
 def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
     """The rows of one image."""
-    image = tools.told(variant)
-    if reason := why_not(expect(variant), gpus=False):
+    image = tools.image_label(variant)
+    if reason := why_not_served(expect(variant), gpus=False):
         yield Row("start", f"{variant.id}: first start to healthy", None, None, "s", why=reason, image=image)
         return
     with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
         model = Path(folder, "tiny")
         write_checkpoint(model)
         Path(folder).chmod(0o755)
-        made = [start(tools.engine.containers, tools.name(variant), model, Clock()) for _ in range(runs())]
-    yield from rows(variant.id, image, made, imports(tools, variant))
+        made = [
+            measure_start(tools.engine.containers, tools.image_name(variant), model, Clock())
+            for _ in range(run_count())
+        ]
+    yield from rows(variant.id, image, made, import_seconds(tools, variant))
 
 
 def register(checkout: Checkout) -> None:
@@ -138,5 +147,5 @@ def register(checkout: Checkout) -> None:
     @bench("start", heavy="the built image for the CPU, ten minutes")
     def measured() -> Iterable[Row]:
         tools = workbench(checkout)
-        for variant in chosen(tools):
+        for variant in chosen_variants(tools):
             yield from measure(tools, variant)

@@ -29,12 +29,18 @@ class Context:
     """The dependencies of a command.
 
     ``connect`` finds the engine; without it, the one that answers, or the embedded one, which is then started.
+    ``known`` are values by the names of the properties below, see `having`.
     """
 
     checkout: Checkout
     report: Report = field(default_factory=Report)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     connect: Callable[[], Engine] | None = None
+    known: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """What is known already stands where it would be kept once read."""
+        self.__dict__.update(self.known)
 
     @cached_property
     def matrix(self) -> Matrix:
@@ -104,7 +110,5 @@ class Context:
         return self.repository(name)
 
     def having(self, **known: Any) -> Context:
-        """A copy in which these are known already, such as another matrix: they are not read."""
-        copy = replace(self)
-        copy.__dict__.update(known)
-        return copy
+        """A copy in which these are known too, such as another matrix: they are not read again."""
+        return replace(self, known={**self.known, **known})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         # Those with an engine last: what they share is taken down in a process's last test, and must be free to.
         items.sort(key=lambda item: (bool(item.get_closest_marker("engine")), item.path.name not in LONGEST))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart() -> None:
+    """Let coverage trace the main thread alone.
+
+    A thread that it traces says so to the guard, and Python 3.11 fails a thread that starts while the guard listens:
+    "Cannot install a trace function while another trace function is being installed".
+    """
+    threading.settrace(None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 ENGINE_PROGRAMS = frozenset(
-    "apt apt-get buildctl buildx containerd ctr debootstrap docker docker-compose dockerd dpkg podman runc".split()
+    "apt apt-get buildctl buildx containerd ctr docker docker-compose dockerd dpkg mmdebstrap podman runc".split()
 )
 WRAPPERS = frozenset("bash chroot dash env nice nohup setsid sh sudo timeout unshare xargs".split())
 

@@ -16,8 +16,8 @@ from images.core import (
     CardstockError,
     CheckFailed,
     EngineUnreachable,
+    PrintLine,
     Report,
-    Say,
     human_bytes,
     process,
     write_atomically,
@@ -31,14 +31,14 @@ from images.render import (
     BAKE_FILE,
     DIRTY,
     INPUTS,
-    READ_IMAGE,
+    READ_CONTENTS_SCRIPT,
     REVISION,
     VARIANT,
     Checkout,
     bakefile,
     lock_indexes,
     make_labels,
-    read_reading,
+    parse_contents,
 )
 
 RECORDS = "build/records"
@@ -98,7 +98,7 @@ def local_base() -> str:
     return local_reference("bookworm")
 
 
-def check_disk(engine: Engine, jobs: Sequence[Job], say: Say = lambda _: None) -> None:
+def check_disk(engine: Engine, jobs: Sequence[Job], say: PrintLine = lambda _: None) -> None:
     """Make room for these jobs on the engine's disk. Raises CardstockError when there is too little all the same."""
     need = disk_needed(jobs)
     free = engine.make_room(need, say)
@@ -133,7 +133,7 @@ def bake_images(context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, S
         secrets = build_inputs.secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
         override = Path(folder, "override.json")
         staged = {job.variant.id: job.staging for job in jobs}
-        text = bakefile.override_file(staged, bakefile.Site(contexts, secrets), wheels=folders, kernels=along)
+        text = bakefile.override_file(staged, bakefile.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
         override.write_text(text, encoding="utf-8")
         targets = [bakefile.target_name(job.variant.id) for job in jobs]
         with report.step(f"build {len(jobs)} image(s)"):
@@ -195,10 +195,10 @@ def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
 
 
 def _labels(checkout: Checkout, job: Job, engine: Engine, record: ProofRecord | None) -> dict[str, str]:
-    ran = engine.run(job.staging, ["-c", READ_IMAGE], entrypoint=[PYTHON_IN_IMAGE])
+    ran = engine.run(job.staging, ["-c", READ_CONTENTS_SCRIPT], entrypoint=[PYTHON_IN_IMAGE])
     return make_labels(
         job.variant,
-        read_reading(ran.out),
+        parse_contents(ran.out),
         job.input_hash,
         evidence=record.evidence() if record else "not proven: built with --no-smoke",
         proven=record is not None,

@@ -11,7 +11,7 @@ from images.context import Context
 from images.docker import Engine, ImageFacts
 from images.kernels import Need, needs_of
 from images.matrix import Kernel, Variant
-from images.render import STAGING, Templates, compile_templates
+from images.render import STAGING, VARIANT, Templates, compile_templates
 
 
 @dataclass(frozen=True)
@@ -86,5 +86,5 @@ def make_plan(context: Context, variants: Iterable[Variant], engine: Engine | No
     """The plan for these variants, on ``engine`` if there is one. It is asked for its images once."""
     if engine is None:
         return Plan(context, tuple(variants), None)
-    images = {tag: facts for facts in engine.images() for tag in facts.tags}
+    images = {tag: facts for facts in engine.images(VARIANT) for tag in facts.tags}
     return Plan(context, tuple(variants), images, engine.tags(STAGING))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from images.cards.choose import ImageChoice as ImageChoice
     from images.cards.choose import Refusal as Refusal
     from images.cards.choose import choose_images as choose_images
-    from images.cards.choose import unfit as unfit
+    from images.cards.choose import why_no_image as why_no_image
     from images.cards.data import Card as Card
     from images.cards.data import all_cards as all_cards
     from images.cards.names import match_card as match_card

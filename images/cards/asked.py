@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from images.cards.choose import unfit
+from images.cards.choose import why_no_image
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card
 from images.cards.this_machine import LocalMachine, read_machine
@@ -70,7 +70,7 @@ def archs_of(texts: Sequence[str], report: Report) -> list[str]:
     for text in texts:
         cards = named_cards([text], report)
         for card in cards:
-            if reason := unfit(card):
+            if reason := why_no_image(card):
                 raise reason
         lists.append(" ".join(card.arch.capability for card in cards))
     return lists

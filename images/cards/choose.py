@@ -14,10 +14,10 @@ from images.matrix import (
     Selectors,
     Variant,
     Variants,
-    branches,
-    knows,
+    driver_branches,
+    driver_suffices,
+    driver_supports,
     parse_driver,
-    runs,
     select,
 )
 
@@ -68,7 +68,7 @@ def choose_images(
     ``driver`` None: any. ``locked`` says of each lock's name whether it is; of those that the driver runs, an image of
     a locked stack is preferred.
     """
-    refusals = [Refusal(card, why) for card in cards if (why := unfit(card))]
+    refusals = [Refusal(card, why) for card in cards if (why := why_no_image(card))]
     refused = {refusal.card for refusal in refusals}
     left = [card for card in cards if card not in refused]
     chooser = _Chooser(matrix, variants, driver, locked or {})
@@ -91,7 +91,7 @@ def choose_images(
 
 
 def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
-    """One image for the cards of several picks; None where there is none, or only one whose server is the slow one."""
+    """One image for the cards of several picks; None without one, or where only the slower server would serve all."""
     try:
         pick = chooser.pick([card for one in each for card in one.cards])
     except (NoImageFits, NothingSelected):
@@ -100,8 +100,8 @@ def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
     return None if slower else pick
 
 
-def unfit(card: Card) -> NoImageFits | None:
-    """Why no image can be for this card, whatever the stacks hold; None if that is not so."""
+def why_no_image(card: Card) -> NoImageFits | None:
+    """Why there can be no image for this card with any stack; None where a stack may have one."""
     if (card.arch.major, card.arch.minor) < (_OLDEST.major, _OLDEST.minor):
         return NoImageFits(
             f"no image for {card.name}: it has compute capability {card.arch}",
@@ -126,7 +126,7 @@ def unfit(card: Card) -> NoImageFits | None:
 
 
 class _Chooser:
-    """Picks the image of cards that each can have one."""
+    """Picks one image for cards of which each has one."""
 
     def __init__(self, matrix: Matrix, variants: Variants, driver: Driver | None, locked: Mapping[str, bool]) -> None:
         self._matrix, self._variants, self._driver = matrix, variants, driver
@@ -137,18 +137,18 @@ class _Chooser:
         archs = tuple(sorted({card.arch for card in cards}))
         best = select(self._matrix, self._variants, Selectors(archs=(archs,)))[0]
         driver = self._driver
-        if driver is not None and (strangers := [card for card in cards if not knows(driver, card.arch)]):
-            raise _left_behind(strangers[0], driver, best)
-        if driver is None or runs(driver, best.min_driver):
+        if driver is not None and (strangers := [card for card in cards if not driver_supports(driver, card.arch)]):
+            raise _driver_mismatch(strangers[0], driver, best)
+        if driver is None or driver_suffices(driver, best.min_driver):
             return Pick(best, tuple(cards), self._notes(best))
-        able = [v for v in self._variants.valid.values() if v.cuda and runs(driver, v.min_driver)]
+        able = [v for v in self._variants.valid.values() if v.cuda and driver_suffices(driver, v.min_driver)]
         for among in ([v for v in able if self._locked.get(v.lock, False)], able):
             try:
-                found = self._select(archs, among)
+                variant = self._select(archs, among)
             except (NoImageFits, NothingSelected):
                 continue
             older = f"driver {driver} is too old for {best.id}, which needs {best.min_driver}; this one runs on it"
-            return Pick(found, tuple(cards), (older, *self._notes(found)))
+            return Pick(variant, tuple(cards), (older, *self._notes(variant)))
         raise self._too_old(archs, cards, best, driver)
 
     def _select(self, archs: tuple[Arch, ...], among: Iterable[Variant]) -> Variant:
@@ -171,8 +171,8 @@ class _Chooser:
         )
 
 
-def _left_behind(card: Card, driver: Driver, best: Variant) -> NoImageFits:
-    first, last = branches(card.arch)
+def _driver_mismatch(card: Card, driver: Driver, best: Variant) -> NoImageFits:
+    first, last = driver_branches(card.arch)
     if last is not None and driver.branch > last:
         cause = f"branch {last} is the last for Volta and older cards (unverified)"
         return NoImageFits(

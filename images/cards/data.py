@@ -18,7 +18,7 @@ _JETSON = "Jetson "
 class Card:
     """A card: product name, compute capability, memory in GB of one GPU as sold, and where that is known from.
 
-    ``host`` is the CPU beside it where that is fixed ("arm64"), else ""; ``also`` are other names it goes by.
+    ``host`` is the CPU beside it where that is fixed ("arm64"), else ""; ``aliases`` are other names it goes by.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Card:
     memory: float
     source: str
     host: str = ""
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 @cache

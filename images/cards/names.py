@@ -36,8 +36,8 @@ _SPLITS = (
 
 
 @dataclass(frozen=True)
-class NameWords:
-    """A name taken apart: ``model`` is what must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
+class NameParts:
+    """The words of a card's name: ``model`` must agree, ``family`` and ``form`` may be left out; ``memory`` in GB."""
 
     model: frozenset[str]
     family: frozenset[str]
@@ -46,7 +46,7 @@ class NameWords:
 
 
 @dataclass(frozen=True)
-class Match:
+class NameMatch:
     """The card that a name means, and others of the same compute capability that it may mean as well."""
 
     card: Card
@@ -59,7 +59,7 @@ class Match:
 
 
 @lru_cache(maxsize=8192)
-def take_apart(name: str) -> NameWords:
+def split_name(name: str) -> NameParts:
     """The words of a name: "NVIDIA A100-SXM4-80GB" is the model a100, of the form sxm4, with 80 GB."""
     text = name.lower().replace("_", " ")
     for pattern, instead in _SPLITS:
@@ -69,36 +69,36 @@ def take_apart(name: str) -> NameWords:
     words = {word for word in re.split(r"[^a-z0-9.]+", text) if word} - _NOISE
     form = {word for word in words if word in _FORM or _CHIP.fullmatch(word)}
     family = words & _FAMILY
-    return NameWords(
+    return NameParts(
         frozenset(words - form - family), frozenset(family), frozenset(form), int(memory[1]) if memory else None
     )
 
 
-def match_card(name: str, cards: Sequence[Card]) -> Match:
+def match_card(name: str, cards: Sequence[Card]) -> NameMatch:
     """The card that a name means.
 
     Raises UsageError for a name that no card has, with the nearest one, and for one that cards of different compute
     capabilities have, with these.
     """
     plain = _plain(name)
-    if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.also))]:
-        return _match(same[0], _similar(take_apart(name), cards))
-    if part := _part_of(name):
+    if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.aliases))]:
+        return _match(same[0], _similar(split_name(name), cards))
+    if part := _slice_of(name):
         whole, memory = part
-        return Match(replace(match_card(whole, cards).card, memory=memory))
-    found = _similar(take_apart(name), cards)
-    if not found:
+        return NameMatch(replace(match_card(whole, cards).card, memory=memory))
+    similar = _similar(split_name(name), cards)
+    if not similar:
         raise _unknown(name, cards)
-    if len({card.arch for card in found}) > 1:
-        raise _ambiguous(name, found)
-    return _match(found[0], found)
+    if len({card.arch for card in similar}) > 1:
+        raise _ambiguous(name, similar)
+    return _match(similar[0], similar)
 
 
-def _match(card: Card, found: Iterable[Card]) -> Match:
-    return Match(card, tuple(other for other in found if other != card and other.arch == card.arch))
+def _match(card: Card, similar: Iterable[Card]) -> NameMatch:
+    return NameMatch(card, tuple(other for other in similar if other != card and other.arch == card.arch))
 
 
-def _part_of(name: str) -> tuple[str, float] | None:
+def _slice_of(name: str) -> tuple[str, float] | None:
     """A MIG or vGPU slice: the card it is of, and its GB; "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-8Q"."""
     text = name.strip().lower()
     if mig := _MIG.search(text):
@@ -112,24 +112,24 @@ def _plain(name: str) -> str:
     return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
 
 
-def _similar(asked: NameWords, cards: Sequence[Card]) -> list[Card]:
-    """The cards that these words may mean, the likeliest first; those of several capabilities only if none is meant."""
+def _similar(asked: NameParts, cards: Sequence[Card]) -> list[Card]:
+    """The cards that a name may mean, the likeliest first; of several capabilities only where it does not decide."""
     if not asked.model:
         return []
-    told = {card: take_apart(card.name) for card in cards}
-    pool = [card for card, words in told.items() if asked.model <= words.model and asked.family <= words.family]
+    parts = {card: split_name(card.name) for card in cards}
+    pool = [card for card, words in parts.items() if asked.model <= words.model and asked.family <= words.family]
     if asked.memory is not None:
         pool = [card for card in pool if abs(card.memory - asked.memory) <= 0.1 * asked.memory]
 
     def rank(card: Card) -> tuple[int, int, bool, float]:
-        words = told[card]
+        words = parts[card]
         # A name that says its memory is the special one; of several, the least memory is the safe guess.
         return len(words.model - asked.model), len(words.form ^ asked.form), words.memory is not None, card.memory
 
     pool.sort(key=rank)
-    exact = [card for card in pool if told[card].model == asked.model]
+    exact = [card for card in pool if parts[card].model == asked.model]
     closest = [card for card in exact if rank(card)[1] == rank(exact[0])[1]]
-    if exact and all(told[card].family <= asked.family for card in closest):
+    if exact and all(parts[card].family <= asked.family for card in closest):
         return closest
     # A word was left out: it may mean another card that has it, but hardly a rare form of the same one.
     meant = [card for card in pool if card in closest or card not in exact]
@@ -137,10 +137,10 @@ def _similar(asked: NameWords, cards: Sequence[Card]) -> list[Card]:
 
 
 def _unknown(name: str, cards: Sequence[Card]) -> UsageError:
-    asked = take_apart(name)
+    asked = split_name(name)
     if asked.memory is not None and (sizes := {c.memory for c in _similar(replace(asked, memory=None), cards)}):
-        told = " or ".join(f"{size:g}" for size in sorted(sizes))
-        cause = f"there is one of {told} GB, and none of {asked.memory} GB"
+        known_sizes = " or ".join(f"{size:g}" for size in sorted(sizes))
+        cause = f"there is one of {known_sizes} GB, and none of {asked.memory} GB"
     else:
         close = _nearest(name, cards)
         cause = f"the nearest name is {close!r}" if close else "it is not in the list of NVIDIA's cards (./inv cards)"
@@ -157,20 +157,20 @@ def _nearest(name: str, cards: Sequence[Card]) -> str:
     text = _plain(name)
     names: dict[str, str] = {}
     for card in cards:
-        for alias in map(_plain, (card.name, *card.also)):
+        for alias in map(_plain, (card.name, *card.aliases)):
             names.setdefault(alias, card.name)
             names.setdefault(" ".join(word for word in alias.split() if word not in _FAMILY), card.name)
     close = closest(text, names)
     return names[close] if difflib.SequenceMatcher(None, text, close).ratio() > 0.7 else ""
 
 
-def _ambiguous(name: str, found: Sequence[Card]) -> UsageError:
+def _ambiguous(name: str, similar: Sequence[Card]) -> UsageError:
     by_arch: dict[str, list[str]] = {}
-    for card in found:
+    for card in similar:
         by_arch.setdefault(str(card.arch), []).append(card.name)
-    told = "; ".join(f"{arch}: {', '.join(names[:4])}" for arch, names in sorted(by_arch.items()))
+    meanings = "; ".join(f"{arch}: {', '.join(names[:4])}" for arch, names in sorted(by_arch.items()))
     return UsageError(
         f"{name!r} may be cards of different compute capabilities",
-        cause=told,
+        cause=meanings,
         do="say more of its name, or its compute capability with --arch",
     )

@@ -14,7 +14,7 @@ from images.matrix import Arch
 
 
 @dataclass(frozen=True)
-class Slice:
+class MigInstance:
     """A MIG instance: its name ("NVIDIA A100-SXM4-40GB MIG 1g.5gb"), UUID and bytes of memory."""
 
     name: str
@@ -31,7 +31,7 @@ class LocalCard:
     arch: Arch
     memory: int
     mig: bool = False
-    slices: tuple[Slice, ...] = ()
+    slices: tuple[MigInstance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ def _card(nvml: Any, handle: Any) -> LocalCard:
     )
 
 
-def _slices(nvml: Any, handle: Any) -> list[Slice]:
-    found = []
+def _slices(nvml: Any, handle: Any) -> list[MigInstance]:
+    slices = []
     for index in range(int(_or(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle), 0))):
         part = _or(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index), None)
         if part is not None:  # None: no instance at this place
             name, uuid = _text(nvml.nvmlDeviceGetName(part)), _text(nvml.nvmlDeviceGetUUID(part))
-            found.append(Slice(name, uuid, _memory(nvml, part)))
-    return found
+            slices.append(MigInstance(name, uuid, _memory(nvml, part)))
+    return slices
 
 
 def _memory(nvml: Any, handle: Any) -> int:

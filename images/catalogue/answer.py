@@ -8,7 +8,7 @@ from typing import Any
 
 from images.cards import AskedCards, Card
 from images.catalogue.model import Catalogue, PublishedImage, shared_bytes
-from images.catalogue.resolve import CardMatch, Resolved
+from images.catalogue.resolve import CardMatch, MatchResult
 from images.core import CardstockError, human_bytes
 from images.matrix import Driver
 
@@ -28,11 +28,11 @@ class CardQuery:
         return cls(asked.cards, asked.driver, tuple((card.name, card.uuid) for card in own))
 
 
-def uuids_of(found: CardMatch, asked: CardQuery, resolved: Resolved) -> list[str]:
-    """The cards of this machine that an image is for; none where it is for all of them."""
-    if len(resolved.found) == 1 and not resolved.refusals:
+def uuids_of(match: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
+    """UUIDs of this machine's cards that an image is for; empty where it is for all of them."""
+    if len(resolved.matches) == 1 and not resolved.refusals:
         return []
-    names = {card.name for card in found.cards}
+    names = {card.name for card in match.cards}
     return [uuid for name, uuid in asked.uuids if name in names]
 
 
@@ -41,36 +41,38 @@ def reference_of(repository: str, image: PublishedImage) -> str:
     return f"{repository}@{image.digest}" if repository else image.digest
 
 
-def found_json(repository: str, catalogue: Catalogue, found: CardMatch, run: Sequence[str]) -> dict[str, Any]:
-    """An image that was found, for scripts."""
-    image = found.image
+def match_json(repository: str, catalogue: Catalogue, match: CardMatch, run: Sequence[str]) -> dict[str, Any]:
+    """A matching image, for scripts."""
+    image = match.image
     return {
         "variant": image.variant,
         "reference": reference_of(repository, image),
         "tag": image.tag,
-        "cards": [card.name for card in found.cards],
-        "notes": list(found.notes),
+        "cards": [card.name for card in match.cards],
+        "notes": list(match.notes),
         "archs": list(image.archs),
         "audited": list(image.audited),
         "min_driver": image.min_driver,
         "compressed": image.compressed,
         "unpacked": image.unpacked,
-        "evidence": image.told(),
+        "evidence": image.summary(),
         "run": list(run),
     }
 
 
 def answer_json(
-    repository: str, catalogue: Catalogue, asked: CardQuery, resolved: Resolved, runs: Sequence[Sequence[str]]
+    repository: str, catalogue: Catalogue, asked: CardQuery, resolved: MatchResult, runs: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
     """All of an answer, for scripts."""
     return {
         "repository": repository,
         "driver": str(asked.driver) if asked.driver else None,
         "cards": [{"name": c.name, "arch": str(c.arch), "memory_gb": c.memory or None} for c in asked.cards],
-        "images": [found_json(repository, catalogue, one, run) for one, run in zip(resolved.found, runs, strict=True)],
+        "images": [
+            match_json(repository, catalogue, one, run) for one, run in zip(resolved.matches, runs, strict=True)
+        ],
         "refused": [{"card": one.card.name, **_error_json(one.why)} for one in resolved.refusals],
-        "lost": [{"variant": one.image.variant, "why": one.why} for one in resolved.lost],
+        "lost": [{"variant": one.image.variant, "why": one.why} for one in resolved.passed_over],
     }
 
 
@@ -78,23 +80,23 @@ def _error_json(error: CardstockError) -> dict[str, Any]:
     return {"what": error.what, "cause": error.cause, "do": error.do, "where": error.where}
 
 
-def answer_lines(repository: str, catalogue: Catalogue, resolved: Resolved) -> list[str]:
-    """What was found and why, why the others were not, which cards get nothing."""
+def answer_lines(repository: str, catalogue: Catalogue, resolved: MatchResult) -> list[str]:
+    """For people: the images that match, why others were not chosen, which cards get none."""
     out = []
-    for one in resolved.found:
+    for one in resolved.matches:
         image = one.image
         cards = ", ".join(dict.fromkeys(card.name for card in one.cards))
         out.append(f"{image.variant}{f' for {cards}' if cards else ''}")
         out.append(f"  {reference_of(repository, image)}")
-        also = shared_bytes(catalogue, image, [other.image for other in resolved.found if other is not one])
+        also = shared_bytes(catalogue, image, [other.image for other in resolved.matches if other is not one])
         shared = f", {human_bytes(also)} of it shared with the other" if also else ""
         out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")
         out.append(f"  audited for {' '.join(image.audited) or 'the CPU'}; driver from {image.min_driver or 'none'}")
-        out.append(f"  {image.told()}")
+        out.append(f"  {image.summary()}")
         out += [f"  note: {note}" for note in one.notes]
-    if len(resolved.found) > 1:
+    if len(resolved.matches) > 1:
         out.append("no image published here covers all of these cards: one for each kind of card")
-    out += [f"not {one.image.variant}: {one.why}" for one in resolved.lost]
+    out += [f"not {one.image.variant}: {one.why}" for one in resolved.passed_over]
     for refusal in resolved.refusals:
         out += [f"no image: {refusal.why.what}", f"  cause: {refusal.why.cause}", f"  do: {refusal.why.do}"]
     return out

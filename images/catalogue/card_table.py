@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from images.cards import Card, ImageChoice, choose_images, unfit
-from images.catalogue.evidence import of_image, of_records
+from images.cards import Card, ImageChoice, choose_images, why_no_image
+from images.catalogue.evidence import image_evidence, records_evidence
 from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import match_images
 from images.core import CardstockError, NoImageFits, human_bytes
@@ -16,7 +16,7 @@ from images.proof.on_card import GpuRecord
 
 
 @dataclass(frozen=True)
-class Row:
+class CardRow:
     """A card with the image it should have, or the error that says why it has none.
 
     ``published`` is the image that a catalogue has for it; ``evidence`` says on what it was seen to run.
@@ -29,77 +29,77 @@ class Row:
     evidence: str = ""
 
 
-def rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[Row]:
+def card_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[CardRow]:
     """One row for each card, for any driver that is new enough for its image."""
     known: dict[Arch, ImageChoice] = {}
-    found = []
+    table = []
     for card in cards:
-        if reason := unfit(card):
-            found.append(Row(card, None, reason))
+        if reason := why_no_image(card):
+            table.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
             known[card.arch] = choose_images(matrix, variants, [card])
         choice = known[card.arch]
         if choice.picks:
-            found.append(Row(card, choice.picks[0].variant))
+            table.append(CardRow(card, choice.picks[0].variant))
         else:
-            found.append(Row(card, None, choice.refusals[0].why))
-    return found
+            table.append(CardRow(card, None, choice.refusals[0].why))
+    return table
 
 
-def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[Row]:
-    """As `rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
-    known: dict[Arch, Row] = {}
-    found = []
+def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[CardRow]:
+    """As `card_rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
+    known: dict[Arch, CardRow] = {}
+    table = []
     for card in cards:
-        if reason := unfit(card):
-            found.append(Row(card, None, reason))
+        if reason := why_no_image(card):
+            table.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
             known[card.arch] = _published_row(matrix, variants, card, catalogue)
         row = replace(known[card.arch], card=card)
         if row.why is not None:  # it names the first card of this capability
             row = replace(row, why=NoImageFits(f"no image for {card.name}", cause=row.why.cause, do=row.why.do))
-        found.append(row)
-    return found
+        table.append(row)
+    return table
 
 
-def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> Row:
+def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> CardRow:
     answer = match_images(catalogue, matrix, variants, [card])
-    if not answer.found:
-        return Row(card, None, answer.refusals[0].why)
-    image = answer.found[0].image
-    return Row(card, variants.valid[image.variant], None, image, of_image(image))
+    if not answer.matches:
+        return CardRow(card, None, answer.refusals[0].why)
+    image = answer.matches[0].image
+    return CardRow(card, variants.valid[image.variant], None, image, image_evidence(image))
 
 
-def with_records(rows: Iterable[Row], records: Sequence[GpuRecord]) -> list[Row]:
+def with_records(rows: Iterable[CardRow], records: Sequence[GpuRecord]) -> list[CardRow]:
     """Rows of what is not published, with what records of runs on cards say of their images."""
-    return [replace(row, evidence=of_records(records, row.image.id) if row.image else "") for row in rows]
+    return [replace(row, evidence=records_evidence(records, row.image.id) if row.image else "") for row in rows]
 
 
-def cells(row: Row) -> list[str]:
+def card_cells(row: CardRow) -> list[str]:
     """Name, compute capability, GB, image and the driver it needs, or the reason and what to do instead."""
     reason = f"{row.why.cause}; {row.why.do}" if row.why else ""
     image, driver = (row.image.id, row.image.min_driver or "") if row.image else ("-", "")
     return [row.card.name, str(row.card.arch), f"{row.card.memory:g}", image, driver, reason]
 
 
-HEADER = ["card", "capability", "GB", "image", "driver from", "why none"]
+CARD_HEADER = ["card", "capability", "GB", "image", "driver from", "why none"]
 
 
-def seen_cells(row: Row) -> list[str]:
-    """As `cells`, with the evidence before the reason."""
-    *first, reason = cells(row)
+def cells_with_evidence(row: CardRow) -> list[str]:
+    """As `card_cells`, with the evidence before the reason."""
+    *first, reason = card_cells(row)
     return [*first, row.evidence, reason]
 
 
-SEEN_HEADER = [*HEADER[:-1], "proven", HEADER[-1]]
+EVIDENCE_HEADER = [*CARD_HEADER[:-1], "proven", CARD_HEADER[-1]]
 IMAGES_HEADER = ["image", "digest", "to pull", "on disk", "audited for", "driver from", "cards", "proven"]
 
 
-def image_cells(rows: Sequence[Row]) -> list[list[str]]:
+def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
     """The published images that cards should have, a row each, by id."""
-    cards: dict[str, list[Row]] = {}
+    cards: dict[str, list[CardRow]] = {}
     for row in rows:
         if row.published:
             cards.setdefault(row.published.variant, []).append(row)
@@ -113,7 +113,7 @@ def image_cells(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: CardRow) -> dict[str, Any]:
     """A row for scripts."""
     return {
         "card": row.card.name,
@@ -130,8 +130,8 @@ def row_json(row: Row) -> dict[str, Any]:
 
 def _image_json(image: PublishedImage) -> dict[str, Any]:
     proofs = [proof.model_dump() for proof in image.evidence]
-    told = image.model_dump(include={"digest", "tag", "compressed", "unpacked", "audited", "min_driver", "published"})
-    return {**told, "evidence": proofs}
+    fields = image.model_dump(include={"digest", "tag", "compressed", "unpacked", "audited", "min_driver", "published"})
+    return {**fields, "evidence": proofs}
 
 
 def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -154,17 +154,17 @@ def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> d
 
 def choice_lines(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> list[str]:
     """What a machine's cards should have, for people: one fact a line; ``seen`` is the evidence of each image."""
-    told = []
+    lines = []
     if len({card.arch for pick in choice.picks for card in pick.cards}) > 1:
-        told.append("one image covers them all" if len(choice.picks) == 1 else "no image covers them all: one each")
+        lines.append("one image covers them all" if len(choice.picks) == 1 else "no image covers them all: one each")
     for pick in choice.picks:
         names = ", ".join(dict.fromkeys(card.name for card in pick.cards))
-        told.append(f"{names}: {pick.variant.id}, driver from {pick.variant.min_driver}")
-        told += [f"  proven: {seen[pick.variant.id]}"] if seen else []
-        told += [f"  note: {note}" for note in pick.notes]
+        lines.append(f"{names}: {pick.variant.id}, driver from {pick.variant.min_driver}")
+        lines += [f"  proven: {seen[pick.variant.id]}"] if seen else []
+        lines += [f"  note: {note}" for note in pick.notes]
     for refusal in choice.refusals:
-        told += [f"{refusal.card.name}: no image", *(f"  {line}" for line in str(refusal.why).splitlines())]
-    return told
+        lines += [f"{refusal.card.name}: no image", *(f"  {line}" for line in str(refusal.why).splitlines())]
+    return lines
 
 
 def _error_json(why: CardstockError | None) -> dict[str, Any]:

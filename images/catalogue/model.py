@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from images.core import NothingSelected, Unsafe, UsageError
-from images.matrix import KNOWN, Attention, Backend, CudaText, Name
-from images.proof.smoke import ProofRecord
+from images.matrix import KNOWN_ARCHS, Attention, Backend, CudaText, Name
+from images.proof.smoke import LevelName, ProofRecord
 from images.registry import Packing
-from images.render import INPUT, VARIANT
+from images.render import BACKEND, INPUT, VARIANT
 
 KIND = "application/vnd.cardstock.catalogue.v1"
 TAG = "catalogue"
@@ -28,29 +28,31 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Ids, tags and package names reach command lines and terminals: no other characters than these.
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")]
-Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$")]
-ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN).replace('.', '[.]')})$")]
+PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,500}$")]
+ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN_ARCHS).replace('.', '[.]')})$")]
 DriverText = Annotated[str, StringConstraints(pattern=r"^\d{3}(\.\d{1,3}){0,2}$")]
 VersionText = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")]
 Bytes = Annotated[int, Field(ge=0)]
+# A level that failed keeps an image from being published, so no catalogue holds one.
+ProofStatus = Literal["passed", "not run"]
 
 
-class _Part(BaseModel):
+class CataloguePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Proof(_Part):
+class Proof(CataloguePart):
     """One level of proof of an image: passed, or not run and why; the card and driver that it ran on, if any."""
 
-    level: Literal["audit", "stack", "canary", "server"]
-    status: Literal["passed", "not run"]
-    reason: Words = ""
-    card: Words | None = None
+    level: LevelName
+    status: ProofStatus
+    reason: PlainText = ""
+    card: PlainText | None = None
     driver: DriverText | None = None
     at: Time
 
 
-class PublishedImage(_Part):
+class PublishedImage(CataloguePart):
     """A published image.
 
     ``digest`` is its manifest's, ``config`` its configuration's (what engines call its id), ``tag`` the one that never
@@ -76,16 +78,16 @@ class PublishedImage(_Part):
     compressed: Bytes
     unpacked: Bytes
     evidence: Annotated[tuple[Proof, ...], Field(min_length=1)]
-    revision: Words
+    revision: PlainText
     created: Time
     published: Time
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Its evidence in a line: "audit: passed; … server: passed (RTX 2080 Ti, driver 535.104.05)"."""
         return "; ".join(_phrase(proof) for proof in self.evidence)
 
 
-class Catalogue(_Part):
+class Catalogue(CataloguePart):
     """All images of a repository, the sizes of their layers, and what each moving tag has named, the newest last."""
 
     schema_: Annotated[int, Field(alias="schema")] = SCHEMA
@@ -157,9 +159,9 @@ def immutable_tag(variant: str, input_hash: str) -> str:
 
 
 def read_catalogue(text: str | bytes, where: str) -> Catalogue:
-    """Read and check a catalogue. Raises Unsafe for what is none, UsageError for one of a later form."""
+    """Read and check a catalogue. Raises Unsafe for text that is no catalogue, UsageError for a newer schema."""
     try:
-        found = Catalogue.model_validate_json(text)
+        catalogue = Catalogue.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -169,16 +171,16 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
             do="do not pull from there; tell whoever publishes it",
             where=where,
         ) from error
-    if found.schema_ != SCHEMA:
+    if catalogue.schema_ != SCHEMA:
         raise UsageError(
-            f"the catalogue is of form {found.schema_}, this checkout reads form {SCHEMA}",
+            f"the catalogue is of form {catalogue.schema_}, this checkout reads form {SCHEMA}",
             do="use a newer checkout of Cardstock",
             where=where,
         )
-    return found
+    return catalogue
 
 
-def proofs(record: ProofRecord) -> tuple[Proof, ...]:
+def proofs_of(record: ProofRecord) -> tuple[Proof, ...]:
     """The evidence of a smoke record; a level that touched no card names none."""
     out = []
     for level in record.levels:
@@ -198,11 +200,13 @@ def proofs(record: ProofRecord) -> tuple[Proof, ...]:
     return tuple(out)
 
 
-def added(
+def with_image(
     before: Catalogue, image: PublishedImage, layers: Mapping[str, int], moving: Iterable[str], now: str
 ) -> Catalogue:
-    """The catalogue with one more image, which the ``moving`` tags name from now on. The same one again changes its
-    evidence only. Raises Unsafe where its tag is another image's: that tag never moves."""
+    """The catalogue with one more image, which the ``moving`` tags name from now on.
+
+    An image that is there already gets new evidence only. Raises Unsafe where another image has its immutable tag.
+    """
     for other in before.images:
         if other.tag == image.tag and other.digest != image.digest:
             raise Unsafe(
@@ -217,19 +221,19 @@ def added(
     rest = [other for other in before.images if other.digest != image.digest]
     images = sorted([*rest, image], key=lambda one: (one.variant, one.published, one.digest))
     sizes = dict(sorted({**before.layers, **layers}.items()))
-    return _made(images=tuple(images), layers=sizes, moving=dict(sorted(history.items())), updated=now)
+    return _catalogue(images=tuple(images), layers=sizes, moving=dict(sorted(history.items())), updated=now)
 
 
-def proven_again(before: Catalogue, digest: str, evidence: tuple[Proof, ...], now: str) -> Catalogue:
+def with_evidence(before: Catalogue, digest: str, evidence: tuple[Proof, ...], now: str) -> Catalogue:
     """The catalogue with newer evidence for one image; no tag moves."""
     images = tuple(
         image.model_copy(update={"evidence": evidence}) if image.digest == digest else image for image in before.images
     )
-    return _made(images=images, layers=before.layers, moving=before.moving, updated=now)
+    return _catalogue(images=images, layers=before.layers, moving=before.moving, updated=now)
 
 
-def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, PublishedImage]]:
-    """The catalogue after the variant's newest image lost its moving tags, and the image that each of them names then.
+def without_newest(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, dict[str, PublishedImage]]:
+    """The catalogue with the moving tags of a variant's newest image moved back by one, and the image that each names.
 
     Raises NothingSelected where there is nothing to go back to.
     """
@@ -245,20 +249,20 @@ def rolled_back(before: Catalogue, variant: str, now: str) -> tuple[Catalogue, d
         if named[-1] == image.digest and len(named) > 1:
             history[tag] = named[:-1]
             moves[tag] = before.by_digest[named[-2]]
-    return _made(images=before.images, layers=before.layers, moving=history, updated=now), moves
+    return _catalogue(images=before.images, layers=before.layers, moving=history, updated=now), moves
 
 
-def _made(**fields: Any) -> Catalogue:
+def _catalogue(**fields: Any) -> Catalogue:
     return Catalogue.model_validate({"schema": SCHEMA, **fields})
 
 
 def check_labels(image: PublishedImage, labels: Mapping[str, str], where: str) -> None:
-    """Hold an image's own labels against its entry. Raises Unsafe for the first that differs."""
+    """Compare an image's own labels with its entry. Raises Unsafe for the first that differs."""
     wanted = {
         VARIANT: image.variant,
         INPUT: image.input,
         "dev.cardstock.stack": image.stack,
-        "dev.cardstock.engine": image.engine,
+        BACKEND: image.engine,
         "dev.cardstock.attention": image.attention,
         "dev.cardstock.archs": " ".join(image.archs),
         "dev.cardstock.audited-archs": " ".join(image.audited),
@@ -276,6 +280,6 @@ def check_labels(image: PublishedImage, labels: Mapping[str, str], where: str) -
 
 
 def shared_bytes(catalogue: Catalogue, image: PublishedImage, have: Iterable[PublishedImage]) -> int:
-    """Bytes of ``image`` that a machine with the images of ``have`` need not pull again."""
+    """Bytes of ``image`` that a machine which has the images ``have`` does not pull again."""
     there = {digest for other in have for digest in other.layers}
     return sum(catalogue.layers[digest] for digest in set(image.layers) & there)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import Card, all_cards
-from images.catalogue.card_table import Row, published_rows, rows, with_records
-from images.catalogue.evidence import of_image
+from images.catalogue.card_table import CardRow, card_rows, published_rows, with_records
+from images.catalogue.evidence import image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes
 from images.matrix import Arch, Matrix, Variants
-from images.proof.on_card import GpuRecord, read_all
+from images.proof.on_card import GpuRecord, read_gpu_records
 from images.render import document
 
 CATALOGUE = "catalogue.json"
@@ -43,59 +43,61 @@ column names the card and its driver."""
 
 
 @dataclass(frozen=True)
-class Group:
+class ImageGroup:
     """The compute capabilities whose cards get the same image, and one of their rows."""
 
     archs: tuple[Arch, ...]
-    row: Row
+    row: CardRow
 
 
-def groups(table: Iterable[Row]) -> list[Group]:
+def group_by_image(table: Iterable[CardRow]) -> list[ImageGroup]:
     """Rows of cards with an image, by that image, the oldest cards first."""
     archs: dict[str, set[Arch]] = {}
-    first: dict[str, Row] = {}
+    first: dict[str, CardRow] = {}
     for row in table:
         if row.image:
             archs.setdefault(row.image.id, set()).add(row.card.arch)
             first.setdefault(row.image.id, row)
-    found = [Group(tuple(sorted(archs[name])), row) for name, row in first.items()]
-    return sorted(found, key=lambda group: group.archs)
+    grouped = [ImageGroup(tuple(sorted(archs[name])), row) for name, row in first.items()]
+    return sorted(grouped, key=lambda group: group.archs)
 
 
-def block(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], catalogue: Catalogue | None) -> str:
+def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], catalogue: Catalogue | None) -> str:
     """What stands between the marks: a row for each image, what its user should know, where all this is from."""
     if catalogue:
         table = published_rows(matrix, variants, all_cards(), catalogue)
-        said = _PUBLISHED.format(updated=catalogue.updated[:10])
+        caption = _PUBLISHED.format(updated=catalogue.updated[:10])
     else:
-        table, said = with_records(rows(matrix, variants, all_cards()), records), _RECOMMENDED
+        table, caption = with_records(card_rows(matrix, variants, all_cards()), records), _RECOMMENDED
     header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), _HOW_FAR]
-    found = [*groups(table), *_without_card(variants, catalogue)]
-    lines = [header, ["---"] * len(header), *(_cells(group) for group in found)]
+    grouped = [*group_by_image(table), *_without_card(variants, catalogue)]
+    lines = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
     notes: dict[str, list[str]] = {}
-    for group in found:
+    for group in grouped:
         for note in group.row.image.notes if group.row.image else ():
             notes.setdefault(note.text, []).extend(arch.capability for arch in group.archs)
-    told = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *told, *([""] if told else []), said])
+    note_lines = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
+    return "\n".join(
+        [*(f"| {' | '.join(line)} |" for line in lines), "", *note_lines, *([""] if note_lines else []), caption]
+    )
 
 
 _NONE = Card("no card", Arch(0, 0), 0, "")
 _CPU = "CPU canary, CPU server"
 
 
-def _without_card(variants: Variants, catalogue: Catalogue | None) -> Iterator[Group]:
+def _without_card(variants: Variants, catalogue: Catalogue | None) -> Iterator[ImageGroup]:
     """The images for the CPU."""
     for variant in variants.valid.values():
         if variant.archs:
             continue
         if catalogue is None:
-            yield Group((), Row(_NONE, variant, None, None, _CPU))
+            yield ImageGroup((), CardRow(_NONE, variant, None, None, _CPU))
         elif published := catalogue.current.get(variant.id):
-            yield Group((), Row(_NONE, variant, None, published, of_image(published)))
+            yield ImageGroup((), CardRow(_NONE, variant, None, published, image_evidence(published)))
 
 
-def _cells(group: Group) -> list[str]:
+def _cells(group: ImageGroup) -> list[str]:
     archs = [arch.capability for arch in group.archs]
     image, published = group.row.image, group.row.published
     return [
@@ -108,12 +110,12 @@ def _cells(group: Group) -> list[str]:
     ]
 
 
-def pages(root: Path, matrix: Matrix, variants: Variants, before: Mapping[str, str]) -> dict[str, str]:
+def with_images_table(root: Path, matrix: Matrix, variants: Variants, before: Mapping[str, str]) -> dict[str, str]:
     """``before`` (pages by path from the root) with this table in the README.
 
     Raises Unsafe for a catalogue.json that is none.
     """
     file = root / CATALOGUE
     catalogue = read_catalogue(file.read_bytes(), CATALOGUE) if file.is_file() else None
-    new = block(matrix, variants, read_all(), catalogue)
+    new = table_text(matrix, variants, read_gpu_records(), catalogue)
     return document.IMAGES.fill_in(before, new)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from images.cards import Card, Refusal, choose_images
 from images.catalogue.model import Catalogue, PublishedImage
 from images.core import CardstockError, NoImageFits, closest
-from images.matrix import Arch, Driver, Matrix, Variants, covers, parse_arch, runs
+from images.matrix import Arch, Driver, Matrix, Variants, covers, driver_suffices, parse_arch
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CardMatch:
     notes: tuple[str, ...] = ()
 
 
-class Lost(NamedTuple):
+class PassedOver(NamedTuple):
     """A published image that would run on one of the cards, or nearly, and why another one was chosen."""
 
     image: PublishedImage
@@ -33,17 +33,17 @@ class Lost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """What was found: one image for all cards, or one for each kind; the cards without one; the images not chosen."""
+class MatchResult:
+    """One image for all cards, or one for each kind of card; the cards without one; the images that were not chosen."""
 
-    found: tuple[CardMatch, ...]
+    matches: tuple[CardMatch, ...]
     refusals: tuple[Refusal, ...] = ()
-    lost: tuple[Lost, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def match_images(
     catalogue: Catalogue, matrix: Matrix, variants: Variants, cards: Sequence[Card], driver: Driver | None = None
-) -> Resolved:
+) -> MatchResult:
     """The published images for cards of one machine. ``driver`` None: any."""
     archs = {card.arch for card in cards}
     kinds = [kind for kind in _kinds(catalogue) if any(_covers(kind.audited, arch) for arch in archs)]
@@ -57,9 +57,9 @@ def match_images(
     }
     some = Variants({name: variant for name, variant in variants.valid.items() if name in known}, variants.excluded)
     choice = choose_images(matrix, some, cards, driver)
-    found = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
+    matches = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
     refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
-    return Resolved(found, refusals, _lost(kinds, found, variants, archs, driver))
+    return MatchResult(matches, refusals, _passed_over(kinds, matches, variants, archs, driver))
 
 
 @dataclass
@@ -83,27 +83,27 @@ def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:
     return kinds.values()
 
 
-def _lost(
-    kinds: Iterable[_Kind], found: tuple[CardMatch, ...], variants: Variants, archs: set[Arch], driver: Driver | None
-) -> tuple[Lost, ...]:
-    """The images that were not found, with the reason, those of a kind together."""
-    chosen = {one.image.variant for one in found}
-    valid, out = variants.valid, list[Lost]()
+def _passed_over(
+    kinds: Iterable[_Kind], matches: tuple[CardMatch, ...], variants: Variants, archs: set[Arch], driver: Driver | None
+) -> tuple[PassedOver, ...]:
+    """The images that were not chosen, with the reason, those of a kind together."""
+    chosen = {one.image.variant for one in matches}
+    valid, out = variants.valid, list[PassedOver]()
     for kind in kinds:
-        why = _why(kind, found, archs, driver)
+        why = _why(kind, matches, archs, driver)
         left = [image for image in kind.images if image.variant not in chosen]
-        out += [Lost(image, why if image.variant in valid else _STRANGER) for image in left]
+        out += [PassedOver(image, why if image.variant in valid else _STRANGER) for image in left]
     return tuple(out)
 
 
-def _why(kind: _Kind, found: tuple[CardMatch, ...], archs: set[Arch], driver: Driver | None) -> str:
-    """Why images of a kind are not the ones that were found."""
+def _why(kind: _Kind, matches: tuple[CardMatch, ...], archs: set[Arch], driver: Driver | None) -> str:
+    """Why images of a kind were not chosen."""
     if driver is not None and not _runs(driver, kind.min_driver):
         return f"it needs driver {kind.min_driver}, here is {driver}"
     missing = sorted(arch for arch in archs if not _covers(kind.audited, arch))
-    if missing and len(found) == 1:
+    if missing and len(matches) == 1:
         return f"it has no code for {' '.join(map(str, missing))}"
-    rivals = [one for one in found if any(_covers(kind.audited, card.arch) for card in one.cards)]
+    rivals = [one for one in matches if any(_covers(kind.audited, card.arch) for card in one.cards)]
     if not rivals:
         return "a rule excludes it: invoke explain says which"
     if kind.cards > min(len(one.image.archs) for one in rivals):
@@ -112,7 +112,7 @@ def _why(kind: _Kind, found: tuple[CardMatch, ...], archs: set[Arch], driver: Dr
 
 
 _STRANGER = "its variant is not in this checkout's matrix"
-_runs = cache(runs)
+_runs = cache(driver_suffices)
 
 
 @cache
@@ -122,7 +122,7 @@ def _covers(audited: tuple[str, ...], card: Arch) -> bool:
 
 
 def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Driver | None) -> Refusal:
-    """Where the matrix has an image for the card and only the repository has none, say that instead."""
+    """The refusal of a card; where the matrix has an image for it that is not published, it says how to build it."""
     choice = choose_images(matrix, variants, [refusal.card], driver)
     if not choice.picks:
         return Refusal(refusal.card, choice.refusals[0].why)
@@ -137,7 +137,7 @@ def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Dri
     )
 
 
-def by_name(catalogue: Catalogue, name: str) -> PublishedImage:
+def image_by_name(catalogue: Catalogue, name: str) -> PublishedImage:
     """The image that a tag names: a variant's id, or another moving or immutable tag. Raises NoImageFits."""
     if name in catalogue.moving:
         return catalogue.by_digest[catalogue.moving[name][-1]]
@@ -151,8 +151,8 @@ def by_name(catalogue: Catalogue, name: str) -> PublishedImage:
     )
 
 
-def refuse_all(resolved: Resolved) -> None:
-    """Raise the first refusal where nothing was found."""
-    if not resolved.found:
+def require_match(resolved: MatchResult) -> None:
+    """Raise the first refusal where no image matches."""
+    if not resolved.matches:
         first: CardstockError = resolved.refusals[0].why
         raise first

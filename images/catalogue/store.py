@@ -20,14 +20,15 @@ from images.core import RegistryFailure, Unsafe
 from images.registry import INDEX, ArtifactPart, Cosign, Identity, Manifest, Repository, artifact, read_blob, read_image
 
 JSON = "application/json"
-# Publishers that meet: each round one of them gets through. Seconds between a write and the look whether it stayed.
+# Of publishers that write at the same time, one succeeds in each round.
+# Seconds between a write and the check that nobody has overwritten it.
 _ROUNDS = 20
 _SETTLE = 2.0
 _CHANCE = random.SystemRandom()
 
 
 @dataclass(frozen=True)
-class Keys:
+class SigningKeys:
     """How to sign and verify: cosign, a private key (None: this CI job's identity), and who must have signed."""
 
     cosign: Cosign
@@ -35,43 +36,43 @@ class Keys:
     signer: Path | Identity | None = None
 
 
-def now() -> str:
+def utc_now() -> str:
     """This moment, as catalogues write it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def empty() -> Catalogue:
+def empty_catalogue() -> Catalogue:
     """The catalogue of a repository that has none yet."""
-    return Catalogue.model_validate({"schema": 1, "updated": now()})
+    return Catalogue.model_validate({"schema": 1, "updated": utc_now()})
 
 
-def fetch_catalogue(repository: Repository, keys: Keys | None = None) -> tuple[Catalogue | None, str]:
+def fetch_catalogue(repository: Repository, keys: SigningKeys | None = None) -> tuple[Catalogue | None, str]:
     """The catalogue and its digest; None and "" where the repository has none.
 
-    With a signer its signature is verified before a byte of it is believed. Raises Unsafe, RegistryFailure.
+    With a signer, its signature is verified before anything in it is read. Raises Unsafe, RegistryFailure.
     """
-    found = artifact.look(repository, TAG, KIND)
-    if found is None:
+    stored = artifact.look(repository, TAG, KIND)
+    if stored is None:
         return None, ""
     where = f"{repository.name}:{TAG}"
     if keys is not None and keys.signer is not None:
-        keys.cosign.verify(repository.name, found.digest, keys.signer)
-    if FILE not in found.files:
+        keys.cosign.verify(repository.name, stored.digest, keys.signer)
+    if FILE not in stored.files:
         raise Unsafe("the catalogue cannot be trusted", cause=f"it holds no {FILE}", where=where)
-    return read_catalogue(read_blob(repository, found.files[FILE]), where), found.digest
+    return read_catalogue(read_blob(repository, stored.files[FILE]), where), stored.digest
 
 
 def change_catalogue(
-    repository: Repository, change: Callable[[Catalogue], Catalogue], keys: Keys | None = None
+    repository: Repository, change: Callable[[Catalogue], Catalogue], keys: SigningKeys | None = None
 ) -> Catalogue:
-    """Read the catalogue, change it, write it and sign it, and only then let its tag name it; what is there then.
+    """Read the catalogue, change it, write and sign it, and move its tag last; the catalogue that is there then.
 
     Registries cannot compare and swap. So it is read again after a while, and where another publisher has overwritten
     the change, it is made again on theirs: ``change`` must leave a catalogue that has it as it is.
     """
     for _ in range(_ROUNDS):
         before, read = fetch_catalogue(repository)
-        after = change(before or empty())
+        after = change(before or empty_catalogue())
         if before is not None and before.model_copy(update={"updated": after.updated}) == after:
             return before
         with tempfile.TemporaryDirectory(prefix="cardstock-catalogue-") as folder:
@@ -83,7 +84,7 @@ def change_catalogue(
         current = repository.manifest(TAG)
         if (current.digest if current else "") == read:
             with suppress(Unsafe):  # another was faster by a hair: the next round sees it
-                point(repository, TAG, digest)
+                set_tag(repository, TAG, digest)
         repository.pause(_SETTLE * _CHANCE.uniform(0.5, 1.5))
     raise RegistryFailure(
         f"{repository.name}: the catalogue changes faster than it can be written",
@@ -91,10 +92,10 @@ def change_catalogue(
     )
 
 
-def point(repository: Repository, tag: str, digest: str) -> None:
-    """Let a tag name what the repository has by digest, and see that it does. Raises Unsafe if it does not."""
-    found = _there(repository, digest)
-    repository.put_manifest(found.raw, tag, found.media_type)
+def set_tag(repository: Repository, tag: str, digest: str) -> None:
+    """Point a tag at a manifest of the repository and read it back. Raises Unsafe where the tag names another one."""
+    manifest = _manifest(repository, digest)
+    repository.put_manifest(manifest.raw, tag, manifest.media_type)
     named = repository.manifest(tag)
     if named is None or named.digest != digest:
         raise Unsafe(
@@ -104,40 +105,40 @@ def point(repository: Repository, tag: str, digest: str) -> None:
         )
 
 
-def _there(repository: Repository, digest: str) -> Manifest:
-    found = repository.manifest(digest)
-    if found is None:
+def _manifest(repository: Repository, digest: str) -> Manifest:
+    manifest = repository.manifest(digest)
+    if manifest is None:
         raise RegistryFailure(
             f"{repository.name}: the registry has no {digest} any more",
             cause="it was there a moment ago: a clean-up removes what no tag names",
             do="run the same again",
         )
-    return found
+    return manifest
 
 
 def check_image(repository: Repository, image: PublishedImage) -> None:
-    """Hold what the registry has under an image's digest against its entry in the catalogue.
+    """Compare what the registry has under an image's digest with the image's entry in the catalogue.
 
     Its configuration and layers must be those, its labels must say the same, and its immutable tag must name nothing
     else. Raises Unsafe for the first that does not, RegistryFailure where the image is not there.
     """
     where = f"{repository.name}@{image.digest}"
-    found = read_image(repository, image.digest)
-    if found is None:
+    stored = read_image(repository, image.digest)
+    if stored is None:
         raise RegistryFailure(
             f"{image.variant} is in the catalogue, but the registry does not have it",
             cause=f"it knows no {image.digest}",
             do="tell whoever publishes it; take another image meanwhile",
             where=repository.name,
         )
-    if found.config != image.config or tuple(layer.digest for layer in found.layers) != image.layers:
+    if stored.config != image.config or tuple(layer.digest for layer in stored.layers) != image.layers:
         raise Unsafe(
             f"the image of {image.variant} is not made of what the catalogue says",
             cause="its configuration or its layers are others",
             do="do not use it; tell whoever publishes it",
             where=where,
         )
-    check_labels(image, found.labels, where)
+    check_labels(image, stored.labels, where)
     named = repository.manifest(image.tag)
     if named is not None and named.digest != image.digest:
         raise Unsafe(
@@ -148,16 +149,16 @@ def check_image(repository: Repository, image: PublishedImage) -> None:
         )
 
 
-def attach(repository: Repository, digest: str, kind: str, part: ArtifactPart) -> str:
+def attach_file(repository: Repository, digest: str, kind: str, part: ArtifactPart) -> str:
     """Hang a file on an image, as a referrer of it; the digest of its manifest. The same file again changes nothing.
 
     Registries without the referrers API (OCI 1.1) get the list of an image's referrers as the specification wants it:
     an index under the tag "sha256-…".
     """
-    subject = _there(repository, digest)
+    subject = _manifest(repository, digest)
     descriptor = {"mediaType": subject.media_type, "digest": digest, "size": len(subject.raw)}
     attached = artifact.push(repository, None, kind, [part], {}, subject=descriptor)
-    manifest = _there(repository, attached)
+    manifest = _manifest(repository, attached)
     tag = digest.replace(":", "-")
     listed: list[dict[str, Any]] = []
     if (index := repository.manifest(tag)) is not None and index.media_type == INDEX:

@@ -10,7 +10,9 @@ from images.commands.options import WHEELS, SelectorOptions, command, print_json
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
+from images.docker import docker_line
 from images.render import GENERATED, differences
+from images.run.serve import spec_without_model
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,8 @@ def check_rendered(context: Context, plan: Plan) -> None:
 def print_next(context: Context, built: Sequence[BuiltImage]) -> None:
     """The command that serves a model with the first image."""
     first, engine = built[0].job, context.engine
-    cards = " --gpus all" if first.variant.cuda else ""
-    mounts = "-v /path/to/model:/models:ro -v cardstock-cache:/cache"  # keeps what is fetched and compiled
     context.report.next_command(
-        f"docker run --rm{cards} --shm-size 4g -p 127.0.0.1:8000:8000 {mounts} {first.tags[0]}",
+        docker_line(spec_without_model(first.tags[0], cards=bool(first.variant.cuda)), foreground=True),
         "an OpenAI-compatible server on port 8000"
         + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
     )

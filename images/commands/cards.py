@@ -7,33 +7,32 @@ from dataclasses import dataclass
 
 from images.cards import Card, all_cards, choose_images, named_cards, read_machine
 from images.catalogue import (
+    EVIDENCE_HEADER,
     IMAGES_HEADER,
-    SEEN_HEADER,
     CardQuery,
+    CardRow,
     Catalogue,
-    Row,
     answer_json,
     answer_lines,
+    card_rows,
+    cells_with_evidence,
     choice_json,
     choice_lines,
     image_cells,
     match_images,
-    of_records,
     published_rows,
+    records_evidence,
     reference_of,
-    refuse_all,
+    require_match,
     row_json,
-    rows,
-    seen_cells,
     with_records,
 )
 from images.commands.options import JSON, command, print_json
-from images.commands.pull import CatalogueOptions
+from images.commands.pull import CatalogueOptions, run_words
 from images.context import Context
 from images.core.options import option
-from images.distribution import pull as pulling
 from images.matrix import Arch, Driver, parse_driver
-from images.proof.on_card import GpuRecord, read_all
+from images.proof.on_card import GpuRecord, read_gpu_records
 
 OLDEST = Arch(5, 0)
 
@@ -74,7 +73,7 @@ def show_cards(context: Context, options: CardsOptions, records: Sequence[GpuRec
     bad name or driver, NoImageFits where none of the named cards gets an image.
     """
     catalogue = options.catalogue(context)
-    proven = read_all() if records is None else records
+    proven = read_gpu_records() if records is None else records
     if not options.cards:
         show_all(context, options, catalogue, proven)
         return
@@ -92,7 +91,7 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
     if catalogue:
         table = published_rows(context.matrix, context.variants, listed, catalogue)
     else:
-        table = with_records(rows(context.matrix, context.variants, listed), proven)
+        table = with_records(card_rows(context.matrix, context.variants, listed), proven)
     if options.json:
         print_json([row_json(row) for row in table])
     else:
@@ -101,9 +100,9 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
     report_this_machine(context)
 
 
-def print_tables(context: Context, table: Sequence[Row]) -> None:
+def print_tables(context: Context, table: Sequence[CardRow]) -> None:
     """The cards, and the images that they should have."""
-    context.report.table([seen_cells(row) for row in table], SEEN_HEADER)
+    context.report.table([cells_with_evidence(row) for row in table], EVIDENCE_HEADER)
     if images := image_cells(table):
         context.report.table(images, IMAGES_HEADER)
 
@@ -115,7 +114,7 @@ def show_recommended(
     choice = choose_images(context.matrix, context.variants, named, driver, context.locked)
     if not choice.picks:
         raise choice.refusals[0].why
-    seen = {pick.variant.id: of_records(proven, pick.variant.id) for pick in choice.picks}
+    seen = {pick.variant.id: records_evidence(proven, pick.variant.id) for pick in choice.picks}
     if options.json:
         print_json(choice_json(choice, seen))
         return
@@ -126,10 +125,10 @@ def show_recommended(
 def show_published(context: Context, options: CardsOptions, catalogue: Catalogue, query: CardQuery) -> None:
     """What is published for these cards."""
     resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)
-    refuse_all(resolved)
+    require_match(resolved)
     where = options.source
     if options.json:
-        runs = [pulling.run_words(one.image, reference_of(where, one.image)) if where else [] for one in resolved.found]
+        runs = [run_words(one, reference_of(where, one.image)) if where else [] for one in resolved.matches]
         print_json(answer_json(where, catalogue, query, resolved, runs))
     else:
         print("\n".join(answer_lines(where, catalogue, resolved)))

@@ -15,9 +15,10 @@ from images.run.cluster import (
     OWN_TOKEN,
     TOKEN,
     ClusterPlan,
+    Host,
     Hosts,
     Node,
-    compose_files,
+    compose_file,
     fitted,
     kuberay_manifest,
     make_nodes,
@@ -129,7 +130,7 @@ def _named(made: ClusterPlan, image: str) -> ClusterPlan:
 
 def write_files(hosts: Hosts, nodes: tuple[Node, ...], options: ClusterOptions, report: Report) -> None:
     made = {"kuberay.yaml": kuberay_manifest(hosts, nodes)} if options.kuberay else {}
-    made = made or {f"{node.host.name}.compose.yaml": compose_files(hosts, node) for node in nodes}
+    made = made or {f"{node.host.name}.compose.yaml": compose_file(node) for node in nodes}
     for name, text in made.items():
         if options.out:
             write_atomically(Path(options.out).expanduser() / name, text)
@@ -147,16 +148,19 @@ def run(context: Context, hosts: Hosts, nodes: tuple[Node, ...], options: Cluste
     """Start it, or end it; wait; watch."""
     from images.docker import reach
     from images.run.cluster import (
-        Boxes,  # docker-py is slow to import, and --print needs none
         Cluster,
+        ClusterContainers,  # docker-py is slow to import, and --print needs none
         engines_of,
     )
 
-    boxes = engines_of(hosts, lambda host: Boxes(reach(host.engine) if host.engine else context.engine))
+    def containers_of(host: Host) -> ClusterContainers:
+        return ClusterContainers(reach(host.engine) if host.engine else context.engine)
+
     report = context.report
+    containers = engines_of(hosts, containers_of)
     # A key of this run's own where none is given: whoever reaches Ray's ports without one may run programs there.
     environment = {TOKEN: secrets.token_hex(OWN_TOKEN), **context.environment}
-    whole = Cluster(hosts, nodes, boxes, environment, report.line)
+    whole = Cluster(hosts, nodes, containers, environment, report.line)
     if options.stop:
         report.line(f"{whole.remove()} containers removed")
         return

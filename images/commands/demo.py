@@ -14,7 +14,7 @@ from images.commands.options import command
 from images.context import Context
 from images.core import Report, UsageError, default_layout, process, provide_environment
 from images.core.options import option
-from images.run.demo import Limits, Settings, address, ask_model, is_loopback, read_size
+from images.run.demo import Limits, Settings, find_model, is_loopback, parse_address, read_size
 
 LOCK = Path("dev/demo.lock")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -54,8 +54,8 @@ def open_page(root: Path, home: Path, options: DemoOptions, report: Report) -> N
 
     Raises CheckFailed without a server, UsageError for a port in use, ProcessFailed when the page ends by itself.
     """
-    limits, server = options.limits(), address(options.server)
-    model = ask_model(server, options.model)
+    limits, server = options.limits(), parse_address(options.server)
+    model = find_model(server, options.model)
     free_port(options.host, options.port)
     python = provide_environment(root / LOCK, home, report.line)
     signal.signal(signal.SIGTERM, _as_interrupt)

@@ -10,7 +10,7 @@ from images.context import REPOSITORY, Context
 from images.core import CheckFailed
 from images.core.options import option
 from images.matrix import Matrix
-from images.run.doctor import advise, as_json, findings, gather_facts, healthy
+from images.run.doctor import advise, check_facts, doctor_json, gather_facts, healthy
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means
@@ -50,10 +50,10 @@ def examine_machine(context: Context, options: DoctorOptions) -> None:
     matrix, report = context.matrix, context.report
     named = [*options.registry, *filter(None, [context.environment.get(REPOSITORY)])]
     facts = gather_facts(context.checkout.root, registry_hosts(matrix, named))
-    found = findings(facts, matrix)
+    found = check_facts(facts, matrix)
     advice = advise(facts, matrix, context.variants, context.locked, next((name for name in named if "/" in name), ""))
     if options.json:
-        print_json(as_json(found, advice))
+        print_json(doctor_json(found, advice))
     else:
         width = max(len(one.name) for one in found)
         for one in found:

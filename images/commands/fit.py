@@ -11,7 +11,7 @@ from images.context import Context
 from images.docker import docker_line
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, find_fit, fit_json, fit_lines
-from images.run.serve import Options, Source, make_serving
+from images.run.serve import Options, Source, make_spec
 
 
 @command
@@ -49,7 +49,7 @@ def lines_to_type(fitted: Fit, matrix: Matrix, model: str) -> list[str]:
     if not folder and not repository:
         source = Source(fitted.ask.model.name, f"/path/to/{fitted.ask.model.name}")
     image = f"{matrix.image}:{fitted.ask.variant.id}"
-    return [docker_line(make_serving(fitted.ask.variant, image, source, fitted.ask.model, fitted, Options()))]
+    return [docker_line(make_spec(fitted.ask.variant, image, source, fitted.ask.model, fitted, Options()))]
 
 
 def serve_command(fitted: Fit, options: FitOptions) -> str:

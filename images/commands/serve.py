@@ -13,8 +13,8 @@ from images.commands.options import command
 from images.context import Context
 from images.core import CardstockError, UsageError, default_layout
 from images.docker import ContainerSpec, compose, docker_line
-from images.run.fit import Model, from_config, named, read_model
-from images.run.serve import ServeOptions, Source, check_here, find_source, modelscope, plan, read_config
+from images.run.fit import Model, from_config, model_by_name, read_model
+from images.run.serve import ServeOptions, Source, check_here, find_source, model_name, modelscope, plan, read_config
 from images.run.serve import start as starting
 
 
@@ -57,7 +57,7 @@ def model_of(text: str, source: Source, environment: Mapping[str, str], ca: Path
     if source.folder and Path(source.folder).is_dir():
         return read_model(source.folder)
     repository = source.repository or source.name
-    return named(text) or from_config(read_config(repository, environment, ca), repository)
+    return model_by_name(text) or from_config(read_config(repository, environment, ca), repository)
 
 
 def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions) -> None:
@@ -66,7 +66,7 @@ def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions)
     containers = engine.containers
     starting.check_free(containers, spec, local=engine.endpoint.startswith(("unix://", "npipe://")))
     try:
-        with report.step(f"serve {spec.model} by {spec.image}") as step:
+        with report.step(f"serve {model_name(spec)} by {spec.image}") as step:
             starting.start(containers, spec, context.environment, kept=options.detach)
             if not options.detach:
                 starting.wait(containers, spec, options.wait, report.line)
@@ -78,23 +78,24 @@ def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions)
         raise
     for line in how_to_use(spec, engine.endpoint if engine.embedded else ""):
         report.line(line)
-    print(f"{spec.url}/v1")
+    print(f"{spec.ports[0].url}/v1")
 
 
 def how_to_use(spec: ContainerSpec, endpoint: str) -> list[str]:
     """What a person types next; ``endpoint`` is that of an engine that the docker CLI does not find by itself."""
-    question = json.dumps({"model": spec.model, "messages": [{"role": "user", "content": "Hello"}]})
+    (port,) = spec.ports
+    question = json.dumps({"model": model_name(spec), "messages": [{"role": "user", "content": "Hello"}]})
     key = any(name.endswith("_API_KEY") for name in spec.passed)
-    words = ["curl", f"{spec.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    words = ["curl", f"{port.url}/v1/chat/completions", "-H", "Content-Type: application/json"]
     words += ["-H", "Authorization: Bearer YOUR_KEY"] if key else []
     out = [
         f"ask: {shlex.join([*words, '-d', question])}",
-        f"metrics: {spec.url}/metrics",
+        f"metrics: {port.url}/metrics",
         f"log: ./inv serve --logs {spec.name}",
         f"stop: ./inv serve --stop {spec.name}",
     ]
-    if spec.host not in ("127.0.0.1", "localhost", "::1") and not key:
-        out.append(f"anyone who reaches {spec.host} may ask: set VLLM_API_KEY or CARDSTOCK_API_KEY for a key")
+    if port.host not in ("127.0.0.1", "localhost", "::1") and not key:
+        out.append(f"anyone who reaches {port.host} may ask: set VLLM_API_KEY or CARDSTOCK_API_KEY for a key")
     return [*out, f"export DOCKER_HOST={endpoint} for docker's own commands"] if endpoint else out
 
 

@@ -28,9 +28,9 @@ def record_loaded_libraries(context: Context, options: ServedOptions) -> None:
 
     for variant in options.select(context):
         image = built_image(context, variant)
-        with context.report.step(f"libraries that {variant.served} loads") as step:
-            libraries = loaded_libraries.record(context.engine, image, PYTHON_IN_IMAGE, variant.modules)
-            path = context.checkout.root / loaded_libraries.FOLDER / f"{variant.served}.txt"
-            write_atomically(path, loaded_libraries.render(libraries, variant.id))
+        with context.report.step(f"libraries that {variant.loaded_libraries} loads") as step:
+            libraries = loaded_libraries.record_libraries(context.engine, image, PYTHON_IN_IMAGE, variant.modules)
+            path = context.checkout.root / loaded_libraries.FOLDER / f"{variant.loaded_libraries}.txt"
+            write_atomically(path, loaded_libraries.list_text(libraries, variant.id))
             step.note(f"{len(libraries)} libraries")
     context.report.next_command(f"git diff {loaded_libraries.FOLDER}", "commit what changed")

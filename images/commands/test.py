@@ -39,7 +39,9 @@ def test(context: Context, options: TestOptions) -> None:
 
 def run_tests(context: Context, options: TestOptions) -> None:
     """pytest over what this machine can run; its closing line is the last thing printed. Raises CheckFailed."""
-    argv = [sys.executable, "-m", "pytest", *folders_of(options)]
+    argv = [sys.executable, "-m", "pytest", *folders_of(options), "--durations=10"]
+    if folders_of(options) == ["tests/unit"]:
+        argv += ["--cov", "--cov-report="]  # what is measured, and how much it must be: pyproject.toml
     if (workers := min(os.cpu_count() or 1, TEST_PROCESSES)) > 1:
         # A file stays in one process; tests/conftest.py says which files too, and what comes first.
         argv += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]

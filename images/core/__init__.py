@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from images.core.errors import UsageError as UsageError
     from images.core.files import write_atomically as write_atomically
     from images.core.home import Layout as Layout
-    from images.core.home import Say as Say
     from images.core.home import default_layout as default_layout
     from images.core.lazy_import import import_when_used as import_when_used
     from images.core.locked_environment import provide_environment as provide_environment
+    from images.core.report import PrintLine as PrintLine
     from images.core.report import Report as Report
+    from images.core.report import discard_stdout as discard_stdout
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
-    from images.core.report import reader_has_gone as reader_has_gone
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.yaml_text import to_yaml as to_yaml
 else:
     __getattr__ = face(__name__, __file__)

@@ -30,10 +30,10 @@ class Mirror:
         """One-line apt sources of ``suite``, its updates and, where the host has them, its security fixes."""
         options = f"[signed-by={keyring}] " if keyring else ""
         suites = (suite, f"{suite}-updates") if self.updates else (suite,)
-        found = [f"deb {options}{self.archive} {name} {components}" for name in suites]
+        lines = [f"deb {options}{self.archive} {name} {components}" for name in suites]
         if self.security:
-            found.append(f"deb {options}{self.security} {suite}-security {components}")
-        return tuple(found)
+            lines.append(f"deb {options}{self.security} {suite}-security {components}")
+        return tuple(lines)
 
 
 def read_os_release(text: str) -> Mapping[str, str]:
@@ -58,9 +58,9 @@ def choose_mirror(codename: str, targets: str) -> Mirror | None:
     rows = [row for row in rows if row[1] == "main" and row[2].partition(":")[0] in _WEB and row[3] in ("Debian", "")]
 
     def first(suite: str) -> str | None:
-        found = [row for row in rows if row[0] == suite]
-        found.sort(key=lambda row: (row[3] != "Debian", "debian" not in row[2]))
-        return found[0][2].rstrip("/") if found else None
+        matching = [row for row in rows if row[0] == suite]
+        matching.sort(key=lambda row: (row[3] != "Debian", "debian" not in row[2]))
+        return matching[0][2].rstrip("/") if matching else None
 
     archive = first(codename)
     if archive is None:
@@ -148,11 +148,11 @@ def unpack(debs: Iterable[Path], prefix: Path) -> None:
 
 def package_versions(debs: Iterable[Path]) -> dict[str, str]:
     """Name and version of each package, from its own control file."""
-    found = {}
+    versions = {}
     for deb in debs:
         fields = process.run(["dpkg-deb", "-f", str(deb), "Package", "Version"]).out
         match = re.search(r"^Package: (\S+)$.*^Version: (\S+)$", fields, re.MULTILINE | re.DOTALL)
         if match is None:
             raise CardstockError(f"{deb.name} is not a Debian package", cause=fields.strip())
-        found[match[1]] = match[2]
-    return found
+        versions[match[1]] = match[2]
+    return versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CardstockError(Exception):
-    """A failure told to a person: one fact a line, and the exit code of its kind.
+    """A failure as a person reads it: one fact on each line. Each kind of error has an exit code of its own.
 
     ``what`` happened; the likely ``cause``; what to ``do``; ``where`` to look (file:line, a log, a source).
     """
@@ -27,7 +27,7 @@ class CardstockError(Exception):
 
 
 class CheckFailed(CardstockError):
-    """A check said no: smoke, audit, render --check, a build that broke."""
+    """A check failed: smoke, audit, render --check, a build that broke."""
 
     exit_code = 1
 
@@ -57,12 +57,12 @@ class EngineUnreachable(CardstockError):
 
 
 class RegistryFailure(CardstockError):
-    """A registry or package index did not give what was asked."""
+    """A registry or package index did not deliver what it was asked for."""
 
     exit_code = 6
 
 
 class Unsafe(CardstockError):
-    """Refused: a digest mismatch, an unlocked stack on publish."""
+    """Refused because it would not be safe: a digest that differs, an unlocked stack on publish."""
 
     exit_code = 7

@@ -38,13 +38,13 @@ def provide_environment(lock: Path, home: Path, say: Say = lambda _: None, uv: s
     return python
 
 
-def settings(environment: Mapping[str, str]) -> dict[str, str]:
+def uv_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """What to add for uv: pip's index and CA, where uv's own are not set."""
     return {new: environment[old] for old, new in _PIP.items() if old in environment and new not in environment}
 
 
 def _install(uv: str, lock: Path, folder: Path) -> None:
-    env = settings(os.environ)
+    env = uv_settings(os.environ)
     process.run([uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(folder)], env=env, timeout=60)
     argv = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), "--require-hashes", "--no-deps"]
     try:

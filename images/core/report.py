@@ -16,6 +16,9 @@ from rich.text import Text
 
 from images.core.errors import CardstockError
 
+# What takes one line of progress, such as `Report.line`.
+PrintLine = Callable[[str], None]
+
 # Sent by a build or a registry, an escape sequence could repaint the screen; tab and newline are kept.
 CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code not in (0x09, 0x0A)}
 
@@ -81,7 +84,7 @@ class Report:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Print start and end of the block, with seconds and notes; a failure is printed and goes on its way."""
+        """Print start and end of the block, with seconds and notes; an exception is printed as a failure and raised."""
         step, start = Step(), self._clock()
         self._write(f"start {title}", "dim")
         # rich draws one spinner at a time: the outermost step has it.
@@ -128,15 +131,15 @@ class Report:
             self._err.file.flush()
 
 
-def reader_has_gone() -> None:
-    """After a BrokenPipeError: the reader (head, less) has what it wanted, and what is still held back goes nowhere."""
+def discard_stdout() -> None:
+    """Send what is left of stdout to /dev/null: after a BrokenPipeError its reader (head, less) has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None = None) -> int:
-    """Tell an error on stderr and give the exit code of its kind. The traceback only with ``debug``.
+    """Print an error on stderr, with ``debug`` its traceback first, and return the exit code of its kind.
 
-    One that is no CardstockError is a defect of this program and is called so: exit code 1.
+    Any other exception than a CardstockError is reported as a defect of this program, with exit code 1.
     """
     stream = err or sys.stderr
     if debug:

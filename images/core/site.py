@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -15,6 +16,9 @@ from images.core.closest_match import closest
 from images.core.errors import UsageError
 
 FILE = "site.yaml"
+# Where base images come from: a registry by digest and else packages, or packages only.
+BaseSource = Literal["auto", "packages"]
+_BASE_SOURCES: Mapping[str, BaseSource] = {"auto": "auto", "packages": "packages"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SiteSettings:
     apt: Path | None = None
     pip: Path | None = None
     sccache: Path | None = None
-    bases: str = "auto"
+    bases: BaseSource = "auto"
 
 
 def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
@@ -41,7 +45,7 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     Raises UsageError for unknown keys and files that are not there.
     """
     known = [field.name for field in fields(SiteSettings)]
-    said: dict[str, str] = {}
+    values: dict[str, str] = {}
     path = root / FILE
     if path.is_file():
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -50,14 +54,15 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
         for key, value in data.items():
             if key not in known:
                 raise UsageError(f"{FILE}: unknown key {key!r}", do=f"nearest: {closest(str(key), known)}", where=FILE)
-            said[key] = str(value)
+            values[key] = str(value)
     for key in known:
         if value := environ.get(f"CARDSTOCK_{key.upper()}"):
-            said[key] = value
-    bases = said.pop("bases", "auto")
-    if bases not in ("auto", "packages"):
-        raise UsageError(f"bases: {bases!r} is not allowed", do="take auto or packages", where=FILE)
-    files = {key: Path(value).expanduser() for key, value in said.items()}
+            values[key] = value
+    wanted = values.pop("bases", "auto")
+    bases = _BASE_SOURCES.get(wanted)
+    if bases is None:
+        raise UsageError(f"bases: {wanted!r} is not allowed", do="take auto or packages", where=FILE)
+    files = {key: Path(value).expanduser() for key, value in values.items()}
     for key, file in files.items():
         if not file.is_file():
             raise UsageError(f"{key}: no file {file}", do=f"correct CARDSTOCK_{key.upper()} or {FILE}", where=FILE)

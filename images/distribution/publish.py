@@ -17,17 +17,17 @@ from typing import Literal
 
 from images.build import Job, Plan, say_commit
 from images.catalogue import (
-    Keys,
     PublishedImage,
-    added,
-    attach,
+    SigningKeys,
+    attach_file,
     change_catalogue,
     check_image,
     immutable_tag,
-    now,
-    point,
-    proofs,
-    proven_again,
+    proofs_of,
+    set_tag,
+    utc_now,
+    with_evidence,
+    with_image,
 )
 from images.context import Context
 from images.core import CardstockError, CheckFailed, RegistryFailure, Report, write_atomically
@@ -76,7 +76,7 @@ class Publisher:
         return self.destination.repository
 
     @property
-    def keys(self) -> Keys | None:
+    def keys(self) -> SigningKeys | None:
         """How images are signed; None: they are not."""
         return self.destination.keys
 
@@ -133,7 +133,7 @@ def publish(
         if image is not None and prove_again:
             out.append(Published(job, "proven again", _prove_again(publisher, job, image)))
         elif image is not None:
-            publisher.report.line(f"up to date: {publisher.repository.name}:{image.tag} ({image.told()})")
+            publisher.report.line(f"up to date: {publisher.repository.name}:{image.tag} ({image.summary()})")
             out.append(Published(job, "up to date", image))
         else:
             with publisher.report.step(f"publish {job.variant.id}") as step:
@@ -156,9 +156,9 @@ def _prove_again(publisher: Publisher, job: Job, image: PublishedImage) -> Publi
             cause="; ".join(f"{level.name}: {level.reason}" for level in record.levels if level.status == "failed"),
             do=f"./inv publish --rollback --only '{job.variant.id}' --to {publisher.repository.name}",
         )
-    found = proofs(record)
+    found = proofs_of(record)
     after = change_catalogue(
-        publisher.repository, lambda before: proven_again(before, image.digest, found, now()), publisher.keys
+        publisher.repository, lambda before: with_evidence(before, image.digest, found, utc_now()), publisher.keys
     )
     save_catalogue(publisher.destination, after)
     publisher.engine.untag(reference)
@@ -245,8 +245,8 @@ def _say_what_it_is(publisher: Publisher, job: Job, facts: ImageFacts, pushed: P
         predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder)
         origin.write_text(predicate, encoding="utf-8")
         whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
-        attach(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
-        attach(repository, digest, provenance.STATEMENT, ArtifactPart(whole, provenance.STATEMENT))
+        attach_file(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
+        attach_file(repository, digest, provenance.STATEMENT, ArtifactPart(whole, provenance.STATEMENT))
         if publisher.keys is not None:
             cosign, key = publisher.keys.cosign, publisher.keys.private
             cosign.attest(repository.name, digest, "cyclonedx", bill, key)
@@ -280,10 +280,10 @@ def make_image(
                 "layers": [layer.digest for layer in pushed.layers],
                 "compressed": sum(layer.size for layer in pushed.layers),
                 "unpacked": sum(layer.unpacked for layer in pushed.layers),
-                "evidence": [proof.model_dump() for proof in proofs(record)],
+                "evidence": [proof.model_dump() for proof in proofs_of(record)],
                 "revision": revision,
                 "created": labels["org.opencontainers.image.created"],
-                "published": now(),
+                "published": utc_now(),
             }
         )
     )
@@ -294,13 +294,13 @@ def _name(publisher: Publisher, image: PublishedImage, pushed: Pushed, moving: I
     named = publisher.repository.manifest(image.tag)
     if named is None or named.digest != image.digest:
         # A tag without an entry is what a run left that broke off here: its image was proven, and never listed.
-        point(publisher.repository, image.tag, image.digest)
+        set_tag(publisher.repository, image.tag, image.digest)
     check_image(publisher.repository, image)
     for tag in moving:
-        point(publisher.repository, tag, image.digest)
+        set_tag(publisher.repository, tag, image.digest)
     sizes = pushing.sizes(pushed.layers)
     after = change_catalogue(
-        publisher.repository, lambda before: added(before, image, sizes, moving, now()), publisher.keys
+        publisher.repository, lambda before: with_image(before, image, sizes, moving, utc_now()), publisher.keys
     )
     save_catalogue(publisher.destination, after)
     publisher.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")

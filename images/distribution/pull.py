@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.catalogue import Catalogue, Keys, PublishedImage, check_image, fetch_catalogue
+from images.catalogue import Catalogue, PublishedImage, SigningKeys, check_image, fetch_catalogue
 from images.core import NothingSelected, RegistryFailure, Unsafe
 from images.distribution.pull_layers import Started, fetch
-from images.docker import CACHE, CACHE_VOLUME
 from images.registry import Repository
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ ATTEMPTS = 5
 Say = Callable[[str], None]
 
 
-def read(repository: Repository, keys: Keys | None) -> Catalogue:
+def read(repository: Repository, keys: SigningKeys | None) -> Catalogue:
     """The catalogue of a repository, verified if there is a key. Raises NothingSelected where nothing is published."""
     catalogue, _ = fetch_catalogue(repository, keys)
     if catalogue is None:
@@ -33,7 +32,7 @@ def read(repository: Repository, keys: Keys | None) -> Catalogue:
     return catalogue
 
 
-def verify(repository: Repository, image: PublishedImage, keys: Keys | None) -> None:
+def verify(repository: Repository, image: PublishedImage, keys: SigningKeys | None) -> None:
     """All that can be known before a layer is pulled: signature, digest, configuration, layers, labels, its tag.
 
     Raises Unsafe for what is not as the catalogue says, RegistryFailure where the registry does not answer.
@@ -105,23 +104,3 @@ def _pull_whole(engine: Engine, reference: str, say: Say, sleep: Callable[[float
             say(f"{error.cause.splitlines()[0]}; again in {wait:g} s")
             sleep(wait)
     return None
-
-
-def run_words(image: PublishedImage, reference: str, uuids: Sequence[str] = ()) -> list[str]:
-    """The command that serves a model with this image: on all cards, or on those with these UUIDs."""
-    words = ["docker", "run", "--rm"]
-    if image.archs:
-        words += ["--gpus", f'"device={",".join(uuids)}"' if uuids else "all"]
-    words += ["--shm-size", "4g", "-p", "127.0.0.1:8000:8000"]
-    return [*words, "-v", "/path/to/model:/models:ro", "-v", f"{CACHE_VOLUME}:{CACHE}", reference]
-
-
-def serve_words(image: PublishedImage, uuids: Sequence[str] = ()) -> list[str]:
-    """What serves a model with a pulled image and the settings that fit the cards; MODEL is to be put in."""
-    gpus = ["--gpus", f"device={','.join(uuids)}"] if image.archs and uuids else []
-    return ["./inv", "serve", "--variant", image.variant, *gpus, "--model", "MODEL"]
-
-
-def line(words: Sequence[str]) -> str:
-    """A command as it is typed; a word with double quotes keeps them."""
-    return " ".join(f"'{word}'" if '"' in word else word for word in words)

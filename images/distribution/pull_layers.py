@@ -19,6 +19,7 @@ from images.catalogue import PublishedImage
 from images.core import CardstockError, RegistryFailure, Unsafe, human_bytes
 from images.distribution.push import Say
 from images.registry import Blob, RemoteImage, Repository, digest_of_file, read_image
+from images.render import VARIANT
 
 if TYPE_CHECKING:
     from images.docker import Engine
@@ -103,7 +104,7 @@ def _remote(repository: Repository, image: PublishedImage) -> RemoteImage:
 def _there(engine: Engine, diff_ids: Sequence[str]) -> int:
     """How many layers, from the base on, some image of the engine has already."""
     count = 0
-    for facts in engine.images():
+    for facts in engine.images(VARIANT):
         same = next((n for n, (a, b) in enumerate(zip(facts.layers, diff_ids, strict=False)) if a != b), None)
         count = max(count, min(len(facts.layers), len(diff_ids)) if same is None else same)
     return count

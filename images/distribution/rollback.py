@@ -9,15 +9,15 @@ from functools import partial
 from images.build import Job, Plan
 from images.catalogue import (
     Catalogue,
-    Keys,
     PublishedImage,
+    SigningKeys,
     change_catalogue,
     check_image,
     fetch_catalogue,
     immutable_tag,
-    now,
-    point,
-    rolled_back,
+    set_tag,
+    utc_now,
+    without_newest,
 )
 from images.context import Context
 from images.core import RegistryFailure, human_bytes, write_atomically
@@ -33,7 +33,7 @@ class Destination:
 
     context: Context
     repository: Repository
-    keys: Keys | None = None
+    keys: SigningKeys | None = None
 
 
 def published_images(repository: Repository, jobs: Iterable[Job]) -> dict[str, PublishedImage]:
@@ -51,7 +51,7 @@ def print_what_would_be_done(destination: Destination, plan: Plan) -> None:
     for job in plan.jobs:
         image = there.get(job.variant.id)
         state = "up to date" if image else "to publish" if job.state == "locked" else f"never: its stack is {job.state}"
-        rows.append([immutable_tag(job.variant.id, job.input_hash), state, image.told() if image else ""])
+        rows.append([immutable_tag(job.variant.id, job.input_hash), state, image.summary() if image else ""])
     destination.context.report.table(rows, ["tag", "state", "evidence"])
 
 
@@ -67,11 +67,11 @@ def roll_back(destination: Destination, variants: Sequence[Variant]) -> list[Pub
             raise RegistryFailure(
                 f"nothing is published in {destination.repository.name}", do="see that its name is right"
             )
-        _, moves = rolled_back(catalogue, variant.id, now())
+        _, moves = without_newest(catalogue, variant.id, utc_now())
         for image in moves.values():
             check_image(destination.repository, image)
         for tag, image in moves.items():
-            point(destination.repository, tag, image.digest)
+            set_tag(destination.repository, tag, image.digest)
             destination.context.report.line(f"{tag} -> {image.tag} ({image.digest})")
         change = partial(_without, variant.id, catalogue.current[variant.id].digest)
         after = change_catalogue(destination.repository, change, destination.keys)
@@ -83,7 +83,7 @@ def roll_back(destination: Destination, variants: Sequence[Variant]) -> list[Pub
 def _without(variant: str, digest: str, before: Catalogue) -> Catalogue:
     """Rolled back from this image; as it is where that was done."""
     newest = before.current.get(variant)
-    return rolled_back(before, variant, now())[0] if newest and newest.digest == digest else before
+    return without_newest(before, variant, utc_now())[0] if newest and newest.digest == digest else before
 
 
 def save_catalogue(destination: Destination, catalogue: Catalogue) -> None:

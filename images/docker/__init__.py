@@ -1,6 +1,7 @@
 """Docker: the engine found, asked and told; BuildKit; containers and what they are started with.
 
-The rule: the one room with a docker-py client, and it knows no product: no model, no server, no catalogue.
+The rule: the one room with a client of docker-py or testcontainers, and it knows no product: no model, no server, no
+catalogue.
 """
 
 from __future__ import annotations
@@ -14,35 +15,35 @@ if TYPE_CHECKING:
     from images.docker import bootstrap as bootstrap
     from images.docker import build_inputs as build_inputs
     from images.docker import engine as engine
+    from images.docker import temporary_containers as temporary_containers
     from images.docker.base_image import ca_bundle as ca_bundle
     from images.docker.base_image import local_reference as local_reference
     from images.docker.buildx import LOGS as LOGS
     from images.docker.buildx import run_bake as run_bake
     from images.docker.connection import connect as connect
     from images.docker.connection import reach as reach
-    from images.docker.container_forms import GRACE as GRACE
-    from images.docker.container_forms import compose as compose
-    from images.docker.container_forms import docker_line as docker_line
-    from images.docker.container_forms import literal as literal
-    from images.docker.container_spec import CACHE as CACHE
-    from images.docker.container_spec import CACHE_VOLUME as CACHE_VOLUME
-    from images.docker.container_spec import MODELS as MODELS
+    from images.docker.container_spec import ALL_CARDS as ALL_CARDS
     from images.docker.container_spec import NO_CARDS as NO_CARDS
-    from images.docker.container_spec import PORT as PORT
     from images.docker.container_spec import RESTART as RESTART
-    from images.docker.container_spec import SERVED as SERVED
+    from images.docker.container_spec import STOP_TIMEOUT as STOP_TIMEOUT
     from images.docker.container_spec import TMPFS as TMPFS
     from images.docker.container_spec import ContainerSpec as ContainerSpec
     from images.docker.container_spec import Gpus as Gpus
+    from images.docker.container_spec import Mount as Mount
+    from images.docker.container_spec import PublishedPort as PublishedPort
     from images.docker.container_spec import check_name as check_name
     from images.docker.container_spec import check_port as check_port
     from images.docker.container_spec import read_gpus as read_gpus
+    from images.docker.container_text import compose as compose
+    from images.docker.container_text import docker_line as docker_line
+    from images.docker.container_text import docker_words as docker_words
     from images.docker.containers import Containers as Containers
     from images.docker.containers import ContainerState as ContainerState
     from images.docker.engine import RUN_LABEL as RUN_LABEL
     from images.docker.engine import Engine as Engine
     from images.docker.facts import HostFacts as HostFacts
     from images.docker.facts import ImageFacts as ImageFacts
-    from images.docker.facts import Mount as Mount
+    from images.docker.temporary_containers import TemporaryContainer as TemporaryContainer
+    from images.docker.temporary_containers import TemporaryContainers as TemporaryContainers
 else:
     __getattr__ = face(__name__, __file__)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from images.core import EngineUnreachable, Layout, Say, Unsafe, debian, default_layout
+from images.core import EngineUnreachable, Layout, PrintLine, SiteSettings, Unsafe, debian, default_layout
 from images.docker import bootstrap
 from images.docker.engine import Engine
 
@@ -37,15 +37,17 @@ def base_context(
     engine: Engine,
     *,
     registry: str | None = None,
+    site: SiteSettings | None = None,
     refresh: bool = False,
     layout: Layout | None = None,
-    say: Say = lambda _: None,
+    say: PrintLine = lambda _: None,
 ) -> str:
     """The buildx named context of a Debian release: ``docker-image://…``.
 
     ``registry`` (with a digest) is taken where the engine has it or can get it; else the release is bootstrapped from
-    packages, once (``refresh``: anew, with today's security fixes). Raises Unsafe for a registry image without a
-    digest, EngineUnreachable where bootstrapping needs root or Debian, RegistryFailure where packages cannot be had.
+    packages, once (``refresh``: anew, with today's security fixes), by the apt sources and CA of ``site`` or else of
+    this host. Raises Unsafe for a registry image without a digest, EngineUnreachable where bootstrapping needs root or
+    Debian, RegistryFailure where packages cannot be had, CardstockError where they do not install.
     """
     if registry is not None:
         reference = registry.removeprefix(CONTEXT_SCHEME)
@@ -56,20 +58,24 @@ def base_context(
         say(f"{reference} cannot be reached: taking Debian {release} from packages instead")
     reference = local_reference(release)
     if refresh or engine.inspect(reference) is None:
-        _bootstrap(release, reference, engine, layout or default_layout(), say)
+        _bootstrap(release, reference, engine, site or SiteSettings(), layout or default_layout(), say)
     return CONTEXT_SCHEME + reference
 
 
-def _bootstrap(release: str, reference: str, engine: Engine, layout: Layout, say: Say) -> None:
+def _bootstrap(
+    release: str, reference: str, engine: Engine, site: SiteSettings, layout: Layout, say: PrintLine
+) -> None:
     mirror = debian.host_mirror()
-    if os.geteuid() != 0 or mirror is None:
+    sources = apt_sources(release, mirror=mirror, own=site.apt)
+    if os.geteuid() != 0 or not sources:
         raise EngineUnreachable(
             f"there is no base image for Debian {release}",
-            cause="bootstrapping it from packages needs root and a Debian host",
-            do="reach an image registry (matrix.yaml: bases, with a digest), or run once as root (sudo) on Debian",
+            cause="bootstrapping it from packages needs root and a Debian host, or one with Debian's apt sources",
+            do="reach an image registry (matrix.yaml: bases, with a digest), or run once as root (sudo) on Debian; "
+            "elsewhere, name a file of Debian's sources in CARDSTOCK_APT",
         )
     with bootstrap.work_folder(layout.home) as folder:
-        tar = bootstrap.make_tar(release, mirror, folder, say)
+        tar = bootstrap.make_tar(release, sources, folder, mirror=mirror, ca=site.ca, say=say)
         facts = engine.import_tar(tar, reference, _CHANGES)
     say(f"{reference}: {facts.size / 1e6:.0f} MB")
 

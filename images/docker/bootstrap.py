@@ -1,7 +1,8 @@
-"""A Debian root file system from packages, for where no image registry can be reached. Needs Debian and root.
+"""A Debian root file system from packages, for where no image registry can be reached. Needs root and apt.
 
-debootstrap runs from an unpacked prefix, so the host's package database is left alone; the result holds no mirror, no
-package lists, no caches, and the same bytes for the same packages.
+mmdebstrap makes it, the host's or one unpacked beside, so the host's package database is left alone; the result holds
+no mirror, no package lists, no caches, and the same bytes for the same packages (seen with 1.3.5; 1.5.7 gives one
+folder another time).
 """
 
 from __future__ import annotations
@@ -10,41 +11,48 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from images.core import CardstockError, RegistryFailure, Say, debian, process
+from images.core import CardstockError, EngineUnreachable, PrintLine, RegistryFailure, debian, process
 from images.docker.embedded import mounts
 
 # Times in the image: nothing is newer than this second (2025-01-01), whenever it is built.
 EPOCH = 1735689600
-_DPKG_RULES = """\
-path-exclude=/usr/share/doc/*
-path-include=/usr/share/doc/*/copyright
-path-exclude=/usr/share/info/*
-path-exclude=/usr/share/locale/*
-path-exclude=/usr/share/man/*
-"""
+# What Debian's own slim images hold. mmdebstrap's mode "unshare" would want user id ranges, which containers lack.
+_OPTIONS = (
+    "--mode=root",
+    "--variant=minbase",
+    "--format=directory",
+    "--skip=check/signed-by",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+)
+# Of this host or of this minute, and so no part of an image; mmdebstrap takes away the rest of the kind.
 _EMPTIED = (
-    "dev etc/apt/sources.list.d proc run sys tmp usr/share/info usr/share/locale usr/share/man var/cache/apt "
-    "var/cache/debconf var/lib/apt/lists var/log var/tmp"
-).split()
-# Of this host or of this minute, and so no part of an image.
+    "dev etc/apt/sources.list.d run usr/share/info var/cache/apt var/cache/debconf var/lib/apt/lists var/log".split()
+)
 _REMOVED = (
-    "etc/apt/sources.list etc/hostname etc/resolv.conf etc/.pwd.lock root/.wget-hsts var/cache/ldconfig/aux-cache "
-    "var/lib/dpkg/available var/lib/dpkg/status-old var/lib/dpkg/diversions-old var/lib/dpkg/statoverride-old "
-    "etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/subuid- etc/subgid-"
+    "etc/.pwd.lock etc/apt/apt.conf.d/99mmdebstrap etc/apt/sources.list etc/group- etc/hostname etc/passwd- "
+    "etc/resolv.conf var/lib/dpkg/status-old"
 ).split()
-# wget is debootstrap's way to fetch; libpsl is the one library of it that apt does not bring too.
-_TOOLS = ("debootstrap", "wget")
-_PSL = {"bookworm": "libpsl5"}
+# How the host's apt reaches an archive. (mmdebstrap's apt reads the configuration of the new system instead.)
+_TRANSPORT = re.compile(r"^Acquire::(?:https?|ftp|ForceIPv[46])\b.*$", re.MULTILINE)
+_LOGINS = 'Dir::Etc::netrc "/etc/apt/auth.conf";\nDir::Etc::netrcparts "/etc/apt/auth.conf.d";\n'
+_ARCHIVE_FAILED = re.compile(
+    "Failed to fetch|does not have a Release file|is not signed|cannot determine sources.list format"
+)
+_HOOKS = Path("usr/share/mmdebstrap/hooks/maybe-merged-usr")
 
 
 def recipe(release: str) -> str:
     """What a base follows from, apart from the packages of the day; raise the number when code changes its content."""
-    argv = debootstrap_argv("debootstrap", release, Path("root"), "mirror")
-    return "\n".join(["1", str(EPOCH), _DPKG_RULES, *_EMPTIED, *_REMOVED, *argv])
+    argv = mmdebstrap_argv(Path("prefix"), release, Path("root"), Path("apt.conf"))
+    return "\n".join(["2", str(EPOCH), *_EMPTIED, *_REMOVED, *argv])
 
 
 @contextmanager
@@ -59,79 +67,87 @@ def work_folder(home: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def debootstrap_argv(program: Path | str, release: str, root: Path, mirror: str) -> tuple[str, ...]:
-    """The argument list: the smallest variant, checked against Debian's keys."""
-    keyring = f"--keyring={debian.KEYRING}"
-    return (str(program), "--variant=minbase", "--merged-usr", keyring, release, str(root), mirror)
+def mmdebstrap_argv(prefix: Path, release: str, root: Path, settings: Path) -> tuple[str, ...]:
+    """The argument list; apt sources come on stdin, and those that name no key are checked against Debian's."""
+    own = (f"--keyring={debian.KEYRING}", f"--hook-dir={prefix / _HOOKS}", f"--aptopt={settings}")
+    return (str(prefix / "usr/bin/mmdebstrap"), *_OPTIONS, *own, release, str(root), "-")
 
 
-def make_tar(release: str, mirror: debian.Mirror, folder: Path, say: Say = lambda _: None) -> Path:
-    """Bootstrap ``release`` with its security fixes into an uncompressed tar in ``folder``.
+def make_tar(
+    release: str,
+    sources: str,
+    folder: Path,
+    *,
+    mirror: debian.Mirror | None = None,
+    ca: Path | None = None,
+    say: PrintLine = lambda _: None,
+) -> Path:
+    """Bootstrap ``release``, as apt ``sources`` have it today, into an uncompressed tar in ``folder``.
 
-    Raises RegistryFailure when packages cannot be fetched or verified, CardstockError when they do not install.
+    ``mirror`` is where a host without mmdebstrap gets it; ``ca`` a PEM bundle for sources on https. Raises
+    EngineUnreachable where mmdebstrap cannot be had, RegistryFailure when packages cannot be fetched or verified,
+    CardstockError when they do not install.
     """
-    say(f"bootstrapping Debian {release} from packages (under a minute)")
-    program, environment = _tools(mirror, folder)
-    root = folder / "root"
-    argv = debootstrap_argv(program, release, root, mirror.archive)
+    say(f"bootstrapping Debian {release} from packages (a minute or two)")
+    prefix = tool(mirror, folder)
+    root, settings = folder / "root", folder / "apt.conf"
+    dump = process.run(["apt-config", "dump", "Acquire"], timeout=30).out
+    settings.write_text(apt_settings(dump, ca and Path(shutil.copy(ca, folder / "ca.pem"))), encoding="utf-8")
     try:
-        process.run(argv, env={**environment, "SOURCE_DATE_EPOCH": str(EPOCH)}, timeout=1800)
+        argv = mmdebstrap_argv(prefix, release, root, settings)
+        process.run(argv, env=environment(prefix), stdin=sources, timeout=1800)
     except process.ProcessFailed as error:
-        log = root / "debootstrap" / "debootstrap.log"
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:] if log.is_file() else []
-        raise RegistryFailure(
-            f"Debian {release} could not be bootstrapped from packages",
-            cause="\n".join([error.tail, *tail]).strip(),
-            do="check that this host's apt mirror answers and has this release, or give a base image by digest",
-        ) from error
-    (root / "etc/dpkg/dpkg.cfg.d/cardstock").write_text(_DPKG_RULES, encoding="utf-8")
-    _upgrade(root, mirror, release, folder / "apt")
+        raise failure(release, folder, error) from error
     clean(root)
     return _pack(root, folder / "base.tar")
 
 
-def _tools(mirror: debian.Mirror, folder: Path) -> tuple[str, dict[str, str]]:
-    """A debootstrap to run and the environment it needs: the host's, else one unpacked beside."""
-    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    environment = {"PATH": path, "LC_ALL": "C", **_proxies()}
-    found = shutil.which("debootstrap", path=path)
-    if found and shutil.which("wget", path=path):
-        return found, environment
-    apt = debian.PrivateApt(folder / "apt-tools", mirror.lines(mirror.codename))
+def tool(mirror: debian.Mirror | None, folder: Path, host: Path = Path("/")) -> Path:
+    """The prefix of a mmdebstrap that is new enough (1.3, Debian 12): the host's, else one unpacked in ``folder``."""
+    if (host / _HOOKS).is_dir():
+        return host
+    if mirror is None:
+        raise EngineUnreachable(
+            "there is no mmdebstrap to make a base image with",
+            cause="this host has none, or one older than 1.3, and its apt names no Debian archive to take it from",
+            do="install it with Debian's keys (apt-get install mmdebstrap debian-archive-keyring), then run again",
+        )
+    apt = debian.PrivateApt(folder / "apt", mirror.lines(mirror.codename))
     apt.update()
-    prefix = folder / "tools"
-    debian.unpack(apt.download((*_TOOLS, _PSL.get(mirror.codename, "libpsl5t64")), folder / "debs"), prefix)
-    if not shutil.which("wget", path=path):
-        wrapper = prefix / "bin" / "wget"
-        wrapper.parent.mkdir(exist_ok=True)
-        lib = f"{prefix}/usr/lib/{os.uname().machine}-linux-gnu"
-        script = f"#!/bin/sh\nLD_LIBRARY_PATH='{lib}' exec '{prefix}/usr/bin/wget' \"$@\"\n"
-        wrapper.write_text(script, encoding="utf-8")
-        wrapper.chmod(0o755)
-        environment["PATH"] = f"{wrapper.parent}:{path}"
-    environment["DEBOOTSTRAP_DIR"] = str(prefix / "usr/share/debootstrap")
-    return str(prefix / "usr/sbin/debootstrap"), environment
+    debian.unpack(apt.download_missing(["mmdebstrap"]), folder / "tools")
+    return folder / "tools"
 
 
-def _proxies() -> Mapping[str, str]:
-    """The proxies of this host's apt, for wget."""
-    asked = ["apt-config", "shell", "http_proxy", "Acquire::http::Proxy", "https_proxy", "Acquire::https::Proxy"]
-    said = process.run(asked, check=False, timeout=30).out
-    return dict(re.findall(r"^(https?_proxy)='([^']+)'$", said, re.MULTILINE))
+def environment(prefix: Path) -> dict[str, str]:
+    """What mmdebstrap below ``prefix`` needs: its helpers and, where the host has perl-base alone, modules of perl."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{prefix / 'usr/bin'}:/usr/sbin:/sbin"
+    modules = [*prefix.glob("usr/share/perl/5*"), *prefix.glob("usr/lib/*/perl/5*")]
+    return {"PATH": path, "PERL5LIB": ":".join(map(str, modules)), "SOURCE_DATE_EPOCH": str(EPOCH)}
 
 
-def _upgrade(root: Path, mirror: debian.Mirror, release: str, folder: Path) -> None:
-    """Bring security fixes in: the host's apt fetches for the new system, whose own dpkg installs."""
-    apt = debian.PrivateApt(folder, mirror.lines(release))
-    apt.update()
-    debs = apt.download_upgrades(root)
-    if not debs:
-        return
-    inside = root / "var/cache/apt/archives"
-    names = [Path(shutil.copy(deb, inside)).relative_to(root) for deb in debs]
-    environment = {"DEBIAN_FRONTEND": "noninteractive", "SOURCE_DATE_EPOCH": str(EPOCH), "LC_ALL": "C"}
-    argv = ["chroot", str(root), "dpkg", "--install", *(f"/{name}" for name in names)]
-    process.run(argv, env={**environment, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, timeout=900)
+def apt_settings(dump: str, ca: Path | None) -> str:
+    """An apt.conf that reaches archives as this host's apt does (``apt-config dump``), with ``ca`` for https."""
+    own = f'Acquire::https::CAInfo "{ca}";\n' if ca else ""
+    return "".join(f"{line}\n" for line in _TRANSPORT.findall(dump)) + _LOGINS + own
+
+
+def failure(release: str, folder: Path, error: process.ProcessFailed) -> CardstockError:
+    """What to tell: the archive's failures are known by apt's words, all others are taken for this machine's."""
+    what = f"Debian {release} could not be bootstrapped from packages"
+    cause = "\n".join(line[:200] for line in error.tail.splitlines()[-10:])
+    if _ARCHIVE_FAILED.search(error.tail):
+        return RegistryFailure(
+            what,
+            cause=cause,
+            do="check that this host's apt mirror (or that of CARDSTOCK_APT) answers and has this release, "
+            "or give a base image by digest",
+        )
+    return CardstockError(
+        what,
+        cause=cause,
+        do=f"see that the disk of {folder.parent} has room and is not mounted noexec (CARDSTOCK_HOME moves it), "
+        "or give a base image by digest",
+    )
 
 
 def clean(root: Path) -> None:
@@ -143,13 +159,8 @@ def clean(root: Path) -> None:
                 shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     for name in _REMOVED:
         (root / name).unlink(missing_ok=True)
-    for path in sorted((root / "usr/share/doc").rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.name != "copyright":
-            path.unlink()
     (root / "etc/machine-id").write_text("", encoding="ascii")
+    (root / "etc/machine-id").chmod(0o644)
 
 
 def _pack(root: Path, tar: Path) -> Path:

@@ -42,7 +42,7 @@ def named_contexts(
     contexts = dict(compiler_image(matrix, kernels, engine, site, report))
     with report.step("base image"):
         base = pin_base(matrix.bases["bookworm"], engine, site, report)
-        contexts["base"] = base_context("bookworm", engine, registry=base, say=report.line)
+        contexts["base"] = base_context("bookworm", engine, registry=base, site=site, say=report.line)
     return tuple(contexts.items())
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from images.core import EngineUnreachable, Layout, Say, UsageError, default_layout
+from images.core import EngineUnreachable, Layout, PrintLine, UsageError, default_layout
 from images.docker.docker_py import API_SECONDS, SILENT, docker, translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
@@ -15,7 +15,7 @@ from images.docker.engine import Engine
 _SYSTEM_SOCKET = "unix:///var/run/docker.sock"
 
 
-def connect(layout: Layout | None = None, *, start: bool = True, say: Say = lambda _: None) -> Engine:
+def connect(layout: Layout | None = None, *, start: bool = True, say: PrintLine = lambda _: None) -> Engine:
     """The engine of $DOCKER_HOST; else one that answers where engines do; else the embedded one, started if needed.
 
     Raises EngineUnreachable (with the reason and what to do) where there is none and ``start`` is off or fails.

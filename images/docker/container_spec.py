@@ -1,4 +1,4 @@
-"""A server as one value: image, arguments, environment, mounts, port, cards, and how it is kept running. Pure."""
+"""A container as one value: what it runs, what it sees, how it is locked down, how it is kept running. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import re
 from dataclasses import dataclass
 
 from images.core import UsageError
-from images.docker.facts import Mount
 
-# What the image's server listens on, inside.
-PORT = 8000
-MODELS = "/models"
-CACHE = "/cache"
-CACHE_VOLUME = "cardstock-cache"
-# Label of every container that `invoke serve` has started: the variant's id.
-SERVED = "dev.cardstock.serve"
-# The root file system is read-only; Ray and Python's multiprocessing keep sockets below /tmp.
+# The root file system is read-only; many programs keep sockets and what they compile below /tmp.
 TMPFS = ("/tmp", "rw,exec,nosuid,nodev,mode=1777")  # noqa: S108  (a path in the container)
 RESTART = ("unless-stopped", "on-failure", "no")
+# SIGKILL comes so many seconds after SIGTERM.
+STOP_TIMEOUT = 30
+# Networks that are modes; any other is one of the user's, by name.
+NETWORK_MODES = ("none", "host", "bridge")
 # docker's own rule for names of containers.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[0-9a-zA-Z/-]+")
@@ -30,45 +26,75 @@ class Gpus:
     count: int = 0
     devices: tuple[str, ...] = ()
 
+
+NO_CARDS = Gpus()
+ALL_CARDS = Gpus(-1)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the engine's machine (absolute path) or a volume (name) inside a container."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
     @property
-    def word(self) -> str:
-        """What follows ``--gpus``; docker reads it as CSV, so several devices are quoted once more."""
-        if self.devices:
-            listed = "device=" + ",".join(self.devices)
-            return f'"{listed}"' if len(self.devices) > 1 else listed
-        return "all" if self.count < 0 else str(self.count)
+    def kind(self) -> str:
+        """``bind`` for a path, ``volume`` for a name."""
+        return "bind" if self.source.startswith("/") else "volume"
+
+
+@dataclass(frozen=True)
+class PublishedPort:
+    """A port of the container, reached at ``host_port`` (0: a free one) of an address of the engine's machine."""
+
+    container_port: int
+    host_port: int = 0
+    host: str = "127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        """Where HTTP is spoken to it, without a path; what listens on every address answers on loopback too."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.host_port}"
 
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """A container that serves a model.
+    """A container. What is not said is locked: a read-only root file system, and /tmp in memory.
 
-    ``arguments`` follow the image's name; ``env`` is set; ``passed`` names variables that are taken from whoever starts
-    it, so that a token is in no text. ``shm`` is in GiB, 0: docker's own 64 MB. ``model`` is the API's name of it.
+    No capability and no new privilege is ever given; that cannot be asked for.
+
+    ``entrypoint`` None is the image's own, () none at all; ``arguments`` follow it. ``env`` is set; ``passed`` names
+    variables whose values are taken from whoever starts it, so that a token is in no text; one that is not set there is
+    not set in the container. ``tmpfs`` are pairs of a path and its mount options. ``shm`` is in GiB and ``memory`` in
+    bytes, 0: docker's own. ``network`` "" is docker's own, "none", "host" or "bridge" a mode, anything else a network's
+    name, in which ``address`` is the container's own. ``healthcheck`` False: the image's is not run. ``stop_timeout``
+    is in seconds. An empty ``name``, ``user`` or ``workdir`` is left to docker or to the image.
     """
 
-    name: str
     image: str
-    model: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    name: str = ""
+    entrypoint: tuple[str, ...] | None = None
     env: tuple[tuple[str, str], ...] = ()
     passed: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
-    gpus: Gpus | None = None
+    ports: tuple[PublishedPort, ...] = ()
+    gpus: Gpus = NO_CARDS
     shm: int = 0
-    host: str = "127.0.0.1"
-    port: int = PORT
-    restart: str = "unless-stopped"
+    memory: int = 0
+    network: str = ""
+    address: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def url(self) -> str:
-        """Where the server answers, without a path; one that listens on every address answers on loopback too."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-
-
-NO_CARDS = Gpus()
+    restart: str = "no"
+    user: str = ""
+    workdir: str = ""
+    healthcheck: bool = True
+    read_only: bool = True
+    tmpfs: tuple[tuple[str, str], ...] = (TMPFS,)
+    stop_timeout: int = STOP_TIMEOUT
 
 
 def read_gpus(text: str) -> Gpus:
@@ -80,7 +106,7 @@ def read_gpus(text: str) -> Gpus:
     if word in ("none", "0"):
         return NO_CARDS
     if word == "all":
-        return Gpus(-1)
+        return ALL_CARDS
     if word.isdigit():
         return Gpus(int(word))
     listed = tuple(part.strip() for part in word.removeprefix("device=").split(","))

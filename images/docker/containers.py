@@ -1,6 +1,6 @@
 """Containers that stay: started, watched, kept, stopped. `Engine.containers` hands them its client.
 
-Nothing here waits or decides; images/run/serve/start.py does.
+Nothing here waits or decides: its callers do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.core import CardstockError
-from images.docker.container_spec import PORT, SERVED, TMPFS, ContainerSpec, Gpus
+from images.docker.container_arguments import create_arguments
+from images.docker.container_spec import ContainerSpec
 
 Translated = Callable[[str], AbstractContextManager[None]]
 
@@ -58,26 +59,17 @@ class Containers:
                 return ContainerState(name, one.attrs)
         return None
 
-    def served(self) -> tuple[ContainerState, ...]:
-        """What `invoke serve` has started, running or not."""
+    def labelled(self, label: str) -> tuple[ContainerState, ...]:
+        """Those that carry this label (``key`` or ``key=value``), running or not."""
         with self._translated("the engine's containers could not be listed"):
-            rows = self._client.containers.list(all=True, filters={"label": SERVED}, ignore_removed=True)
+            rows = self._client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         return tuple(ContainerState(row.name, row.attrs) for row in rows)
 
-    def start(self, serving: ContainerSpec, environment: Mapping[str, str], restart: str) -> None:
-        """Make and start it; ``environment`` has the values of ``serving.passed``. One that cannot start is removed."""
-        self.launch(serving.image, serving.arguments, create_words(serving, environment, restart))
-
-    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any], address: str = "") -> None:
-        """Make and start a container of ``words`` as docker-py takes them; ``address`` is its own in their network.
-
-        One that cannot start is removed.
-        """
-        what, network = f"a container of {image} could not be started", words.get("network")
-        family = "ipv6_address" if ":" in address else "ipv4_address"
+    def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None:
+        """Make and start it; ``environment`` has the values of ``spec.passed``. One that cannot start is removed."""
+        what = f"a container of {spec.image} could not be started"
         with self._translated(what):
-            own = {network: self._client.api.create_endpoint_config(**{family: address})} if address else None
-            made = self._client.containers.create(image, list(command), **words, networking_config=own)
+            made = self._client.containers.create(spec.image, **create_arguments(spec, environment))
         try:
             with self._translated(what):
                 made.start()
@@ -122,32 +114,3 @@ class Containers:
         """Remove it, and its volumes without a name."""
         with self._translated(f"{name} could not be removed"):
             self._client.containers.get(name).remove(force=True, v=True)
-
-
-def create_words(serving: ContainerSpec, environment: Mapping[str, str], restart: str) -> dict[str, Any]:
-    """The value as docker-py takes it; the same container as `images.docker.container_forms.docker_words` makes."""
-    passed = {name: environment[name] for name in serving.passed if name in environment}
-    return {
-        "name": serving.name,
-        "environment": dict(serving.env) | passed,
-        "labels": dict(serving.labels),
-        "ports": {f"{PORT}/tcp": (serving.host, serving.port)},
-        "mounts": [_mount(one.kind, one.source, one.target, one.read_only) for one in serving.mounts],
-        "tmpfs": dict([TMPFS]),
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "shm_size": f"{serving.shm}g" if serving.shm else None,
-        "device_requests": [_request(serving.gpus)] if serving.gpus else None,
-        "restart_policy": {"Name": restart},
-    }
-
-
-def _mount(kind: str, source: str, target: str, read_only: bool) -> dict[str, Any]:
-    """In the form of the engine's API: a path with a colon in it stays one path."""
-    return {"Type": kind, "Source": source, "Target": target, "ReadOnly": read_only}
-
-
-def _request(gpus: Gpus) -> dict[str, Any]:
-    which: dict[str, Any] = {"device_ids": list(gpus.devices)} if gpus.devices else {"count": gpus.count}
-    return {**which, "capabilities": [["gpu"]]}

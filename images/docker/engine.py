@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import requests.exceptions
 
-from images.core import CardstockError, EngineUnreachable, Layout, Say, process
+from images.core import CardstockError, EngineUnreachable, Layout, PrintLine, process
+from images.docker.container_arguments import create_arguments
+from images.docker.container_spec import ALL_CARDS, NO_CARDS, ContainerSpec, Mount
 from images.docker.containers import Containers
 from images.docker.docker_py import API_SECONDS, docker, translated
 from images.docker.embedded import daemon as embedded
@@ -27,7 +29,6 @@ from images.docker.facts import (
     ContainerFailed,
     HostFacts,
     ImageFacts,
-    Mount,
     Ran,
     facts_of,
     host_of,
@@ -99,12 +100,12 @@ class Engine:
         with translated("the engine's store could not be read"):
             return any(name == "driver-type" for name, _ in self._client.info().get("DriverStatus") or [])
 
-    def keep_under_limit(self, say: Say = lambda _: None) -> None:
+    def keep_under_limit(self, say: PrintLine = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
         if self.embedded:
             embedded.keep_under_limit(self._layout, say=say)
 
-    def make_room(self, need: int, say: Say = lambda _: None) -> int | None:
+    def make_room(self, need: int, say: PrintLine = lambda _: None) -> int | None:
         """`free_bytes`, once the embedded engine's build cache has gone as far as a build's ``need`` asks."""
         free = self.free_bytes()
         if self.embedded and free is not None and free < need:
@@ -168,7 +169,7 @@ class Engine:
             except docker.errors.NotFound:
                 return None
 
-    def images(self, label: str = "dev.cardstock.variant") -> tuple[ImageFacts, ...]:
+    def images(self, label: str) -> tuple[ImageFacts, ...]:
         """All local images with this label (``key`` or ``key=value``), untagged ones too."""
         with translated("the engine's images could not be listed"):
             rows = self._client.api.images(filters={"label": label})
@@ -202,7 +203,7 @@ class Engine:
         except (docker.errors.DockerException, requests.exceptions.RequestException):
             return None
 
-    def pull(self, reference: str, say: Say = lambda _: None) -> None:
+    def pull(self, reference: str, say: PrintLine = lambda _: None) -> None:
         """Have the engine fetch ``repository@sha256:…`` (it checks every digest); what it has already is not fetched.
 
         Raises RegistryFailure where the registry does not give it, Unsafe where what it gives is something else.
@@ -299,24 +300,26 @@ class Engine:
         """Run a container to its end, collect its output, remove it.
 
         ``files`` (path: content) are put in before it starts; ``entrypoint=()`` drops the image's; ``memory`` is in
-        bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no network unless named.
+        bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no network unless named. Its root
+        file system can be written: docker puts no files into a read-only one.
         Raises ContainerFailed with the end of the log on a non-zero exit (if ``check``) and on a timeout.
         """
+        spec = ContainerSpec(
+            image,
+            tuple(command),
+            entrypoint=None if entrypoint is None else tuple(entrypoint),
+            env=tuple((env or {}).items()),
+            mounts=tuple(mounts),
+            gpus=ALL_CARDS if gpus else NO_CARDS,
+            memory=memory or 0,
+            network=network,
+            labels=((RUN_LABEL, run_id or uuid.uuid4().hex),),
+            user=user or "",
+            read_only=False,
+            tmpfs=(),
+        )
         with translated(f"a container of {image} could not be made"):
-            container = self._client.containers.create(
-                image,
-                list(command),
-                user=user,
-                network_mode=network,
-                mounts=[_mount(mount) for mount in mounts],
-                environment=dict(env or {}),
-                entrypoint=None if entrypoint is None else list(entrypoint),
-                mem_limit=memory,
-                device_requests=[docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if gpus else None,
-                labels={RUN_LABEL: run_id or uuid.uuid4().hex},
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-            )
+            container = self._client.containers.create(image, **create_arguments(spec, {}))
         try:
             with translated(f"a container of {image} could not be run"):
                 if files:
@@ -344,11 +347,6 @@ class Engine:
                 with suppress(docker.errors.NotFound):
                     container.remove(force=True, v=True)
         return len(found)
-
-
-def _mount(mount: Mount) -> docker.types.Mount:
-    kind: Literal["bind", "volume"] = "bind" if mount.source.startswith("/") else "volume"
-    return docker.types.Mount(mount.target, mount.source, type=kind, read_only=mount.read_only)
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:

@@ -59,20 +59,6 @@ class HostFacts:
 
 
 @dataclass(frozen=True)
-class Mount:
-    """A folder of the engine's machine (absolute path) or a volume (name) inside a container."""
-
-    source: str
-    target: str
-    read_only: bool = True
-
-    @property
-    def kind(self) -> str:
-        """``bind`` for a path, ``volume`` for a name."""
-        return "bind" if self.source.startswith("/") else "volume"
-
-
-@dataclass(frozen=True)
 class Ran:
     """A container that ended: exit code and text."""
 

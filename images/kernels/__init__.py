@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from images.kernels.make import provide as provide
     from images.kernels.needs import Need as Need
     from images.kernels.needs import WheelPlace as WheelPlace
-    from images.kernels.needs import look as look
+    from images.kernels.needs import find_wheels as find_wheels
     from images.kernels.needs import needs_of as needs_of
-    from images.kernels.needs import told as told
+    from images.kernels.needs import wheel_line as wheel_line
     from images.kernels.record import FILE as FILE
     from images.kernels.record import WheelRecord as WheelRecord
     from images.kernels.record import read_record as read_record

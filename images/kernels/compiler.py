@@ -56,7 +56,7 @@ class Compiler:
         with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
             secrets = supplies.compiler_secrets(Path(scratch), self.site, os.environ)
             override = Path(scratch, "override.json")
-            machine = bake.Site((*contexts, *self._stamped(Path(scratch))), secrets)
+            machine = bake.MachineInputs((*contexts, *self._stamped(Path(scratch))), secrets)
             text = bake.kernel_override_file({kernel: str(folder)}, machine, self.arguments)
             override.write_text(text, encoding="utf-8")
             with self.report.step(f"compile {kernel.id}"):

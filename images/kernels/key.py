@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from images.kernels.record import WheelRecord
 from images.matrix import Kernel
-from images.render import source_of
+from images.render import source_digest
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
@@ -51,7 +51,7 @@ def source_hash(lock_text: str) -> str | None:
 
     A package with one file on the index has no other; of several, the line "# source:" tells which one it is.
     """
-    if found := source_of(lock_text):
+    if found := source_digest(lock_text):
         return found
     hashes = _HASH.findall(lock_text)
     return hashes[0] if len(hashes) == 1 else None

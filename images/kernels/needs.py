@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from images.core import human_seconds
 from images.kernels import remote
@@ -13,7 +14,10 @@ from images.kernels.key import Key, key_of, source_hash
 from images.kernels.store import Store, Stored
 from images.matrix import Kernel
 from images.registry import Repository
-from images.render import LockState, file_name
+from images.render import LockState, lock_file_name
+
+# In this machine's store; in the registry; to be compiled; to be compiled and never stored, for its stack has no lock.
+WheelLocation = Literal["store", "registry", "not built", "unlocked"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,10 @@ class Need:
 
 @dataclass(frozen=True)
 class WheelPlace:
-    """Where a needed wheel is: "store" (then ``stored``), "registry", "not built", or "unlocked"."""
+    """A needed wheel and where it is; ``stored`` is its entry where that is the store."""
 
     need: Need
-    where: str
+    where: WheelLocation
     stored: Stored | None = None
 
 
@@ -38,15 +42,15 @@ def needs_of(kernels: Iterable[Kernel], locks: Path, states: Mapping[str, LockSt
     out = []
     for kernel in dict.fromkeys(kernels):
         source = None
-        part = locks / file_name(kernel.lock, kernel.package)
+        part = locks / lock_file_name(kernel.lock, kernel.package)
         if states.get(kernel.lock) == "locked" and part.is_file():
             source = source_hash(part.read_text(encoding="utf-8"))
         out.append(Need(kernel, key_of(kernel, source) if source else None))
     return tuple(out)
 
 
-def look(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[WheelPlace, ...]:
-    """Where each wheel is. Nothing is read of the wheels, nothing fetched. Raises RegistryFailure, Unsafe."""
+def find_wheels(needs: Iterable[Need], store: Store, repository: Repository | None = None) -> tuple[WheelPlace, ...]:
+    """Find where each wheel is, without reading or fetching one. Raises RegistryFailure, Unsafe."""
     here = {entry.digest: entry for entry in store.entries()}
     out = []
     for need in needs:
@@ -61,12 +65,12 @@ def look(needs: Iterable[Need], store: Store, repository: Repository | None = No
     return tuple(out)
 
 
-def told(found: WheelPlace, repository: str, jobs: int) -> str:
-    """One line for people, of what a build would do: ``jobs`` compilers at once are reckoned with."""
-    name = found.need.kernel.id
-    if found.where == "store":
+def wheel_line(place: WheelPlace, repository: str, jobs: int) -> str:
+    """One line for people: where a wheel is, or how long compiling it would take with ``jobs`` compilers at once."""
+    name = place.need.kernel.id
+    if place.where == "store":
         return f"kernel {name}: in the store"
-    if found.where == "registry":
+    if place.where == "registry":
         return f"kernel {name}: in {repository}"
-    seconds = costs.estimate(found.need.kernel.package, len(found.need.kernel.archs), jobs)
+    seconds = costs.estimate(place.need.kernel.package, len(place.need.kernel.archs), jobs)
     return f"kernel {name}: to compile, about {human_seconds(seconds)} with {jobs} compilers at once"

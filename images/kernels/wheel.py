@@ -12,7 +12,7 @@ from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
 from images.kernels.record import WheelRecord
 from images.proof.audit import audit_path
-from images.render import normal
+from images.render import normalize_name
 
 
 def check_digest(path: Path, record: WheelRecord) -> None:
@@ -35,7 +35,7 @@ def check_wheel(path: Path, record: WheelRecord) -> None:
     The audit is done anew here: what a build (or a registry) says of its own work is not taken on trust.
     """
     name, version = _named(path)
-    if (normal(name), version.partition("+")[0]) != (normal(record.package), record.version):
+    if (normalize_name(name), version.partition("+")[0]) != (normalize_name(record.package), record.version):
         raise CheckFailed(f"{path.name} is {name} {version}, not {record.package} {record.version}", where=str(path))
     held = {one.name: sorted(holds(one.library)) for one in audit_path(path).libraries}
     wanted = {library: sorted(archs) for library, archs in record.audit.items()}

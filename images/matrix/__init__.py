@@ -12,18 +12,18 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.matrix import drivers as drivers
     from images.matrix import selection as selection
-    from images.matrix.arch import KNOWN as KNOWN
+    from images.matrix.arch import KNOWN_ARCHS as KNOWN_ARCHS
     from images.matrix.arch import Arch as Arch
     from images.matrix.arch import covers as covers
     from images.matrix.arch import join_sm as join_sm
     from images.matrix.arch import parse_arch as parse_arch
     from images.matrix.drivers import Driver as Driver
-    from images.matrix.drivers import branches as branches
-    from images.matrix.drivers import knows as knows
+    from images.matrix.drivers import driver_branches as driver_branches
+    from images.matrix.drivers import driver_suffices as driver_suffices
+    from images.matrix.drivers import driver_supports as driver_supports
     from images.matrix.drivers import parse_driver as parse_driver
-    from images.matrix.drivers import runs as runs
     from images.matrix.kernel import Kernel as Kernel
-    from images.matrix.kernel import same_name as same_name
+    from images.matrix.kernel import duplicate_ids as duplicate_ids
     from images.matrix.model import Attention as Attention
     from images.matrix.model import Backend as Backend
     from images.matrix.model import Base as Base
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from images.matrix.model import json_schema as json_schema
     from images.matrix.model import line_of as line_of
     from images.matrix.reader import parse_matrix as parse_matrix
-    from images.matrix.reader import plain as plain
+    from images.matrix.reader import plain_values as plain_values
     from images.matrix.rules import load_matrix as load_matrix
     from images.matrix.selection import Selectors as Selectors
     from images.matrix.selection import explain as explain

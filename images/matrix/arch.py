@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from images.core import UsageError, closest
 
 # Compute capabilities that exist, 5.0 and up (NVIDIA's table; 10.1 was renamed 11.0 with CUDA 13).
-KNOWN = (
+KNOWN_ARCHS = (
     *("5.0", "5.2", "5.3", "6.0", "6.1", "6.2", "7.0", "7.2", "7.5"),
     *("8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"),
 )
@@ -69,22 +69,22 @@ def parse_arch(text: str) -> Arch:
         raise UsageError(
             f"{text!r} is not a compute capability",
             cause="expected a form such as 7.5, 75 or sm_75",
-            do=f"nearest: {closest(cleaned, KNOWN)}. Known: {', '.join(KNOWN)}",
+            do=f"nearest: {closest(cleaned, KNOWN_ARCHS)}. Known: {', '.join(KNOWN_ARCHS)}",
         )
     ptx = bool(match.groups()[3]) if len(match.groups()) > 3 else False
     arch = Arch(int(match[1]), int(match[2]), match[3], ptx)
-    if arch.capability not in KNOWN:
+    if arch.capability not in KNOWN_ARCHS:
         raise UsageError(
             f"no NVIDIA card has compute capability {arch.capability}",
             cause=f"{text!r} reads as {arch.capability}",
-            do=f"nearest: {nearest_arch(arch)}. Known: {', '.join(KNOWN)}",
+            do=f"nearest: {nearest_arch(arch)}. Known: {', '.join(KNOWN_ARCHS)}",
         )
     return arch
 
 
 def nearest_arch(arch: Arch) -> str:
     """The known capability closest in number."""
-    return min(KNOWN, key=lambda known: (abs(_number(known) - arch.number), known))
+    return min(KNOWN_ARCHS, key=lambda known: (abs(_number(known) - arch.number), known))
 
 
 def _number(known: str) -> int:

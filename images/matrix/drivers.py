@@ -54,7 +54,7 @@ class Driver:
 
     @property
     def cuda(self) -> tuple[int, int]:
-        """The CUDA version it reports: (12, 2) for branch 535; that of the branch before for one not known."""
+        """The CUDA version it reports: (12, 2) for branch 535; of an unknown one, that of the known one before."""
         known = [branch for branch in _BRANCHES if branch <= self.branch]
         major, minor = _BRANCHES[max(known)] if known else (0, 0)
         return major, minor
@@ -72,7 +72,7 @@ def parse_driver(text: str) -> Driver:
 
 
 def newest_of(driver: Driver) -> Driver:
-    """What is said in part ("535", "535.104") stands for the newest such driver."""
+    """The newest driver that a partial version ("535", "535.104") may mean."""
     return Driver((*driver.parts, 999)) if len(driver.parts) < 3 else driver
 
 
@@ -86,12 +86,12 @@ def has_ptx(archs: Iterable[Arch]) -> bool:
     return any(arch.major >= 10 for arch in archs)
 
 
-def runs(driver: Driver, minimum: str | None) -> bool:
+def driver_suffices(driver: Driver, minimum: str | None) -> bool:
     """Whether ``driver`` is new enough for an image that needs ``minimum`` ("525.60.13"; None: no driver)."""
     return minimum is None or newest_of(driver) >= parse_driver(minimum)
 
 
-def accepted(driver: Driver, require_cuda: str | None) -> bool:
+def runtime_accepts(driver: Driver, require_cuda: str | None) -> bool:
     """Whether the NVIDIA container runtime starts an image with this NVIDIA_REQUIRE_CUDA ("cuda>=12.0")."""
     if require_cuda is None:
         return True
@@ -101,13 +101,13 @@ def accepted(driver: Driver, require_cuda: str | None) -> bool:
     return driver.cuda >= (int(match[1]), int(match[2]))
 
 
-def branches(card: Arch) -> tuple[int, int | None]:
-    """The first and the last driver branch that serves a card; None: none is the last yet."""
+def driver_branches(card: Arch) -> tuple[int, int | None]:
+    """The first and the last driver branch that serves a card; None where no branch is known to be the last."""
     older = (card.major, card.minor) < (7, 5)
     return _FIRST.get(card, 0), LAST_FOR_VOLTA if older else None
 
 
-def knows(driver: Driver, card: Arch) -> bool:
-    """Whether a driver serves a card at all."""
-    first, last = branches(card)
+def driver_supports(driver: Driver, card: Arch) -> bool:
+    """Whether a driver is of a branch that serves this card."""
+    first, last = driver_branches(card)
     return first <= driver.branch and (last is None or driver.branch <= last)

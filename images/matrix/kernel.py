@@ -95,7 +95,7 @@ def _flash_attn_env(archs: tuple[Arch, ...]) -> dict[str, str]:
     }
 
 
-def same_name(kernels: tuple[Kernel, ...]) -> list[str]:
+def duplicate_ids(kernels: tuple[Kernel, ...]) -> list[str]:
     """Ids that two different kernels would share; a matrix must have none."""
     seen: dict[str, Kernel] = {}
     return sorted({k.id for k in kernels if seen.setdefault(k.id, k) != k})

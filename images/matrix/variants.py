@@ -13,7 +13,7 @@ from images.matrix.rules import Judge
 
 @dataclass(frozen=True)
 class Point:
-    """A combination that may or may not be. ``archs`` is empty for the CPU."""
+    """A combination of stack, backend, attention and archs, valid or not. ``archs`` is empty for the CPU."""
 
     stack: str
     backend: Backend
@@ -47,7 +47,7 @@ class Variant:
     modules: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def served(self) -> str:
+    def loaded_libraries(self) -> str:
         """Name of the list of libraries its server loads, shared by all archs of a stack's attention."""
         return f"{self.lock}-{self.attention}"
 
@@ -63,7 +63,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A point that cannot be: every rule that says so, and the nearest variant that can ("" when there is none)."""
+    """A point that is excluded: every rule that excludes it, and the nearest valid variant ("" where there is none)."""
 
     point: Point
     id: str
@@ -73,7 +73,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Variants:
-    """All points of a matrix: those that can be, by id in the matrix's order, and those that cannot.
+    """All points of a matrix: the valid ones as variants by id, in the matrix's order, and the excluded ones.
 
     ``extra`` are kernel wheels that the matrix names beside its variants.
     """
@@ -104,7 +104,7 @@ def point_id(matrix: Matrix, point: Point) -> str:
 
 
 def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
-    """Every combination of stack, arch list and attention, whether it can be or not."""
+    """Every combination of stack, arch list and attention, valid or not."""
     singles = [(parse_arch(text),) for text in matrix.archs]
     families = [tuple(parse_arch(text) for text in family) for family in matrix.families if family != "all"]
     for name, stack in matrix.stacks.items():
@@ -124,7 +124,7 @@ def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
 
 
 def make_variants(matrix: Matrix) -> Variants:
-    """All variants and all excluded points of a matrix."""
+    """Decide for every point of a matrix whether it is a variant or excluded."""
     judge = Judge(matrix)
     valid: dict[str, Variant] = {}
     refused: list[tuple[Point, tuple[Rule, ...]]] = []

@@ -12,18 +12,21 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.registry import artifact as artifact
     from images.registry import client as client
+    from images.registry import credentials as credentials
+    from images.registry import ping as ping
+    from images.registry import token as token
     from images.registry.artifact import Artifact as Artifact
     from images.registry.artifact import ArtifactPart as ArtifactPart
-    from images.registry.client import INDEX as INDEX
-    from images.registry.client import Blob as Blob
-    from images.registry.client import Manifest as Manifest
     from images.registry.client import Repository as Repository
-    from images.registry.client import answer as answer
-    from images.registry.client import digest_of as digest_of
-    from images.registry.client import digest_of_file as digest_of_file
     from images.registry.cosign import Cosign as Cosign
     from images.registry.cosign import Identity as Identity
     from images.registry.cosign import find_cosign as find_cosign
+    from images.registry.descriptor import INDEX as INDEX
+    from images.registry.descriptor import MANIFEST as MANIFEST
+    from images.registry.descriptor import Blob as Blob
+    from images.registry.descriptor import Manifest as Manifest
+    from images.registry.descriptor import digest_of as digest_of
+    from images.registry.descriptor import digest_of_file as digest_of_file
     from images.registry.oci_image import CONFIG as CONFIG
     from images.registry.oci_image import Packing as Packing
     from images.registry.oci_image import RemoteImage as RemoteImage
@@ -31,5 +34,6 @@ if TYPE_CHECKING:
     from images.registry.oci_image import make_manifest as make_manifest
     from images.registry.oci_image import read_blob as read_blob
     from images.registry.oci_image import read_image as read_image
+    from images.registry.ping import answer as answer
 else:
     __getattr__ = face(__name__, __file__)

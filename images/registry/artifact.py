@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from images.core import Unsafe
-from images.registry.client import DIGEST, MANIFEST, Blob, Manifest, Repository, digest_of, digest_of_file
+from images.registry.client import Repository
+from images.registry.descriptor import DIGEST, MANIFEST, Blob, Manifest, digest_of, digest_of_file
 
 TITLE = "org.opencontainers.image.title"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import CardstockError, Layout, RegistryFailure, Unsafe, UsageError, debian, default_layout, process
-from images.registry.client import is_loopback
+from images.registry.address import is_loopback
 
 # Debian's cosign starts with the release after bookworm; it needs nothing but libc, and runs on bookworm as well.
 _SUITE = {"bookworm": "trixie"}

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from images.core import Unsafe
-from images.registry.client import DIGEST, MANIFEST, Blob, Manifest, Repository
+from images.registry.client import Repository
+from images.registry.descriptor import DIGEST, MANIFEST, Blob, Manifest
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+"

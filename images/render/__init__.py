@@ -28,25 +28,30 @@ if TYPE_CHECKING:
     from images.render.dockerfile import render as render
     from images.render.dockerfile import render_dockerfile as render_dockerfile
     from images.render.document import DOCUMENTS as DOCUMENTS
-    from images.render.document import Section as Section
+    from images.render.image_contract import CACHE as CACHE
+    from images.render.image_contract import ENTRYPOINT as ENTRYPOINT
+    from images.render.image_contract import MODELS as MODELS
+    from images.render.image_contract import PORT as PORT
+    from images.render.image_contract import USER as USER
+    from images.render.labels import BACKEND as BACKEND
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE
     from images.render.labels import INPUT as INPUT
     from images.render.labels import PROVEN as PROVEN
-    from images.render.labels import READ_IMAGE as READ_IMAGE
+    from images.render.labels import READ_CONTENTS_SCRIPT as READ_CONTENTS_SCRIPT
     from images.render.labels import REVISION as REVISION
     from images.render.labels import VARIANT as VARIANT
     from images.render.labels import make_labels as make_labels
-    from images.render.labels import read_reading as read_reading
+    from images.render.labels import parse_contents as parse_contents
     from images.render.lock_files import LockState as LockState
-    from images.render.lock_files import file_name as file_name
-    from images.render.lock_files import source_of as source_of
-    from images.render.lock_inputs import normal as normal
+    from images.render.lock_files import lock_file_name as lock_file_name
+    from images.render.lock_files import source_digest as source_digest
+    from images.render.lock_inputs import normalize_name as normalize_name
     from images.render.lock_state import KERNEL_GROUP as KERNEL_GROUP
     from images.render.lock_state import LockRequest as LockRequest
     from images.render.lock_state import all_locks as all_locks
-    from images.render.lock_state import asked_locks as asked_locks
     from images.render.lock_state import lock_indexes as lock_indexes
+    from images.render.lock_state import lock_requests as lock_requests
     from images.render.lock_state import lock_states as lock_states
     from images.render.lock_state import why_unlocked as why_unlocked
 else:

@@ -79,7 +79,7 @@ def bake_plan(matrix: Matrix, variants: Mapping[Variant, Sequence[str]]) -> dict
 
 
 @dataclass(frozen=True)
-class Site:
+class MachineInputs:
     """What this machine adds: named contexts for bases, build secrets (id -> file)."""
 
     contexts: tuple[tuple[str, str], ...]
@@ -87,7 +87,11 @@ class Site:
 
 
 def override_file(
-    variants: Mapping[str, str], site: Site, *, wheels: Mapping[str, str] | None = None, kernels: Sequence[Kernel] = ()
+    variants: Mapping[str, str],
+    site: MachineInputs,
+    *,
+    wheels: Mapping[str, str] | None = None,
+    kernels: Sequence[Kernel] = (),
 ) -> str:
     """The second bake file, never committed: ``variants`` maps id to the staging reference it is built as.
 
@@ -109,7 +113,7 @@ def override_file(
     return _json({"target": targets | {kernel.target: machine for kernel in kernels}})
 
 
-def kernel_override_file(kernels: Mapping[Kernel, str], site: Site, args: Mapping[str, str]) -> str:
+def kernel_override_file(kernels: Mapping[Kernel, str], site: MachineInputs, args: Mapping[str, str]) -> str:
     """The second bake file of kernel wheels by themselves: ``kernels`` maps each to the folder its files go to.
 
     ``args`` are build arguments: CARDSTOCK_KERNEL_JOBS, CARDSTOCK_KERNEL_CACHE (dockerfiles/templates/kernel.j2).

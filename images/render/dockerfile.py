@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from images.core import UsageError
-from images.matrix import Kernel, Matrix, Variant, Variants, json_schema, make_variants, same_name
+from images.matrix import Kernel, Matrix, Variant, Variants, duplicate_ids, json_schema, make_variants
 from images.render.bakefile import bake_file
 from images.render.lock_inputs import BUILD_TOOLS, SETUPTOOLS
 from images.render.lock_state import lock_inputs
@@ -27,7 +27,7 @@ SCHEMA_FILE = "images/matrix/matrix.schema.json"
 _WORD = re.compile(r"[A-Za-z0-9._:/@+=,;<>~!-]+")
 
 
-def word(value: object) -> str:
+def unquoted(value: object) -> str:
     """A value as one unquoted Dockerfile word; raises UsageError for what could be read as anything else."""
     text = str(value)
     if _WORD.fullmatch(text) is None:
@@ -64,7 +64,7 @@ class Templates:
     _told: dict[int, tuple[Matrix, str]] = field(default_factory=dict, repr=False, compare=False)
 
     def images(self, matrix: Matrix) -> str:
-        """What every image of a matrix says of the others: worked out once, since all of them say the same."""
+        """The other images that an image may name (preflight_images.py): the same text for all, made once."""
         # The matrix is held beside its text: for so long no other one can have its id.
         if id(matrix) not in self._told:
             self._told[id(matrix)] = (matrix, as_text(images_for_preflight(matrix, make_variants(matrix))))
@@ -144,7 +144,7 @@ def compile_templates(texts: Mapping[str, str]) -> Templates:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701
     )
-    filters: dict[str, Any] = {"arg": word, "quoted": quoted, "exec_json": exec_json}
+    filters: dict[str, Any] = {"arg": unquoted, "quoted": quoted, "exec_json": exec_json}
     environment.filters.update(filters)
     return Templates(environment)
 
@@ -157,7 +157,7 @@ def render(
     ``locks`` says of each lock name whether it is locked. Raises UsageError when two kernels would share a name.
     """
     templates = compile_templates(template_texts)
-    if twice := same_name(variants.kernels):
+    if twice := duplicate_ids(variants.kernels):
         raise UsageError(f"two different kernels are called {', '.join(twice)}", do="give their stacks different pins")
     files = {
         f"{GENERATED}/{variant.id}/Dockerfile": render_dockerfile(
@@ -174,7 +174,7 @@ def render(
 
 
 def differences(wanted: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
-    """What ``render --check`` tells: files that are missing, differ, or are left over."""
+    """For ``render --check``: which files are missing, differ, or are left over."""
     out = [f"missing: {path}" for path in wanted if path not in present]
     out += [f"differs: {path}" for path in wanted if path in present and wanted[path] != present[path]]
     out += [f"left over: {path}" for path in present if path not in wanted]

@@ -1,4 +1,4 @@
-"""Labels of an image: what it is, and on what evidence. What the image itself can tell is read from it."""
+"""Labels of an image: what it is, and on what evidence. Versions are read from the image itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from images.matrix import Variant
 INPUT = "dev.cardstock.input"
 EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
+BACKEND = "dev.cardstock.engine"  # as images that are published have it
 PROVEN = "dev.cardstock.proven"
 REVISION = "org.opencontainers.image.revision"
 DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were
 
 # Run inside the image (python -): versions by metadata, CUDA from torch's own version file, no heavy import.
-READ_IMAGE = """
+READ_CONTENTS_SCRIPT = """
 import json, platform, runpy
 from importlib import metadata, util
 from pathlib import Path
@@ -36,8 +37,8 @@ print(json.dumps({"pins": pins, "cuda": torch.get("cuda"), "python": platform.py
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a built image tells of itself: installed versions, torch's CUDA, Python, archs of the built kernels."""
+class ImageContents:
+    """What `READ_CONTENTS_SCRIPT` read in a built image: versions, torch's CUDA, Python, archs of the built kernels."""
 
     pins: Mapping[str, str]
     cuda: str | None
@@ -45,15 +46,15 @@ class Reading:
     kernel_archs: str | None
 
 
-def read_reading(output: str) -> Reading:
-    """The last line that `READ_IMAGE` printed, as a value."""
+def parse_contents(output: str) -> ImageContents:
+    """Parse the last line that `READ_CONTENTS_SCRIPT` printed."""
     data = json.loads(output.strip().splitlines()[-1])
-    return Reading(data["pins"], data["cuda"], data["python"], data["kernel_archs"])
+    return ImageContents(data["pins"], data["cuda"], data["python"], data["kernel_archs"])
 
 
 def make_labels(
     variant: Variant,
-    reading: Reading,
+    reading: ImageContents,
     input_hash: str,
     *,
     evidence: str,
@@ -81,7 +82,7 @@ def make_labels(
         "dev.cardstock.stack": variant.stack,
         "dev.cardstock.archs": " ".join(map(str, variant.archs)),
         "dev.cardstock.attention": variant.attention,
-        "dev.cardstock.backend": variant.backend,
+        BACKEND: variant.backend,
         "dev.cardstock.cuda": cuda,
         "dev.cardstock.python": reading.python,
         "dev.cardstock.pins": " ".join(f"{name}=={version}" for name, version in sorted(reading.pins.items())),

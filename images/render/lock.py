@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import CardstockError, RegistryFailure, UsageError, process
-from images.render.lock_files import Lock, LockState, file_name, parse, pinned, read, split, state, write
+from images.render.lock_files import (
+    Lock,
+    LockState,
+    lock_file_name,
+    lock_state,
+    parse,
+    pinned,
+    read_lock,
+    split,
+    write_lock,
+)
 from images.render.lock_inputs import (
     BUILD_TOOLS,
     KERNEL_PACKAGES,
@@ -30,15 +40,15 @@ __all__ = [
     "Lock",
     "LockInputs",
     "LockState",
-    "file_name",
     "inputs_for",
-    "read",
+    "lock_file_name",
+    "lock_state",
+    "read_lock",
     "resolve_lock",
     "sccache_inputs",
-    "state",
     "toolkit_inputs",
     "tools_inputs",
-    "write",
+    "write_lock",
 ]
 
 _UNREACHABLE = re.compile(r"error sending request|failed to fetch|dns error|timed out|HTTP status|offline", re.I)
@@ -53,23 +63,23 @@ def resolve_lock(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "
     contradict each other. Nothing on disk changes.
     """
     with tempfile.TemporaryDirectory(prefix="cardstock-lock-") as folder:
-        ask = _Resolver(Path(folder), inputs, tuple(indexes), uv)
-        everything = ask(inputs.requirements)
+        resolve = _Resolver(Path(folder), inputs, tuple(indexes), uv)
+        everything = resolve(inputs.requirements)
         exact = pinned(everything)
         torch = [line for line in exact if _TORCH.match(line)]
-        parts = split(everything, ask(torch, constraints=exact) if torch else {})
+        parts = split(everything, resolve(torch, constraints=exact) if torch else {})
         for kernel in inputs.kernels:
             # No dependencies: asking a source distribution for them would run its build.
-            parts[kernel.split("==")[0]] = ask([kernel], "--no-deps")
+            parts[kernel.split("==")[0]] = resolve([kernel], "--no-deps")
         if inputs.build:
             others = [line for line in exact if not line.startswith("setuptools==")]
-            tools = ask([*torch, *BUILD_TOOLS, SETUPTOOLS], constraints=others)
+            tools = resolve([*torch, *BUILD_TOOLS, SETUPTOOLS], constraints=others)
             nvidia = parts.get("nvidia", {})
             parts["build"] = {package: block for package, block in tools.items() if package not in nvidia}
         sources = {}
         for package in KERNEL_PACKAGES:
-            if inputs.build and package in parts and (found := ask.source(pinned(parts[package]))):
-                sources[package] = found
+            if inputs.build and package in parts and (digest := resolve.source(pinned(parts[package]))):
+                sources[package] = digest
     return Lock(inputs.digest(), parts, inputs.lines(), sources)
 
 
@@ -87,10 +97,10 @@ class _Resolver:
 
     def source(self, asked: Sequence[str]) -> str | None:
         """The sha256 of the one package's source distribution; None where the index has none."""
-        told = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
-        (package,) = tomllib.loads(told)["packages"]
-        found = package.get("sdist", {}).get("hashes", {}).get("sha256")
-        return str(found) if found else None
+        pylock = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
+        (package,) = tomllib.loads(pylock)["packages"]
+        digest = package.get("sdist", {}).get("hashes", {}).get("sha256")
+        return str(digest) if digest else None
 
     def _run(self, asked: Sequence[str], flags: Sequence[str], constraints: Sequence[str]) -> str:
         argv = [self.uv, "pip", "compile", "--quiet", "--python-version", self.inputs.python, *flags]

@@ -1,4 +1,4 @@
-"""A lock as files under git: parsing, splitting into parts, writing whole, telling a stale one.
+"""A lock as files under git: parse it, split it into parts, write it whole, see whether it is stale.
 
 One lock is a few files side by side: ``NAME.txt`` (everything else), ``NAME.nvidia.txt`` (NVIDIA's own wheels, the
 same for every card of a stack, so a layer of their own), ``NAME.xformers.txt`` or ``NAME.flash-attn.txt`` (attention
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from images.core import write_atomically
-from images.render.lock_inputs import KERNEL_PACKAGES, LockInputs, normal
+from images.render.lock_inputs import KERNEL_PACKAGES, LockInputs, normalize_name
 
 LockState = Literal["locked", "stale", "unlocked"]
 
@@ -43,25 +43,25 @@ class Lock:
 
     def versions(self) -> dict[str, str]:
         """Package to exact version (or address), over the parts that reach an image ("build" does not)."""
-        found = {}
+        versions = {}
         for part, packages in self.parts.items():
             for package, block in packages.items() if part != "build" else ():
                 match = _REQUIREMENT.match(block)
-                found[package] = (match[2] or match[3]) if match else ""
-        return dict(sorted(found.items()))
+                versions[package] = (match[2] or match[3]) if match else ""
+        return dict(sorted(versions.items()))
 
 
 def parse(text: str) -> dict[str, str]:
     """Requirement blocks (the line and its hashes) of a requirements text, by package."""
-    found: dict[str, str] = {}
+    blocks: dict[str, str] = {}
     package = ""
     for line in text.splitlines():
         if match := _REQUIREMENT.match(line):
-            package = normal(match[1])
-            found[package] = line
+            package = normalize_name(match[1])
+            blocks[package] = line
         elif package and line.startswith((" ", "\t")) and line.strip().startswith("--hash="):
-            found[package] += "\n" + line
-    return found
+            blocks[package] += "\n" + line
+    return blocks
 
 
 def pinned(packages: Mapping[str, str]) -> list[str]:
@@ -83,7 +83,7 @@ def split(everything: Mapping[str, str], torch_set: Mapping[str, str]) -> dict[s
     return parts
 
 
-def file_name(name: str, part: str = "") -> str:
+def lock_file_name(name: str, part: str = "") -> str:
     """File of a part: "cu124-vllm.nvidia.txt"."""
     return f"{name}.{part}.txt" if part else f"{name}.txt"
 
@@ -99,14 +99,14 @@ def render_files(lock: Lock, name: str) -> dict[str, str]:
     for part in sorted(part for part in lock.parts if part):
         source = f"# source: sha256:{lock.sources[part]}\n" if part in lock.sources else ""
         text = f"{_HEADER}\n{source}{_body(lock.parts[part])}"
-        files[file_name(name, part)] = text
+        files[lock_file_name(name, part)] = text
         digests.append(f"# part {part}: sha256:{hashlib.sha256(text.encode()).hexdigest()}")
     header = [_HEADER, *(f"# {line}" for line in lock.header), f"# inputs: sha256:{lock.inputs_digest}", *digests]
-    files[file_name(name)] = "\n".join(header) + "\n" + _body(lock.parts[""])
+    files[lock_file_name(name)] = "\n".join(header) + "\n" + _body(lock.parts[""])
     return files
 
 
-def write(lock: Lock, folder: Path, name: str) -> tuple[Path, ...]:
+def write_lock(lock: Lock, folder: Path, name: str) -> tuple[Path, ...]:
     """Write the lock's files, each whole or not at all, the main one last; parts it no longer has go."""
     files = render_files(lock, name)
     for file, text in files.items():
@@ -121,9 +121,9 @@ def _is_part(file: str, name: str) -> bool:
     return file.removeprefix(f"{name}.").removesuffix(".txt") in ("nvidia", "build", *KERNEL_PACKAGES)
 
 
-def _whole(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:
+def _read_checked(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:
     """Text of the main file and of each part; None where there is no lock or a part differs from its header."""
-    main = folder / file_name(name)
+    main = folder / lock_file_name(name)
     if not main.is_file():
         return None
     text = main.read_text(encoding="utf-8")
@@ -131,7 +131,7 @@ def _whole(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:
         return None
     parts = {}
     for part, digest in _PART.findall(text):
-        path = folder / file_name(name, part)
+        path = folder / lock_file_name(name, part)
         body = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(body).hexdigest() != digest:
             return None
@@ -139,26 +139,26 @@ def _whole(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:
     return text, parts
 
 
-def read(folder: Path, name: str) -> Lock | None:
-    """The lock as it lies there; None where there is none or its parts do not match its header."""
-    if (found := _whole(folder, name)) is None:
+def read_lock(folder: Path, name: str) -> Lock | None:
+    """The lock on disk; None where there is none, or where its parts do not match its header."""
+    if (checked := _read_checked(folder, name)) is None:
         return None
-    text, parts = found
+    text, parts = checked
     inputs = _INPUTS.findall(text)[0]
     bodies = {"": parse(text), **{part: parse(body) for part, body in parts.items()}}
-    sources = {part: source for part, body in parts.items() if (source := source_of(body))}
+    sources = {part: source for part, body in parts.items() if (source := source_digest(body))}
     return Lock(inputs, bodies, tuple(_ASKED.findall(text)), sources)
 
 
-def source_of(text: str) -> str | None:
+def source_digest(text: str) -> str | None:
     """The sha256 of the source distribution that the text of a package's part names; None where it names none."""
-    found = _SOURCE.search(text)
-    return found[1] if found else None
+    match = _SOURCE.search(text)
+    return match[1] if match else None
 
 
-def state(folder: Path, inputs: LockInputs) -> LockState:
-    """Whether the lock on disk is the answer to ``inputs``: "locked", "stale" (to others, or damaged), "unlocked"."""
-    if not (folder / file_name(inputs.name)).is_file():
+def lock_state(folder: Path, inputs: LockInputs) -> LockState:
+    """Whether the lock on disk answers ``inputs``: "locked", "stale" (it answers others, or is damaged), "unlocked"."""
+    if not (folder / lock_file_name(inputs.name)).is_file():
         return "unlocked"
-    found = _whole(folder, inputs.name)
-    return "locked" if found and _INPUTS.findall(found[0]) == [inputs.digest()] else "stale"
+    checked = _read_checked(folder, inputs.name)
+    return "locked" if checked and _INPUTS.findall(checked[0]) == [inputs.digest()] else "stale"

@@ -68,7 +68,7 @@ class LockInputs:
         return hashlib.sha256("\n".join(self.lines()).encode()).hexdigest()
 
 
-def normal(package: str) -> str:
+def normalize_name(package: str) -> str:
     """A package name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
@@ -81,8 +81,8 @@ def inputs_for(
     Beyond the pins: the transformers server's own packages; setuptools below torch 2.8, because Triton up to 3.3
     imports it and says so in no metadata (found by importing vllm 0.8.5.post1 in an environment made from its lock).
     """
-    versions = {normal(package): version for package, version in pins.items()}
-    addresses = {normal(package): url for package, url in (urls or {}).items()}
+    versions = {normalize_name(package): version for package, version in pins.items()}
+    addresses = {normalize_name(package): url for package, url in (urls or {}).items()}
     flash = tuple(f"{package}=={version}" for package, version in versions.items() if package == "flash-attn")
     asked = [
         f"{package} @ {addresses[package]}" if package in addresses else f"{package}=={version}"

@@ -53,7 +53,7 @@ class LockRequest:
     why: str
 
 
-def asked_locks(matrix: Matrix) -> dict[str, LockRequest]:
+def lock_requests(matrix: Matrix) -> dict[str, LockRequest]:
     """Lock name -> what it asks for: of each stack's backends, and of the kernel wheels that the matrix adds."""
     asked = {
         name: LockRequest(key[0], lock_inputs(matrix, *key), lock_indexes(matrix, *key), why_unlocked(matrix, *key))
@@ -68,7 +68,7 @@ def asked_locks(matrix: Matrix) -> dict[str, LockRequest]:
 
 def lock_states(matrix: Matrix, folder: Path) -> Mapping[str, LockState]:
     """Lock name -> "locked", "stale" or "unlocked"."""
-    return {name: lock.state(folder, asked.inputs) for name, asked in asked_locks(matrix).items()}
+    return {name: lock.lock_state(folder, asked.inputs) for name, asked in lock_requests(matrix).items()}
 
 
 def why_unlocked(matrix: Matrix, stack: str, backend: Backend) -> str:

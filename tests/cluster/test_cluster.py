@@ -24,7 +24,7 @@ from images.docker.engine import Engine
 from images.proof.smoke import server as serving
 from images.proof.smoke.client import Client, chat_request
 from images.proof.tiny_model.checkpoint import write_checkpoint
-from images.run.cluster.containers import Boxes
+from images.run.cluster.containers import ClusterContainers
 from images.run.cluster.hosts import Hosts, parse_hosts
 from images.run.cluster.nodes import TOKEN, make_nodes, on_cpus
 from images.run.cluster.run import Cluster
@@ -71,10 +71,10 @@ class Lab:
     def cluster(self, hosts: Hosts, said: list[str]) -> Cluster:
         """The hosts with their containers planned, as `invoke cluster` does."""
         plan = on_cpus(hosts, read_model(str(self.folder)), VARIANT, IMAGE, ["--max-model-len 2048"])
-        boxes = Boxes(self.engine)
+        containers = ClusterContainers(self.engine)
         environment = {TOKEN: "0" * 64}
         return Cluster(
-            hosts, make_nodes(hosts, plan), {host.name: boxes for host in hosts.hosts}, environment, said.append
+            hosts, make_nodes(hosts, plan), {host.name: containers for host in hosts.hosts}, environment, said.append
         )
 
 
@@ -152,12 +152,12 @@ def test_two_hosts_serve_with_a_stage_each(running: Running) -> None:
     head, worker = (host.name for host in running.cluster.hosts.hosts)
     for kind in ("net", "ipc"):
         assert running.namespace(head, kind) != running.namespace(worker, kind)
-    told = Boxes(running.lab.engine).ray_status(running.cluster.head)
+    told = ClusterContainers(running.lab.engine).ray_status(running.cluster.head)
     assert told is not None
     status = read_status(told)
     assert (status.nodes, status.slots, status.taken) == (2, 2, 2)
     assert status.joined(running.cluster.hosts.hosts) == {head, worker}
-    log = Boxes(running.lab.engine).log(running.cluster.head, 2000)
+    log = ClusterContainers(running.lab.engine).log(running.cluster.head, 2000)
     assert "pipeline_parallel_size=2" in log
     assert "Worker_PP1" in log
 

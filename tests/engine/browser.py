@@ -46,8 +46,8 @@ def driver() -> Path:
 def chromium() -> Browser:
     """This machine's, or one fetched into the state directory. Fails, with what to do, where neither can be."""
     for name in NAMES:
-        if found := shutil.which(name):
-            return Browser(Path(found))
+        if program := shutil.which(name):
+            return Browser(Path(program))
     prefix = default_layout().home / "test" / "chromium"
     if not _unpacked(prefix).program.is_file() or not _unpacked(prefix).works():
         _fetch(prefix)

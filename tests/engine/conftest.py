@@ -34,10 +34,10 @@ def host_tar(programs: tuple[str, ...] = PROGRAMS) -> bytes:
     with tarfile.open(fileobj=packed, mode="w") as tar:
         files: dict[str, Path] = {}
         for name in programs:
-            found = shutil.which(name, path="/usr/bin:/bin")
-            assert found, f"this host has no {name}"
-            files[f"bin/{name}"] = Path(found)
-            for library in re.findall(r"(/\S+) \(0x", process.run(["ldd", found], check=False).out):
+            program = shutil.which(name, path="/usr/bin:/bin")
+            assert program, f"this host has no {name}"
+            files[f"bin/{name}"] = Path(program)
+            for library in re.findall(r"(/\S+) \(0x", process.run(["ldd", program], check=False).out):
                 files[library.lstrip("/")] = Path(library)
         for name, path in files.items():
             tar.add(path.resolve(), name)

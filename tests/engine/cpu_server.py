@@ -52,9 +52,9 @@ class CpuServer:
     @property
     def container(self) -> ContainerState:
         """As the engine sees it now."""
-        found = self.engine.containers.find(self.name)
-        assert found
-        return found
+        container = self.engine.containers.find(self.name)
+        assert container
+        return container
 
     def run(self, argv: Sequence[str]) -> str:
         """What a program in the container prints, run as the container's own user."""

@@ -28,7 +28,7 @@ class Fault:
 
 
 @dataclass
-class Plan:
+class FaultPlan:
     """Faults still to come, and how many were done."""
 
     port: int = 0
@@ -51,7 +51,7 @@ class Plan:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     target: int
-    plan: Plan
+    plan: FaultPlan
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -93,12 +93,12 @@ class _Handler(BaseHTTPRequestHandler):
             connection.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
         if chunked:
             connection.send(b"0\r\n\r\n")
-        told = connection.getresponse()
-        body = told.read() if self.command != "HEAD" else b""
+        answer = connection.getresponse()
+        body = answer.read() if self.command != "HEAD" else b""
         if kind == "short":
             body = body[: len(body) // 2]
-        self.send_response(told.status)
-        for name, value in told.getheaders():
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
             if name.lower() == "content-length" and kind == "short":
                 value = str(len(body))
             if name.lower() not in _HOP:
@@ -139,9 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty(target: int) -> Iterator[Plan]:
+def faulty(target: int) -> Iterator[FaultPlan]:
     """A running proxy in front of the registry at this port; its plan, with the proxy's own port."""
-    plan = Plan()
+    plan = FaultPlan()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"target": target, "plan": plan}))
     server.daemon_threads = True
     plan.port = server.server_port

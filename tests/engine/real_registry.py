@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,9 +41,12 @@ def program() -> Path:
 
 
 class RealRegistry:
-    """One registry (``started`` is its program) with its data in ``folder``; `stop` and `start` keep port and data."""
+    """One registry (``started`` is its program) with its data in ``folder``; `stop` and `start` keep port and data.
 
-    def __init__(self, started: Path, folder: Path) -> None:
+    ``auth`` is how it wants one to log in, as its own settings have it; without, it is open.
+    """
+
+    def __init__(self, started: Path, folder: Path, auth: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -54,6 +58,7 @@ class RealRegistry:
             "log": {"level": "error", "accesslog": {"disabled": False}},
             "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
             "http": {"addr": f"127.0.0.1:{self.port}", "secret": "of-a-test"},
+            **({"auth": dict(auth)} if auth else {}),
         }
         (folder / "config.yml").write_text(yaml.safe_dump(settings))
 
@@ -80,7 +85,7 @@ class RealRegistry:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         with suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
+            return connection.getresponse().status in (200, 401)
         connection.close()
         return False
 

@@ -34,13 +34,13 @@ def wrong_rows(site: Path) -> tuple[int, int, list[str]]:
     wrong = []
     for record in sorted(site.glob("*.dist-info/RECORD")):
         with record.open(encoding="utf-8", newline="") as lines:
-            for name, told, _ in csv.reader(lines):
+            for name, recorded, _ in csv.reader(lines):
                 path = site / name
                 if not path.is_file():
                     wrong.append(f"{record.parent.name}: {name} is missing")
-                elif told and path.suffix != ".pyc":  # installers compile anew what a wheel brought compiled
+                elif recorded and path.suffix != ".pyc":  # installers compile anew what a wheel brought compiled
                     rows, nvidias = rows + 1, nvidias + record.parent.name.startswith("nvidia_")
-                    if digest(path) != told:
+                    if digest(path) != recorded:
                         wrong.append(f"{record.parent.name}: {name} has another hash")
     return rows, nvidias, wrong
 
@@ -48,38 +48,44 @@ def wrong_rows(site: Path) -> tuple[int, int, list[str]]:
 def device_code(site: Path) -> dict[str, list[list[str]]]:
     """Library -> for each of its containers the code that it holds, as "sm_75"; NVIDIA's left out."""
     owned = owners(site)
-    found = {}
+    codes = {}
     for path in elf_files(site):
         if not is_nvidia(path, owned.get(path.resolve())):
             containers = fatbin.read(path).containers
             if containers:
-                told = [sorted({f"{e.kind} {e.arch}" for e in container.entries}) for container in containers]
-                found[str(path.relative_to(site))] = told
-    return found
+                entries = [sorted({f"{e.kind} {e.arch}" for e in container.entries}) for container in containers]
+                codes[str(path.relative_to(site))] = entries
+    return codes
 
 
 def unstripped(site: Path) -> list[str]:
     """Libraries with something that no loader maps and that could go; NVIDIA's left out."""
     owned = owners(site)
-    found = []
+    names = []
     for path in elf_files(site):
         if is_nvidia(path, owned.get(path.resolve())):
             continue
         with path.open("rb") as file, mapped(file.fileno()) as data:
             try:
                 if make_plan(data).pieces:
-                    found.append(str(path.relative_to(site)))
+                    names.append(str(path.relative_to(site)))
             except SlimRefused:
                 pass
-    return found
+    return names
 
 
 def main() -> int:
     """All of it, as JSON."""
     site = Path(sys.argv[1])
     rows, nvidias, wrong = wrong_rows(site)
-    told = {"rows": rows, "nvidias": nvidias, "wrong": wrong, "code": device_code(site), "unstripped": unstripped(site)}
-    print(json.dumps(told))
+    result = {
+        "rows": rows,
+        "nvidias": nvidias,
+        "wrong": wrong,
+        "code": device_code(site),
+        "unstripped": unstripped(site),
+    }
+    print(json.dumps(result))
     return 0
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import tarfile
 import time
 import urllib.request
 import uuid
@@ -12,6 +15,7 @@ import pytest
 
 from images.core import debian, process
 from images.docker import base_image as bases
+from images.docker import bootstrap
 from images.docker.engine import Engine
 from tests.engine.conftest import needs_root_on_debian
 
@@ -46,6 +50,35 @@ def test_the_base_is_whole_and_small(engine: Engine, base: str) -> None:
     assert engine.run(base, ["sh", "-c", "stat -c %a /tmp; stat -c %a /etc/shadow; ls /usr/share/doc/dpkg"]).out == (
         "1777\n640\ncopyright\n"
     )
+
+
+def test_the_base_has_the_set_id_programs_of_its_packages_and_no_devices(
+    engine: Engine, base: str, tmp_path: Path
+) -> None:
+    found = engine.run(base, ["sh", "-c", "find / -xdev -perm /6000 -type f | sort"]).out.split()
+    programs = "chage chfn chsh expiry gpasswd mount newgrp passwd su umount".split()
+    assert found == [*(f"/usr/bin/{name}" for name in programs), "/usr/sbin/unix_chkpwd"]
+    with engine.export_tar(base) as chunks:
+        (tmp_path / "base.tar").write_bytes(b"".join(chunks))
+    with tarfile.open(tmp_path / "base.tar") as tar:
+        assert [member.name for member in tar if member.isdev()] == []
+
+
+@pytest.mark.timeout(1800)
+def test_the_same_packages_make_the_same_bytes(tmp_path: Path) -> None:
+    """Made twice, with other rights for new files the second time."""
+    mirror = debian.host_mirror()
+    sums = []
+    for mask in (0o022, 0o077):
+        before = os.umask(mask)
+        try:
+            with bootstrap.work_folder(tmp_path) as folder:
+                tar = bootstrap.make_tar("bookworm", bases.apt_sources(), folder, mirror=mirror)
+                sums.append(hashlib.sha256(tar.read_bytes()).hexdigest())
+        finally:
+            os.umask(before)
+    assert sums[0] == sums[1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_call_reuses_it(engine: Engine, base: str) -> None:

@@ -47,15 +47,15 @@ echo '{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_a
 def descendants(pid: int) -> list[int]:
     """Processes that a process started, and those that they did."""
     parents = {int(stat.parent.name): int(stat.read_text().rpartition(")")[2].split()[1]) for stat in _stats()}
-    found = [child for child, parent in parents.items() if parent == pid]
-    return [*found, *(below for child in found for below in descendants(child))]
+    children = [child for child, parent in parents.items() if parent == pid]
+    return [*children, *(below for child in children for below in descendants(child))]
 
 
 def _stats() -> list[Path]:
     return [Path(folder, "stat") for folder in Path("/proc").glob("[0-9]*") if Path(folder, "stat").exists()]
 
 
-class Yard:
+class SmallCheckout:
     """A small checkout of its own, and builds in it."""
 
     def __init__(self, root: Path, engine: Engine, *, seconds: int = 0, command: str = "true") -> None:
@@ -104,79 +104,79 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-def yard(tmp_path: Path, engine: Engine, request: pytest.FixtureRequest) -> Iterator[Yard]:
+def project(tmp_path: Path, engine: Engine, request: pytest.FixtureRequest) -> Iterator[SmallCheckout]:
     settings = getattr(request, "param", {})
-    root = tmp_path / f"yard{os.getpid()}-{abs(hash(request.node.name)) % 10**8}"
-    made = Yard(root, engine, **settings)
+    root = tmp_path / f"project{os.getpid()}-{abs(hash(request.node.name)) % 10**8}"
+    made = SmallCheckout(root, engine, **settings)
     yield made
     for name in (*made.job.tags, made.job.staging):
         engine.untag(name, force=True)
 
 
-def test_an_image_is_labelled_by_what_it_tells_and_not_built_again(yard: Yard) -> None:
-    assert [one.outcome for one in yard.build()] == ["built"]
-    facts = yard.engine.inspect(yard.job.tags[0])
+def test_an_image_is_labelled_by_what_it_tells_and_not_built_again(project: SmallCheckout) -> None:
+    assert [one.outcome for one in project.build()] == ["built"]
+    facts = project.engine.inspect(project.job.tags[0])
     assert facts is not None
-    assert set(yard.job.tags) <= set(facts.tags)
+    assert set(project.job.tags) <= set(facts.tags)
     assert facts.labels[VARIANT] == SM75
-    assert facts.labels[INPUT] == yard.job.input_hash
+    assert facts.labels[INPUT] == project.job.input_hash
     assert facts.labels["dev.cardstock.cuda"] == "12.4"
     assert facts.labels["dev.cardstock.pins"] == "torch==2.6.0"
     assert facts.labels[PROVEN] == "no"
     assert "--no-smoke" in facts.labels[EVIDENCE]
     assert facts.labels["org.opencontainers.image.created"] != ""
-    assert yard.engine.inspect(yard.job.staging) is None  # its working name is gone
-    assert [one.outcome for one in yard.build()] == ["up to date"]
-    assert "up to date" in yard.err.getvalue()
-    assert "start" not in yard.err.getvalue()  # no step was begun
+    assert project.engine.inspect(project.job.staging) is None  # its working name is gone
+    assert [one.outcome for one in project.build()] == ["up to date"]
+    assert "up to date" in project.err.getvalue()
+    assert "start" not in project.err.getvalue()  # no step was begun
 
 
-def test_a_changed_input_replaces_the_image_on_an_engine_with_a_limit(yard: Yard) -> None:
-    yard.build()
-    first = yard.job.tags
-    (yard.root / "dockerfiles/rootfs/python").write_text(PYTHON + "# changed\n")
-    yard.build()
-    assert yard.job.tags[0] == first[0]
-    assert yard.job.tags[1] != first[1]
-    assert yard.engine.inspect(yard.job.tags[1]) is not None
-    assert (yard.engine.inspect(first[1]) is None) == yard.engine.embedded
-    yard.engine.untag(first[1], force=True)
+def test_a_changed_input_replaces_the_image_on_an_engine_with_a_limit(project: SmallCheckout) -> None:
+    project.build()
+    first = project.job.tags
+    (project.root / "dockerfiles/rootfs/python").write_text(PYTHON + "# changed\n")
+    project.build()
+    assert project.job.tags[0] == first[0]
+    assert project.job.tags[1] != first[1]
+    assert project.engine.inspect(project.job.tags[1]) is not None
+    assert (project.engine.inspect(first[1]) is None) == project.engine.embedded
+    project.engine.untag(first[1], force=True)
 
 
-def test_labels_add_no_layer(yard: Yard) -> None:
-    yard.build()
-    facts = yard.engine.inspect(yard.job.tags[0])
+def test_labels_add_no_layer(project: SmallCheckout) -> None:
+    project.build()
+    facts = project.engine.inspect(project.job.tags[0])
     assert facts is not None
-    base = yard.engine.inspect(building.local_base())
+    base = project.engine.inspect(building.local_base())
     assert base is not None
     assert len(facts.layers) == len(base.layers) + 4
 
 
-@pytest.mark.parametrize("yard", [{"command": "exit 3"}], indirect=True)
-def test_a_step_that_fails_leaves_no_name_and_says_which(yard: Yard) -> None:
+@pytest.mark.parametrize("project", [{"command": "exit 3"}], indirect=True)
+def test_a_step_that_fails_leaves_no_name_and_says_which(project: SmallCheckout) -> None:
     with pytest.raises(CheckFailed, match="nothing was tagged") as caught:
-        yard.build()
+        project.build()
     assert "exit code: 3" in caught.value.cause
     assert caught.value.where.startswith("build/logs/")
-    assert yard.engine.inspect(yard.job.tags[0]) is None
-    yard.write_template("true")
-    assert [one.outcome for one in yard.build()] == ["built"]
+    assert project.engine.inspect(project.job.tags[0]) is None
+    project.write_template("true")
+    assert [one.outcome for one in project.build()] == ["built"]
 
 
-@pytest.mark.parametrize("yard", [{"seconds": 20}], indirect=True)
-def test_a_build_killed_half_way_is_resumed(yard: Yard) -> None:
+@pytest.mark.parametrize("project", [{"seconds": 20}], indirect=True)
+def test_a_build_killed_half_way_is_resumed(project: SmallCheckout) -> None:
     code = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
-from tests.engine.test_build import Yard
+from tests.engine.test_build import SmallCheckout
 from images.docker.connection import connect
-yard = Yard.__new__(Yard)
-yard.root, yard.engine = Path({str(yard.root)!r}), connect()
-yard.build()
+project = SmallCheckout.__new__(SmallCheckout)
+project.root, project.engine = Path({str(project.root)!r}), connect()
+project.build()
 """
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
-    log = yard.root / LOGS / f"{SM75}.log"
+    log = project.root / LOGS / f"{SM75}.log"
     deadline = time.monotonic() + 120
     while not (log.exists() and "sleep 20" in log.read_text()):
         assert time.monotonic() < deadline, "the slow step never began"
@@ -185,40 +185,40 @@ yard.build()
     for pid in (child.pid, *descendants(child.pid)):
         os.kill(pid, signal.SIGKILL)
     child.wait()
-    assert yard.engine.inspect(yard.job.tags[0]) is None
-    assert yard.engine.inspect(yard.job.staging) is None
-    assert [one.outcome for one in yard.build()] == ["built"]
-    first = next(line.split()[0] for line in yard.log().splitlines() if "RUN echo" in line)
-    assert f"{first} CACHED" in yard.log()  # what was finished was not done again
+    assert project.engine.inspect(project.job.tags[0]) is None
+    assert project.engine.inspect(project.job.staging) is None
+    assert [one.outcome for one in project.build()] == ["built"]
+    first = next(line.split()[0] for line in project.log().splitlines() if "RUN echo" in line)
+    assert f"{first} CACHED" in project.log()  # what was finished was not done again
 
 
-def test_an_image_that_fails_its_smoke_levels_gets_no_name(yard: Yard) -> None:
+def test_an_image_that_fails_its_smoke_levels_gets_no_name(project: SmallCheckout) -> None:
     with pytest.raises(CheckFailed, match="built but not proven") as caught:
-        yard.build(smoke=True)
+        project.build(smoke=True)
     assert caught.value.exit_code == 1
-    assert yard.engine.inspect(yard.job.tags[0]) is None
-    assert yard.engine.inspect(yard.job.staging) is not None  # kept for a look
-    assert (yard.root / building.RECORDS / f"{SM75}.json").is_file()
+    assert project.engine.inspect(project.job.tags[0]) is None
+    assert project.engine.inspect(project.job.staging) is not None  # kept for a look
+    assert (project.root / building.RECORDS / f"{SM75}.json").is_file()
 
 
-def test_the_secrets_of_a_site_reach_no_layer(yard: Yard, tmp_path: Path) -> None:
+def test_the_secrets_of_a_site_reach_no_layer(project: SmallCheckout, tmp_path: Path) -> None:
     secret = tmp_path / "ca.pem"
     secret.write_text("PRIVATE-CERTIFICATE-OF-A-SITE\n")
-    path = yard.root / "dockerfiles/templates/Dockerfile.j2"
+    path = project.root / "dockerfiles/templates/Dockerfile.j2"
     template = path.read_text().replace(
         "RUN mkdir", "RUN --mount=type=secret,id=ca grep -q PRIVATE /run/secrets/ca && mkdir"
     )
     path.write_text(template)
-    checkout = Checkout(yard.root)
+    checkout = Checkout(project.root)
     checkout.write_generated(render(checkout.matrix(), variants(), checkout.templates(), {}))
     report = Report(io.StringIO(), io.StringIO())
-    yard.build_with(report, SiteSettings(ca=secret))
-    with yard.engine.export_tar(yard.job.tags[0]) as chunks:
+    project.build_with(report, SiteSettings(ca=secret))
+    with project.engine.export_tar(project.job.tags[0]) as chunks:
         assert b"PRIVATE-CERTIFICATE-OF-A-SITE" not in b"".join(chunks)
 
 
-def test_the_command_line_says_up_to_date_and_prints_the_image(yard: Yard) -> None:
-    yard.build()
+def test_the_command_line_says_up_to_date_and_prints_the_image(project: SmallCheckout) -> None:
+    project.build()
     script = "from pathlib import Path; from images.commands import options\n"
     script += "from images.commands.build import BuildOptions, build_chosen\n"
     script += "options.ROOT = Path('.')\n"
@@ -227,8 +227,8 @@ def test_the_command_line_says_up_to_date_and_prints_the_image(yard: Yard) -> No
         "options.run(lambda: build_chosen(options.this_context(), made))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=yard.root, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=project.root, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == yard.job.tags[0]
+    assert done.stdout.strip() == project.job.tags[0]
     assert "up to date" in done.stderr
     assert "next: docker run" in done.stderr

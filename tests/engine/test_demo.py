@@ -53,8 +53,8 @@ class RunningPage:
         asked = self.post("/gradio_api/call/chat", json={"data": [{"text": text, "files": files}, "", tokens, 0]})
         assert asked.status_code == 200, asked.text
         ident = asked.json()["event_id"]
-        told = session().get(f"{self.url}/gradio_api/call/chat/{ident}", timeout=120).text
-        event, data = told.strip().rpartition("event: ")[2].split("\n", 1)
+        result = session().get(f"{self.url}/gradio_api/call/chat/{ident}", timeout=120).text
+        event, data = result.strip().rpartition("event: ")[2].split("\n", 1)
         return event, data.removeprefix("data: ")
 
     def upload(self, path: Path) -> requests.Response:

@@ -35,9 +35,9 @@ def doctor(env: dict[str, str]) -> tuple[int, dict[str, Any]]:
 def test_without_an_engine_it_says_so_and_starts_none(tmp_path: Path) -> None:
     home = tmp_path / "home"
     nowhere = f"unix://{tmp_path / 'none.sock'}"
-    code, told = doctor({"CARDSTOCK_HOME": str(home), "DOCKER_HOST": nowhere})
-    states = {check["name"]: check for check in told["checks"]}
-    assert (code, told["ok"]) == (1, False)
+    code, result = doctor({"CARDSTOCK_HOME": str(home), "DOCKER_HOST": nowhere})
+    states = {check["name"]: check for check in result["checks"]}
+    assert (code, result["ok"]) == (1, False)
     assert states["engine"]["state"] == "wrong"
     assert nowhere in states["engine"]["what"]
     assert states["engine"]["do"]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import CardstockError
+from images.docker.container_spec import Mount
 from images.docker.engine import Engine
-from images.docker.facts import ContainerFailed, Mount
+from images.docker.facts import ContainerFailed
 
 BROKEN = "cardstock/test-host:broken"
 
@@ -102,7 +103,7 @@ def test_a_run_that_does_not_end_is_ended(engine: Engine, host_image: str) -> No
     assert engine.cleanup(run_id) == 0
 
 
-def test_a_program_that_is_not_there_is_told(engine: Engine, host_image: str) -> None:
+def test_a_program_that_is_not_there_is_reported(engine: Engine, host_image: str) -> None:
     run_id = uuid.uuid4().hex
     with pytest.raises(CardstockError, match=r"(?s)could not be run.*no such file"):
         engine.run(host_image, ["/bin/nothing"], run_id=run_id)

@@ -9,11 +9,11 @@ import pytest
 from images.build.build import PYTHON_IN_IMAGE
 from images.core.errors import NoImageFits
 from images.docker.connection import connect
-from images.docker.facts import Mount
+from images.docker.container_spec import Mount
 from images.run.fit.choose import fit
 from images.run.fit.model import SHAPES
 from images.run.fit.parallel import obstacles
-from images.run.fit.settings import flags
+from images.run.fit.settings import server_flags
 from tests.helpers.fits import SM75, ask, model, unpadded
 from tests.helpers.matrices import ROOT, matrix
 
@@ -41,14 +41,14 @@ def _splits() -> list[dict[str, object]]:
 
 def _flags(by: str, on: str) -> list[list[str]]:
     """Of every published model on 1 to 16 cards, where it fits."""
-    found = []
+    flags = []
     for name in (f"{size}{form}" for size in SHAPES for form in FORMS):
         for count, nodes in ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2)):
             try:
-                found.append(flags(fit(ask(name, on, count, nodes, by=by))))
+                flags.append(server_flags(fit(ask(name, on, count, nodes, by=by))))
             except NoImageFits:
                 continue
-    return found
+    return flags
 
 
 @pytest.mark.parametrize(

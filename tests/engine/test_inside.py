@@ -10,7 +10,7 @@ import pytest
 
 from images.build.build import PYTHON_IN_IMAGE
 from images.docker.connection import connect
-from images.docker.facts import Mount
+from images.docker.container_spec import Mount
 from tests.helpers.matrices import ROOT, matrix, variants
 
 # The image's own packages come first; pytest and what it needs come from the development environment behind them.

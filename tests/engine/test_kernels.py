@@ -37,7 +37,7 @@ from images.kernels.compiler import Compiler, empty_cache
 from images.kernels.key import Key, key_of
 from images.kernels.store import Store
 from images.matrix.kernel import Kernel
-from images.registry.client import Repository, digest_of
+from images.registry import Repository, digest_of
 from images.render import lock
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates, render
@@ -68,7 +68,7 @@ echo '{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_a
 """
 
 
-class Yard:
+class KernelCheckout:
     """A small checkout whose kernels take no time, with a lock, and builds in it."""
 
     def __init__(self, root: Path, engine: Engine, *, command: str = "true") -> None:
@@ -97,7 +97,7 @@ class Yard:
         asked = lock_inputs(matrix(), "cu124", "vllm")
         line = f"flash-attn=={self.kernel.version} \\\n    --hash=sha256:{wheels.SOURCE}"
         parts = {"": {"torch": "torch==2.6.0"}, "flash-attn": {"flash-attn": line}}
-        lock.write(
+        lock.write_lock(
             Lock(asked.digest(), parts, asked.lines(), {"flash-attn": wheels.SOURCE}), self.checkout.locks, asked.name
         )
 
@@ -148,21 +148,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-Make = Callable[..., Yard]
+Make = Callable[..., KernelCheckout]
 
 
 @pytest.fixture
 def make(tmp_path: Path, engine: Engine, home: Path) -> Iterator[Make]:
-    yards: list[Yard] = []
+    projects: list[KernelCheckout] = []
 
-    def one(on: Engine = engine, **settings: str) -> Yard:
+    def one(on: Engine = engine, **settings: str) -> KernelCheckout:
         name = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]
-        yards.append(Yard(tmp_path / f"yard{name}{len(yards)}", on, **settings))
-        return yards[-1]
+        projects.append(KernelCheckout(tmp_path / f"project{name}{len(projects)}", on, **settings))
+        return projects[-1]
 
     yield one
-    for yard in yards:
-        yard.clean()
+    for project in projects:
+        project.clean()
 
 
 def repository(registry: RealRegistry) -> Repository:
@@ -170,56 +170,56 @@ def repository(registry: RealRegistry) -> Repository:
 
 
 def test_two_variants_that_share_a_key_compile_once_and_get_the_stored_wheel(make: Make, home: Path) -> None:
-    yard = make()
-    assert [one.outcome for one in yard.build()] == ["built", "built"]
-    stored = Store(home / "wheels").get(yard.key)
+    project = make()
+    assert [one.outcome for one in project.build()] == ["built", "built"]
+    stored = Store(home / "wheels").get(project.key)
     assert stored is not None
-    assert yard.runs == 1
-    assert [yard.wheel_in(job) for job in yard.jobs] == [stored.record.sha256] * 2
-    assert not yard.compiled_along()
-    yard.clean()  # the images are gone, the wheel is not
-    yard.build(only=slice(1))
-    assert yard.runs == 1
+    assert project.runs == 1
+    assert [project.wheel_in(job) for job in project.jobs] == [stored.record.sha256] * 2
+    assert not project.compiled_along()
+    project.clean()  # the images are gone, the wheel is not
+    project.build(only=slice(1))
+    assert project.runs == 1
 
 
 def test_a_damaged_store_is_noticed_and_made_anew(make: Make, home: Path) -> None:
-    yard = make()
-    yard.build(only=slice(1))
-    wheel = next((home / "wheels" / yard.key.digest).glob("*.whl"))
+    project = make()
+    project.build(only=slice(1))
+    wheel = next((home / "wheels" / project.key.digest).glob("*.whl"))
     whole = hashlib.sha256(wheel.read_bytes()).hexdigest()
     os.truncate(wheel, 10)
-    yard.clean()
-    yard.build(only=slice(1))
-    assert yard.wheel_in(yard.jobs[0]) == whole
+    project.clean()
+    project.build(only=slice(1))
+    assert project.wheel_in(project.jobs[0]) == whole
 
 
 def test_a_failed_compile_leaves_its_log_and_no_wheel(make: Make, home: Path) -> None:
-    yard = make(command="sh -c 'echo nvcc error: no such thing; exit 7'")
+    project = make(command="sh -c 'echo nvcc error: no such thing; exit 7'")
     with pytest.raises(CheckFailed, match="did not build; nothing was stored") as caught:
-        yard.build()
+        project.build()
     assert "exit code: 7" in caught.value.cause
-    assert "nvcc error: no such thing" in (yard.root / caught.value.where.partition(" ")[0]).read_text()
+    assert "nvcc error: no such thing" in (project.root / caught.value.where.partition(" ")[0]).read_text()
     assert Store(home / "wheels").entries() == ()
-    assert yard.engine.inspect(yard.jobs[0].tags[0]) is None
+    assert project.engine.inspect(project.jobs[0].tags[0]) is None
 
 
 def test_a_compile_for_other_cards_is_not_stored(make: Make, home: Path) -> None:
-    yard = make()
-    wheels.build(yard.root / "dockerfiles/wheels" / yard.kernel.id, of=yard.kernel, numbers=(90,))
+    project = make()
+    wheels.build(project.root / "dockerfiles/wheels" / project.kernel.id, of=project.kernel, numbers=(90,))
     with pytest.raises(CheckFailed, match=r"is not for 8\.0 alone"):
-        yard.build()
+        project.build()
     assert Store(home / "wheels").entries() == ()
 
 
 def test_a_machine_with_an_empty_engine_takes_it_from_the_registry(
     make: Make, engine: Engine, registry: RealRegistry, second: Layout, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    yard = make()
-    yard.build(only=slice(1))
-    stored = Store(home / "wheels").get(yard.key)
+    project = make()
+    project.build(only=slice(1))
+    stored = Store(home / "wheels").get(project.key)
     assert stored is not None
-    digest, new = remote.push(repository(registry), stored, yard.kernel.id)
-    assert new and remote.push(repository(registry), stored, yard.kernel.id) == (digest, False)
+    digest, new = remote.push(repository(registry), stored, project.kernel.id)
+    assert new and remote.push(repository(registry), stored, project.kernel.id) == (digest, False)
 
     monkeypatch.setenv("CARDSTOCK_HOME", str(second.home))
     embedded.start(second)
@@ -237,7 +237,7 @@ def test_a_machine_with_an_empty_engine_takes_it_from_the_registry(
 
 
 @pytest.fixture
-def there(registry: RealRegistry, tmp_path: Path) -> tuple[Repository, Store, Key, str]:
+def stored_wheel(registry: RealRegistry, tmp_path: Path) -> tuple[Repository, Store, Key, str]:
     """A registry with one wheel, the store it came from, its key, its digest."""
     store, key = Store(tmp_path / "first"), wheels.key()
     with store.work() as folder:
@@ -246,11 +246,11 @@ def there(registry: RealRegistry, tmp_path: Path) -> tuple[Repository, Store, Ke
     return place, store, key, remote.push(place, stored, "x")[0]
 
 
-There = tuple[Repository, Store, Key, str]
+Wheel = tuple[Repository, Store, Key, str]
 
 
-def test_what_a_real_registry_keeps_comes_back(there: There, tmp_path: Path) -> None:
-    place, store, key, digest = there
+def test_what_a_real_registry_keeps_comes_back(stored_wheel: Wheel, tmp_path: Path) -> None:
+    place, store, key, digest = stored_wheel
     fetched = remote.fetch(place, key, Store(tmp_path / "other"))
     mine = store.get(key)
     assert fetched is not None and mine is not None
@@ -261,8 +261,10 @@ def test_what_a_real_registry_keeps_comes_back(there: There, tmp_path: Path) -> 
     assert by_digest.content["artifactType"] == remote.KIND
 
 
-def test_a_blob_changed_on_the_registrys_disk_is_refused(there: There, registry: RealRegistry, tmp_path: Path) -> None:
-    place, store, key, _ = there
+def test_a_blob_changed_on_the_registrys_disk_is_refused(
+    stored_wheel: Wheel, registry: RealRegistry, tmp_path: Path
+) -> None:
+    place, store, key, _ = stored_wheel
     stored = store.get(key)
     assert stored is not None
     blob = registry.blob(f"sha256:{stored.record.sha256}")
@@ -276,8 +278,8 @@ def test_a_blob_changed_on_the_registrys_disk_is_refused(there: There, registry:
     assert Store(tmp_path / "other").entries() == ()
 
 
-def test_a_tag_pointed_at_another_wheel_is_refused(there: There, tmp_path: Path) -> None:
-    place, _, key, _ = there
+def test_a_tag_pointed_at_another_wheel_is_refused(stored_wheel: Wheel, tmp_path: Path) -> None:
+    place, _, key, _ = stored_wheel
     found = place.manifest(key.digest)
     assert found is not None
     other = wheels.key("7.0")
@@ -287,8 +289,8 @@ def test_a_tag_pointed_at_another_wheel_is_refused(there: There, tmp_path: Path)
     assert caught.value.exit_code == 7
 
 
-def test_a_record_that_says_more_than_the_wheel_holds_is_refused(there: There, tmp_path: Path) -> None:
-    place, _, key, _ = there
+def test_a_record_that_says_more_than_the_wheel_holds_is_refused(stored_wheel: Wheel, tmp_path: Path) -> None:
+    place, _, key, _ = stored_wheel
     lie = wheels.build(tmp_path / "lie", numbers=(90,))  # its record says 7.5
     found = place.manifest(key.digest)
     assert found is not None
@@ -325,20 +327,20 @@ def test_a_registry_killed_in_between_is_waited_for(registry: RealRegistry, tmp_
 def test_the_command_line_exports_what_pip_installs(
     make: Make, home: Path, registry: RealRegistry, tmp_path: Path
 ) -> None:
-    yard = make()
-    yard.build(only=slice(1))
+    project = make()
+    project.build(only=slice(1))
 
     def inv(*words: str) -> process.Finished:
         script = "import sys; from pathlib import Path; from images.commands import options, program\n"
-        script += f"options.ROOT = Path({str(yard.root)!r})\n"
+        script += f"options.ROOT = Path({str(project.root)!r})\n"
         script += "sys.argv = ['inv', *sys.argv[1:]]; sys.exit(program.main())"
-        argv = [sys.executable, "-c", script, "kernels", "--only", yard.kernel.id, *words]
+        argv = [sys.executable, "-c", script, "kernels", "--only", project.kernel.id, *words]
         return process.run(argv, cwd=ROOT, check=False, env={"PYTHONPATH": str(ROOT)})
 
     wheels_at = f"{registry.host}/team/wheels"
     pushed = inv("--wheels", wheels_at, "--push", "--export", str(tmp_path / "out"))
     assert pushed.code == 0, pushed.err
-    assert yard.runs == 1
+    assert project.runs == 1
     (wheel,) = (tmp_path / "out").glob("*.whl")
     assert f"pip install torch==2.6.0 {wheel}" in pushed.err
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(tmp_path / "t")]
@@ -353,17 +355,17 @@ def test_the_command_line_exports_what_pip_installs(
 
 
 def test_a_bench_compiles_again_with_the_cache_and_can_empty_it(make: Make) -> None:
-    yard = make()
-    compiler = Compiler(yard.checkout, yard.checkout.matrix(), lambda: yard.engine, SiteSettings(), Report())
-    yard.build(only=slice(1))
-    assert yard.runs == 1
+    project = make()
+    compiler = Compiler(project.checkout, project.checkout.matrix(), lambda: project.engine, SiteSettings(), Report())
+    project.build(only=slice(1))
+    assert project.runs == 1
     again = replace(compiler, fresh=True)
     for expected in (2, 3):  # counted in the cache
-        with Store(yard.root / "other").work() as folder:
-            again.compile(yard.kernel, folder)
+        with Store(project.root / "other").work() as folder:
+            again.compile(project.kernel, folder)
             assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".whl"]
-        assert yard.runs == expected
-    empty_cache(compiler, yard.root.name)
-    with Store(yard.root / "other").work() as folder:
-        again.compile(yard.kernel, folder)
-    assert yard.runs == 1
+        assert project.runs == expected
+    empty_cache(compiler, project.root.name)
+    with Store(project.root / "other").work() as folder:
+        again.compile(project.kernel, folder)
+    assert project.runs == 1

@@ -29,7 +29,7 @@ KERNEL = "xformers0.0.29.post2-torch2.6.0-cu124-sm75"
 HALF = "tiny [3/3]"
 
 
-class Yard:
+class KernelBuilds:
     """Builds of the small package in the real kernel stages, with a compiler cache of their own."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
@@ -47,8 +47,8 @@ class Yard:
 
     @property
     def kernel(self) -> Kernel:
-        (found,) = [k for k in variants().kernels if k.id == KERNEL]
-        return found
+        (kernel,) = [k for k in variants().kernels if k.id == KERNEL]
+        return kernel
 
     def file(self, archs: Sequence[str], limit: str) -> Path:
         """A bake file: the rendered stages, the last step told to build the small package."""
@@ -112,49 +112,49 @@ class Yard:
 
 
 @pytest.fixture
-def yard(tmp_path: Path, engine: Engine) -> Iterator[Yard]:
-    yield Yard(tmp_path, engine)
+def kernel_builds(tmp_path: Path, engine: Engine) -> Iterator[KernelBuilds]:
+    yield KernelBuilds(tmp_path, engine)
 
 
-def steps(yard: Yard, *archs: str) -> int:
+def steps(kernel_builds: KernelBuilds, *archs: str) -> int:
     """Compiler steps of a build that ends well."""
-    record = yard.build(*archs)
-    assert record is not None, yard.log[-4000:]
+    record = kernel_builds.build(*archs)
+    assert record is not None, kernel_builds.log[-4000:]
     assert set(map(tuple, record["audit"].values())) == {archs}
     compiled: int = record["compiled"]
     return compiled
 
 
 @pytest.mark.timeout(3000)
-def test_one_more_arch_costs_that_arch_only_and_nothing_new_costs_nothing(yard: Yard) -> None:
-    one = steps(yard, "7.5")
+def test_one_more_arch_costs_that_arch_only_and_nothing_new_costs_nothing(kernel_builds: KernelBuilds) -> None:
+    one = steps(kernel_builds, "7.5")
     assert one >= 3 * 4  # each of three files: its host's and its device's side, cicc, ptxas
-    more = steps(yard, "7.5", "8.0")
+    more = steps(kernel_builds, "7.5", "8.0")
     # cicc and ptxas for the new arch, and the host's side, which holds the code of both.
     assert more == 3 * 3
     # A new file beside the sources: a layer that BuildKit has is not what is asked here.
-    (yard.given / "another-layer").touch()
-    assert steps(yard, "7.5") == 0
-    assert steps(yard, "7.5", "8.0") == 0
+    (kernel_builds.given / "another-layer").touch()
+    assert steps(kernel_builds, "7.5") == 0
+    assert steps(kernel_builds, "7.5", "8.0") == 0
 
 
 @pytest.mark.timeout(3000)
-def test_a_killed_build_and_a_full_disk_lose_no_object(yard: Yard) -> None:
-    (yard.given / "hold").touch()
-    assert yard.build("7.5", until=HALF) is None
-    (yard.given / "hold").unlink()
-    (yard.given / "fill").touch()
-    assert yard.build("7.5", limit="--mount=type=tmpfs,target=/tmp/cardstock-kernel,size=64m") is None
-    assert "No space left on device" in yard.log, yard.log[-4000:]
-    (yard.given / "fill").unlink()
+def test_a_killed_build_and_a_full_disk_lose_no_object(kernel_builds: KernelBuilds) -> None:
+    (kernel_builds.given / "hold").touch()
+    assert kernel_builds.build("7.5", until=HALF) is None
+    (kernel_builds.given / "hold").unlink()
+    (kernel_builds.given / "fill").touch()
+    assert kernel_builds.build("7.5", limit="--mount=type=tmpfs,target=/tmp/cardstock-kernel,size=64m") is None
+    assert "No space left on device" in kernel_builds.log, kernel_builds.log[-4000:]
+    (kernel_builds.given / "fill").unlink()
     # Two of the three files were done before the build was killed: what they took is not done again.
-    assert 0 < steps(yard, "7.5") < 3 * 4
+    assert 0 < steps(kernel_builds, "7.5") < 3 * 4
 
 
 @pytest.mark.timeout(3000)
-def test_a_build_that_breaks_leaves_its_log_and_no_wheel(yard: Yard) -> None:
-    sdist(yard.given, "broken salt")
-    assert yard.build("7.5") is None
-    assert "error: expected a" in yard.log
-    assert "broken salt" in yard.log  # the compiler's own words, out of the middle of its log
-    assert not list((yard.folder).glob("out/*.whl"))
+def test_a_build_that_breaks_leaves_its_log_and_no_wheel(kernel_builds: KernelBuilds) -> None:
+    sdist(kernel_builds.given, "broken salt")
+    assert kernel_builds.build("7.5") is None
+    assert "error: expected a" in kernel_builds.log
+    assert "broken salt" in kernel_builds.log  # the compiler's own words, out of the middle of its log
+    assert not list((kernel_builds.folder).glob("out/*.whl"))

@@ -85,7 +85,7 @@ def test_without_a_card_or_a_driver_it_says_what_is_missing(engine: Engine, imag
 
 
 @pytest.mark.parametrize(
-    ("answers", "env", "told"),
+    ("answers", "env", "message"),
     [
         ("one-of-two-lost", {}, f"{SM75} fits Tesla T4 (7.5)"),
         ("unknown-error", {}, "NVML does not start: error 999; going on"),
@@ -93,11 +93,11 @@ def test_without_a_card_or_a_driver_it_says_what_is_missing(engine: Engine, imag
     ],
 )
 def test_the_server_starts_where_it_fits_and_where_nobody_can_tell(
-    answers: str, env: dict[str, str], told: str, engine: Engine, image: str, library: bytes
+    answers: str, env: dict[str, str], message: str, engine: Engine, image: str, library: bytes
 ) -> None:
     ran = start(engine, image, library, answers, env)
     text = ran.out + ran.err
-    assert told in text and STARTED in text, text
+    assert message in text and STARTED in text, text
 
 
 def test_another_program_is_not_held_up(engine: Engine, image: str, library: bytes) -> None:

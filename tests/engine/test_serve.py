@@ -62,9 +62,9 @@ def get(url: str) -> str:
 
 
 def counter(server: CpuServer, name: str) -> float:
-    found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", get(f"{server.url}/metrics"), re.MULTILINE)
-    assert found, name
-    return float(found[1])
+    match = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", get(f"{server.url}/metrics"), re.MULTILINE)
+    assert match, name
+    return float(match[1])
 
 
 def test_a_healthy_server_that_lists_its_model(cpu_server: CpuServer) -> None:
@@ -150,19 +150,19 @@ def test_what_is_in_use_is_refused(cpu_server: CpuServer) -> None:
     words = replace(cpu_server.options, name="cardstock-test-other")
     with pytest.raises(UsageError, match=r"port \d+ of 127\.0\.0\.1 is in use"):
         command.start_server(context(engine=cpu_server.engine, locked={}), words)
-    with pytest.raises(UsageError, match=r"already \(running\)") as told:
+    with pytest.raises(UsageError, match=r"already \(running\)") as caught:
         command.start_server(
             context(engine=cpu_server.engine, locked={}), replace(words, name=cpu_server.name, port=free_port())
         )
-    assert told.value.do.startswith(f"./inv serve --stop {cpu_server.name}")
+    assert caught.value.do.startswith(f"./inv serve --stop {cpu_server.name}")
 
 
 def test_a_server_that_ends_while_it_starts_is_told_and_removed(cpu_server: CpuServer) -> None:
     name = f"{cpu_server.name}-dies"
     words = replace(cpu_server.options, name=name, port=free_port(), env=("CARDSTOCK_ENGINE=none",))
-    with pytest.raises(CheckFailed, match="exit code 2") as told:
+    with pytest.raises(CheckFailed, match="exit code 2") as caught:
         command.start_server(context(engine=cpu_server.engine, locked={}), words)
-    assert "CARDSTOCK_ENGINE must be vllm or transformers" in told.value.cause
+    assert "CARDSTOCK_ENGINE must be vllm or transformers" in caught.value.cause
     assert cpu_server.engine.containers.find(name) is None
 
 
@@ -210,10 +210,10 @@ def test_an_image_that_fits_no_card_here_says_so_itself(engine: Engine) -> None:
         model="3b-awq", cards=("T4",), variant=SM75, gpus="none", name=name, port=free_port(), cache=name
     )
     try:
-        with pytest.raises(NoImageFits, match="preflight") as told:
+        with pytest.raises(NoImageFits, match="preflight") as caught:
             command.start_server(context(engine=engine, locked={}), words)
-        assert f"{SM75} needs an NVIDIA card" in told.value.what and engine.containers.find(name) is None
-        assert "CARDSTOCK_SKIP_PREFLIGHT=1" in told.value.do and told.value.where
+        assert f"{SM75} needs an NVIDIA card" in caught.value.what and engine.containers.find(name) is None
+        assert "CARDSTOCK_SKIP_PREFLIGHT=1" in caught.value.do and caught.value.where
     finally:
         docker(engine, ["volume", "rm", "--force", name])
 

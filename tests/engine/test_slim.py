@@ -48,7 +48,7 @@ def built(engine: Engine, variant: str) -> ImageFacts:
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
-def looked_into(engine: Engine, request: pytest.FixtureRequest) -> tuple[ImageFacts, dict[str, Any]]:
+def slimmed_image(engine: Engine, request: pytest.FixtureRequest) -> tuple[ImageFacts, dict[str, Any]]:
     """An image, and what slimmed.py tells of it."""
     facts = built(engine, request.param)
     files = {f"/opt/check/images/device_code/{p.name}": p.read_bytes() for p in ROOT.glob("images/device_code/*.py")}
@@ -60,37 +60,37 @@ def looked_into(engine: Engine, request: pytest.FixtureRequest) -> tuple[ImageFa
 
 
 @pytest.mark.timeout(600)
-def test_every_file_is_as_its_wheel_records_it_nvidias_too(looked_into: tuple[ImageFacts, dict[str, Any]]) -> None:
-    _, told = looked_into
-    assert told["wrong"] == []
-    assert told["rows"] > 10_000
-    assert told["nvidias"] > 100
+def test_every_file_is_as_its_wheel_records_it_nvidias_too(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
+    _, result = slimmed_image
+    assert result["wrong"] == []
+    assert result["rows"] > 10_000
+    assert result["nvidias"] > 100
 
 
 @pytest.mark.timeout(600)
-def test_each_container_holds_one_cards_code_and_no_more(looked_into: tuple[ImageFacts, dict[str, Any]]) -> None:
-    facts, told = looked_into
+def test_each_container_holds_one_cards_code_and_no_more(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
+    facts, result = slimmed_image
     archs = facts.env["CARDSTOCK_ARCHS"].split()
     if not archs:
         pytest.skip("an image for the CPU is not slimmed for a card")
-    containers = told["code"]["torch/lib/libtorch_cuda.so"]
+    containers = result["code"]["torch/lib/libtorch_cuda.so"]
     assert len(containers) > 100
     assert {code for container in containers for code in container} == {f"SASS {archs[0].replace('.', '')}"}
-    crowded = [name for name, containers in told["code"].items() if any(len(codes) > 1 for codes in containers)]
+    crowded = [name for name, containers in result["code"].items() if any(len(codes) > 1 for codes in containers)]
     assert crowded == []
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_left_that_no_loader_maps(looked_into: tuple[ImageFacts, dict[str, Any]]) -> None:
-    assert looked_into[1]["unstripped"] == []
+def test_nothing_is_left_that_no_loader_maps(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
+    assert slimmed_image[1]["unstripped"] == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.timeout(600)
 def test_the_libraries_load_and_compute(engine: Engine, variant: str) -> None:
     script = "import torch, torchvision; print(torch.linalg.inv(2 * torch.eye(3))[0, 0].item(), torch.version.cuda)"
-    told = engine.run(built(engine, variant).id, ["-c", script], entrypoint=[PYTHON]).out
-    assert told.startswith("0.5 ")
+    result = engine.run(built(engine, variant).id, ["-c", script], entrypoint=[PYTHON]).out
+    assert result.startswith("0.5 ")
 
 
 @pytest.mark.timeout(600)

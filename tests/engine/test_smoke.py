@@ -59,15 +59,15 @@ MODULES = {
 
 def answers() -> str:
     """Golden conversations and their answers, as the stand-in's server wants them."""
-    told: list[tuple[Sequence[Mapping[str, Any]], dict[str, Any]]] = [
+    result: list[tuple[Sequence[Mapping[str, Any]], dict[str, Any]]] = [
         (one.messages, {"tokens": one.tokens, "logprobs": one.logprobs, "text": one.text})
         for one in serving.read_golden(serving.GOLDEN.read_text())
     ]
     for question in questions():
         messages = serving.question_messages(question.text, as_data_url(question.picture))
         text = f"It is {question.answers[0]}."
-        told.append((messages, {"tokens": [3, 4, 5], "logprobs": [-0.1, -0.2, -0.3], "text": text}))
-    return json.dumps({json.dumps(list(messages), sort_keys=True): answer for messages, answer in told})
+        result.append((messages, {"tokens": [3, 4, 5], "logprobs": [-0.1, -0.2, -0.3], "text": text}))
+    return json.dumps({json.dumps(list(messages), sort_keys=True): answer for messages, answer in result})
 
 
 def python_files() -> dict[str, Path]:
@@ -159,10 +159,10 @@ def run(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> Iterator[str]:
     ident = uuid.uuid4()
     monkeypatch.setattr(proving, "uuid", SimpleNamespace(uuid4=lambda: ident))
     yield ident.hex[:12]
-    assert left_over(engine, ident.hex[:12]) == ""
+    assert leftovers(engine, ident.hex[:12]) == ""
 
 
-def left_over(engine: Engine, ident: str) -> str:
+def leftovers(engine: Engine, ident: str) -> str:
     """Ids of containers and volumes that carry the run's label."""
     wanted = ["--filter", f"label={RUN_LABEL}={ident}"]
     docker = shutil.which("docker", path=engine.cli_env().get("PATH"))
@@ -242,21 +242,21 @@ WRONG_STACK: Mapping[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG_STACK)
-def test_level_2_tells_what_is_wrong(what: str, engine: Engine, make: Make, run: str) -> None:
+def test_level_2_reports_what_is_wrong(what: str, engine: Engine, make: Make, run: str) -> None:
     made, text = WRONG_STACK[what]
     assert text in failure(proven(engine, make(**made), 2, 3), 2)
 
 
 def test_level_2_needs_a_python(engine: Engine, host_image: str, run: str) -> None:
-    told = failure(proven(engine, host_image, 2), 2)
-    assert "no container of the image can be started" in told
-    assert "see that its PATH holds python" in told
+    text = failure(proven(engine, host_image, 2), 2)
+    assert "no container of the image can be started" in text
+    assert "see that its PATH holds python" in text
 
 
 def test_level_3_shows_the_numbers(engine: Engine, make: Make, run: str) -> None:
-    told = failure(proven(engine, make("canary"), 3, 4), 3)
-    assert "1 of 2 checks failed on cpu" in told
-    assert "relative error 2.0e-02, allowed 1e-04" in told
+    text = failure(proven(engine, make("canary"), 3, 4), 3)
+    assert "1 of 2 checks failed on cpu" in text
+    assert "relative error 2.0e-02, allowed 1e-04" in text
 
 
 def test_level_3_survives_a_crash(engine: Engine, make: Make, run: str) -> None:
@@ -272,21 +272,21 @@ WRONG_SERVER = {
 
 
 @pytest.mark.parametrize("fault", WRONG_SERVER)
-def test_level_4_tells_what_is_wrong(fault: str, engine: Engine, make: Make, run: str) -> None:
+def test_level_4_reports_what_is_wrong(fault: str, engine: Engine, make: Make, run: str) -> None:
     assert WRONG_SERVER[fault] in failure(proven(engine, make(fault), 4), 4)
 
 
 def test_a_server_that_never_gets_healthy_shows_its_log(engine: Engine, make: Make, run: str) -> None:
-    told = failure(proven(engine, make("hangs"), 4, health_limit=4), 4)
-    assert re.search(r"did not get healthy within \d+ s: state running, health starting", told)
-    assert "loading weights, shard 1 of 3" in told
-    assert "it is still starting" in told
+    text = failure(proven(engine, make("hangs"), 4, health_limit=4), 4)
+    assert re.search(r"did not get healthy within \d+ s: state running, health starting", text)
+    assert "loading weights, shard 1 of 3" in text
+    assert "it is still starting" in text
 
 
 def test_a_server_that_dies_is_not_waited_for(engine: Engine, make: Make, run: str) -> None:
-    told = failure(proven(engine, make("dies"), 4), 4)
-    assert re.search(r"did not get healthy within \d+ s: state exited, health \w+, exit code 1", told)
-    assert "a package is missing or broken: No module named 'uvloop'" in told
+    text = failure(proven(engine, make("dies"), 4), 4)
+    assert re.search(r"did not get healthy within \d+ s: state exited, health \w+, exit code 1", text)
+    assert "a package is missing or broken: No module named 'uvloop'" in text
 
 
 def test_a_server_deaf_to_sigterm_fails(engine: Engine, make: Make, run: str) -> None:
@@ -309,13 +309,13 @@ def test_a_real_model_is_asked_questions(engine: Engine, make: Make, run: str, m
 
 
 def test_a_real_model_that_says_bangs_fails(engine: Engine, make: Make, run: str, model: str) -> None:
-    told = failure(
+    text = failure(
         prove_image(make("bangs only here"), EXPECTED, engine_env=engine.cli_env(), levels=(4,), model=model), 4
     )
-    assert 'What is the colour of the circle? Answer with one word. only "!"' in told
+    assert 'What is the colour of the circle? Answer with one word. only "!"' in text
 
 
-def test_without_a_card_a_cuda_server_is_said_to_be_not_run(engine: Engine, make: Make, run: str) -> None:
+def test_without_a_card_a_cuda_server_is_reported_to_be_not_run(engine: Engine, make: Make, run: str) -> None:
     cuda = Expectation("stand-in", "cu124", "vllm", "xformers", ("7.5",), "12.4", {}, None)
     record = prove_image(make(), cuda, engine_env=engine.cli_env(), levels=(4,))
     assert record.evidence().endswith("server: not run: no card")
@@ -323,9 +323,9 @@ def test_without_a_card_a_cuda_server_is_said_to_be_not_run(engine: Engine, make
 
 
 def test_an_image_that_is_not_there_is_no_verdict(engine: Engine, run: str) -> None:
-    with pytest.raises(CardstockError, match="could not be run on cardstock/no-such-image") as told:
+    with pytest.raises(CardstockError, match="could not be run on cardstock/no-such-image") as caught:
         proven(engine, "cardstock/no-such-image:x", 2)
-    assert "the image cannot be examined" in str(told.value)
+    assert "the image cannot be examined" in str(caught.value)
 
 
 def test_a_run_that_is_killed_leaves_nothing(
@@ -338,12 +338,12 @@ def test_a_run_that_is_killed_leaves_nothing(
 
     def watched(argv: list[str], **options: object) -> process.Finished:
         monkeypatch.setattr(process, "run", real)
-        seen.append(left_over(engine, run))
+        seen.append(leftovers(engine, run))
         return real(argv, **options)  # type: ignore[arg-type]
 
     engine.cli_env()  # asks docker once
     monkeypatch.setattr(process, "run", watched)
-    with pytest.raises(CardstockError, match="could not be run") as told:
+    with pytest.raises(CardstockError, match="could not be run") as caught:
         proven(engine, image, 4)
-    assert "no end after 6 s" in str(told.value)
+    assert "no end after 6 s" in str(caught.value)
     assert seen[0], "the run was killed before it had a container"

@@ -15,6 +15,7 @@ from images.core import process
 from images.docker.engine import Engine
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign
+from images.render.labels import VARIANT
 from tests.engine.real_registry import RealRegistry
 from tests.engine.workflow_steps import Runner, cloned
 
@@ -55,7 +56,7 @@ def runner(engine: Engine, registry: RealRegistry, keys: Path) -> Iterator[Runne
     }
     with tempfile.TemporaryDirectory(prefix="cardstock-checkout-") as folder:
         yield Runner(cloned(ROOT, Path(folder) / "cardstock"), known)
-    for facts in engine.images():
+    for facts in engine.images(VARIANT):
         for name in facts.digests:
             if name.startswith(registry.host):
                 engine.untag(name)

@@ -58,8 +58,8 @@ class Runner:
         assert expression in self.known, f"the test knows no value of {expression!r}"
         return self.known[expression]
 
-    def _environment(self, told: Mapping[str, Any]) -> dict[str, str]:
-        return {name: self.resolve(value) for name, value in told.items()}
+    def _environment(self, message: Mapping[str, Any]) -> dict[str, str]:
+        return {name: self.resolve(value) for name, value in message.items()}
 
     def _wanted(self, step: Mapping[str, Any]) -> bool:
         return "if" not in step or self._value(str(step["if"])) == "true"

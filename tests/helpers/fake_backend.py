@@ -27,7 +27,7 @@ class FakePrompt:
 
 
 @dataclass
-class FakeEngine:
+class FakeBackend:
     """Says the bytes of ``answer``, one a token, then ends; ``hold`` stops it before each token until set."""
 
     answer: bytes = b"It is red."
@@ -67,7 +67,7 @@ class FakeEngine:
             self.running -= 1
 
 
-def client_of(engine: FakeEngine, **limits: Any) -> TestClient:
+def client_of(engine: FakeBackend, **limits: Any) -> TestClient:
     return TestClient(create_app(engine, Settings(models=("tiny", "alias"), **limits)))
 
 

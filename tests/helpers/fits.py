@@ -11,7 +11,7 @@ from images.cards.names import match_card
 from images.matrix.arch import Arch
 from images.matrix.variants import Variant
 from images.run.fit.choose import Ask
-from images.run.fit.model import Model, named
+from images.run.fit.model import Model, model_by_name
 from images.run.fit.usable_memory import sold_bytes, usable
 from tests.helpers import matrices
 
@@ -20,9 +20,9 @@ SM86 = "cu128-vllm0.11.0-flash-attn-sm86"
 
 
 def model(name: str) -> Model:
-    found = named(name)
-    assert found is not None
-    return found
+    named = model_by_name(name)
+    assert named is not None
+    return named
 
 
 def unpadded() -> Model:
@@ -43,8 +43,8 @@ def variant(name: str) -> Variant:
 @cache
 def image(arch: Arch) -> Variant:
     """The recommended one."""
-    found = choose_images(matrices.matrix(), matrices.variants(), [Card("a card", arch, 1000, "test")])
-    return found.picks[0].variant
+    choice = choose_images(matrices.matrix(), matrices.variants(), [Card("a card", arch, 1000, "test")])
+    return choice.picks[0].variant
 
 
 def ask(what: str | Model, on: str, count: int = 1, nodes: int = 1, *, by: str = "", tp: int = 0, pp: int = 0) -> Ask:

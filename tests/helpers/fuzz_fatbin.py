@@ -90,26 +90,26 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 def _places(out: bytearray) -> list[int]:
     """Where numbers count: the ELF header, the section headers, the containers and their entries."""
     shoff = int.from_bytes(out[40:48], "little")
-    found = [*range(min(64, len(out))), *range(min(shoff, len(out)), min(shoff + 600, len(out)))]
+    places = [*range(min(64, len(out))), *range(min(shoff, len(out)), min(shoff + 600, len(out)))]
     first = out.find(b"\x50\xed\x55\xba")
-    return found + list(range(max(first, 0), min(first + 1500, len(out)))) or [0]
+    return places + list(range(max(first, 0), min(first + 1500, len(out)))) or [0]
 
 
 def execute(data: bytes) -> str:
     """Read and audit ``data``; "read", "refused" or "no device code". Anything else that it raises is a failure."""
     try:
-        found = read(data)
+        library = read(data)
     except FatbinError as error:
         assert 0 <= error.offset <= len(data), "the offset of an error is inside the file"
         return "refused"
-    for container in found.containers:
+    for container in library.containers:
         assert container.end <= len(data)
         assert all(container.offset < entry.offset and entry.end <= container.end for entry in container.entries)
-    audited = audit.audit("fuzz", [("lib.so", found)])
+    audited = audit.audit("fuzz", [("lib.so", library)])
     audit.table(audited, CARDS)
     audit.gaps_table(audited, CARDS)
     audit.to_json(audited, CARDS)
-    return "read" if found.containers else "no device code"
+    return "read" if library.containers else "no device code"
 
 
 def main() -> None:
@@ -117,10 +117,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    told = parser.parse_args()
-    chance = random.Random(told.seed)  # noqa: S311
+    arguments = parser.parse_args()
+    chance = random.Random(arguments.seed)  # noqa: S311
     corpus, ends, slowest = samples(), {"read": 0, "refused": 0, "no device code": 0}, 0.0
-    for _ in range(told.count):
+    for _ in range(arguments.count):
         data = mutated(chance.choice(corpus), chance)
         start = time.perf_counter()
         try:
@@ -129,7 +129,7 @@ def main() -> None:
             Path("fuzz-failure.so").write_bytes(data)
             raise
         slowest = max(slowest, time.perf_counter() - start)
-    print(f"{told.count} executions, seed {told.seed}: {ends}, slowest {slowest * 1000:.1f} ms")
+    print(f"{arguments.count} executions, seed {arguments.seed}: {ends}, slowest {slowest * 1000:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -44,20 +44,20 @@ def seeds() -> list[bytes]:
 def places(content: bytes) -> list[int]:
     """Offsets of bytes worth damaging: all headers and tables, and the headers of containers and entries."""
     layout = read_layout(content)
-    found = [*range(64), *range(layout.phoff, layout.phoff + 56 * len(layout.segments))]
-    found += range(layout.shoff, layout.shoff + 64 * len(layout.sections))
+    offsets = [*range(64), *range(layout.phoff, layout.phoff + 56 * len(layout.segments))]
+    offsets += range(layout.shoff, layout.shoff + 64 * len(layout.sections))
     for segment in layout.segments:
         if segment.kind == 2:
-            found += range(segment.offset, min(segment.end, segment.offset + 1024))
+            offsets += range(segment.offset, min(segment.end, segment.offset + 1024))
     for section in layout.sections[1:]:
         if section.name in (".rela.dyn", ".relr.dyn", ".nvFatBinSegment", ".shstrtab", ".strtab"):
-            found += range(section.offset, min(section.end, section.offset + 4096))
+            offsets += range(section.offset, min(section.end, section.offset + 4096))
     for _, section in device_sections(layout):
         for one in read_containers(content, section):
-            found += range(one.offset, one.offset + CONTAINER.size)
+            offsets += range(one.offset, one.offset + CONTAINER.size)
             for entry in one.entries:
-                found += range(entry.offset, entry.offset + 64)
-    return found
+                offsets += range(entry.offset, entry.offset + 64)
+    return offsets
 
 
 def damage(content: bytearray, where: list[int], dice: random.Random) -> None:
@@ -109,7 +109,7 @@ def main() -> int:
     words = parser.parse_args()
     dice = random.Random(words.seed)  # noqa: S311 - repeatable, not secret
     made = [(content, places(content)) for content in [*seeds(), *(path.read_bytes() for path in words.library)]]
-    told: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     begun = time.perf_counter()
     os.fsync = lambda fd: None  # half a million of them would wear the disk, and nothing here loses power
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
@@ -119,12 +119,12 @@ def main() -> int:
             broken = bytearray(content)
             damage(broken, where, dice)
             try:
-                told[one_run(path, bytes(broken), dice.sample(CARDS, dice.choice((1, 2))))] += 1
+                outcomes[one_run(path, bytes(broken), dice.sample(CARDS, dice.choice((1, 2))))] += 1
             except Exception:
                 Path("fuzz-slim-failure.so").write_bytes(broken)
-                print(f"after {sum(told.values())} runs: the input is fuzz-slim-failure.so", file=sys.stderr)
+                print(f"after {sum(outcomes.values())} runs: the input is fuzz-slim-failure.so", file=sys.stderr)
                 raise
-    print(f"{sum(told.values())} executions in {time.perf_counter() - begun:.0f} s: {dict(told)}")
+    print(f"{sum(outcomes.values())} executions in {time.perf_counter() - begun:.0f} s: {dict(outcomes)}")
     return 0
 
 

@@ -4,42 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+
+from tests.helpers.registry_auth import BASIC, Auth
+
+Fault = int | Literal["reset", "cut", "short", "lie"]
 
 
 @dataclass
-class Shelf:
+class FakeRegistry:
     """What the registry holds, what it was asked ("GET /v2/…"), and what it is to do wrong next.
 
-    ``faults`` are used up one a request whose path holds ``on``: a status, "reset" (no answer), "cut" (half a body),
-    "short" (half a body, with a length that says so), or "lie" (other bytes of the same length). ``login`` is the
-    Authorization header that it wants.
+    ``faults`` are used up one a request whose path holds ``on``: a status (with Retry-After ``after``), "reset" (no
+    answer), "cut" (half a body), "short" (half a body, with a length that says so), or "lie" (other bytes of the same
+    length). ``tags`` is said instead of the list of tags. ``login`` is the Authorization header that it wants, ``auth``
+    how it wants one to log in; ``logins`` are those headers as they came. ``elsewhere`` is another registry
+    ("127.0.0.1:PORT") that it sends to for blobs and uploads.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    faults: list[int | str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     on: str = ""
     after: str | None = None
+    tags: bytes | None = None
     login: str | None = None
+    auth: Auth | None = None
+    elsewhere: str = ""
     logins: list[str] = field(default_factory=list)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    shelf: Shelf
+    shelf: FakeRegistry
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
-    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+    def _answer(
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        challenges: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in [*{"Content-Length": str(len(body)), **(headers or {})}.items(), *challenges]:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -71,14 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         shelf = self.shelf
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        login = self.headers.get("Authorization", "")
+        if shelf.auth and self.path.partition("?")[0] == "/token":
+            self._answer(*shelf.auth.token(self.command, self.path, body, login))
+            return
         shelf.asked.append(f"{self.command} {self.path}")
-        shelf.logins.append(self.headers.get("Authorization", ""))
-        if shelf.login and self.headers.get("Authorization") != shelf.login:
-            self._answer(
-                401,
-                b'{"errors": [{"code": "UNAUTHORIZED", "message": "log in"}]}',
-                {"WWW-Authenticate": 'Basic realm="here"'},
-            )
+        shelf.logins.append(login)
+        if (challenges := self._challenges(login)) is not None:
+            self._answer(401, b'{"errors": [{"code": "UNAUTHORIZED", "message": "log in"}]}', challenges=challenges)
             return
         name = self.path.partition("?")[0].rpartition("/")[2]
         if "/blobs/uploads/" in self.path:
@@ -106,11 +123,24 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404)
 
+    def _challenges(self, login: str) -> Sequence[tuple[str, str]] | None:
+        """The challenges that answer this login; None where it opens the registry."""
+        shelf = self.shelf
+        if shelf.login and login != shelf.login:
+            return [("WWW-Authenticate", BASIC)]
+        if shelf.auth and not shelf.auth.believes(login, self.command):
+            repository = re.sub(r"^/v2/|/(blobs|manifests|tags)/.*$", "", self.path)
+            return shelf.auth.headers(self.headers["Host"], repository, self.command)
+        return None
+
     def _blob(self, data: bytes | None) -> None:
-        if data is None:
+        if self.shelf.elsewhere:
+            self._answer(307, headers={"Location": f"http://{self.shelf.elsewhere}{self.path}"})
+        elif data is None:
             self._answer(404)
-        elif found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            self._answer(206, data[int(found[1]) :])
+        elif match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            rest = data[int(match[1]) :]
+            self._answer(206 if rest else 416, rest)
         else:
             self._answer(200, data)
 
@@ -118,7 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._misbehaves(b""):
             return
         if self.command == "POST":
-            self._answer(202, headers={"Location": f"{self.path}session?state=1"})
+            host = f"http://{self.shelf.elsewhere}" if self.shelf.elsewhere else ""
+            self._answer(202, headers={"Location": f"{host}{self.path}session?state=1"})
             return
         digest = re.search(r"digest=(sha256:[0-9a-f]+)", self.path)
         assert digest
@@ -129,6 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201)
 
     def _tags(self) -> None:
+        if self.shelf.tags is not None:
+            self._answer(200, self.shelf.tags)
+            return
         names = sorted(tag for tag in self.shelf.manifests if ":" not in tag)
         last = re.search(r"last=([^&]+)", self.path)
         rest = [name for name in names if last is None or name > last[1]]
@@ -142,11 +176,18 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = _handle
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away in the middle is no news; what else fails is seen in the test."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 @contextmanager
-def registry() -> Iterator[tuple[str, Shelf]]:
+def registry() -> Iterator[tuple[str, FakeRegistry]]:
     """A running registry: its "127.0.0.1:PORT", and what it holds."""
-    shelf = Shelf()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"shelf": shelf}))
+    shelf = FakeRegistry()
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"shelf": shelf}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from images.run.demo.files import Refused, form_of
-from images.run.demo.video import Frame, read_frames, shown
+from images.run.demo.video import Frame, frame_times, read_frames
 
 PIXELS, SIDE, RATE = 1_000_000, 160, 10
 KINDS = {"mp4": ("mp4", "mpeg4"), "mov": ("mov", "mpeg4"), "mkv": ("matroska", "mpeg4"), "webm": ("webm", "libvpx"),
@@ -65,7 +65,7 @@ def test_frames_lie_at_even_distances(tmp_path: Path, ending: str) -> None:
     ],
 )
 def test_the_middles_of_equal_parts(times: list[int], count: int, expected: list[int]) -> None:
-    assert shown(times, count) == expected
+    assert frame_times(times, count) == expected
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -20,7 +20,7 @@ from images.core import (
     CardstockError,
     EngineUnreachable,
     Layout,
-    Say,
+    PrintLine,
     debian,
     default_layout,
     process,
@@ -71,7 +71,7 @@ class EngineStatus:
 
 
 @contextmanager
-def locked(layout: Layout, say: Say, timeout: float = 900.0) -> Iterator[None]:
+def locked(layout: Layout, say: PrintLine, timeout: float = 900.0) -> Iterator[None]:
     """Hold the lock of this state directory. Raises EngineUnreachable when another holds it for too long."""
     layout.root.mkdir(parents=True, exist_ok=True)
     path = layout.home / "engine.lock"
@@ -152,7 +152,7 @@ def _gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def start(layout: Layout | None = None, *, firewall: bool = True, say: Say = lambda _: None) -> str:
+def start(layout: Layout | None = None, *, firewall: bool = True, say: PrintLine = lambda _: None) -> str:
     """Start the embedded engine if it does not run; its endpoint (a unix:// URL).
 
     ``firewall``: let the engine write packet-filter rules (without, containers reach no network).
@@ -174,7 +174,7 @@ def start(layout: Layout | None = None, *, firewall: bool = True, say: Say = lam
     return layout.endpoint
 
 
-def provide_cli(layout: Layout, say: Say = lambda _: None) -> None:
+def provide_cli(layout: Layout, say: PrintLine = lambda _: None) -> None:
     """Fetch the docker CLI and buildx for an engine that came without them; needs Debian, not root.
 
     Raises EngineUnreachable where this host is not Debian, RegistryFailure where packages cannot be fetched.
@@ -186,7 +186,7 @@ def provide_cli(layout: Layout, say: Say = lambda _: None) -> None:
         home.write_cli_config(layout, Path.home() / ".docker" / "config.json")
 
 
-def _launch(layout: Layout, firewall: bool, say: Say) -> int:
+def _launch(layout: Layout, firewall: bool, say: PrintLine) -> int:
     # Left by a killed engine or from before a reboot: the ids may belong to others now.
     layout.pidfile.unlink(missing_ok=True)
     if _containerd(layout) is None:
@@ -218,7 +218,7 @@ def _end(pid: int, seconds: float) -> None:
     raise CardstockError(f"process {pid} does not end", do="look at it with ps; it may hang on a disk")
 
 
-def stop(layout: Layout | None = None, *, say: Say = lambda _: None) -> bool:
+def stop(layout: Layout | None = None, *, say: PrintLine = lambda _: None) -> bool:
     """Stop the embedded engine and what it left running; whether there was anything to stop. Data stays."""
     layout = layout or default_layout()
     if not layout.root.is_dir():

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from images.core import EngineUnreachable, Layout, Say, debian
+from images.core import EngineUnreachable, Layout, PrintLine, debian
 
 # Sockets of the engine lie below the state directory, and a socket's path has at most 107 bytes.
 _HOME_MAX = 60
@@ -77,7 +77,7 @@ def installed(layout: Layout) -> bool:
     return bool(stamp.get("recipe") == _recipe())
 
 
-def install(layout: Layout, mirror: debian.Mirror, say: Say) -> None:
+def install(layout: Layout, mirror: debian.Mirror, say: PrintLine) -> None:
     """Download the packages and unpack them into the prefix; one that broke off half-way is done anew."""
     if installed(layout):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images.core import EngineUnreachable, Layout, Say, default_layout, process
+from images.core import EngineUnreachable, Layout, PrintLine, default_layout, process
 from images.docker.embedded.daemon_config import CACHE_BYTES, GB
 from images.docker.embedded.packages import cli_env
 from images.docker.embedded.ping import engine_version
@@ -69,7 +69,7 @@ def every_step() -> tuple[tuple[str, ...], ...]:
     )
 
 
-def free_disk_space(short: int, layout: Layout | None = None, *, say: Say = lambda _: None) -> None:
+def free_disk_space(short: int, layout: Layout | None = None, *, say: PrintLine = lambda _: None) -> None:
     """Let build cache go, oldest first, until the engine holds ``short`` bytes less, or no more can; images stay.
 
     Raises as `prune` does.
@@ -80,7 +80,7 @@ def free_disk_space(short: int, layout: Layout | None = None, *, say: Say = lamb
 
 
 def prune(
-    layout: Layout | None = None, *, everything: bool = False, limit: int = LIMIT_BYTES, say: Say = lambda _: None
+    layout: Layout | None = None, *, everything: bool = False, limit: int = LIMIT_BYTES, say: PrintLine = lambda _: None
 ) -> Pruned:
     """Trim the engine, which must run: gently, then until it is under ``limit`` bytes; tagged images stay.
 
@@ -116,7 +116,7 @@ def prune(
 
 
 def keep_under_limit(
-    layout: Layout | None = None, *, limit: int = LIMIT_BYTES, say: Say = lambda _: None
+    layout: Layout | None = None, *, limit: int = LIMIT_BYTES, say: PrintLine = lambda _: None
 ) -> Pruned | None:
     """Prune if the engine is over its limit, as after a build; None when it was not."""
     layout = layout or default_layout()

@@ -14,5 +14,5 @@ class Failure(Exception):
 
 
 def say(text: str) -> None:
-    """One line for whoever watches; `images/build.py` shows lines that begin like this."""
+    """One line for whoever watches; `images/docker/buildx.py` shows lines that begin like this."""
     print(f"kernel-build: {text}", flush=True)

@@ -12,8 +12,8 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.proof.audit import gate as gate
     from images.proof.audit import loaded_libraries as loaded_libraries
-    from images.proof.audit.compatibility_page import pages as pages
     from images.proof.audit.compatibility_page import record_wheel as record_wheel
+    from images.proof.audit.compatibility_page import with_cards_table as with_cards_table
     from images.proof.audit.target import CARDS as CARDS
     from images.proof.audit.target import Chunks as Chunks
     from images.proof.audit.target import audit_command as audit_command

@@ -19,15 +19,15 @@ nothing runs there. All are wheels of the package index; xformers is compiled he
 what its own wheel would run."""
 
 
-def block(matrix: Matrix, wheels: Sequence[Wheel]) -> str:
+def table_text(matrix: Matrix, wheels: Sequence[Wheel]) -> str:
     """What stands between the marks: the table, what its words mean, and what changed between versions."""
     header, rows = table(matrix, wheels)
     lines = [header, ["---"] * len(header), *rows]
     current = [wheel for wheel in wheels if stacks_of(matrix, wheel)]
-    told = [f"- {note}" for note in notes(wheels, current)]
+    note_lines = [f"- {note}" for note in notes(wheels, current)]
     if left := unaudited(matrix, wheels):
-        told.append(f"- Not audited, from elsewhere: {', '.join(left)}.")
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _LEGEND, "", *told])
+        note_lines.append(f"- Not audited, from elsewhere: {', '.join(left)}.")
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _LEGEND, "", *note_lines])
 
 
 def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
@@ -44,9 +44,9 @@ def unaudited(matrix: Matrix, wheels: Sequence[Wheel]) -> list[str]:
     return list(dict.fromkeys(left))
 
 
-def pages(root: Path, matrix: Matrix, before: Mapping[str, str]) -> dict[str, str]:
+def with_cards_table(root: Path, matrix: Matrix, before: Mapping[str, str]) -> dict[str, str]:
     """``before`` (pages by path from the root) with the table of cards, of the records below ``root``."""
-    return document.CARDS.fill_in(before, block(matrix, read_records(root / FOLDER)))
+    return document.CARDS.fill_in(before, table_text(matrix, read_records(root / FOLDER)))
 
 
 def record_wheel(root: Path, path: Path) -> Wheel:

@@ -1,4 +1,4 @@
-"""Level 1, the gate: does every library that the server loads hold code for the image's cards? Pure."""
+"""Level 1: does every library that the server loads hold code for the image's cards? Pure."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _SITE = "site-packages/"
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """What was found: ``failures`` (library and card), ``known`` gaps with their reason, libraries not ``served``."""
 
     failures: tuple[str, ...]
     known: tuple[str, ...]
-    not_served: tuple[str, ...]
+    not_loaded: tuple[str, ...]
     archs: tuple[str, ...]
 
 
-def ask(
-    found: Audit,
+def judge_audit(
+    audit: Audit,
     archs: Sequence[str],
-    served: Iterable[str] | None,
+    loaded_libraries: Iterable[str] | None,
     gaps: Sequence[tuple[str, str]],
     optional: Sequence[tuple[str, str]] = (),
-) -> Gate:
-    """Hold an audit against the cards ``archs``.
+) -> GateResult:
+    """Check an audit for the cards ``archs``.
 
     ``served`` are the libraries that the server loads (None: not recorded, so all of them count); ``gaps`` are globs
     below site-packages with a reason: they excuse a library that has code for the card in part; only one of
     ``optional`` may be without any.
-    NVIDIA's own libraries pick among their kernels by themselves and are not asked.
+    NVIDIA's own libraries choose among their kernels by themselves and are not checked.
     """
-    loaded = None if served is None else frozenset(served)
+    loaded = None if loaded_libraries is None else frozenset(loaded_libraries)
     failures: list[str] = []
     known: list[str] = []
     idle: list[str] = []
     good: list[str] = []
     for arch in archs:
         before = len(failures)
-        for name, verdict in found.verdicts(parse_capability(arch)).items():
+        for name, verdict in audit.verdicts(parse_capability(arch)).items():
             below = name.partition(_SITE)[2]
             if not below or owned_by_nvidia(below) or verdict.covers:
                 continue
@@ -59,4 +59,4 @@ def ask(
                 failures.append(text)
         if len(failures) == before:
             good.append(arch)
-    return Gate(tuple(failures), tuple(known), tuple(idle), tuple(good))
+    return GateResult(tuple(failures), tuple(known), tuple(idle), tuple(good))

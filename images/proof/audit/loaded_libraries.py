@@ -1,4 +1,4 @@
-"""Which libraries a variant's server loads: recorded from a built image, kept as text, asked by the audit's gate."""
+"""Which libraries a variant's server loads: recorded from a built image, kept as text, read by the audit's gate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[1] / "smoke" / "inside" / "loaded_libraries.py"
 _HEADER = "# Libraries below site-packages that the server loads, recorded in a container by `invoke served`."
 
 
-def record(engine: Engine, image: str, python: str, modules: Sequence[str]) -> tuple[str, ...]:
+def record_libraries(engine: Engine, image: str, python: str, modules: Sequence[str]) -> tuple[str, ...]:
     """Load the modules in a container of ``image``; paths below site-packages of what is mapped or asked for.
 
     NVIDIA's own libraries are left out: they choose among their kernels by themselves. Raises CheckFailed when a
@@ -23,16 +23,16 @@ def record(engine: Engine, image: str, python: str, modules: Sequence[str]) -> t
     """
     script = "/opt/served.py"
     home = {"HOME": "/cache"}
-    ran = engine.run(image, [script, *modules], entrypoint=[python], files={script: SCRIPT.read_bytes()}, env=home)
-    told = json.loads(ran.out.strip().splitlines()[-1])
-    broken = {name: error for name, error in told["failed"].items() if "libcuda.so" not in error}
+    finished = engine.run(image, [script, *modules], entrypoint=[python], files={script: SCRIPT.read_bytes()}, env=home)
+    loaded = json.loads(finished.out.strip().splitlines()[-1])
+    broken = {name: error for name, error in loaded["failed"].items() if "libcuda.so" not in error}
     if broken:
         raise CheckFailed(
             f"{image} cannot load what its server imports",
             cause="; ".join(f"{name}: {error}" for name, error in broken.items()),
             do="correct `serving` in matrix.yaml, or the stack's pins",
         )
-    return tuple(sorted({*told["mapped"], *told["asked"]} - {p for p in told["mapped"] if owned_by_nvidia(p)}))
+    return tuple(sorted({*loaded["mapped"], *loaded["asked"]} - {p for p in loaded["mapped"] if owned_by_nvidia(p)}))
 
 
 def owned_by_nvidia(path: str) -> bool:
@@ -43,17 +43,17 @@ def owned_by_nvidia(path: str) -> bool:
     return path.startswith(("nvidia/", "cusparselt/", "nvidia_")) or is_nvidia_name(PurePosixPath(path).name)
 
 
-def render(libraries: Sequence[str], image: str) -> str:
+def list_text(libraries: Sequence[str], image: str) -> str:
     """The list's file."""
     return "\n".join([_HEADER, f"# image: {image}", *libraries]) + "\n"
 
 
-def parse(text: str) -> frozenset[str]:
+def parse_list(text: str) -> frozenset[str]:
     """The libraries of a list's file."""
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
-def read(root: Path, name: str) -> frozenset[str] | None:
+def read_list(root: Path, name: str) -> frozenset[str] | None:
     """The committed list of that name; None where none was recorded."""
     path = root / FOLDER / f"{name}.txt"
-    return parse(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return parse_list(path.read_text(encoding="utf-8")) if path.is_file() else None

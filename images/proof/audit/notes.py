@@ -13,14 +13,14 @@ from images.proof.audit.wheels import Wheel
 
 def notes(wheels: Sequence[Wheel], current: Iterable[Wheel]) -> list[str]:
     """Sentences: what versions dropped and brought, by package; then what the ``current`` wheels have nothing for."""
-    told: list[str] = []
+    sentences: list[str] = []
     for _, of_package in groupby(wheels, key=lambda wheel: wheel.package):
         for older, newer in pairwise(of_package):
-            told += _changes(older, newer)
-    return [*told, *_gaps(current)]
+            sentences += _changes(older, newer)
+    return [*sentences, *_gaps(current)]
 
 
-def spell(cards: Iterable[Capability]) -> str:
+def spell_cards(cards: Iterable[Capability]) -> str:
     """ "7.0, 7.5"; "6.1 and older, 10.0 and newer" for the ends of the table."""
     chosen = set(cards)
     older = _leading(chosen, CARDS)
@@ -52,13 +52,13 @@ def _changes(older: Wheel, newer: Wheel) -> Iterator[str]:
     before, after = _running(main, older), _running(main, newer)
     title = main.name([newer.version])
     if gone := before - after:
-        yield f"{title} drops {spell(gone)}: nothing in it runs there, and {older.version} still has code."
+        yield f"{title} drops {spell_cards(gone)}: nothing in it runs there, and {older.version} still has code."
     if come := after - before:
-        yield f"{title} brings {spell(come)}, where {older.version} has nothing."
+        yield f"{title} brings {spell_cards(come)}, where {older.version} has nothing."
     for part in others:
         lost = (_running(part, older) - _running(part, newer)) & after
         if lost:
-            yield f"{title} drops {part.piece} on {spell(lost)}, where {older.version} still has it."
+            yield f"{title} drops {part.piece} on {spell_cards(lost)}, where {older.version} still has it."
 
 
 def _gaps(wheels: Iterable[Wheel]) -> Iterator[str]:
@@ -69,6 +69,6 @@ def _gaps(wheels: Iterable[Wheel]) -> Iterator[str]:
         lacking = [(main, set(CARDS) - cards), *((part, cards - _running(part, wheel)) for part in others)]
         for part, missing in lacking:
             if missing:
-                nothing.setdefault((part, spell(missing)), []).append(wheel.version)
+                nothing.setdefault((part, spell_cards(missing)), []).append(wheel.version)
     for (part, cards_told), versions in nothing.items():
         yield f"{part.name(versions)} {'has' if len(versions) == 1 else 'have'} nothing for {cards_told}."

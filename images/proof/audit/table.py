@@ -47,14 +47,14 @@ class AuditedPart:
     def library(self, wheel: Wheel, card: Capability) -> Library | None:
         """The code of all its libraries as of one; None where the wheel has none of them."""
         globs = self.hopper if self.hopper and card[0] == 9 else self.libraries
-        found = [one for one in wheel.audit.libraries if any(fnmatchcase(one.name, glob) for glob in globs)]
+        libraries = [one for one in wheel.audit.libraries if any(fnmatchcase(one.name, glob) for glob in globs)]
         code = tuple(
             container
-            for one in found
+            for one in libraries
             for container in one.library.loadable
             if list(labels(container.entries)) != _EMPTY.get(one.name)
         )
-        return Library(True, 0, (Section(".nv_fatbin", 0, 0, 0, code),)) if found else None
+        return Library(True, 0, (Section(".nv_fatbin", 0, 0, 0, code),)) if libraries else None
 
     def judge(self, wheel: Wheel, card: Capability) -> Verdict:
         """What a card runs of it; NO_CODE where the wheel has no such part."""
@@ -94,8 +94,8 @@ def cell(part: AuditedPart, wheel: Wheel, card: Capability) -> str:
 def _lower(containers: Iterable[Container], card: Capability) -> str:
     """The code of a lower minor that most containers would run."""
     picked = [pick(one, card) for one in containers]
-    found = [label(entry) for entry in picked if entry is not None and runs(entry, card) == LOWER]
-    return max(set(found), key=found.count)
+    labels_used = [label(entry) for entry in picked if entry is not None and runs(entry, card) == LOWER]
+    return max(set(labels_used), key=labels_used.count)
 
 
 def stacks_of(matrix: Matrix, wheel: Wheel) -> list[str]:

@@ -1,4 +1,4 @@
-"""`invoke audit TARGET`: what the word means, how its files are read, and what is printed."""
+"""`invoke audit TARGET`: find what TARGET names, read its files, print what they hold code for."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def audit_path(path: Path) -> Audit:
             return auditing.audit(str(path), read_folder(path))
         if zipfile.is_zipfile(path):
             return auditing.audit(str(path), read_wheel(path))
-        name, found = next(iter(read_file(path, path.name)))
-        if not getattr(found, "elf", True):
+        name, library = next(iter(read_file(path, path.name)))
+        if not getattr(library, "elf", True):
             raise UsageError(
                 f"{path} is no library, wheel or folder",
                 cause="it is neither a 64-bit ELF file nor a zip file",
                 do="give a .so, a .whl, a folder, an image or a container",
             )
-        return auditing.audit(str(path), [(name, found)])
+        return auditing.audit(str(path), [(name, library)])
 
 
 def audit_image(engine: Engine, reference: str) -> Audit:
@@ -97,15 +97,15 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
         engine = connect()
     if engine.inspect(target) is not None:
         return audit_image(engine, target)
-    found = audit_container(engine, target)
-    if found is None:
+    audit = audit_container(engine, target)
+    if audit is None:
         raise UsageError(
             f"nothing is named {target}",
             cause="there is no such path here, and the engine has no such image or container",
             do=f"pull the image first (docker pull {target}), or correct the name",
             where=engine.endpoint,
         )
-    return found
+    return audit
 
 
 def audit_command(target: str, archs: Sequence[str], json: bool, report: Report | None = None) -> None:
@@ -117,40 +117,42 @@ def audit_command(target: str, archs: Sequence[str], json: bool, report: Report 
     cards = asked or CARDS
     report = report or Report()
     with report.step(f"audit {target}") as step:
-        found = audit_target(target)
-        step.note(f"{len(found.libraries)} libraries with device code, {found.others} without")
+        audit = audit_target(target)
+        step.note(f"{len(audit.libraries)} libraries with device code, {audit.others} without")
     if json:
-        print(json_module.dumps(auditing.to_json(found, cards), indent=1))
+        print(json_module.dumps(auditing.to_json(audit, cards), indent=1))
     else:
-        _print(found, cards, report, details=bool(asked))
-    _refuse(found, cards, asked)
+        _print(audit, cards, report, details=bool(asked))
+    _raise_if_failing(audit, cards, asked)
 
 
-def _print(found: Audit, cards: Sequence[Capability], report: Report, *, details: bool) -> None:
-    header, rows = auditing.table(found, cards)
+def _print(audit: Audit, cards: Sequence[Capability], report: Report, *, details: bool) -> None:
+    header, rows = auditing.table(audit, cards)
     if not rows:
-        report.line(f"no device code in {found.target}")
+        report.line(f"no device code in {audit.target}")
         return
     report.table(rows, header)
-    gaps_header, gaps = auditing.gaps_table(found, cards)
+    gaps_header, gaps = auditing.gaps_table(audit, cards)
     if details and gaps:
         print()
         report.table(gaps, gaps_header)
 
 
-def _refuse(found: Audit, cards: Sequence[Capability], asked: Sequence[Capability]) -> None:
-    damaged = [f"{one.name}: {one.problem}" for one in found.libraries if one.problem]
+def _raise_if_failing(audit: Audit, cards: Sequence[Capability], asked: Sequence[Capability]) -> None:
+    damaged = [f"{one.name}: {one.problem}" for one in audit.libraries if one.problem]
     if damaged:
         raise CheckFailed(
-            f"{found.target} holds libraries that cannot be read",
+            f"{audit.target} holds libraries that cannot be read",
             cause="; ".join(damaged),
             do="get them again: they are cut short or damaged",
         )
-    failing = found.failing(asked)
+    failing = audit.failing(asked)
     if failing:
-        told = ", ".join(sorted({auditing.name_of(verdict.capability) for bad in failing.values() for verdict in bad}))
+        lacking = ", ".join(
+            sorted({auditing.name_of(verdict.capability) for bad in failing.values() for verdict in bad})
+        )
         raise CheckFailed(
-            f"{len(failing)} of {len(found.libraries)} libraries lack code for {told}",
+            f"{len(failing)} of {len(audit.libraries)} libraries lack code for {lacking}",
             cause="they were built for other cards: " + ", ".join(failing),
             do="known gaps that do no harm are listed, with reasons, in matrix.yaml under gaps",
         )
@@ -162,7 +164,7 @@ def _buffered(chunks: Iterator[bytes]) -> io.BufferedReader:
 
 @contextmanager
 def _readable(target: str) -> Iterator[None]:
-    """Tell a file that cannot be opened, and an archive that is broken, as what it is."""
+    """Turn errors of opening a file, and of a broken archive, into errors that say so."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError) as error:

@@ -89,10 +89,10 @@ def from_json(text: str) -> Wheel:
     """Read a record. The containers have their codes again, but no place in a file."""
     data = json.loads(text)
     libraries = []
-    for name, said in data["libraries"].items():
-        containers = tuple(_read(codes) for codes, count in said["containers"].items() for _ in range(count))
+    for name, recorded in data["libraries"].items():
+        containers = tuple(_read(codes) for codes, count in recorded["containers"].items() for _ in range(count))
         section = Section(".nv_fatbin", 0, 0, 0, containers)
-        libraries.append(Audited(name, Library(True, said["bytes"], (section,))))
+        libraries.append(Audited(name, Library(True, recorded["bytes"], (section,))))
     audit = Audit(data["file"], tuple(libraries), data["without_device_code"])
     return Wheel(data["package"], data["version"], data["file"], data["sha256"], data["bytes"], audit)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from images.proof.on_card.records import SPAWNED as SPAWNED
     from images.proof.on_card.records import Figure as Figure
     from images.proof.on_card.records import GpuRecord as GpuRecord
-    from images.proof.on_card.records import of_variant as of_variant
-    from images.proof.on_card.records import read_all as read_all
+    from images.proof.on_card.records import read_gpu_records as read_gpu_records
+    from images.proof.on_card.records import records_of_variant as records_of_variant
 else:
     __getattr__ = face(__name__, __file__)

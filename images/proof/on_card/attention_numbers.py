@@ -133,15 +133,15 @@ def compare(case: Case) -> dict[str, Any]:
 
 def mistaken(flash: Any) -> dict[str, bool]:
     """Wrong answers that the comparison must not let through: a missing mask, windows run together."""
-    told = {}
+    detected = {}
     causal = packed(flash, "", DECODERS["3b"], 128, [512], torch.float16, causal=True)
     open_ended = packed(flash, "", DECODERS["3b"], 128, [512], torch.float16, causal=False)
-    told["no causal mask"] = compare(Case("", open_ended.run, causal.reference, torch.float16))["held"]
+    detected["no causal mask"] = compare(Case("", open_ended.run, causal.reference, torch.float16))["held"]
     vision = (VISION_HEADS, VISION_HEADS)
     windows = packed(flash, "", vision, VISION_DIM, [WINDOW] * 4, torch.float16, causal=False)
     together = packed(flash, "", vision, VISION_DIM, [WINDOW * 4], torch.float16, causal=False)
-    told["windows run together"] = compare(Case("", together.run, windows.reference, torch.float16))["held"]
-    return told
+    detected["windows run together"] = compare(Case("", together.run, windows.reference, torch.float16))["held"]
+    return detected
 
 
 def main() -> int:
@@ -157,11 +157,11 @@ def main() -> int:
             wheel.extractall(site)
         sys.path.insert(0, name)
         flash = importlib.import_module("flash_attn")
-        found = {case.name: compare(case) for case in cases(flash)}
+        results = {case.name: compare(case) for case in cases(flash)}
         wrong = mistaken(flash)
         version = str(flash.__version__)
     code = audit(words.wheel.name, read_wheel(words.wheel))
-    held = {name: one["held"] for name, one in found.items()}
+    held = {name: one["held"] for name, one in results.items()}
     held |= {f"noticed: {name}": not passed for name, passed in wrong.items()}
     held["code for this card only"] = only(code, words.card)
     record = {
@@ -174,7 +174,7 @@ def main() -> int:
         "python": platform.python_version(),
         "archs": {one.name: one.archs for one in code.libraries},
         "kernel": made(words.wheel),
-        "cases": found,
+        "cases": results,
         "held": held,
     }
     words.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from images.core import process
 from images.proof.on_card.answers import CASES, answer, messages, noise_message
 from images.proof.on_card.records import FORKED, SPAWNED, Figure
 from images.proof.on_card.runs import Failed, NotRun, Run
-from images.proof.on_card.server import ServerFailed, Started, Streamed, serving, stream
-from images.proof.smoke import chat_request, degenerate, disagreement, greatest_distance, log_softmax
+from images.proof.on_card.server import ServerFailed, StartedServer, Streamed, run_server, stream
+from images.proof.smoke import chat_request, greatest_distance, log_softmax, why_degenerate, why_not_golden
 from images.proof.smoke import server as smoke
 
 GOLDEN = smoke.read_golden(smoke.GOLDEN.read_text())
@@ -37,25 +37,27 @@ QUANTILE = {"prefill in the engine": 0.75}
 # rounded over 36 layers, of 11 bits in float16 and of 8 in bfloat16.
 LOGPROB_TOLERANCE = {"float16": 0.25, "bfloat16": 1.0}
 SAME_SPEED = 0.02
+# "open": the runs spread too far to tell.
+SpeedVerdict = Literal["within", "outside", "open"]
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 # Answers are to be computed anew each time, and two servers share the card.
 VLLM_WORDS = ["--no-enable-prefix-caching", "--mm-processor-cache-gb", "0", "--gpu-memory-utilization", "0.4"]
 
 
 def start(run: Run, content: str, engine: str, model: Path, words: Sequence[str] = (), port: int = 8100, **env: str):  # type: ignore[no-untyped-def]
-    """A server of ``model`` by the image's entry point; a context that gives a `Started`."""
+    """A server of ``model`` by the image's entry point; a context that gives a `StartedServer`."""
     argv = ["--model", str(model), "--served-model-name", "model", "--max-model-len", "8192", *words]
     if engine == "vllm":
         argv += [word for word in VLLM_WORDS if word not in words]
     own = run.env(content, CARDSTOCK_ENGINE=engine, **env)
-    return serving(run.entrypoint, argv, own, port, LIMIT, run.scratch / f"server-{port}.log")
+    return run_server(run.entrypoint, argv, own, port, LIMIT, run.scratch / f"server-{port}.log")
 
 
-def tiny(run: Run, content: str, engine: str, model: Path) -> dict[str, Any]:
+def serve_tiny(run: Run, content: str, engine: str, model: Path) -> dict[str, Any]:
     """Level 4: the golden answers of the tiny checkpoint. Raises Failed with every difference."""
     words = ["--dtype", "float16", "--max-model-len", "2048"]
     with start(run, content, engine, model, words) as server:
-        facts: dict[str, Any] = {"stages": server.stages(), "log": server.told()}
+        facts: dict[str, Any] = {"stages": server.stages(), "log": server.timing_lines()}
         wrong = []
         for golden in GOLDEN:
             request = chat_request(
@@ -65,24 +67,24 @@ def tiny(run: Run, content: str, engine: str, model: Path) -> dict[str, Any]:
             distance = greatest_distance(said, golden.table, smoke.token_ids())
             facts.setdefault("logprob distance", {})[golden.name] = round(distance, 4)
             facts.setdefault("said", {})[golden.name] = said.text
-            bad = degenerate(said.text, said.logprobs)
-            bad = bad or disagreement(said, golden.tokens, golden.texts, golden.logprobs, smoke.TOLERANCE)
+            bad = why_degenerate(said.text, said.logprobs)
+            bad = bad or why_not_golden(said, golden.tokens, golden.texts, golden.logprobs, smoke.TOLERANCE)
             if bad or not distance <= smoke.RUNNER_UP_TOLERANCE:
                 wrong.append(f"{golden.name}: {bad or f'a logprob is {distance:.3f} from golden'}")
         facts["tolerance"] = {"chosen": smoke.TOLERANCE, "runners-up": smoke.RUNNER_UP_TOLERANCE}
-        facts["mapped"] = mapped(run, content, server)
+        facts["mapped"] = mapped_libraries(run, content, server)
     if wrong:
         raise Failed("; ".join(wrong), facts)
     return facts
 
 
-def mapped(run: Run, content: str, server: Started) -> list[str]:
+def mapped_libraries(run: Run, content: str, server: StartedServer) -> list[str]:
     """The content's libraries that its processes have loaded."""
     site = run.sites.get(content)
     return server.libraries([site]) if site else []
 
 
-def shaped(run: Run, server: Started, dtype: str) -> dict[str, Any]:
+def check_shaped(run: Run, server: StartedServer, dtype: str) -> dict[str, Any]:
     """The 3B shape's taught answers over the API; logprobs against float32's. Raises Failed."""
     facts: dict[str, Any] = {"tolerance": LOGPROB_TOLERANCE[dtype], "said": {}, "logprob distance": {}}
     wrong = []
@@ -91,8 +93,10 @@ def shaped(run: Run, server: Started, dtype: str) -> dict[str, Any]:
         said = server.client.chat(chat_request("model", messages(name), max_tokens=len(wanted) + 3, token_ids=True))
         facts["said"][name] = {"tokens": list(said.tokens), "text": said.text, "logprobs": list(said.logprobs)}
         own = list(said.tokens)[: len(wanted)]
-        if degenerate(said.text, said.logprobs) or own not in (wanted, wanted[:-1]) or said.finish != "stop":
-            wrong.append(f"{name}: said {own}, taught {wanted}, {degenerate(said.text, said.logprobs) or said.finish}")
+        if why_degenerate(said.text, said.logprobs) or own not in (wanted, wanted[:-1]) or said.finish != "stop":
+            wrong.append(
+                f"{name}: said {own}, taught {wanted}, {why_degenerate(said.text, said.logprobs) or said.finish}"
+            )
         file = run.scratch / f"reference-{name}.npy"
         if file.is_file():
             distance = greatest_distance(said, log_softmax(np.load(file)), {})
@@ -121,7 +125,7 @@ def batch(port: int, count: int, seed: int) -> list[Streamed]:
         return list(pool.map(lambda request: stream(port, request, begun), requests))
 
 
-def speeds(servers: dict[str, Started], of: dict[str, str], prompt: int) -> list[Figure]:
+def speeds(servers: dict[str, StartedServer], of: dict[str, str], prompt: int) -> list[Figure]:
     """Prefill and decode of each content, in turns so that a busy moment hits all alike; the first turn is not kept.
 
     "first token" counts from the request to the last request's first token, picture and HTTP included; "prefill" is
@@ -135,11 +139,11 @@ def speeds(servers: dict[str, Started], of: dict[str, str], prompt: int) -> list
             order = list(servers) if turn % 2 else list(servers)[::-1]
             for name in order:
                 before = prefill_seconds(servers[name])
-                found = batch(servers[name].port, count, 1000 * turn)
+                answers = batch(servers[name].port, count, 1000 * turn)
                 spent = prefill_seconds(servers[name]) - before
                 if turn:
-                    begin, end = max(one.first for one in found), min(one.last for one in found)
-                    tokens = sum(one.between(begin, end) for one in found)
+                    begin, end = max(one.first for one in answers), min(one.last for one in answers)
+                    tokens = sum(one.between(begin, end) for one in answers)
                     row = taken[name]
                     row.setdefault("first token", []).append(begin)
                     row.setdefault("prefill", []).append(count * prompt / (spent / count))
@@ -152,22 +156,22 @@ def speeds(servers: dict[str, Started], of: dict[str, str], prompt: int) -> list
     return figures
 
 
-def prefill_seconds(server: Started) -> float:
+def prefill_seconds(server: StartedServer) -> float:
     """The sum of all requests' prefill times so far, as vLLM's metrics tell it."""
-    found = re.search(r"^vllm:request_prefill_time_seconds_sum\S* (\S+)$", server.client.get("/metrics").body, re.M)
-    if found is None:
+    match = re.search(r"^vllm:request_prefill_time_seconds_sum\S* (\S+)$", server.client.get("/metrics").body, re.M)
+    if match is None:
         raise Failed("vLLM's metrics do not tell the time of prefill")
-    return float(found[1])
+    return float(match[1])
 
 
-def first_token(server: Started) -> float:
+def first_token(server: StartedServer) -> float:
     """Seconds to the first token of a server's first request, about a picture."""
     begun = time.monotonic()
     request = chat_request("model", messages("picture-red"), max_tokens=2)
     return stream(server.port, {**request, "logprobs": False, "top_logprobs": None}, begun).first
 
 
-def start_figures(server: Started, of: dict[str, str], first: float) -> list[Figure]:
+def start_figures(server: StartedServer, of: dict[str, str], first: float) -> list[Figure]:
     """Where the time to the first token goes: each stage's own seconds, and the sum."""
     stages, before, figures = server.stages(), 0.0, []
     for name, at in sorted(stages.items(), key=lambda pair: pair[1]):
@@ -178,20 +182,26 @@ def start_figures(server: Started, of: dict[str, str], first: float) -> list[Fig
     return [*figures, Figure("start to first token", round(server.healthy + first, 2), "s", of)]
 
 
-def vllm(run: Run, contents: Sequence[str], model: Path, dtype: str, backend: str, *, pair: bool) -> dict[str, Any]:
+def serve_vllm(
+    run: Run, contents: Sequence[str], model: Path, dtype: str, backend: str, *, pair: bool
+) -> dict[str, Any]:
     """Serve the 3B shape with each content in turn, all alive at the end; answers, figures, and the pair's equality."""
     words = ["--dtype", dtype, *(["--attention-backend", backend] if backend else [])]
     of = {"engine": "vllm", "attention": backend or "default", "dtype": dtype, "model": "3b", "picture": "1000x1000"}
     facts: dict[str, Any] = {}
     with ExitStack() as stack:
-        servers: dict[str, Started] = {}
+        servers: dict[str, StartedServer] = {}
         for at, content in enumerate(contents):
             shutil.rmtree(run.scratch / "cache" / content, ignore_errors=True)
             server = stack.enter_context(start(run, content, "vllm", model, words, 8100 + at))
             servers[content] = server
             run.add(start_figures(server, {**of, "content": content, "caches": "cold"}, first_token(server)))
-            facts[content] = shaped(run, server, dtype)
-            facts[content] |= {"stages": server.stages(), "log": server.told(), "mapped": mapped(run, content, server)}
+            facts[content] = check_shaped(run, server, dtype)
+            facts[content] |= {
+                "stages": server.stages(),
+                "log": server.timing_lines(),
+                "mapped": mapped_libraries(run, content, server),
+            }
         usage = servers[contents[0]].client.call(
             "POST", "/v1/chat/completions", chat_request("model", noise_message(1), max_tokens=1)
         )
@@ -199,8 +209,8 @@ def vllm(run: Run, contents: Sequence[str], model: Path, dtype: str, backend: st
         figures = speeds(servers, of, prompt)
         run.add(figures)
         if pair:
-            facts["longer"] = longer(servers)
-            facts["speed"] = compare(figures, *contents)
+            facts["longer"] = compare_long_answers(servers)
+            facts["speed"] = compare_speed(figures, *contents)
     if pair and not facts["longer"]["same"]:
         raise Failed("slimmed and untouched say different tokens", facts)
     return facts
@@ -225,11 +235,11 @@ def start_again(run: Run, content: str, model: Path, caches: str, *, before: boo
     with start(run, content, "vllm", model, ["--dtype", "float16"], 8100, **own) as server:
         first = first_token(server)
         run.add(start_figures(server, of, first))
-        return {"stages": server.stages(), "first request": round(first, 3), "log": server.told()}
+        return {"stages": server.stages(), "first request": round(first, 3), "log": server.timing_lines()}
 
 
 @contextmanager
-def reading(run: Run, content: str, model: Path, dtype: str) -> Iterator[Connection]:
+def prefill_engine(run: Run, content: str, model: Path, dtype: str) -> Iterator[Connection]:
     """An engine of prefill.py, once it listens. Raises ServerFailed."""
     socket = run.scratch / f"prefill-{content}"
     socket.unlink(missing_ok=True)
@@ -254,7 +264,7 @@ def prefill_pair(run: Run, contents: Sequence[str], model: Path, dtype: str) -> 
     figures = []
     with ExitStack() as stack:
         # One after the other: an engine measures the card's free memory while it starts.
-        engines = {content: stack.enter_context(reading(run, content, model, dtype)) for content in contents}
+        engines = {content: stack.enter_context(prefill_engine(run, content, model, dtype)) for content in contents}
         for count, repeats in PREFILLS.items():
             speeds: dict[str, list[float]] = {content: [] for content in contents}
             prompt = 0
@@ -271,7 +281,7 @@ def prefill_pair(run: Run, contents: Sequence[str], model: Path, dtype: str) -> 
                 figures.append(Figure(name, value, "tokens/s", kind, tuple(runs)))
     run.add(figures)
     medians = {f"{one.of['content']}, batch {one.of['batch']}": statistics.median(one.runs) for one in figures}
-    return {"speed": compare(figures, *contents), "medians": medians}
+    return {"speed": compare_speed(figures, *contents), "medians": medians}
 
 
 def two_cards(run: Run, content: str, model: Path, cards: int) -> dict[str, Any]:
@@ -280,36 +290,36 @@ def two_cards(run: Run, content: str, model: Path, cards: int) -> dict[str, Any]
         raise NotRun("this machine has one card")
     words = ["--dtype", "float16", "--tensor-parallel-size", "2"]
     with start(run, content, "vllm", model, words, 8100) as server:
-        return shaped(run, server, "float16") | {"stages": server.stages(), "log": server.told()}
+        return check_shaped(run, server, "float16") | {"stages": server.stages(), "log": server.timing_lines()}
 
 
-def longer(servers: dict[str, Started]) -> dict[str, Any]:
+def compare_long_answers(servers: dict[str, StartedServer]) -> dict[str, Any]:
     """96 greedy tokens after two pictures of noise, alone in the batch: the same ids and the same logprobs?"""
-    told: dict[str, list[Any]] = {}
+    answers: dict[str, list[Any]] = {}
     for name, server in servers.items():
         for seed in (1, 2):
             request = chat_request("model", noise_message(seed), max_tokens=96, token_ids=True)
             said = server.client.chat({**request, "ignore_eos": True})
-            told.setdefault(name, []).append([list(said.tokens), list(said.logprobs)])
-    first, second = told.values()
+            answers.setdefault(name, []).append([list(said.tokens), list(said.logprobs)])
+    first, second = answers.values()
     same = all(one[0] == other[0] for one, other in zip(first, second, strict=True))
     bits = all(one[1] == other[1] for one, other in zip(first, second, strict=True))
     return {"same": same, "same logprobs": bits, "tokens": [one[0] for one in first]}
 
 
-def compare(figures: Sequence[Figure], slimmed: str, untouched: str) -> dict[str, Any]:
+def compare_speed(figures: Sequence[Figure], slimmed: str, untouched: str) -> dict[str, Any]:
     """Slimmed's speed over untouched's, for prefill and decode: the ratio, and the range of 95 of 100 resamples.
 
     "within" SAME_SPEED, "outside" of it, or "open" where the runs spread too far to tell: where the range is partly in.
     """
     runs = {(one.name, one.of["batch"], one.of["content"]): one.runs for one in figures}
-    told = {}
+    ratios = {}
     for name, count, content in runs:
         if content == slimmed and name in ("prefill", "decode", *QUANTILE):
-            told[f"{name}, batch {count}"] = ratio(
+            ratios[f"{name}, batch {count}"] = ratio(
                 runs[name, count, slimmed], runs[name, count, untouched], QUANTILE.get(name, 0.5)
             )
-    return told
+    return ratios
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float], quantile: float = 0.5) -> dict[str, Any]:
@@ -320,26 +330,27 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], quantile: float = 0.5)
     low, high = (float(value) for value in np.quantile(upper / lower, (0.025, 0.975)))
     within = low >= 1 - SAME_SPEED and high <= 1 + SAME_SPEED
     outside = high < 1 - SAME_SPEED or low > 1 + SAME_SPEED
+    verdict: SpeedVerdict = "within" if within else "outside" if outside else "open"
     return {
         "ratio": round(float(np.quantile(ours, quantile) / np.quantile(theirs, quantile)), 4),
         "range": [round(low, 4), round(high, 4)],
-        "verdict": "within" if within else "outside" if outside else "open",
+        "verdict": verdict,
     }
 
 
 def judge_speed(facts: dict[str, Any], what: str) -> dict[str, Any]:
     """The verdicts on "prefill" or "decode" of the step that compared. Raises Failed (outside), NotRun (open)."""
-    found = {name: one for name, one in facts.get("speed", {}).items() if name.startswith(what)}
-    if not found:
+    ratios = {name: one for name, one in facts.get("speed", {}).items() if name.startswith(what)}
+    if not ratios:
         raise NotRun("nothing was compared")
-    bad = [name for name, one in found.items() if one["verdict"] == "outside"]
+    bad = [name for name, one in ratios.items() if one["verdict"] == "outside"]
     if bad:
-        raise Failed(f"not the same speed within {SAME_SPEED:.0%}: {', '.join(bad)}", found)
+        raise Failed(f"not the same speed within {SAME_SPEED:.0%}: {', '.join(bad)}", ratios)
     left = [
         f"{name} {one['range'][0]:.2f} to {one['range'][1]:.2f}"
-        for name, one in found.items()
+        for name, one in ratios.items()
         if one["verdict"] == "open"
     ]
     if left:
         raise NotRun(f"the runs spread too far to tell {SAME_SPEED:.0%}: {', '.join(left)}")
-    return found
+    return ratios

@@ -40,9 +40,9 @@ def peak(action: Any) -> tuple[int, int]:
     before = torch.cuda.memory_allocated()
     result = action()
     torch.cuda.synchronize()
-    found = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
+    peaks = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
     del result
-    return found
+    return peaks
 
 
 def main() -> int:

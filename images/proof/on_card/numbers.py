@@ -25,7 +25,7 @@ from torch import Tensor
 
 from images.proof.on_card.answers import CASES, answer
 from images.proof.on_card.shaped import ROOTFS, prompt_inputs
-from images.proof.smoke import degenerate
+from images.proof.smoke import why_degenerate
 
 sys.path.insert(0, str(ROOTFS))
 # Greatest relative error ||a - b|| / ||b|| of logits against float32. Weights are exact in every dtype (AWQ), so it is
@@ -50,8 +50,10 @@ def logits(engine: Any) -> dict[str, Tensor]:
     for name in CASES:
         wanted = answer(name)
         with torch.inference_mode():
-            told = engine.model(**prompt_inputs(engine, name, wanted[:-1]), use_cache=False, logits_to_keep=len(wanted))
-        out[name] = told.logits[0, -len(wanted) :].float()
+            output = engine.model(
+                **prompt_inputs(engine, name, wanted[:-1]), use_cache=False, logits_to_keep=len(wanted)
+            )
+        out[name] = output.logits[0, -len(wanted) :].float()
     return out
 
 
@@ -60,13 +62,13 @@ def attentions() -> list[str]:
     return ["eager", "sdpa", *(["flash_attention_2"] if importlib.util.find_spec("flash_attn") else [])]
 
 
-def judge(found: Tensor, exact: Tensor, wanted: list[int]) -> dict[str, Any]:
+def judge(computed: Tensor, exact: Tensor, wanted: list[int]) -> dict[str, Any]:
     """One case's error, whether its tokens are the taught ones, and by how much the right ones lead."""
-    best = found.topk(2, dim=-1)
+    best = computed.topk(2, dim=-1)
     return {
-        "error": float((found - exact).norm() / exact.norm()),
-        "largest error": float((found - exact).abs().max()),
-        "finite": bool(found.isfinite().all()),
+        "error": float((computed - exact).norm() / exact.norm()),
+        "largest error": float((computed - exact).abs().max()),
+        "finite": bool(computed.isfinite().all()),
         "tokens": best.indices[:, 0].tolist() == wanted,
         "smallest lead": float((best.values[:, 0] - best.values[:, 1]).min()),
     }
@@ -78,16 +80,16 @@ def compare_logits(folder: Path) -> dict[str, Any]:
     for name, table in exact.items():
         np.save(folder.parent / f"reference-{name}.npy", table.cpu().numpy())
     reference = {name: judge(exact[name], exact[name], answer(name)) for name in CASES}
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for dtype, tolerance in TOLERANCE.items():
         for attention in attentions():
-            found = logits(load(folder, dtype, attention))
-            cases = {name: judge(found[name], exact[name], answer(name)) for name in CASES}
+            computed = logits(load(folder, dtype, attention))
+            cases = {name: judge(computed[name], exact[name], answer(name)) for name in CASES}
             error = max(one["error"] for one in cases.values())
-            plain = told[f"eager {dtype}"]["error"] if attention != "eager" else error
+            plain = results[f"eager {dtype}"]["error"] if attention != "eager" else error
             allowed = min(tolerance, AGAINST_PLAIN * plain + torch.finfo(getattr(torch, dtype)).eps)
             good = all(one["finite"] and one["tokens"] for one in cases.values())
-            told[f"{attention} {dtype}"] = {
+            results[f"{attention} {dtype}"] = {
                 "error": error,
                 "allowed": allowed,
                 "held": good and error <= allowed,
@@ -95,14 +97,14 @@ def compare_logits(folder: Path) -> dict[str, Any]:
             }
             torch.cuda.empty_cache()
     right = all(one["tokens"] for one in reference.values())
-    return {"reference": reference, "compared": told, "held": right and all(one["held"] for one in told.values())}
+    return {"reference": reference, "compared": results, "held": right and all(one["held"] for one in results.values())}
 
 
 def planted(folder: Path) -> dict[str, Any]:
     """NaN in the vision tower, as an overflow leaves it: logits not finite, "!!!!" said, and both noticed."""
     engine = load(folder, "float16", "sdpa")
     exact = logits(engine)["picture-red"]
-    healthy = degenerate(exact.argmax(-1).tolist())
+    healthy = why_degenerate(exact.argmax(-1).tolist())
     tower = next(part for name, part in engine.model.named_parameters() if name.endswith("visual.merger.mlp.2.bias"))
     with torch.no_grad():
         tower[0] = float("nan")
@@ -111,7 +113,7 @@ def planted(folder: Path) -> dict[str, Any]:
     with torch.inference_mode():
         out = engine.model.generate(**inputs, max_new_tokens=8, do_sample=False)
     said = out[0, inputs["input_ids"].shape[1] :].tolist()
-    noticed = degenerate(said)
+    noticed = why_degenerate(said)
     judged = judge(broken, exact, answer("picture-red"))
     held = healthy is None and noticed is not None and not judged["finite"] and not judged["tokens"]
     return {"said": said, "noticed": noticed, "finite": judged["finite"], "healthy": healthy, "held": held}
@@ -171,14 +173,14 @@ def main() -> int:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--unpacked", action="store_true")
     words = parser.parse_args()
-    told: Any
+    result: Any
     if words.what == "logits":
-        told = compare_logits(words.folder)
+        result = compare_logits(words.folder)
     elif words.what == "planted":
-        told = planted(words.folder)
+        result = planted(words.folder)
     else:
-        told = speed(words.folder, words.attention, words.dtype, unpacked=words.unpacked)
-    words.out.write_text(json.dumps(told))
+        result = speed(words.folder, words.attention, words.dtype, unpacked=words.unpacked)
+    words.out.write_text(json.dumps(result))
     return 0
 
 

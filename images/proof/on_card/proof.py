@@ -8,6 +8,7 @@ from pathlib import Path
 
 from images.cards import LocalMachine
 from images.core import CheckFailed, NothingSelected, process
+from images.docker import ALL_CARDS, ContainerSpec, Mount, docker_words
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card.records import GpuRecord
 from images.render import INPUT, VARIANT
@@ -28,14 +29,22 @@ def card_of(machine: LocalMachine) -> str:
     return machine.cards[0].name
 
 
-def arguments(image: str, labels: Mapping[str, str], checkout: Path, out: Path, only: Sequence[str]) -> list[str]:
-    """The docker command line: the checkout read-only, the record and the caches in ``out``."""
-    words = ["docker", "run", "--rm", "--gpus", "all", "--shm-size", "4g", "--network", "none"]
-    words += ["-v", f"{checkout}:/checkout:ro", "-v", f"{out}:{PLACE}", "-w", "/checkout"]
-    words += ["-e", "PYTHONPATH=/checkout", "-e", "PYTHONDONTWRITEBYTECODE=1", "--entrypoint", "python", image]
-    words += ["-m", "images.proof.on_card.prove", "--out", f"{PLACE}/record.json", "--scratch", f"{PLACE}/scratch"]
-    words += ["--variant", labels.get(VARIANT, ""), "--input-hash", labels.get(INPUT, "")]
-    return words + [word for glob in only for word in ("--only", glob)]
+def make_spec(image: str, labels: Mapping[str, str], checkout: Path, out: Path, only: Sequence[str]) -> ContainerSpec:
+    """The container of the proof: the checkout read-only, the record and all that is made for it in ``out``."""
+    arguments = ["-m", "images.proof.on_card.prove", "--out", f"{PLACE}/record.json", "--scratch", f"{PLACE}/scratch"]
+    arguments += ["--variant", labels.get(VARIANT, ""), "--input-hash", labels.get(INPUT, "")]
+    return ContainerSpec(
+        image,
+        (*arguments, *(word for glob in only for word in ("--only", glob))),
+        entrypoint=("python",),
+        env=(("PYTHONPATH", "/checkout"), ("PYTHONDONTWRITEBYTECODE", "1")),
+        mounts=(Mount(str(checkout), "/checkout"), Mount(str(out), PLACE, read_only=False)),
+        gpus=ALL_CARDS,
+        shm=4,
+        network="none",
+        workdir="/checkout",
+        healthcheck=False,
+    )
 
 
 def prove(
@@ -54,9 +63,8 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="cardstock-gpu-", ignore_cleanup_errors=True) as name:
         out = Path(name)
         out.chmod(0o777)
-        code = process.stream(
-            arguments(image, labels, checkout, out, only), say, env=dict(env), check=False, timeout=LIMIT
-        )
+        words = docker_words(make_spec(image, labels, checkout, out, only), foreground=True)
+        code = process.stream(words, say, env=dict(env), check=False, timeout=LIMIT)
         told = out / "record.json"
         if not told.is_file():
             raise CheckFailed(
@@ -64,7 +72,7 @@ def prove(
                 do="see that the container toolkit is set up: ./inv doctor",
                 where="images/proof/on_card/prove.py",
             )
-        record = gpu_records.read(told)
+        record = gpu_records.read_gpu_record(told)
         kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(told.read_text(encoding="utf-8"), encoding="utf-8")

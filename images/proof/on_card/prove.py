@@ -35,7 +35,7 @@ from images.proof.tiny_model import write_checkpoint
 
 NO_CARD = 3
 PREFILL = "vllm: pair's prefill in the engine"
-SEE = """
+VERSIONS_SCRIPT = """
 import importlib.metadata as m, json, torch
 p = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
 found = {n: m.version(n) for n in NAMES if any(True for _ in m.distributions(name=n))}
@@ -51,38 +51,38 @@ def machine() -> dict[str, Any]:
         return plain_machine()
     from images.cards import read_machine
 
-    found = read_machine()
-    if found.why:
-        return {"why": found.why}
-    card = found.cards[0]
-    facts = {"driver": found.driver, "cuda of the driver": found.cuda, "cards": len(found.cards)}
+    local = read_machine()
+    if local.why:
+        return {"why": local.why}
+    card = local.cards[0]
+    facts = {"driver": local.driver, "cuda of the driver": local.cuda, "cards": len(local.cards)}
     return facts | {"name": card.name, "capability": card.arch.capability, "memory": card.memory, "mig": card.mig}
 
 
 def plain_machine() -> dict[str, Any]:
-    """The same from the images' preflight, which tells no memory (0)."""
+    """The same from the images' preflight, which does not know the memory (0)."""
     sys.path.insert(0, str(ROOTFS))
     from nvml import read_machine as read  # type: ignore[import-not-found,unused-ignore]
 
-    found = read()
-    if found.why or not found.cards:
-        return {"why": found.why or "the driver sees no card"}
-    major, minor = found.cards[0].capability
-    facts = {"driver": found.driver, "cards": len(found.cards), "name": found.cards[0].name}
+    local = read()
+    if local.why or not local.cards:
+        return {"why": local.why or "the driver sees no card"}
+    major, minor = local.cards[0].capability
+    facts = {"driver": local.driver, "cards": len(local.cards), "name": local.cards[0].name}
     return facts | {"capability": f"{major}.{minor}", "memory": 0}
 
 
-def see(run: Run, content: str) -> dict[str, Any]:
+def read_versions(run: Run, content: str) -> dict[str, Any]:
     """Versions and card as this content's torch sees them."""
-    done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{SEE}"])
-    told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
-    return told
+    done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{VERSIONS_SCRIPT}"])
+    versions: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+    return versions
 
 
 def level_audit(run: Run) -> dict[str, Any]:
     """Level 1: what this card runs of each library, and that slimming took nothing of it away.
 
-    Libraries without code for the card are told, and which of them the server loaded here all the same.
+    Libraries without code for the card are listed, and which of them the server loaded all the same.
     """
     card = parse_capability(run.record.capability)
     audits = {name: audit(name, read_folder(site)) for name, site in run.sites.items() if site and name != "other"}
@@ -91,14 +91,14 @@ def level_audit(run: Run) -> dict[str, Any]:
     loaded = {name for step in run.record.steps for name in step.facts.get("mapped", ())}
     facts: dict[str, Any] = {}
     verdicts: dict[str, dict[str, str]] = {}
-    for content, found in audits.items():
-        verdicts[content] = {name: verdict.kind for name, verdict in found.verdicts(card).items()}
+    for content, result in audits.items():
+        verdicts[content] = {name: verdict.kind for name, verdict in result.verdicts(card).items()}
         facts[content] = {
-            "summary": summarise(found, card),
+            "summary": summarise(result, card),
             "verdicts": verdicts[content],
-            "archs": {one.name: sorted(one.archs) for one in found.libraries},
-            "bytes": {one.name: one.library.size for one in found.libraries},
-            "lacking and loaded": sorted(loaded & set(found.failing([card]))),
+            "archs": {one.name: sorted(one.archs) for one in result.libraries},
+            "bytes": {one.name: one.library.size for one in result.libraries},
+            "lacking and loaded": sorted(loaded & set(result.failing([card]))),
         }
     first, *others = verdicts.values()
     differ = [name for other in others for name in other if name in first and first[name] != other[name]]
@@ -109,46 +109,46 @@ def level_audit(run: Run) -> dict[str, Any]:
 
 def level_stack(run: Run, content: str) -> dict[str, Any]:
     """Level 2, as far as it goes without the image: the versions, torch's CUDA, the card seen, modules imported."""
-    told = see(run, content)
-    if told["card"] is None:
-        raise Failed("torch sees no card", told)
-    modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in told["versions"] else [])]
+    versions = read_versions(run, content)
+    if versions["card"] is None:
+        raise Failed("torch sees no card", versions)
+    modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in versions["versions"] else [])]
     for name in modules:
         run.python(content, ["-c", f"import {name}"])
-    run.record = replace(run.record, versions={**run.record.versions, **told["versions"]})
-    return told | {"imported": modules}
+    run.record = replace(run.record, versions={**run.record.versions, **versions["versions"]})
+    return versions | {"imported": modules}
 
 
 def level_canary(run: Run, content: str) -> dict[str, Any]:
     """Level 3 on the card: golden logits and tokens in float32, both of transformers' attentions."""
     words = [str(run.entrypoint.with_name("canary.py")), "--model", str(run.paths["tiny"]), "--golden", str(GOLDEN)]
     done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", "cuda", "--json"])
-    told = json.loads(done.out.splitlines()[-1])
-    errors = [one["measured"]["relative"] for one in told["checks"] if "relative" in one["measured"]]
-    return {"checks": len(told["checks"]), "greatest relative error": max(errors), "seconds": told["seconds"]}
+    result = json.loads(done.out.splitlines()[-1])
+    errors = [one["measured"]["relative"] for one in result["checks"] if "relative" in one["measured"]]
+    return {"checks": len(result["checks"]), "greatest relative error": max(errors), "seconds": result["seconds"]}
 
 
 def make_shaped(run: Run, content: str) -> dict[str, Any]:
     """The 3B-shaped checkpoint."""
     done = run.python(content, ["-m", "images.proof.on_card.shaped", str(run.paths["3b"])])
-    told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
-    return told
+    facts: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+    return facts
 
 
-def held(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A worker's facts. Raises Failed when they did not hold."""
-    if not told["held"]:
-        raise Failed("outside of tolerance, or other tokens: see the facts", told)
-    return told
+def require_held(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The facts that a worker returned. Raises Failed where its check did not hold."""
+    if not facts["held"]:
+        raise Failed("outside of tolerance, or other tokens: see the facts", facts)
+    return facts
 
 
-def judged(run: Run, step: str, what: str) -> dict[str, Any]:
-    """Whether slimmed and untouched are equally fast, from what a step recorded."""
+def judge_recorded_speed(run: Run, step: str, what: str) -> dict[str, Any]:
+    """Compare the speed of slimmed and untouched by what an earlier step recorded. Raises Failed, NotRun."""
     facts = next((dict(one.facts) for one in run.record.steps if one.name == step), {})
     return engines.judge_speed(facts, what)
 
 
-def figures(run: Run, content: str, words: list[str]) -> dict[str, Any]:
+def measure_transformers(run: Run, content: str, words: list[str]) -> dict[str, Any]:
     """Speed of the transformers engine."""
     rows = [Figure(**{**row, "runs": tuple(row["runs"])}) for row in run.worker(content, words)]
     run.add([replace(row, of={**row.of, "content": content}) for row in rows])
@@ -165,27 +165,30 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
         *((f"stack: {content}", partial(level_stack, run, content)) for content in contents),
         ("canary on the card", partial(level_canary, run, first)),
         ("3b checkpoint", partial(make_shaped, run, first)),
-        ("logits", lambda: held(run.worker(first, ["images.proof.on_card.numbers", "logits", str(shape)]))),
-        ("planted NaN", lambda: held(run.worker(first, ["images.proof.on_card.numbers", "planted", str(shape)]))),
-        ("transformers: tiny", partial(engines.tiny, run, first, "transformers", tiny)),
-        ("transformers: speed sdpa", partial(figures, run, first, speed)),
-        ("transformers: speed sdpa unpacked", partial(figures, run, first, [*speed, "--unpacked"])),
+        ("logits", lambda: require_held(run.worker(first, ["images.proof.on_card.numbers", "logits", str(shape)]))),
+        (
+            "planted NaN",
+            lambda: require_held(run.worker(first, ["images.proof.on_card.numbers", "planted", str(shape)])),
+        ),
+        ("transformers: tiny", partial(engines.serve_tiny, run, first, "transformers", tiny)),
+        ("transformers: speed sdpa", partial(measure_transformers, run, first, speed)),
+        ("transformers: speed sdpa unpacked", partial(measure_transformers, run, first, [*speed, "--unpacked"])),
         (
             "transformers: speed flash-attn",
-            partial(figures, run, first, [*speed, "--attention", "flash_attention_2"]),
+            partial(measure_transformers, run, first, [*speed, "--attention", "flash_attention_2"]),
         ),
         ("wrong arch: slimmed", partial(wrong_arch.slim_for_other, run)),
         ("wrong arch: preflight", partial(wrong_arch.refused, run, tiny, right)),
         ("wrong arch: preflight skipped", partial(wrong_arch.skipped, run, tiny)),
-        *((f"vllm: tiny {content}", partial(engines.tiny, run, content, "vllm", tiny)) for content in contents),
+        *((f"vllm: tiny {content}", partial(engines.serve_tiny, run, content, "vllm", tiny)) for content in contents),
     ]
-    serve = partial(engines.vllm, run, model=shape)
+    serve = partial(engines.serve_vllm, run, model=shape)
     again = partial(engines.start_again, run, first, shape)
     pair = [
         ("vllm: pair", partial(serve, contents[:2], dtype="float16", backend="", pair=True)),
-        ("vllm: pair's decode within 2 %", partial(judged, run, "vllm: pair", "decode")),
+        ("vllm: pair's decode within 2 %", partial(judge_recorded_speed, run, "vllm: pair", "decode")),
         (PREFILL, partial(engines.prefill_pair, run, contents[:2], shape, "float16")),
-        ("vllm: pair's prefill within 2 %", partial(judged, run, PREFILL, "prefill")),
+        ("vllm: pair's prefill within 2 %", partial(judge_recorded_speed, run, PREFILL, "prefill")),
     ]
     alone = [("vllm: 3b", partial(serve, contents, dtype="float16", backend="", pair=False))]
     steps += pair if len(contents) > 1 else alone
@@ -205,10 +208,10 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     return steps
 
 
-def begin(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
+def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
     """The record to go on in, or a new one."""
     if words.out.is_file():
-        return gpu_records.read(words.out)
+        return gpu_records.read_gpu_record(words.out)
     return GpuRecord(
         card=str(seen["name"]),
         capability=str(seen["capability"]),
@@ -246,7 +249,7 @@ def main() -> int:
     }
     words.scratch.mkdir(parents=True, exist_ok=True)
     run = Run(
-        record=begin(words, seen),
+        record=open_record(words, seen),
         out=words.out,
         scratch=words.scratch,
         sites=sites or {"image": None},

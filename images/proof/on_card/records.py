@@ -81,25 +81,25 @@ class GpuRecord:
     def evidence(self) -> str:
         """One line, such as "NVIDIA H200, driver 580.159: 31 steps passed, 1 not run (records/cards/x.json)"."""
         counts = {word: sum(step.verdict == word for step in self.steps) for word in ("passed", "failed", "not run")}
-        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing was run"
+        summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing was run"
         driver = f", driver {self.driver}" if self.driver else ""
-        return f"{self.card}{driver}: steps {told}" + (f" (records/cards/{self.name}.json)" if self.name else "")
+        return f"{self.card}{driver}: steps {summary}" + (f" (records/cards/{self.name}.json)" if self.name else "")
 
     def to_json(self) -> str:
-        """As `read` reads it."""
-        told = {key: value for key, value in asdict(self).items() if key != "name"}
-        return json.dumps({**told, "ok": self.ok}, indent=1) + "\n"
+        """As `read_gpu_record` reads it."""
+        fields = {key: value for key, value in asdict(self).items() if key != "name"}
+        return json.dumps({**fields, "ok": self.ok}, indent=1) + "\n"
 
-    def find(self, name: str, **of: str) -> Figure | None:
+    def find_figure(self, name: str, **of: str) -> Figure | None:
         """The first figure of this name whose ``of`` holds these pairs."""
         return next((one for one in self.figures if one.name == name and of.items() <= dict(one.of).items()), None)
 
 
-def read(path: Path) -> GpuRecord:
+def read_gpu_record(path: Path) -> GpuRecord:
     """The record in ``path``, old or new. Raises UsageError when it is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return _old(path.stem, data) if "schema" not in data else _new(path.stem, data)
+        return _from_old_form(path.stem, data) if "schema" not in data else _from_schema(path.stem, data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{path.name} is no record of a run on a card",
@@ -109,19 +109,19 @@ def read(path: Path) -> GpuRecord:
         ) from error
 
 
-def read_all(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
+def read_gpu_records(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
     """Every record of ``folder`` in order of name. Raises UsageError for a file that is none."""
-    return tuple(read(path) for path in sorted(folder.glob("*.json")))
+    return tuple(read_gpu_record(path) for path in sorted(folder.glob("*.json")))
 
 
-def of_variant(records: Iterable[GpuRecord], variant_id: str, input_hash: str = "") -> tuple[GpuRecord, ...]:
+def records_of_variant(records: Iterable[GpuRecord], variant_id: str, input_hash: str = "") -> tuple[GpuRecord, ...]:
     """Those that stand for an image; with ``input_hash`` only for the image of exactly these inputs."""
     return tuple(
         one for one in records if one.variant == variant_id and (not input_hash or one.input_hash == input_hash)
     )
 
 
-def _new(name: str, data: Mapping[str, Any]) -> GpuRecord:
+def _from_schema(name: str, data: Mapping[str, Any]) -> GpuRecord:
     from pydantic import TypeAdapter  # the machines that write records may not have it
 
     if data["schema"] != SCHEMA:
@@ -132,7 +132,7 @@ def _new(name: str, data: Mapping[str, Any]) -> GpuRecord:
     return TypeAdapter(GpuRecord).validate_python({**known, "name": name})
 
 
-def _old(name: str, data: Mapping[str, Any]) -> GpuRecord:
+def _from_old_form(name: str, data: Mapping[str, Any]) -> GpuRecord:
     """Records of slim_identity.py, attention_numbers.py and fit_memory.py."""
     gpu = [part.strip() for part in str(data.get("gpu", "")).split(",")]
     card, driver, memory = gpu if len(gpu) == 3 else (str(data["card"]), "", "")
@@ -156,5 +156,5 @@ def _old(name: str, data: Mapping[str, Any]) -> GpuRecord:
 
 def _old_versions(data: Mapping[str, Any]) -> dict[str, str]:
     first: Mapping[str, Any] = next(iter(data.get("runs", {}).values()), {})
-    told = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
-    return {word: str(version) for word, version in told.items() if version}
+    versions = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
+    return {word: str(version) for word, version in versions.items() if version}

@@ -26,11 +26,11 @@ TAIL = 1500
 
 
 class Failed(Exception):
-    """What was tried did not hold: the record's reason, and as second argument its facts, if any."""
+    """A step failed: the reason for the record, and as second argument its facts, if any."""
 
 
 class NotRun(Exception):
-    """It cannot be tried here; the message says why."""
+    """A step cannot be tried on this machine; the message says why."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Run:
         print(f"{verdict}: {name} ({seconds} s){': ' + reason if reason else ''}", flush=True)
 
     def add(self, figures: Sequence[Figure]) -> None:
-        """Keep figures; one of the same name and kind gives way."""
+        """Add figures to the record; a new one replaces the one of the same name and kind."""
         new = {(one.name, tuple(sorted(one.of.items()))) for one in figures}
         kept = [one for one in self.record.figures if (one.name, tuple(sorted(one.of.items()))) not in new]
         self.record = replace(self.record, figures=(*kept, *figures))

@@ -1,4 +1,4 @@
-"""Servers under test on a machine without an engine: started by the image's entry point, timed line by line, ended."""
+"""Servers under test on a machine without Docker: start one by the image's entry point, time its log, end it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MARKS = {
     "profile run, KV cache, warm-up": r"init engine \(profile",
     "server's start": r"Application startup complete",
 }
-KEPT = re.compile(
+TIMING_LINE = re.compile(
     "|".join((*MARKS.values(), r" took |attention backend|vit attention|FlashAttention version|KV cache"))
 )
 # Prints its process id and becomes the program: entry points do the same, so the id stays.
-BECOME = "import os, sys; print(os.getpid(), flush=True); os.execv(sys.argv[1], sys.argv[1:])"
+EXEC_WITH_PID = "import os, sys; print(os.getpid(), flush=True); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 class ServerFailed(Exception):
@@ -42,7 +42,7 @@ class ServerFailed(Exception):
 
 
 @dataclass
-class Started:
+class StartedServer:
     """A running server: its port, seconds from the start to each line it wrote, and to its health."""
 
     port: int
@@ -62,32 +62,32 @@ class Started:
 
     def stages(self) -> dict[str, float]:
         """Seconds from the process's start to the end of each stage that its log tells, in order."""
-        found: dict[str, float] = {}
+        seconds: dict[str, float] = {}
         for at, line in self.lines:
             for name, pattern in MARKS.items():
-                if name not in found and re.search(pattern, line):
-                    found[name] = round(at, 2)
-        return found | ({"healthy": round(self.healthy, 2)} if self.healthy else {})
+                if name not in seconds and re.search(pattern, line):
+                    seconds[name] = round(at, 2)
+        return seconds | ({"healthy": round(self.healthy, 2)} if self.healthy else {})
 
-    def told(self) -> list[str]:
+    def timing_lines(self) -> list[str]:
         """The lines about time, attention and memory, without their date."""
-        kept = (line for _, line in self.lines if KEPT.search(line) and "config:" not in line)
+        kept = (line for _, line in self.lines if TIMING_LINE.search(line) and "config:" not in line)
         return [re.sub(r"^.*?(INFO|WARNING) [\d-]+ [\d:.]+ ", "", line)[:200] for line in kept][:30]
 
     def libraries(self, below: Sequence[Path]) -> list[str]:
         """Libraries below these folders that the server and its children have mapped."""
-        found = set()
-        for pid in family(self.pid):
+        mapped = set()
+        for pid in process_tree(self.pid):
             with suppress(OSError):
                 text = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
                 for place in {line.split(maxsplit=5)[-1] for line in text.splitlines() if ".so" in line}:
                     for folder in below:
                         if Path(place).is_relative_to(folder):
-                            found.add(str(Path(place).relative_to(folder)))
-        return sorted(found)
+                            mapped.add(str(Path(place).relative_to(folder)))
+        return sorted(mapped)
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """A process and all below it."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -103,12 +103,12 @@ def family(pid: int) -> list[int]:
 
 
 @contextmanager
-def serving(
+def run_server(
     entrypoint: Path, words: Sequence[str], env: Mapping[str, str], port: int, limit: float, log: Path
-) -> Iterator[Started]:
+) -> Iterator[StartedServer]:
     """Start, wait for /health, hand over, end by SIGTERM; all it wrote is left in ``log``. Raises ServerFailed."""
-    server = Started(port)
-    argv = [sys.executable, "-c", BECOME, sys.executable, str(entrypoint), *words, "--port", str(port)]
+    server = StartedServer(port)
+    argv = [sys.executable, "-c", EXEC_WITH_PID, sys.executable, str(entrypoint), *words, "--port", str(port)]
     begun = time.monotonic()
 
     def on_line(line: str) -> None:
@@ -136,10 +136,10 @@ def serving(
         log.write_text("\n".join(f"{at:8.2f} {line}" for at, line in server.lines) + "\n", encoding="utf-8")
 
 
-def _end(server: Started, thread: threading.Thread) -> None:
+def _end(server: StartedServer, thread: threading.Thread) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if server.code is None and server.pid:
-            everyone = family(server.pid) if number == signal.SIGKILL else [server.pid]
+            everyone = process_tree(server.pid) if number == signal.SIGKILL else [server.pid]
             for pid in everyone:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)

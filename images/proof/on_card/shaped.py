@@ -106,16 +106,16 @@ def body(make: Maker, layers: int) -> Iterator[tuple[str, Tensor]]:
 
 def config(layers: int) -> dict[str, Any]:
     """config.json."""
-    told: dict[str, Any] = checkpoint.config()
-    told |= {
+    settings: dict[str, Any] = checkpoint.config()
+    settings |= {
         "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
         "num_hidden_layers": layers, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": 32768, "sliding_window": 32768, "max_window_layers": layers,
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
     }  # fmt: skip
     full = [index for index in FULL_ATTENTION if index < VISION["depth"]]
-    told["vision_config"] |= VISION | {"out_hidden_size": HIDDEN, "fullatt_block_indexes": full}
-    return told
+    settings["vision_config"] |= VISION | {"out_hidden_size": HIDDEN, "fullatt_block_indexes": full}
+    return settings
 
 
 def write_small_files(folder: Path, layers: int) -> None:

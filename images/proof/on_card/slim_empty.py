@@ -41,7 +41,7 @@ def build(folder: Path) -> Path:
         codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
         objects.append(str(source.with_suffix(".o")))
         process.run(["nvcc", "-Xcompiler", "-fPIC", *codes, "-c", str(source), "-o", objects[-1]])
-    library = folder / "libhollow.so"
+    library = folder / "libemptied.so"
     process.run(["nvcc", "-shared", *objects, "-o", str(library)])
     return library
 
@@ -49,14 +49,14 @@ def build(folder: Path) -> Path:
 def run(library: Path) -> dict[str, list[object]]:
     """Kernel -> error number (0: it ran), its text, and the answer (0 if it did not run)."""
     loaded = ctypes.CDLL(str(library))
-    told: dict[str, list[object]] = {}
+    results: dict[str, list[object]] = {}
     for name in ("elsewhere", "here", "elsewhere"):  # the good one after a failure, too
         answer = ctypes.c_int(0)
         error = getattr(loaded, f"run_{name}")(ctypes.byref(answer))
         text = getattr(loaded, f"name_{name}")
         text.restype = ctypes.c_char_p
-        told[name] = [error, text(error).decode(), answer.value]
-    return told
+        results[name] = [error, text(error).decode(), answer.value]
+    return results
 
 
 if __name__ == "__main__":

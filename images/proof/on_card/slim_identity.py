@@ -30,6 +30,7 @@ from images.device_code.slim import slim_folder, slim_library
 from images.device_code.strip import strip_folder
 
 HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 LOADING = ("LAZY", "EAGER")
 
 
@@ -38,10 +39,10 @@ def copy_torch(target: Path) -> Path:
 
     Slimming puts new files in the place of links' own names and so does not reach through a hard link.
     """
-    found = importlib.util.find_spec("torch")
-    assert found is not None
-    assert found.origin is not None
-    installed = Path(found.origin).parent.parent
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent.parent
     site = target / "site-packages"
     site.mkdir(parents=True)
     for folder in (installed / "torch", *installed.glob("torch-*.dist-info")):
@@ -63,7 +64,7 @@ def _link(source: str, target: str) -> None:
 
 def without_code(folder: Path, card: Wanted) -> dict[str, list[int]]:
     """What the libraries say beforehand: library -> [containers without code for ``card``, containers]."""
-    told = {}
+    counts = {}
     for path in sorted(folder.rglob("*.so*")):
         if path.is_symlink() or path.stat().st_size == 0:
             continue
@@ -73,8 +74,8 @@ def without_code(folder: Path, card: Wanted) -> dict[str, list[int]]:
             sections = list(device_sections(read_layout(data)))
             containers = [one for _, section in sections for one in read_containers(data, section)]
             if containers:
-                told[path.name] = [sum(not pick(one.entries, [card]) for one in containers), len(containers)]
-    return told
+                counts[path.name] = [sum(not pick(one.entries, [card]) for one in containers), len(containers)]
+    return counts
 
 
 def work(site: Path | None, loading: str) -> dict[str, Any]:
@@ -82,21 +83,21 @@ def work(site: Path | None, loading: str) -> dict[str, Any]:
     env = {"CUDA_MODULE_LOADING": loading, "PYTHONPATH": str(site) if site else "", "HF_HUB_OFFLINE": "1"}
     done = process.run([sys.executable, str(HERE / "slim_worker.py")], env=env, check=False, timeout=300)
     try:
-        told: dict[str, Any] = json.loads(done.out.splitlines()[-1])
+        result: dict[str, Any] = json.loads(done.out.splitlines()[-1])
     except (IndexError, ValueError):
         return {"error": f"exit code {done.code}: {done.err[-400:]}"}
-    folder = told.pop("torch_folder", None)
+    folder = result.pop("torch_folder", None)
     if folder is not None:
-        told["own_torch"] = site is not None and Path(folder).is_relative_to(site)
-    return told
+        result["own_torch"] = site is not None and Path(folder).is_relative_to(site)
+    return result
 
 
-def slim_copy(scratch: Path, name: str, arch: Wanted, *, hollow: bool = False) -> tuple[Path, dict[str, Any]]:
+def slim_copy(scratch: Path, name: str, arch: Wanted, *, empty_unmatched: bool = False) -> tuple[Path, dict[str, Any]]:
     """A copy of torch stripped and slimmed for ``arch`` as a build does it, and what slimming said of it."""
     site = copy_torch(scratch / name)
     begun = time.perf_counter()
     stripped = (0, 0)
-    if hollow:
+    if empty_unmatched:
         reports = [
             report
             for path in sorted((site / "torch" / "lib").glob("libtorch*.so"))
@@ -110,7 +111,7 @@ def slim_copy(scratch: Path, name: str, arch: Wanted, *, hollow: bool = False) -
         check_record(site)
     return site, {
         "seconds": round(time.perf_counter() - begun, 2),
-        "hollow": hollow,
+        "hollow": empty_unmatched,
         "stripped": {"libraries": stripped[0], "bytes": stripped[1]},
         "libraries": [
             {
@@ -134,26 +135,26 @@ def check_record(site: Path) -> None:
             assert line == f"{owner.row},{file_hash(path)},{path.stat().st_size}", line
 
 
-def hollow_library(scratch: Path, card: Wanted) -> dict[str, Any]:
+def try_emptied_library(scratch: Path, card: Wanted) -> dict[str, Any]:
     """The small library untouched, with the smallest entry kept, and with an emptied container: what each says."""
     if shutil.which("nvcc") is None:
         return {"not run": "no nvcc on this host"}
     scratch.mkdir()
-    env = {"PYTHONPATH": str(HERE.parent.parent)}
-    command = [sys.executable, str(HERE / "slim_hollow.py")]
+    env = {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(HERE / "slim_empty.py")]
     library = Path(process.run([*command, "build", str(scratch)], env=env, timeout=200).out.split()[-1])
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in ("untouched", "smallest entry kept", "emptied"):
         copy = Path(shutil.copy2(library, scratch / f"{name.replace(' ', '-')}.so"))
         if name != "untouched":
             report = slim_library(copy, [card], hollow=name == "emptied")
             assert report is not None
-            told[f"{name}: slimmed"] = [report.archs_before, report.archs_after, report.emptied]
+            results[f"{name}: slimmed"] = [report.archs_before, report.archs_after, report.emptied]
         for loading in LOADING:
             env["CUDA_MODULE_LOADING"] = loading
             done = process.run([*command, "run", str(copy)], env=env, check=False, timeout=60)
-            told[f"{name}, {loading}"] = json.loads(done.out) if done.code == 0 else {"error": done.err[-400:]}
-    return told
+            results[f"{name}, {loading}"] = json.loads(done.out) if done.code == 0 else {"error": done.err[-400:]}
+    return results
 
 
 def expectations(runs: dict[str, dict[str, Any]]) -> dict[str, bool]:
@@ -165,10 +166,10 @@ def expectations(runs: dict[str, dict[str, Any]]) -> dict[str, bool]:
             held[f"{name}: fails as no kernel image"] = "no kernel image" in run.get("error", "")
             continue
         same = "cases" in run and all(
-            run["cases"][case]["logits_sha256"] == told["logits_sha256"]
-            and run["cases"][case]["generated"] == told["generated"]
-            and told["finite"]
-            for case, told in first["cases"].items()
+            run["cases"][case]["logits_sha256"] == expected["logits_sha256"]
+            and run["cases"][case]["generated"] == expected["generated"]
+            and expected["finite"]
+            for case, expected in first["cases"].items()
         )
         held[f"{name}: same bits as untouched"] = same
         held[f"{name}: cholesky too"] = run.get("cholesky_sha256") == first["cholesky_sha256"]
@@ -191,13 +192,17 @@ def main() -> int:
         runs["untouched LAZY"] = work(None, "LAZY")
         runs["untouched LAZY again"] = work(None, "LAZY")
         runs["untouched EAGER"] = work(None, "EAGER")
-        for title, arch, hollow in (("slimmed", card, False), ("other", other, False), ("other emptied", other, True)):
-            site, slims[title] = slim_copy(scratch, title.replace(" ", "-"), arch, hollow=hollow)
+        for title, arch, empty_unmatched in (
+            ("slimmed", card, False),
+            ("other", other, False),
+            ("other emptied", other, True),
+        ):
+            site, slims[title] = slim_copy(scratch, title.replace(" ", "-"), arch, empty_unmatched=empty_unmatched)
             slims[title]["without code for the card"] = without_code(site / "torch", card)
             for loading in LOADING:
                 runs[f"{title} {loading}"] = work(site, loading)
             shutil.rmtree(site)
-        emptied = hollow_library(scratch / "hollow", card)
+        emptied = try_emptied_library(scratch / "emptied", card)
     held = expectations(runs)
     record = {
         "card": words.card,

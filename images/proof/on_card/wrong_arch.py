@@ -11,7 +11,7 @@ from images.core import process
 from images.device_code.choose import parse_wanted
 from images.proof.on_card.answers import messages
 from images.proof.on_card.runs import Failed, Run, read_env
-from images.proof.on_card.server import ServerFailed, serving
+from images.proof.on_card.server import ServerFailed, run_server
 from images.proof.smoke import chat_request
 
 OTHER = "7.5"
@@ -53,7 +53,7 @@ def skipped(run: Run, model: Path) -> dict[str, Any]:
     env = _env(run) | {"CARDSTOCK_SKIP_PREFLIGHT": "1"}
     words = ["--model", str(model), "--served-model-name", "model", "--max-model-len", "2048"]
     try:
-        with serving(run.entrypoint, words, env, 8120, 120, run.scratch / "server-other.log") as server:
+        with run_server(run.entrypoint, words, env, 8120, 120, run.scratch / "server-other.log") as server:
             request = chat_request("model", messages("text"), max_tokens=4)
             answer = server.client.call("POST", "/v1/chat/completions", request)
             log, how = server.tail(60), f"got healthy, then answered {answer.status}"

@@ -16,34 +16,33 @@ if TYPE_CHECKING:
     from images.proof.smoke.client import chat_request as chat_request
     from images.proof.smoke.collector import Collector as Collector
     from images.proof.smoke.collector import level_of as level_of
-    from images.proof.smoke.compare_logits import degenerate as degenerate
-    from images.proof.smoke.compare_logits import disagreement as disagreement
     from images.proof.smoke.compare_logits import greatest_distance as greatest_distance
-    from images.proof.smoke.compare_logits import judge_answer as judge_answer
     from images.proof.smoke.compare_logits import log_softmax as log_softmax
+    from images.proof.smoke.compare_logits import why_degenerate as why_degenerate
+    from images.proof.smoke.compare_logits import why_not_golden as why_not_golden
+    from images.proof.smoke.compare_logits import why_wrong as why_wrong
     from images.proof.smoke.containers import PROOF as PROOF
-    from images.proof.smoke.containers import RUN_LABEL as RUN_LABEL
     from images.proof.smoke.containers import ProofContainers as ProofContainers
-    from images.proof.smoke.containers import RunningContainer as RunningContainer
     from images.proof.smoke.containers import is_local as is_local
     from images.proof.smoke.expectation import Expectation as Expectation
     from images.proof.smoke.expectation import expect as expect
     from images.proof.smoke.findings import Findings as Findings
     from images.proof.smoke.findings import command_paths as command_paths
-    from images.proof.smoke.findings import modules as modules
+    from images.proof.smoke.findings import required_modules as required_modules
     from images.proof.smoke.health import Health as Health
     from images.proof.smoke.health import likely_cause as likely_cause
     from images.proof.smoke.health import tail as tail
     from images.proof.smoke.health import unhealthy_text as unhealthy_text
     from images.proof.smoke.prove import prove_image as prove_image
-    from images.proof.smoke.record import NAMES as NAMES
-    from images.proof.smoke.record import Level as Level
+    from images.proof.smoke.record import LEVEL_NAMES as LEVEL_NAMES
+    from images.proof.smoke.record import LevelName as LevelName
+    from images.proof.smoke.record import LevelResult as LevelResult
     from images.proof.smoke.record import ProofRecord as ProofRecord
     from images.proof.smoke.running import Server as Server
     from images.proof.smoke.running import running_server as running_server
     from images.proof.smoke.server import GOLDEN as GOLDEN
     from images.proof.smoke.server import start_arguments as start_arguments
-    from images.proof.smoke.server import why_not as why_not
+    from images.proof.smoke.server import why_not_served as why_not_served
     from images.proof.smoke.stack import CHECKS as CHECKS
 else:
     __getattr__ = face(__name__, __file__)

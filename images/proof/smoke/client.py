@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.core import CheckFailed
-from images.proof.smoke.compare_logits import Said
+from images.proof.smoke.compare_logits import ModelAnswer
 
 TIMEOUT = 240.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """An HTTP answer."""
 
     status: int
@@ -39,14 +39,14 @@ class Client:
         self._host = host
         self._port = port
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> HttpAnswer:
         """One request. Raises CheckFailed when no answer comes."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.read().decode(errors="replace"))
+            return HttpAnswer(answer.status, answer.read().decode(errors="replace"))
         except (OSError, http.client.HTTPException) as error:
             raise CheckFailed(
                 f"{method} {path} got no answer", cause=f"{type(error).__name__}: {error}", do="read the server's log"
@@ -54,15 +54,15 @@ class Client:
         finally:
             connection.close()
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> HttpAnswer:
         """GET ``path``."""
         return self.call("GET", path)
 
-    def chat(self, request: Mapping[str, Any]) -> Said:
+    def chat(self, request: Mapping[str, Any]) -> ModelAnswer:
         """A chat completion. Raises CheckFailed on any status but 200."""
         return read_completion(self.call("POST", "/v1/chat/completions", request).json())
 
-    def stream(self, request: Mapping[str, Any]) -> Said:
+    def stream(self, request: Mapping[str, Any]) -> ModelAnswer:
         """The same, streamed; raises CheckFailed when the stream does not end with [DONE]."""
         answer = self.call("POST", "/v1/chat/completions", {**request, "stream": True})
         if answer.status != 200:
@@ -81,12 +81,12 @@ def chat_request(
     return {**request, "return_tokens_as_token_ids": True} if token_ids else request
 
 
-def read_completion(body: Mapping[str, Any]) -> Said:
+def read_completion(body: Mapping[str, Any]) -> ModelAnswer:
     """What a completion says. Raises CheckFailed when it is not of the API's form."""
     try:
         choice = body["choices"][0]
         rows = (choice.get("logprobs") or {}).get("content") or []
-        return Said(
+        return ModelAnswer(
             text=choice["message"]["content"] or "",
             tokens=tuple(_token(row["token"]) for row in rows),
             logprobs=tuple(float(row["logprob"]) for row in rows),
@@ -106,7 +106,7 @@ def _token(text: str) -> int | str:
     return int(text.partition(":")[2]) if text.startswith("token_id:") else text
 
 
-def read_stream(body: str) -> Said:
+def read_stream(body: str) -> ModelAnswer:
     """What the events of a stream say together. Raises CheckFailed when an event is broken or the end is missing."""
     text, finish, done = "", "", False
     for data in _events(body):
@@ -122,7 +122,7 @@ def read_stream(body: str) -> Said:
             raise CheckFailed("an event of the stream is not of the OpenAI form", cause=cause) from error
     if not done:
         raise CheckFailed("the stream has no end ([DONE])", cause=body[-300:] or "it is empty")
-    return Said(text, finish=finish)
+    return ModelAnswer(text, finish=finish)
 
 
 def _events(body: str) -> Iterator[str]:

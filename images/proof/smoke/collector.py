@@ -1,16 +1,19 @@
-"""From the outcomes of single tests to levels and a record. Pure."""
+"""Collects the outcomes of single tests into levels and a record. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from images.core import CardstockError
-from images.proof.smoke.record import NAMES, Level, ProofRecord, Status
+from images.proof.smoke.record import LEVEL_NAMES, LevelResult, LevelStatus, ProofRecord
 
 NOT_ASKED = "not asked for"
+# As pytest calls them.
+Outcome = Literal["passed", "failed", "skipped"]
+Phase = Literal["collect", "setup", "call", "teardown"]
 
 
 @dataclass
@@ -32,14 +35,20 @@ def level_of(file_name: str) -> int:
 
 
 class Collector:
-    """Takes each test's outcome; tells the levels. ``base`` is the record without its levels."""
+    """Takes the outcome of each test and works out the levels. ``base`` is the record without its levels."""
 
     def __init__(self) -> None:
         self.base: ProofRecord | None = None
         self._tallies: dict[int, _Tally] = {}
 
     def add(
-        self, level: int, name: str, outcome: str, error: BaseException | None, seconds: float, phase: str = "call"
+        self,
+        level: int,
+        name: str,
+        outcome: Outcome,
+        error: BaseException | None,
+        seconds: float,
+        phase: Phase = "call",
     ) -> None:
         """An outcome (passed, failed, skipped) of a test's phase: setup, call or teardown."""
         tally = self._tally(level)
@@ -64,24 +73,24 @@ class Collector:
         """The level's facts, to be added to."""
         return self._tally(level).facts
 
-    def see_card(self, card: str, driver: str) -> None:
+    def note_card(self, card: str, driver: str) -> None:
         """Note on what card, and with what driver, this ran."""
         if self.base:
             self.base = replace(self.base, card=card, driver=driver)
 
     def record(self) -> ProofRecord:
-        """The record of all levels; those without a test are said to be not run. Raises ValueError without a base."""
+        """The record of all levels; one without a test is "not run". Raises ValueError without a base."""
         if self.base is None:
             raise ValueError("no image was examined")
-        levels = [self.level(number) for number in NAMES]
+        levels = [self.level(number) for number in LEVEL_NAMES]
         return replace(self.base, levels=tuple(levels))
 
-    def level(self, number: int) -> Level:
+    def level(self, number: int) -> LevelResult:
         """One level: failed if any test failed, passed if any passed, else not run."""
         tally = self._tallies.get(number)
         if tally is None:
-            return Level(number, NAMES[number], "not run", NOT_ASKED)
-        status: Status = "failed" if tally.failed else "passed" if tally.passed else "not run"
+            return LevelResult(number, LEVEL_NAMES[number], "not run", NOT_ASKED)
+        status: LevelStatus = "failed" if tally.failed else "passed" if tally.passed else "not run"
         reason = ""
         if status == "failed":
             reason = "; ".join(f"{short(name)}: {_first(text)}" for name, text in tally.failed.items())
@@ -92,7 +101,7 @@ class Collector:
             facts["failures"] = dict(tally.failed)
         if tally.skipped and status != "not run":
             facts["not run"] = dict(tally.skipped)
-        return Level(number, NAMES[number], status, reason, round(tally.seconds, 1), facts)
+        return LevelResult(number, LEVEL_NAMES[number], status, reason, round(tally.seconds, 1), facts)
 
     def _tally(self, level: int) -> _Tally:
         return self._tallies.setdefault(level, _Tally())

@@ -1,4 +1,4 @@
-"""Judging what a model said: degenerate output, agreement with golden tokens, a known answer."""
+"""Compare what a model said: with golden tokens and logits, with a known answer; find degenerate output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARE = 0.8
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelAnswer:
     """An answer: its text, its tokens (ids, or texts where a server tells no ids), their logprobs, and why it ended.
 
     ``top`` holds for each place the most likely tokens with their logprobs, as many as were asked for.
@@ -31,7 +31,7 @@ class Said:
     top: tuple[Mapping[int | str, float], ...] = ()
 
 
-def degenerate(output: Sequence[int | str] | str, logprobs: Sequence[float] = ()) -> str | None:
+def why_degenerate(output: Sequence[int | str] | str, logprobs: Sequence[float] = ()) -> str | None:
     """Why ``output`` (text, or tokens) is what a broken model says; None when it is not.
 
     "!" is id 0 of Qwen's vocabulary: a vision tower that overflows in float16 gives NaN, whose argmax is 0.
@@ -88,8 +88,8 @@ def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return shifted
 
 
-def disagreement(
-    said: Said, tokens: Sequence[int], texts: Sequence[str], logprobs: Sequence[float], tolerance: float
+def why_not_golden(
+    said: ModelAnswer, tokens: Sequence[int], texts: Sequence[str], logprobs: Sequence[float], tolerance: float
 ) -> str | None:
     """Why ``said`` is not the golden answer; None when it agrees.
 
@@ -117,7 +117,7 @@ def disagreement(
     return f"logprobs further than {tolerance} from golden: {'; '.join(far)}" if far else None
 
 
-def greatest_distance(said: Said, table: npt.NDArray[np.float64], ids: Mapping[str, int]) -> float:
+def greatest_distance(said: ModelAnswer, table: npt.NDArray[np.float64], ids: Mapping[str, int]) -> float:
     """The greatest distance of any told logprob (chosen or runner-up) from its golden one.
 
     ``table`` holds golden logprobs [tokens, vocabulary]; ``ids`` maps texts of tokens to ids, for servers that tell
@@ -126,22 +126,22 @@ def greatest_distance(said: Said, table: npt.NDArray[np.float64], ids: Mapping[s
     """
     far = [
         abs(logprob - float(row[token if isinstance(token, int) else ids[token]]))
-        for told, row in zip(said.top, table, strict=False)
-        for token, logprob in told.items()
+        for logprobs, row in zip(said.top, table, strict=False)
+        for token, logprob in logprobs.items()
         if isinstance(token, int) or token in ids
     ]
     return max(far, default=float("inf"))
 
 
-def holds_answer(text: str, answers: Sequence[str]) -> bool:
+def contains_answer(text: str, answers: Sequence[str]) -> bool:
     """Whether ``text`` holds one of ``answers`` as words of their own, in any case: "red" is not in "rendered"."""
     return any(re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text, re.IGNORECASE) for answer in answers)
 
 
-def judge_answer(text: str, answers: Sequence[str]) -> str | None:
+def why_wrong(text: str, answers: Sequence[str]) -> str | None:
     """Why ``text`` is no right answer to a question whose answer is one of ``answers``; None when it is."""
-    if broken := degenerate(text):
+    if broken := why_degenerate(text):
         return broken
-    if not holds_answer(text, answers):
+    if not contains_answer(text, answers):
         return f"none of {', '.join(answers)} is in the answer: {text[:200]!r}"
     return None

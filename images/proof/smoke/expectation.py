@@ -1,4 +1,4 @@
-"""What an image promises, as data that the smoke levels are held against."""
+"""What an image promises, as data that the smoke levels check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from images.core import UsageError
 from images.matrix import Kernel, Variant
 from images.render import lock
 
-EngineName = Literal["vllm", "transformers"]
+BackendName = Literal["vllm", "transformers"]
 ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")
 
 
@@ -19,7 +19,7 @@ ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")
 class BuiltKernel:
     """An attention package compiled for the image: installed name, version, and the arch list it was given.
 
-    ``archs`` is in the words of the package's own build: "7.5" for xformers, "80" for flash-attn.
+    ``archs`` is written as the package's own build writes it: "7.5" for xformers, "80" for flash-attn.
     """
 
     package: str
@@ -33,14 +33,14 @@ class Expectation:
 
     ``pins`` maps installed package names to versions; ``archs`` holds capabilities such as "7.5", empty for the CPU;
     ``cuda`` is major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
-    packages whose requirements by others are knowingly not met (the lock's overrides and exclusions); ``served`` is
+    packages that others require at another version, on purpose (the lock's overrides and exclusions); ``served`` is
     the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why;
     ``optional`` those that may have none at all.
     """
 
     variant_id: str
     stack: str
-    backend: EngineName
+    backend: BackendName
     attention: str
     archs: tuple[str, ...]
     cuda: str | None
@@ -51,7 +51,7 @@ class Expectation:
     default_args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     loose: tuple[str, ...] = ()
-    served: str = ""
+    loaded_libraries: str = ""
     gaps: tuple[tuple[str, str], ...] = ()
     optional: tuple[tuple[str, str], ...] = ()
 
@@ -108,7 +108,7 @@ def expect(variant: Variant) -> Expectation:
         default_args=variant.args,
         env=dict(variant.env),
         loose=_loose(variant),
-        served=variant.served,
+        loaded_libraries=variant.loaded_libraries,
         gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
         optional=tuple((gap.library, gap.reason) for gap in variant.gaps if gap.optional),
     )

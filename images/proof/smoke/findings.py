@@ -11,7 +11,7 @@ from images.proof.smoke.expectation import Expectation
 
 
 @dataclass(frozen=True)
-class Config:
+class ImageConfig:
     """What the engine says of an image: user, environment, labels, entry point, health check, history (commands)."""
 
     user: str = ""
@@ -24,23 +24,23 @@ class Config:
     ports: Sequence[int] = ()
 
     @staticmethod
-    def of(attributes: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Config:
+    def of(attributes: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> ImageConfig:
         """From the engine's answers to an image inspect and an image history."""
         config = attributes.get("Config") or {}
         test = list((config.get("Healthcheck") or {}).get("Test") or ())
-        return Config(
+        return ImageConfig(
             user=config.get("User") or "",
             env=dict(pair.partition("=")[::2] for pair in config.get("Env") or ()),
             labels=dict(config.get("Labels") or {}),
             entrypoint=tuple(config.get("Entrypoint") or ()),
-            healthcheck=_health_words(test),
+            healthcheck=_health_command(test),
             history=tuple(str(step.get("CreatedBy") or "") for step in history),
             volumes=tuple(config.get("Volumes") or ()),
             ports=tuple(int(port.partition("/")[0]) for port in config.get("ExposedPorts") or ()),
         )
 
 
-def _health_words(test: Sequence[str]) -> tuple[str, ...]:
+def _health_command(test: Sequence[str]) -> tuple[str, ...]:
     if not test or test[0] == "NONE":
         return ()
     return tuple(shlex.split(test[1])) if test[0] == "CMD-SHELL" else tuple(test[1:])
@@ -56,7 +56,7 @@ class Findings:
     """
 
     expectation: Expectation
-    config: Config
+    config: ImageConfig
     probe: Mapping[str, Any]
     torch: Mapping[str, Any] = field(default_factory=dict)
     xformers_info: Mapping[str, str] = field(default_factory=dict)
@@ -64,10 +64,10 @@ class Findings:
     private_cas: frozenset[str] = frozenset()
 
 
-def modules(expectation: Expectation) -> tuple[str, ...]:
+def required_modules(expectation: Expectation) -> tuple[str, ...]:
     """What must be importable: the backend and what its server stands on."""
     if expectation.backend == "transformers":
-        found = [
+        names = [
             "transformers",
             "accelerate",
             "fastapi",
@@ -78,13 +78,13 @@ def modules(expectation: Expectation) -> tuple[str, ...]:
             "uvicorn",
         ]
     else:
-        found = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
+        names = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
     if expectation.kernel:
-        found.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
-    return tuple(found)
+        names.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
+    return tuple(names)
 
 
-def command_paths(config: Config) -> list[str]:
+def command_paths(config: ImageConfig) -> list[str]:
     """Programs and files that entry point and health check name: their first words, and all absolute paths."""
     out: dict[str, None] = {}
     for words in (config.entrypoint, config.healthcheck):

@@ -1,4 +1,4 @@
-"""A server's health as its container tells it, and the likely cause when it does not come. Pure."""
+"""A server's health as Docker reports it, and the likely cause where the server does not get healthy. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cause:
     do: str
 
 
-# The first whose pattern is in the log speaks; a group of the pattern is shown.
+# The first whose pattern is in the log is taken; a group of the pattern is shown.
 CAUSES = (
     Cause(
         r"preflight: (.* (?:has no code for|is too old for|needs an NVIDIA card).*)",

@@ -1,4 +1,4 @@
-"""Prove an image: run the smoke levels on it with pytest and testcontainers, and return the record."""
+"""Prove an image: run the smoke levels on it with pytest, and return the record."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ FILES = {1: "test_1_audit.py", 2: "test_2_stack.py", 3: "test_3_canary.py", 4: "
 VERDICTS = (0, 1)
 # Start of a server with real weights on a slow disk, three times over.
 LIMIT = 5400.0
-# testcontainers would fetch a reaper image from a registry; here everything is removed by its label instead. What the
-# environment adds to pytest is not for this run.
+# What the environment adds to pytest is not for this run.
 OWN_ENV = {
-    "TESTCONTAINERS_RYUK_DISABLED": "true",
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     "PYTEST_ADDOPTS": "",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -55,11 +53,11 @@ def prove_image(
     say = report.line if isinstance(report, Report) else report or (lambda _: None)
     env = {**engine_env, **OWN_ENV}
     with tempfile.TemporaryDirectory(prefix="cardstock-smoke-") as folder:
-        told, record = Path(folder, "expectation.json"), Path(folder, "record.json")
-        told.write_text(expectation.to_json())
+        promised, record = Path(folder, "expectation.json"), Path(folder, "record.json")
+        promised.write_text(expectation.to_json())
         options = {
             "--image": image,
-            "--expectation": told,
+            "--expectation": promised,
             "--record": record,
             "--run": run,
             "--model": model,
@@ -81,7 +79,7 @@ def prove_image(
             ) from error
         finally:
             if not whole:  # a run that came to its end has removed what it made before it wrote its record
-                clean = [sys.executable, "-m", "images.proof.smoke.containers", run]
+                clean = [sys.executable, "-m", "images.docker.temporary_containers", run]
                 process.run(clean, cwd=ROOT, env=env, check=False, timeout=120)
         return ProofRecord.from_json(record.read_text(), image)
 

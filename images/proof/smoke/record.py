@@ -9,18 +9,19 @@ from typing import Any, Literal
 
 from images.core import UsageError
 
-Status = Literal["passed", "failed", "not run"]
-NAMES = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
+LevelStatus = Literal["passed", "failed", "not run"]
+LevelName = Literal["audit", "stack", "canary", "server"]
+LEVEL_NAMES: Mapping[int, LevelName] = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
 _REASON_LENGTH = 120
 
 
 @dataclass(frozen=True)
-class Level:
+class LevelResult:
     """One level of proof. ``reason`` is empty when it passed; ``facts`` holds what was measured, as JSON values."""
 
     number: int
-    name: str
-    status: Status
+    name: LevelName
+    status: LevelStatus
     reason: str = ""
     seconds: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class ProofRecord:
     card: str | None
     driver: str | None
     engine_version: str
-    levels: tuple[Level, ...]
+    levels: tuple[LevelResult, ...]
 
     @property
     def ok(self) -> bool:
@@ -71,7 +72,7 @@ class ProofRecord:
         """Read it back. Raises UsageError when the text is no record."""
         try:
             data = json.loads(text)
-            levels = tuple(Level(**level) for level in data["levels"])
+            levels = tuple(LevelResult(**level) for level in data["levels"])
             known = {name: data[name] for name in ProofRecord.__dataclass_fields__ if name != "levels"}
             return ProofRecord(levels=levels, **known)
         except (ValueError, TypeError, KeyError) as error:
@@ -83,7 +84,7 @@ class ProofRecord:
             ) from error
 
 
-def _phrase(level: Level) -> str:
+def _phrase(level: LevelResult) -> str:
     if level.status == "passed":
         device = level.facts.get("device")
         return f"{level.name}: passed ({device})" if device else f"{level.name}: passed"

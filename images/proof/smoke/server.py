@@ -1,4 +1,4 @@
-"""Level 4, its plans: when a server can be tried, how it is started, what it is asked, what it should say. Pure."""
+"""Level 4: when a server can be tried, how it is started, what it is asked, what it should answer. Pure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Golden:
         return tuple(float(self.table[at, token]) for at, token in enumerate(self.tokens))
 
 
-def why_not(expectation: Expectation, gpus: bool) -> str | None:
+def why_not_served(expectation: Expectation, gpus: bool) -> str | None:
     """Why the server of this image cannot be tried here; None when it can.
 
     A CUDA build of vLLM starts on a card only; the transformers server computes on the CPU where there is none.
@@ -68,7 +68,7 @@ def start_arguments(model: str, name: str) -> list[str]:
     return ["--model", model, "--served-model-name", name, "--max-model-len", str(MAX_LENGTH)]
 
 
-def most_pictures(expectation: Expectation) -> int:
+def pictures_per_request(expectation: Expectation) -> int:
     """How many pictures one request may hold as the server is started: older vLLM takes one."""
     version = expectation.pins.get("vllm")
     return 1 if version and Version(version) < Version("0.10") else 8
@@ -100,9 +100,9 @@ def _messages(
     """The golden messages in the API's form: each {type: image} part becomes an image_url."""
     left = iter(pictures)
 
-    def part(found: Mapping[str, Any]) -> dict[str, Any]:
-        if found["type"] != "image":
-            return dict(found)
+    def part(content: Mapping[str, Any]) -> dict[str, Any]:
+        if content["type"] != "image":
+            return dict(content)
         drawn = next(left)
         return picture_part(picture.png(drawn["colour"], drawn["width"], drawn["height"]))
 

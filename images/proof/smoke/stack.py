@@ -1,4 +1,4 @@
-"""Level 2, judged: what the probe found inside an image, held against what the image promises. Pure.
+"""The checks of level 2: what the probe found inside an image against what the image promises. Pure.
 
 Each check takes a `Findings` and returns its complaints, one fact each; none means that it passed.
 """
@@ -28,60 +28,60 @@ def same_version(wanted: str, found: str) -> bool:
     return found == wanted or ("+" not in wanted and found.partition("+")[0] == wanted)
 
 
-def check_versions(found: Findings) -> list[str]:
+def check_versions(findings: Findings) -> list[str]:
     """Python and every pin as installed."""
-    installed = found.probe["versions"]
+    installed = findings.probe["versions"]
     out = []
-    for package, wanted in found.expectation.pins.items():
+    for package, wanted in findings.expectation.pins.items():
         own = installed.get(package)
         if own is None:
             out.append(f"{package} {wanted} is not installed")
         elif not same_version(wanted, own):
             out.append(f"{package} is {own}, expected {wanted}")
-    python = found.probe["python"]
-    if not f"{python}.".startswith(f"{found.expectation.python}."):
-        out.append(f"Python is {python}, expected {found.expectation.python}")
+    python = findings.probe["python"]
+    if not f"{python}.".startswith(f"{findings.expectation.python}."):
+        out.append(f"Python is {python}, expected {findings.expectation.python}")
     return out
 
 
-def check_torch(found: Findings) -> list[str]:
+def check_torch(findings: Findings) -> list[str]:
     """Torch imports, is the pinned version, and was built for the stack's CUDA."""
-    if error := found.torch.get("error"):
+    if error := findings.torch.get("error"):
         return [f"torch cannot be imported: {error}"]
     out = []
-    wanted, version = found.expectation.pins.get("torch"), str(found.torch["version"])
+    wanted, version = findings.expectation.pins.get("torch"), str(findings.torch["version"])
     if wanted and not same_version(wanted, version):
         out.append(f"torch says it is {version}, expected {wanted}")
-    cuda = found.torch["cuda"]
-    if found.expectation.cuda and cuda != found.expectation.cuda:
-        out.append(f"torch was built for CUDA {cuda}, the stack is CUDA {found.expectation.cuda}")
+    cuda = findings.torch["cuda"]
+    if findings.expectation.cuda and cuda != findings.expectation.cuda:
+        out.append(f"torch was built for CUDA {cuda}, the stack is CUDA {findings.expectation.cuda}")
     return out
 
 
-def check_kernel(found: Findings) -> list[str]:
+def check_kernel(findings: Findings) -> list[str]:
     """The attention package is the one built here, for exactly the wanted archs."""
-    kernel = found.expectation.kernel
+    kernel = findings.expectation.kernel
     if kernel is None:
         return []
-    installed = found.probe["versions"].get(kernel.package)
+    installed = findings.probe["versions"].get(kernel.package)
     if installed is None or not same_version(kernel.version, installed):
         return [f"{kernel.package} is {installed or 'not installed'}, expected {kernel.version}"]
-    return _check_xformers(found, kernel.archs) if kernel.package == "xformers" else []
+    return _check_xformers(findings, kernel.archs) if kernel.package == "xformers" else []
 
 
-def _check_xformers(found: Findings, archs: Sequence[str]) -> list[str]:
-    info, out = found.xformers_info, []
+def _check_xformers(findings: Findings, archs: Sequence[str]) -> list[str]:
+    info, out = findings.xformers_info, []
     if "error" in info:
         return [f"python -m xformers.info failed: {info['error']}"]
     if info.get(_CUTLASS) != "available":
         out.append(f"xformers.info: {_CUTLASS} is {info.get(_CUTLASS, 'not listed')}, expected available")
-    library = found.probe["xformers_build"]
+    library = findings.probe["xformers_build"]
     build_env = (library or {}).get("env") or {}
-    told = {
+    arch_lists = {
         "xformers.info": info.get("build.env.TORCH_CUDA_ARCH_LIST", ""),
         "xformers/cpp_lib.json": build_env.get("TORCH_CUDA_ARCH_LIST") or "",
     }
-    for source, text in told.items():
+    for source, text in arch_lists.items():
         if sorted(text.replace(";", " ").split()) != sorted(archs):
             out.append(f"{source}: built for {text or 'nothing'}, expected exactly {' '.join(archs)}")
     if origin := build_env.get("XFORMERS_PACKAGE_FROM"):
@@ -89,27 +89,27 @@ def _check_xformers(found: Findings, archs: Sequence[str]) -> list[str]:
     return out
 
 
-def check_imports(found: Findings) -> list[str]:
+def check_imports(findings: Findings) -> list[str]:
     """Engine and server come up as modules."""
-    return [f"import {name}: {error}" for name, error in found.imports.items() if error]
+    return [f"import {name}: {error}" for name, error in findings.imports.items() if error]
 
 
-def check_user(found: Findings) -> list[str]:
+def check_user(findings: Findings) -> list[str]:
     """Not root, and named by number: a name cannot be checked by an orchestrator that wants non-root."""
     out = []
-    if found.probe["uid"] == 0:
+    if findings.probe["uid"] == 0:
         out.append("the container runs as root (uid 0)")
-    if not re.fullmatch(r"[1-9]\d*(:\d+)?", found.config.user):
-        out.append(f"USER is {found.config.user!r}, expected a number such as 10001:10001")
+    if not re.fullmatch(r"[1-9]\d*(:\d+)?", findings.config.user):
+        out.append(f"USER is {findings.config.user!r}, expected a number such as 10001:10001")
     return out
 
 
-def check_compilers(found: Findings) -> list[str]:
+def check_compilers(findings: Findings) -> list[str]:
     """No program that translates or links, save those of the toolchain that CARDSTOCK_JIT declares."""
-    declared = found.config.env.get("CARDSTOCK_JIT", "none")
+    declared = findings.config.env.get("CARDSTOCK_JIT", "none")
     if declared not in TOOLCHAINS:
         return [f"CARDSTOCK_JIT is {declared!r}, known are {', '.join(TOOLCHAINS)}"]
-    names = {path: plain_program(path) for path in found.probe["compilers"]}
+    names = {path: plain_program(path) for path in findings.probe["compilers"]}
     extra = [path for path, name in names.items() if name not in TOOLCHAINS[declared]]
     return [f"a compiler is in the image: {path} (CARDSTOCK_JIT is {declared})" for path in extra]
 
@@ -119,24 +119,24 @@ def plain_program(path: str) -> str:
     return _VERSION_SUFFIX.sub("", _TARGET_PREFIX.sub("", PurePosixPath(path).name))
 
 
-def check_requirements(found: Findings) -> list[str]:
+def check_requirements(findings: Findings) -> list[str]:
     """As pip check: every requirement met, save those that the lock overrides."""
     return [
         f"{row['by']} requires {row['needs']}, installed is {row['found']}"
-        for row in found.probe["conflicts"]
-        if row["package"] not in found.expectation.loose
+        for row in findings.probe["conflicts"]
+        if row["package"] not in findings.expectation.loose
     ]
 
 
-def check_entry(found: Findings) -> list[str]:
+def check_entry(findings: Findings) -> list[str]:
     """Entry point and health check are there and can be run."""
     out = []
-    for what, words in (("entry point", found.config.entrypoint), ("health check", found.config.healthcheck)):
+    for what, words in (("entry point", findings.config.entrypoint), ("health check", findings.config.healthcheck)):
         if not words:
             out.append(f"the image has no {what}")
             continue
         for path in (text for at, text in enumerate(words) if at == 0 or text.startswith("/")):
-            state = found.probe["entries"].get(path, {"exists": False, "executable": False})
+            state = findings.probe["entries"].get(path, {"exists": False, "executable": False})
             first = path == words[0] or words[words.index(path) - 1] == "--"
             if not state["exists"]:
                 out.append(f"{what}: {path} is not in the image")
@@ -145,17 +145,17 @@ def check_entry(found: Findings) -> list[str]:
     return out
 
 
-def check_settings(found: Findings) -> list[str]:
+def check_settings(findings: Findings) -> list[str]:
     """Environment and labels say what the matrix says; a CPU image asks for no GPU."""
-    want = found.expectation
+    want = findings.expectation
     wanted = {
         **want.env,
         "NVIDIA_VISIBLE_DEVICES": "all" if want.cuda else None,
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility" if want.cuda else None,
         "NVIDIA_REQUIRE_CUDA": want.require_cuda,
     }
-    out = [_differs(name, found.config.env.get(name), value) for name, value in wanted.items()]
-    told_args = found.config.env.get("CARDSTOCK_DEFAULT_ARGS", "[]")
+    out = [_differs(name, findings.config.env.get(name), value) for name, value in wanted.items()]
+    told_args = findings.config.env.get("CARDSTOCK_DEFAULT_ARGS", "[]")
     if told_args != json.dumps(want.default_args):
         out.append(f"CARDSTOCK_DEFAULT_ARGS is {told_args}, expected {json.dumps(want.default_args)}")
     labels = {
@@ -167,8 +167,8 @@ def check_settings(found: Findings) -> list[str]:
     }
     for name, value in labels.items():
         # Labels are given once the image is proven: those that are there must be right.
-        told = found.config.labels.get(f"dev.cardstock.{name}", value)
-        out.append(_differs(f"label dev.cardstock.{name}", told, value))
+        label = findings.config.labels.get(f"dev.cardstock.{name}", value)
+        out.append(_differs(f"label dev.cardstock.{name}", label, value))
     return [complaint for complaint in out if complaint]
 
 

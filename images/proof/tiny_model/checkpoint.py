@@ -264,8 +264,8 @@ def write_checkpoint(folder: Path) -> CheckpointInfo:
 def _refuse_others(folder: Path, own: set[str]) -> None:
     if not folder.exists():
         return
-    found = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
-    others = sorted(set(found) - own)
+    present = [path.name for path in folder.iterdir()] if folder.is_dir() else [folder.name]
+    others = sorted(set(present) - own)
     if others:
         raise UsageError(
             f"{folder} is not an earlier tiny checkpoint: it holds {', '.join(others[:5])}",

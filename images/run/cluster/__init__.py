@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
-    from images.run.cluster.compose import compose_files as compose_files
-    from images.run.cluster.containers import Boxes as Boxes
+    from images.run.cluster.compose import compose_file as compose_file
+    from images.run.cluster.containers import ClusterContainers as ClusterContainers
+    from images.run.cluster.hosts import Host as Host
     from images.run.cluster.hosts import Hosts as Hosts
     from images.run.cluster.hosts import parse_hosts as parse_hosts
     from images.run.cluster.kuberay import kuberay_manifest as kuberay_manifest

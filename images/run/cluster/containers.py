@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from images.core import CardstockError, CheckFailed, NoImageFits
-from images.docker import MODELS, TMPFS, Containers, ContainerState, Engine, Mount
-from images.run.cluster.hosts import Hosts
+from images.docker import Containers, ContainerState, Engine
+from images.render import MODELS
 from images.run.cluster.nodes import LABEL, Node
 from images.run.serve import PREFLIGHT
 
@@ -31,7 +30,7 @@ class Seen:
     model: bool
 
 
-class Boxes:
+class ClusterContainers:
     """One engine's part of a cluster. Methods raise CardstockError for a refusal, EngineUnreachable for no answer."""
 
     def __init__(self, engine: Engine) -> None:
@@ -40,20 +39,23 @@ class Boxes:
 
     def find(self, node: Node) -> ContainerState | None:
         """The node's container."""
-        return self.containers.find(node.name)
+        return self.containers.find(node.spec.name)
 
-    def look(self, hosts: Hosts, node: Node) -> Seen:
+    def look(self, node: Node) -> Seen:
         """What a container on this host sees; one is made for it, in the same network, and removed again."""
-        one = replace(node, name=f"{node.name}-look", command=("python", "-c", _LOOK), head=False)
-        if self.containers.find(one.name):
-            self.containers.remove(one.name)
-        self.launch(hosts, one, {})
+        name = f"{node.spec.name}-look"
+        spec = replace(
+            node.spec, name=name, arguments=("python", "-c", _LOOK), passed=(), restart="no", healthcheck=False
+        )
+        if self.containers.find(name):
+            self.containers.remove(name)
+        self.containers.start(spec, {})
         try:
-            code, told = self.containers.ended(one.name, 120)
+            code, told = self.containers.ended(name, 120)
         finally:
-            self.containers.remove(one.name)
+            self.containers.remove(name)
         if code == PREFLIGHT:
-            raise NoImageFits(f"{node.image} does not fit the cards of {node.host.name}", cause=told.strip())
+            raise NoImageFits(f"{node.spec.image} does not fit the cards of {node.host.name}", cause=told.strip())
         try:
             found = json.loads(told.strip().splitlines()[-1])
         except (ValueError, IndexError) as error:
@@ -61,30 +63,32 @@ class Boxes:
         interfaces = {str(name): tuple(map(str, those)) for name, those in found["interfaces"].items()}
         return Seen(interfaces, bool(found["model"]))
 
-    def launch(self, hosts: Hosts, node: Node, environment: Mapping[str, str]) -> None:
-        """Make and start the node's container; ``environment`` has the values of ``node.passed``."""
-        address = node.host.address if hosts.network else ""
-        self.containers.launch(node.image, node.command, create_words(hosts, node, environment), address)
+    def start(self, node: Node, environment: Mapping[str, str]) -> None:
+        """Make and start the node's container; ``environment`` has the values that are passed to it.
+
+        It gets its restart policy when all is well, so that what cannot start does not start for ever.
+        """
+        self.containers.start(replace(node.spec, restart="no"), environment)
 
     def keep(self, node: Node) -> None:
         """From now on the engine starts it again when it ends."""
-        self.containers.keep(node.name, "unless-stopped")
+        self.containers.keep(node.spec.name, node.spec.restart)
 
     def log(self, node: Node, lines: int = 60) -> str:
         """The end of its log; empty where there is no container."""
-        return self.containers.log(node.name, lines) if self.find(node) else ""
+        return self.containers.log(node.spec.name, lines) if self.find(node) else ""
 
     def ray_status(self, node: Node) -> str | None:
         """What `ray status` says in this container; None where it cannot be asked or does not know."""
         try:
-            code, out = self.containers.execute(node.name, ["ray", "status"])
+            code, out = self.containers.execute(node.spec.name, ["ray", "status"])
         except CardstockError:
             return None
         return out if code == 0 else None
 
     def restart(self, node: Node) -> None:
         """End it, if it runs, and start it anew."""
-        self.containers.restart(node.name, seconds=5)
+        self.containers.restart(node.spec.name, seconds=5)
 
     def remove(self, node: Node) -> bool:
         """Remove it, whatever it does; whether there was one. Raises CardstockError for a container of others."""
@@ -92,34 +96,7 @@ class Boxes:
         if found is None:
             return False
         if LABEL not in found.labels:
-            do = f"docker rm -f {node.name}, if it is yours"
-            raise CardstockError(f"{node.name} is not a container of a cluster", do=do)
-        self.containers.remove(node.name)
+            do = f"docker rm -f {node.spec.name}, if it is yours"
+            raise CardstockError(f"{node.spec.name} is not a container of a cluster", do=do)
+        self.containers.remove(node.spec.name)
         return True
-
-
-def create_words(hosts: Hosts, node: Node, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The node as docker-py takes it; the same container as `images.run.cluster.compose.compose` writes.
-
-    Without a restart policy: it gets one when all is well, so that what cannot start does not start for ever.
-    """
-    passed = {name: environment[name] for name in node.passed if name in environment}
-    ids = [str(device) for device in node.host.devices]
-    return {
-        "name": node.name,
-        "environment": dict(node.env) | passed,
-        "labels": {LABEL: hosts.head.name},
-        "mounts": [_mount(mount) for mount in node.mounts],
-        "tmpfs": dict([TMPFS]),
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "shm_size": f"{node.shm}g",
-        "device_requests": [{"device_ids": ids, "capabilities": [["gpu"]]}] if ids else None,
-        "healthcheck": None if node.head else {"test": ["NONE"]},
-        "network": hosts.network or "host",
-    }
-
-
-def _mount(mount: Mount) -> dict[str, Any]:
-    return {"Type": mount.kind, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}

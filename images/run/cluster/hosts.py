@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from images.core import UsageError, closest
-from images.matrix import Location, line_of, plain
+from images.matrix import Location, line_of, plain_values
 
 # A host's name becomes a Ray resource and a file's name; a network card's name has at most 15 bytes in Linux.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
@@ -131,7 +131,7 @@ def parse_hosts(text: str, name: str = "hosts.yaml") -> Hosts:
         what = f"{name} is not YAML: {getattr(error, 'problem', None) or error}"
         raise UsageError(what, do=EXAMPLE, where=f"{name}:{mark.line + 1}" if mark else name) from error
     lines: dict[Location, int] = {}
-    data = plain(node, (), lines, name)
+    data = plain_values(node, (), lines, name)
     try:
         return Hosts.model_validate(data)
     except ValidationError as error:

@@ -8,17 +8,20 @@ not), and it lets workers wait for the head in a container of the same image and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
-from images.docker import CACHE, MODELS
+from images.core import to_yaml
+from images.docker import ContainerSpec
+from images.render import USER
 from images.run.cluster.hosts import Hosts
-from images.run.cluster.nodes import API_KEY, LABEL, TOKEN, Node
+from images.run.cluster.nodes import API_KEY, TOKEN, Node
 
 NAME = "cardstock"
 SECRET = "cardstock-ray"  # noqa: S105  (the name of a Secret)
 _OWN_COMMAND = "ray.io/overwrite-container-cmd"
+_SHM = "/dev/shm"  # noqa: S108  (a path in the container)
 
 
 def kuberay_manifest(hosts: Hosts, nodes: tuple[Node, ...]) -> str:
@@ -47,7 +50,7 @@ def kuberay_manifest(hosts: Hosts, nodes: tuple[Node, ...]) -> str:
             "ports": [{"name": "http", "port": hosts.port, "targetPort": hosts.port}],
         },
     }
-    documents = [yaml.safe_dump(one, sort_keys=False, width=1000, allow_unicode=True) for one in (cluster, service)]
+    documents = [to_yaml(one) for one in (cluster, service)]
     first = f"# kubectl create secret generic {SECRET} --from-literal={TOKEN}=$(openssl rand -hex 32) comes first.\n"
     return first + "---\n".join(documents)
 
@@ -59,54 +62,73 @@ def _label(name: str) -> str:
 
 def _pod(hosts: Hosts, node: Node) -> dict[str, Any]:
     """A host's pod, on the host's own network as with compose, so that addresses and network cards are the same."""
-    host = node.host
-    volumes: list[dict[str, Any]] = [
-        {"name": "models", "hostPath": {"path": hosts.folder_of(host), "type": "Directory"}},
-        {"name": "cache", "emptyDir": {}},
-        {"name": "tmp", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{node.shm}Gi"}},
-    ]
+    user = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
     return {
-        "metadata": {"labels": {LABEL: _label(hosts.head.name)}},
+        "metadata": {"labels": {name: _label(value) for name, value in node.spec.labels}},
         "spec": {
             "hostNetwork": True,
             "dnsPolicy": "ClusterFirstWithHostNet",
-            "nodeSelector": {"kubernetes.io/hostname": host.name},
-            "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001},
-            "containers": [_container(hosts, node)],
-            "volumes": volumes,
+            "nodeSelector": {"kubernetes.io/hostname": node.host.name},
+            "securityContext": user,
+            "terminationGracePeriodSeconds": node.spec.stop_timeout,
+            "containers": [_container(node) | _probes(hosts, node)],
+            "volumes": list(_volumes(node.spec)),
         },
     }
 
 
-def _container(hosts: Hosts, node: Node) -> dict[str, Any]:
-    # Kubernetes reads $(NAME) in arguments; a doubled dollar is one.
-    arguments = [word.replace("$(", "$$(") for word in node.command]
+def _volumes(spec: ContainerSpec) -> Iterator[dict[str, Any]]:
+    """What is mounted, named by its place in the container; a docker volume becomes the pod's own folder."""
+    for mount in spec.mounts:
+        path = {"hostPath": {"path": mount.source, "type": "Directory"}} if mount.kind == "bind" else {"emptyDir": {}}
+        yield {"name": _volume_name(mount.target), **path}
+    yield from ({"name": _volume_name(path), "emptyDir": {}} for path, _ in spec.tmpfs)
+    yield {"name": _volume_name(_SHM), "emptyDir": {"medium": "Memory", "sizeLimit": f"{spec.shm}Gi"}}
+
+
+def _volume_name(target: str) -> str:
+    return _label(PurePosixPath(target).name)
+
+
+def _container(node: Node) -> dict[str, Any]:
+    """The container of a docker spec, in Kubernetes' words."""
+    spec = node.spec
     secret = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": name, "optional": name == API_KEY}}}
-        for name in node.passed
+        for name in spec.passed
     ]
-    alive = {"exec": {"command": ["ray", "health-check"]}, "initialDelaySeconds": 60, "periodSeconds": 30}
-    ready = {"httpGet": {"path": "/health", "port": hosts.port}, "periodSeconds": 10} if node.head else alive
+    mounts = [
+        {"name": _volume_name(one.target), "mountPath": one.target, **({"readOnly": True} if one.read_only else {})}
+        for one in spec.mounts
+    ]
+    mounts += [{"name": _volume_name(path), "mountPath": path} for path in [*dict(spec.tmpfs), _SHM]]
     out: dict[str, Any] = {
         "name": "ray-head" if node.head else "ray-worker",
-        "image": node.image,
-        "args": arguments,
-        "env": [{"name": name, "value": value.replace("$(", "$$(")} for name, value in node.env.items()] + secret,
-        "volumeMounts": [
-            {"name": "models", "mountPath": MODELS, "readOnly": True},
-            {"name": "cache", "mountPath": CACHE},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (a path in the container)
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
-        ],
+        "image": spec.image,
+        "args": [_literal(word) for word in spec.arguments],
+        "env": [{"name": name, "value": _literal(value)} for name, value in spec.env] + secret,
+        "volumeMounts": mounts,
         "securityContext": {
             "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
+            "readOnlyRootFilesystem": spec.read_only,
             "capabilities": {"drop": ["ALL"]},
         },
+    }
+    if spec.gpus.devices:
+        out["resources"] = {"limits": {"nvidia.com/gpu": len(spec.gpus.devices)}}
+    return out
+
+
+def _literal(text: str) -> str:
+    """Kubernetes puts a variable in the place of $(NAME), and one dollar in that of two."""
+    return text.replace("$", "$$")
+
+
+def _probes(hosts: Hosts, node: Node) -> dict[str, Any]:
+    """Ray's own question on every host; on the head, which serves, the server's health decides who may ask it."""
+    alive = {"exec": {"command": ["ray", "health-check"]}, "initialDelaySeconds": 60, "periodSeconds": 30}
+    ready = {"httpGet": {"path": "/health", "port": hosts.port}, "periodSeconds": 10} if node.head else alive
+    return {
         "livenessProbe": alive | {"timeoutSeconds": 20, "failureThreshold": 10},
         "readinessProbe": ready | {"timeoutSeconds": 10 if node.head else 20, "failureThreshold": 3},
     }
-    if node.host.devices:
-        out["resources"] = {"limits": {"nvidia.com/gpu": len(node.host.devices)}}
-    return out

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from images.core import NoImageFits
-from images.docker import CACHE, CACHE_VOLUME, MODELS, Mount
+from images.docker import ContainerSpec, Gpus, Mount
+from images.render import CACHE, ENTRYPOINT, MODELS
 from images.run.cluster.hosts import Host, Hosts
-from images.run.fit import Fit, Model, Split, flags, shm_gigabytes
-from images.run.serve import cpu_length, merged, read_flags
+from images.run.fit import Fit, Model, Split, server_flags, shm_gigabytes
+from images.run.serve import CACHE_VOLUME, cpu_length, merged, read_flags
 
 # What Ray keeps in shared memory; vLLM sends hardly anything through it. In bytes, beside what vLLM itself needs.
 OBJECT_STORE = 256 * 2**20
-ENTRYPOINT = "/opt/cardstock/entrypoint"
 # Taken from whoever starts it, so that they are in no file: the key of Ray's ports, and that of the API.
 TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105  (a variable's name)
 API_KEY = "VLLM_API_KEY"
@@ -38,23 +38,17 @@ class ClusterPlan:
 
 @dataclass(frozen=True)
 class Node:
-    """A host's container: ``command`` follows the entry point, ``env`` is set, ``passed`` is taken from outside."""
+    """A host and its container; ``head``: that of the host which serves."""
 
     host: Host
     head: bool
-    name: str
-    image: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    passed: tuple[str, ...]
-    mounts: tuple[Mount, ...]
-    shm: int
+    spec: ContainerSpec
 
 
 def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> ClusterPlan:
     """The plan of a fit; ``user`` are flags that win over it."""
     served = PurePosixPath(hosts.folder).name
-    own = ["--served-model-name", served, *flags(found)]
+    own = ["--served-model-name", served, *server_flags(found)]
     words = tuple(merged(own, read_flags(user)))
     return ClusterPlan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served)
 
@@ -131,17 +125,24 @@ def environment(hosts: Hosts, host: Host) -> dict[str, str]:
 
 def make_nodes(hosts: Hosts, plan: ClusterPlan) -> tuple[Node, ...]:
     """One container a host, the head's first."""
-    return tuple(
-        Node(
-            host=host,
-            head=host == hosts.head,
-            name=f"cardstock-{host.name}",
-            image=plan.image,
-            command=tuple(command(hosts, host, plan)),
-            env=environment(hosts, host),
-            passed=(TOKEN, API_KEY) if host == hosts.head else (TOKEN,),
-            mounts=(Mount(hosts.folder_of(host), MODELS), Mount(CACHE_VOLUME, CACHE, read_only=False)),
-            shm=plan.shm + 1,
-        )
-        for host in hosts.hosts
+    return tuple(Node(host, host == hosts.head, make_spec(hosts, host, plan)) for host in hosts.hosts)
+
+
+def make_spec(hosts: Hosts, host: Host, plan: ClusterPlan) -> ContainerSpec:
+    """A host's container, on the host's own network unless the hosts are given one."""
+    head = host == hosts.head
+    return ContainerSpec(
+        plan.image,
+        tuple(command(hosts, host, plan)),
+        name=f"cardstock-{host.name}",
+        env=tuple(environment(hosts, host).items()),
+        passed=(TOKEN, API_KEY) if head else (TOKEN,),
+        mounts=(Mount(hosts.folder_of(host), MODELS), Mount(CACHE_VOLUME, CACHE, read_only=False)),
+        gpus=Gpus(devices=tuple(map(str, host.devices))),
+        shm=plan.shm + 1,
+        network=hosts.network or "host",
+        address=host.address if hosts.network else "",
+        labels=((LABEL, hosts.head.name),),
+        restart="unless-stopped",
+        healthcheck=head,  # the image's asks for a server, which runs on the head alone
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from images.core import CardstockError, CheckFailed, EngineUnreachable, NothingSelected, UsageError
 from images.proof.smoke import Health, likely_cause, tail
-from images.run.cluster.containers import Boxes
+from images.run.cluster.containers import ClusterContainers
 from images.run.cluster.hosts import Host, Hosts
 from images.run.cluster.nodes import Node
 from images.run.cluster.status import read_status
@@ -23,13 +23,13 @@ LOOKS = 2
 
 
 class Cluster:
-    """The containers of hosts.yaml; ``boxes`` has each host's engine by name, ``environment`` what they are passed."""
+    """The containers of hosts.yaml: ``containers`` by host's name; ``environment`` has what is passed to them."""
 
     def __init__(
         self,
         hosts: Hosts,
         nodes: Sequence[Node],
-        boxes: Mapping[str, Boxes],
+        containers: Mapping[str, ClusterContainers],
         environment: Mapping[str, str],
         say: Say,
         clock: Clock | None = None,
@@ -37,7 +37,7 @@ class Cluster:
         self.hosts = hosts
         self.nodes = tuple(nodes)
         self.head = next(node for node in nodes if node.head)
-        self.boxes = boxes
+        self.containers = containers
         self.environment = environment
         self.say = say
         self.clock = clock or Clock()
@@ -54,15 +54,16 @@ class Cluster:
                 self._check(node)
 
     def _check(self, node: Node) -> None:
-        host, box = node.host, self.boxes[node.host.name]
-        if box.engine.inspect(node.image) is None:
-            what = f"{host.name} does not have the image {node.image}"
+        host, own = node.host, self.containers[node.host.name]
+        if own.engine.inspect(node.spec.image) is None:
+            what = f"{host.name} does not have the image {node.spec.image}"
             raise NothingSelected(what, do="docker pull it there, or build it there with ./inv build")
-        if there := box.find(node):
+        if there := own.find(node):
             raise UsageError(
-                f"{host.name} has a container {node.name} already ({there.status})", do="./inv cluster --stop first"
+                f"{host.name} has a container {node.spec.name} already ({there.status})",
+                do="./inv cluster --stop first",
             )
-        seen = box.look(self.hosts, node)
+        seen = own.look(node)
         if wrong := wrong_interface(host, self.hosts.interface_of(host), seen.interfaces):
             raise UsageError(wrong[0], do=wrong[1], where="hosts.yaml")
         if not seen.model:
@@ -74,8 +75,8 @@ class Cluster:
         """Make and start every container, the head's first."""
         for node in self.nodes:
             with told_of(node.host):
-                self.boxes[node.host.name].launch(self.hosts, node, self.environment)
-            self.say(f"{node.host.name}: {node.name} started")
+                self.containers[node.host.name].start(node, self.environment)
+            self.say(f"{node.host.name}: {node.spec.name} started")
 
     @contextlib.contextmanager
     def or_remove(self) -> Iterator[None]:
@@ -88,15 +89,15 @@ class Cluster:
 
     def remove(self) -> int:
         """End and remove every container of the cluster, the workers' first; how many."""
-        return sum(self.boxes[node.host.name].remove(node) for node in reversed(self.nodes))
+        return sum(self.containers[node.host.name].remove(node) for node in reversed(self.nodes))
 
     # Looking
 
     def look(self) -> list[Event]:
         """Ask Ray who is there; what has happened since the last look, told as it is found."""
-        told = self.boxes[self.head.host.name].ray_status(self.head)
+        told = self.containers[self.head.host.name].ray_status(self.head)
         joined = read_status(told).joined(self.hosts.hosts) if told else frozenset()
-        lost = {node.host.name: self._box(node) for node in self.nodes if node.host.name not in joined}
+        lost = {node.host.name: self._state(node) for node in self.nodes if node.host.name not in joined}
         anew = told is None or self._restarted()
         if anew and self.watch.there:
             self.say(f"the server on {self.head.host.name} has ended: every host has to join again")
@@ -109,15 +110,15 @@ class Cluster:
 
     def _restarted(self) -> bool:
         """Whether the head's engine has started its container again since the last look."""
-        found = self.boxes[self.head.host.name].find(self.head)
+        found = self.containers[self.head.host.name].find(self.head)
         before, self._restarts = self._restarts, found.restarts if found else 0
         return self._restarts > before
 
-    def _box(self, node: Node) -> HostContainer:
-        box = self.boxes[node.host.name]
+    def _state(self, node: Node) -> HostContainer:
+        own = self.containers[node.host.name]
         try:
-            found = box.find(node)
-            return HostContainer(found.status, found.exit_code, box.log(node)) if found else HostContainer("gone")
+            found = own.find(node)
+            return HostContainer(found.status, found.exit_code, own.log(node)) if found else HostContainer("gone")
         except EngineUnreachable:
             return HostContainer("unreachable")
 
@@ -134,18 +135,18 @@ class Cluster:
             if self.watch.complete:
                 return waited
             missing = [node for node in self.nodes if node.host.name not in self.watch.there]
-            boxes = {node.host.name: self._box(node) for node in missing}
-            if waited > limit or any(box.status in ("exited", "dead", "gone") for box in boxes.values()):
-                raise self._incomplete(boxes, waited)
+            states = {node.host.name: self._state(node) for node in missing}
+            if waited > limit or any(state.status in ("exited", "dead", "gone") for state in states.values()):
+                raise self._incomplete(states, waited)
             self.clock.sleep(PAUSE)
 
-    def _incomplete(self, boxes: Mapping[str, HostContainer], waited: float) -> CheckFailed:
-        events = self.watch.never(boxes)
-        lost = [name for name in boxes if name in self.watch.ever]
+    def _incomplete(self, states: Mapping[str, HostContainer], waited: float) -> CheckFailed:
+        events = self.watch.never(states)
+        lost = [name for name in states if name in self.watch.ever]
         told = [event.what for event in events] + [
-            f"{name} dropped out; its container {boxes[name].told}" for name in lost
+            f"{name} dropped out; its container {states[name].told}" for name in lost
         ]
-        logs = [f"last lines of {name}:\n{tail(box.log, 15)}" for name, box in boxes.items() if box.log.strip()]
+        logs = [f"last lines of {name}:\n{tail(state.log, 15)}" for name, state in states.items() if state.log.strip()]
         return CheckFailed(
             f"the cluster is not complete after {waited:.0f} s: {'; '.join(told)}",
             cause="\n".join(logs),
@@ -154,13 +155,13 @@ class Cluster:
 
     def wait_healthy(self, limit: float) -> float:
         """Wait until the head serves; seconds that it took. Raises CheckFailed with its log's end and likely cause."""
-        box, began = self.boxes[self.head.host.name], self.clock.now()
-        told = set(steps(box.log(self.head, 200)))  # a log goes on where the start before ended
+        own, began = self.containers[self.head.host.name], self.clock.now()
+        told = set(steps(own.log(self.head, 200)))  # a log goes on where the start before ended
         while True:
-            found = box.find(self.head)
+            found = own.find(self.head)
             if found is None:
-                raise CheckFailed(f"{self.head.name} is gone", cause="somebody else has removed it")
-            log = box.log(self.head, 200)
+                raise CheckFailed(f"{self.head.spec.name} is gone", cause="somebody else has removed it")
+            log = own.log(self.head, 200)
             for line in [line for line in dict.fromkeys(steps(log)) if line not in told]:
                 self.say(line)
                 told.add(line)
@@ -179,7 +180,7 @@ class Cluster:
     def keep(self) -> None:
         """From now on every engine starts its container again when it ends."""
         for node in self.nodes:
-            self.boxes[node.host.name].keep(node)
+            self.containers[node.host.name].keep(node)
 
     # Mending
 
@@ -209,7 +210,7 @@ class Cluster:
         self.watch = Watch(self.hosts, self.watch.ever)
         for node in self.nodes:
             try:
-                self.boxes[node.host.name].restart(node)
+                self.containers[node.host.name].restart(node)
             except CardstockError as error:
                 self.say(f"{node.host.name}: {error}")
         self._patiently_joined(limit)
@@ -223,7 +224,7 @@ class Cluster:
             self.look()
             if self.clock.now() - began > limit:
                 missing = [node for node in self.nodes if node.host.name not in self.watch.there]
-                raise self._incomplete({node.host.name: self._box(node) for node in missing}, limit)
+                raise self._incomplete({node.host.name: self._state(node) for node in missing}, limit)
             self.clock.sleep(PAUSE)
 
     def lost(self) -> list[str]:
@@ -244,9 +245,9 @@ def told_of(host: Host) -> Iterator[None]:
         raise
 
 
-def engines_of(hosts: Hosts, connect: Callable[[Host], Boxes]) -> dict[str, Boxes]:
+def engines_of(hosts: Hosts, connect: Callable[[Host], ClusterContainers]) -> dict[str, ClusterContainers]:
     """An engine for each host; hosts with the same endpoint share one. Raises what ``connect`` does, with the name."""
-    made: dict[str, Boxes] = {}
+    made: dict[str, ClusterContainers] = {}
     for host in hosts.hosts:
         if host.engine not in made:
             try:

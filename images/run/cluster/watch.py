@@ -50,9 +50,9 @@ class Watch:
         return len(self.there) == len(self.hosts.hosts)
 
     def look(
-        self, joined: frozenset[str], boxes: Mapping[str, HostContainer], anew: bool = False
+        self, joined: frozenset[str], containers: Mapping[str, HostContainer], anew: bool = False
     ) -> tuple[Watch, list[Event]]:
-        """The next state, and what happened since the last look; ``boxes`` by host, of those that are not there.
+        """The next state, and what happened since the last look; ``containers`` by host, of those that are not there.
 
         ``anew``: the head is silent or new, so that every host has to join again. One that still runs is not blamed.
         """
@@ -61,41 +61,41 @@ class Watch:
             for host in self.hosts.hosts
             if host.name in joined - self.there
         ]
-        lost = {host: boxes.get(host.name, HostContainer("unreachable")) for host in self.hosts.hosts}
+        lost = {host: containers.get(host.name, HostContainer("unreachable")) for host in self.hosts.hosts}
         events += [
-            self._dropped(host, box)
-            for host, box in lost.items()
-            if host.name in self.there - joined and not (anew and box.status == "running")
+            self._dropped(host, container)
+            for host, container in lost.items()
+            if host.name in self.there - joined and not (anew and container.status == "running")
         ]
         return replace(self, ever=self.ever | joined, there=joined), events
 
     def _arrival(self, host: Host) -> str:
         return "is back in the cluster" if host.name in self.ever else f"has joined with {_slots(host)}"
 
-    def _dropped(self, host: Host, box: HostContainer) -> Event:
-        what = f"{host.name} dropped out: it had joined, and Ray has lost it; its container {box.told}"
-        return Event("dropped", host.name, what, _after_drop(host, box))
+    def _dropped(self, host: Host, container: HostContainer) -> Event:
+        what = f"{host.name} dropped out: it had joined, and Ray has lost it; its container {container.told}"
+        return Event("dropped", host.name, what, _after_drop(host, container))
 
-    def never(self, boxes: Mapping[str, HostContainer]) -> list[Event]:
+    def never(self, containers: Mapping[str, HostContainer]) -> list[Event]:
         """The hosts that have not joined at all, with the likely reason."""
         missing = [host for host in self.hosts.hosts if host.name not in self.ever]
-        return [self._never(host, boxes.get(host.name, HostContainer("unreachable"))) for host in missing]
+        return [self._never(host, containers.get(host.name, HostContainer("unreachable"))) for host in missing]
 
-    def _never(self, host: Host, box: HostContainer) -> Event:
-        what = f"{host.name} never joined; its container {box.told}"
-        return Event("never", host.name, what, likely(self.hosts, host, box))
+    def _never(self, host: Host, container: HostContainer) -> Event:
+        what = f"{host.name} never joined; its container {container.told}"
+        return Event("never", host.name, what, likely(self.hosts, host, container))
 
 
 def _slots(host: Host) -> str:
     return f"{len(host.devices)} cards" if len(host.devices) > 1 else "1 card" if host.devices else "no card"
 
 
-def _after_drop(host: Host, box: HostContainer) -> str:
-    if box.status == "unreachable":
+def _after_drop(host: Host, container: HostContainer) -> str:
+    if container.status == "unreachable":
         return f"see that {host.name} is on, and that {host.engine or 'its engine'} answers"
-    if box.status == "running":
+    if container.status == "running":
         return f"see that {host.address} answers from the head: a network that failed, or a machine that is too busy"
-    if box.exit_code == 137:
+    if container.exit_code == 137:
         return f"it was killed: by somebody, or for want of memory (dmesg on {host.name})"
     return f"docker logs cardstock-{host.name} on {host.name} says why"
 
@@ -112,17 +112,17 @@ _REASONS = (
 )
 
 
-def likely(hosts: Hosts, host: Host, box: HostContainer) -> str:
+def likely(hosts: Hosts, host: Host, container: HostContainer) -> str:
     """Why a host did not join, as its container and its log tell it, and so what to do."""
     for pattern, do in _REASONS:
-        if re.search(pattern, box.log):
+        if re.search(pattern, container.log):
             return do
-    if box.status == "unreachable":
+    if container.status == "unreachable":
         return f"see that {host.name} is on, and that {host.engine or 'its engine'} answers"
     if host == hosts.head:
         return f"docker logs cardstock-{host.name} says why Ray's head does not start"
     head = f"{hosts.head.address}:{hosts.ray_port}"
-    if box.status == "running" or re.search(r"(?i)failed to connect|unable to connect|GCS", box.log):
+    if container.status == "running" or re.search(r"(?i)failed to connect|unable to connect|GCS", container.log):
         return f"{head} must answer to {host.name}, and no firewall close a port between the hosts"
     return f"docker logs cardstock-{host.name} on {host.name} says why it ended"
 

@@ -11,9 +11,9 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.run.demo import messages as messages
-    from images.run.demo.server import address as address
-    from images.run.demo.server import ask_model as ask_model
+    from images.run.demo.server import find_model as find_model
     from images.run.demo.server import is_loopback as is_loopback
+    from images.run.demo.server import parse_address as parse_address
     from images.run.demo.settings import Limits as Limits
     from images.run.demo.settings import Settings as Settings
     from images.run.demo.settings import read_size as read_size

@@ -12,9 +12,9 @@ import httpx2
 import openai
 
 from images.run.demo import messages
-from images.run.demo.files import Given, Refused, given
+from images.run.demo.files import Refused, Upload, check_upload
 from images.run.demo.pictures import read_picture
-from images.run.demo.server_messages import trouble
+from images.run.demo.server_messages import error_sentence
 from images.run.demo.settings import Settings
 from images.run.demo.video import read_frames
 
@@ -31,7 +31,7 @@ def parts_of(settings: Settings) -> PartsOf:
     limits = settings.limits
 
     @lru_cache(_KEPT)
-    def decoded(file: Given) -> Sequence[messages.Part]:
+    def decoded(file: Upload) -> Sequence[messages.Part]:
         if file.kind == "picture":
             picture = read_picture(file.path, file.form, limits.pixels, limits.side)
             return [messages.image_part(picture.url())]
@@ -41,11 +41,11 @@ def parts_of(settings: Settings) -> PartsOf:
         ]
         return [*out, *(messages.image_part(frame.picture.url()) for frame in frames)]
 
-    return lambda path: decoded(given(path, settings.uploads, limits))
+    return lambda path: decoded(check_upload(path, settings.uploads, limits))
 
 
-def answerer(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
-    """What the chat interface calls: a question and what was said before in, the answer so far out, again and again."""
+def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
+    """The function that the chat interface calls with a question and the history; it yields the answer as it grows."""
     client = openai.OpenAI(
         base_url=f"{settings.server}/v1",
         api_key=os.environ.get("OPENAI_API_KEY") or "none",
@@ -57,15 +57,15 @@ def answerer(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]
         message: Mapping[str, Any], history: list[Any], system: str, max_tokens: float, temperature: float
     ) -> Iterator[str]:
         """Ask the model; the answer so far, as it grows."""
-        question, said = messages.question(message), messages.turns(history)
+        question, history_turns = messages.question(message), messages.turns(history)
         try:
-            request = messages.request_messages(said, question, parts, settings.limits, system or "")
+            request = messages.request_messages(history_turns, question, parts, settings.limits, system or "")
             yield from _answer(client, settings, request, int(max_tokens), float(temperature))
         except Refused as refusal:
             raise gr.Error(str(refusal), title="Not sent", duration=None, print_exception=False) from refusal
         except (openai.OpenAIError, httpx2.HTTPError) as error:  # the second when an answer breaks off
-            told = trouble(settings.server, error)
-            raise gr.Error(told, title="No answer", duration=None, print_exception=False) from error
+            sentence = error_sentence(settings.server, error)
+            raise gr.Error(sentence, title="No answer", duration=None, print_exception=False) from error
 
     return chat
 

@@ -1,15 +1,17 @@
-"""Files that people give to the page: inside of its upload folder, of a kind that it reads, not too large.
+"""Files that people upload to the page: below its upload folder, of a kind that it reads, not too large.
 
-Nothing is believed of a name: what a file is, its first bytes say.
+What a file is, its first bytes decide; its name counts for nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from images.run.demo.settings import Limits, say_size
+from images.run.demo.settings import Limits, format_size
 
+FileKind = Literal["picture", "video"]
 # Longest of the marks below, and where it lies.
 _HEAD = 16
 # Kinds of pictures, as Pillow calls them, and kinds of videos, as FFmpeg's readers of containers are called.
@@ -28,15 +30,15 @@ TAKEN = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF pictures, and MP4, MOV, WebM, M
 
 
 class Refused(Exception):
-    """Something is not taken; the text is a sentence for the person at the page."""
+    """A file or a question was refused; the text is a sentence for the person at the page."""
 
 
 @dataclass(frozen=True)
-class Given:
+class Upload:
     """A file that may be read: its path, ``kind`` ("picture" or "video"), ``form`` (such as "PNG", "mp4"), name."""
 
     path: Path
-    kind: str
+    kind: FileKind
     form: str
 
     @property
@@ -45,25 +47,26 @@ class Given:
         return self.path.name
 
 
-def confined(path: str, folder: Path) -> Path:
+def resolve_upload(path: str, folder: Path) -> Path:
     """``path``, links followed, if it is a file below ``folder``. Raises Refused, without telling which it was."""
     refusal = Refused("That file was not uploaded here, so it is not read. Add it with the clip, or drop it in.")
     try:
-        found = Path(path).resolve(strict=True)
-        if not found.is_file() or not found.is_relative_to(folder.resolve(strict=True)):
+        file = Path(path).resolve(strict=True)
+        if not file.is_file() or not file.is_relative_to(folder.resolve(strict=True)):
             raise refusal
     except (OSError, ValueError, RuntimeError) as error:  # not there, a zero byte in it, a ring of links
         raise refusal from error
-    return found
+    return file
 
 
-def form_of(head: bytes) -> tuple[str, str] | None:
+def form_of(head: bytes) -> tuple[FileKind, str] | None:
     """Kind and form of a file that begins with ``head`` (16 bytes or more); None for any other file."""
     for mark, form in PICTURES.items():
         if head.startswith(mark):
             return "picture", form
     if head[:4] == b"RIFF":
-        return {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "avi")}.get(head[8:12])
+        riff: dict[bytes, tuple[FileKind, str]] = {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "avi")}
+        return riff.get(head[8:12])
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         if brand in _UNREAD_BRANDS:
@@ -74,15 +77,17 @@ def form_of(head: bytes) -> tuple[str, str] | None:
     return ("video", "matroska") if head.startswith(b"\x1aE\xdf\xa3") else None
 
 
-def given(path: str, folder: Path, limits: Limits) -> Given:
+def check_upload(path: str, folder: Path, limits: Limits) -> Upload:
     """The file at ``path``, looked at but not decoded. Raises Refused when it is none of ours, unknown or too large."""
-    found = confined(path, folder)
-    with found.open("rb") as file:
+    upload = resolve_upload(path, folder)
+    with upload.open("rb") as file:
         form = form_of(file.read(_HEAD))
     if form is None:
-        raise Refused(f"{found.name} is neither a picture nor a video that can be read. Taken are {TAKEN}.")
+        raise Refused(f"{upload.name} is neither a picture nor a video that can be read. Taken are {TAKEN}.")
     kind, limit = form[0], limits.picture_bytes if form[0] == "picture" else limits.video_bytes
-    size = found.stat().st_size
+    size = upload.stat().st_size
     if size > limit:
-        raise Refused(f"{found.name} is too large: it has {say_size(size)}, a {kind} may have {say_size(limit)}.")
-    return Given(found, *form)
+        raise Refused(
+            f"{upload.name} is too large: it has {format_size(size)}, a {kind} may have {format_size(limit)}."
+        )
+    return Upload(upload, *form)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from images.run.demo.files import Refused
 from images.run.demo.settings import Limits
 
 Part = dict[str, Any]
+Role = Literal["user", "assistant"]
 LEFT_OUT = "[an earlier picture, left out of this request]"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side said: ``role`` ("user" or "assistant"), its text, paths of files given with it."""
+    """What one side of the conversation said: its ``role``, its text, and the paths of the files sent with it."""
 
-    role: str
+    role: Role
     text: str
     files: tuple[str, ...] = ()
 
@@ -50,8 +51,8 @@ def _content(content: Any) -> tuple[str, tuple[str, ...]]:
     return "\n".join(texts), tuple(files)
 
 
-def answered(said: Sequence[Turn]) -> Iterator[Turn]:
-    """The questions that got an answer, and their answers: what was refused, or failed, is not said again."""
+def answered_turns(said: Sequence[Turn]) -> Iterator[Turn]:
+    """The questions that got an answer, and their answers; refused and failed ones are left out."""
     for at, turn in enumerate(said):
         if turn.role == "assistant" or (at + 1 < len(said) and said[at + 1].role == "assistant"):
             yield turn
@@ -86,7 +87,7 @@ def request_messages(
             f"The question has {count} pictures, a video counted as its frames; "
             f"at most {limits.pictures} are sent at once."
         )
-    earlier = _newest([_message(turn, parts_of) for turn in answered(said)], limits.pictures - count)
+    earlier = _newest([_message(turn, parts_of) for turn in answered_turns(said)], limits.pictures - count)
     first = [{"role": "system", "content": system.strip()}] if system.strip() else []
     return [*first, *earlier, asked]
 

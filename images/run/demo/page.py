@@ -18,9 +18,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from images.run.demo import messages
-from images.run.demo.ask import PartsOf, answerer, parts_of
+from images.run.demo.ask import PartsOf, make_chat, parts_of
 from images.run.demo.files import Refused
-from images.run.demo.settings import Settings, say_size
+from images.run.demo.settings import Settings, format_size
 
 _HOUR = 3600
 _LOOK = 2.0  # seconds between looks at the parent
@@ -94,7 +94,7 @@ def build(settings: Settings) -> gr.ChatInterface:
     for component in (chatbot, textbox):
         component.async_move_resource_to_block_cache = _from_here_only(component.async_move_resource_to_block_cache)
     return gr.ChatInterface(
-        answerer(settings, parts),
+        make_chat(settings, parts),
         multimodal=True,
         chatbot=chatbot,
         textbox=textbox,
@@ -106,8 +106,9 @@ def build(settings: Settings) -> gr.ChatInterface:
         additional_inputs_accordion=gr.Accordion("Settings", open=False),
         title=f"Ask {settings.model}",
         description=(
-            f"<center>Pictures up to {say_size(limits.picture_bytes)}; videos up to {say_size(limits.video_bytes)}, of "
-            f"which {limits.frames} frames are sent; {limits.pictures} pictures in a question. "
+            f"<center>Pictures up to {format_size(limits.picture_bytes)}; "
+            f"videos up to {format_size(limits.video_bytes)}, of which {limits.frames} frames are sent; "
+            f"{limits.pictures} pictures in a question. "
             f"Answers come from {settings.server}.</center>"
         ),
         validator=_validator(settings, parts),

@@ -16,7 +16,7 @@ _SECONDS = 10.0
 _START = "start one (./inv serve --model MODEL), or name another: --server URL"
 
 
-def address(text: str) -> str:
+def parse_address(text: str) -> str:
     """``text`` as http://HOST:PORT, without /v1 at its end. Raises UsageError."""
     url = text.strip() if "://" in text else f"http://{text.strip()}"
     try:
@@ -37,7 +37,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def ask_model(server: str, wanted: str = "", environment: Mapping[str, str] | None = None) -> str:
+def find_model(server: str, wanted: str = "", environment: Mapping[str, str] | None = None) -> str:
     """The model that ``server`` serves: ``wanted``, or its first.
 
     Raises CheckFailed when it does not answer as the OpenAI API does, UsageError when it has no such model.

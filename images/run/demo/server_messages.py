@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 
-def trouble(server: str, error: Exception) -> str:
-    """A sentence for an error of the ``openai`` package (told apart by what it carries, so that none is imported here).
+def error_sentence(server: str, error: Exception) -> str:
+    """A sentence for an error of the ``openai`` package, recognised by its attributes: it is not imported here.
 
     One with a ``status_code`` is the server's own word, in ``body``; any other got no answer at all.
     """

@@ -77,7 +77,7 @@ def read_size(text: str) -> int:
     return round(float(match[1]) * _UNITS[match[2]])
 
 
-def say_size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes as a person reads them: "10 MB", "12.5 MB", "340 kB"."""
     for size, unit in ((1000**3, "GB"), (MB, "MB"), (1000, "kB")):
         if count >= size:

@@ -59,7 +59,7 @@ def _sampled(
     times = sorted({packet.pts for packet in container.demux(stream) if packet.pts is not None})
     if stream.time_base is None:
         return
-    for wanted in shown(times, count):
+    for wanted in frame_times(times, count):
         container.seek(wanted, stream=stream)
         for frame in container.decode(stream):
             if frame.pts is not None and frame.pts >= wanted:
@@ -67,7 +67,7 @@ def _sampled(
                 break
 
 
-def shown(times: Sequence[int], count: int) -> list[int]:
+def frame_times(times: Sequence[int], count: int) -> list[int]:
     """Which of the frames that begin at ``times`` (sorted) are seen in the middle of each of ``count`` equal parts."""
     if not times:
         return []

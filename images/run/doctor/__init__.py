@@ -12,9 +12,9 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.run.doctor import gather as gather
     from images.run.doctor.advice import advise as advise
-    from images.run.doctor.advice import as_json as as_json
+    from images.run.doctor.advice import doctor_json as doctor_json
     from images.run.doctor.advice import healthy as healthy
-    from images.run.doctor.checks import findings as findings
+    from images.run.doctor.checks import check_facts as check_facts
     from images.run.doctor.gather import gather_facts as gather_facts
 else:
     __getattr__ = face(__name__, __file__)

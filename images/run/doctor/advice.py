@@ -48,18 +48,18 @@ def advise(
     return Advice(lines, f"./inv build {chosen} --gpus all", choice)
 
 
-def as_json(found: Sequence[Finding], advice: Advice) -> dict[str, Any]:
-    """All of it for scripts; ``ok`` is what the exit code says."""
+def doctor_json(findings: Sequence[Finding], advice: Advice) -> dict[str, Any]:
+    """Findings and advice for scripts; ``ok`` is whether the exit code is 0."""
     return {
         "schema": 1,
-        "ok": healthy(found),
-        "checks": [{"name": one.name, "state": one.state, "what": one.what, "do": one.do} for one in found],
+        "ok": healthy(findings),
+        "checks": [{"name": one.name, "state": one.state, "what": one.what, "do": one.do} for one in findings],
         "fits": choice_json(advice.choice) if advice.choice else None,
         "advice": list(advice.lines),
         "command": advice.command,
     }
 
 
-def healthy(found: Sequence[Finding]) -> bool:
-    """Whether nothing is wrong; warnings are not wrong."""
-    return all(one.state != "wrong" for one in found)
+def healthy(findings: Sequence[Finding]) -> bool:
+    """Whether no finding is "wrong"; warnings do not count."""
+    return all(one.state != "wrong" for one in findings)

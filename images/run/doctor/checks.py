@@ -37,8 +37,8 @@ class Finding:
     do: str = ""
 
 
-def findings(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
-    """Every check's finding, in the order in which things must be mended."""
+def check_facts(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
+    """The finding of every check, in the order in which problems must be solved."""
     single: tuple[Callable[[Facts], Finding], ...] = (_processor, _cards)
     rest: tuple[Callable[[Facts], Finding], ...] = (_engine, _buildx, _runtime, _disk, _memory, _index)
     return (
@@ -51,9 +51,11 @@ def findings(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
 
 
 def _processor(facts: Facts) -> Finding:
-    if facts.own.machine in ("x86_64", "AMD64"):
-        return Finding("machine", "ok", facts.own.machine)
-    return Finding("machine", "wrong", f"{facts.own.machine}: images here are for x86-64", "use an x86-64 machine")
+    if facts.this_host.machine in ("x86_64", "AMD64"):
+        return Finding("machine", "ok", facts.this_host.machine)
+    return Finding(
+        "machine", "wrong", f"{facts.this_host.machine}: images here are for x86-64", "use an x86-64 machine"
+    )
 
 
 def _cards(facts: Facts) -> Finding:
@@ -63,15 +65,15 @@ def _cards(facts: Facts) -> Finding:
         )
     if not facts.cards.cards:
         return Finding("cards", "ok", f"none: {facts.cards.why}")
-    told = ", ".join(_card(card) for card in facts.cards.cards)
+    listed = ", ".join(_card(card) for card in facts.cards.cards)
     if unsliced := [card for card in facts.cards.cards if card.mig and not card.slices]:
         return Finding(
             "cards",
             "warning",
-            f"{told}: MIG is on, and {unsliced[0].name} has no instance",
+            f"{listed}: MIG is on, and {unsliced[0].name} has no instance",
             "make one (nvidia-smi mig -cgi 0 -C), or switch MIG off (nvidia-smi -mig 0)",
         )
-    return Finding("cards", "ok", told)
+    return Finding("cards", "ok", listed)
 
 
 def _card(card: LocalCard) -> str:
@@ -85,27 +87,27 @@ def _driver(facts: Facts, matrix: Matrix) -> Finding:
     if isinstance(machine, Unknown):
         return Finding("driver", "wrong", "not known", "see the line above")
     if not machine.driver:
-        if facts.own.gpus:
-            told = f"none serves the {facts.own.gpus} NVIDIA card(s) on the PCI bus: {machine.why}"
-            return Finding("driver", "wrong", told, "install NVIDIA's driver (or load it: restart), then nvidia-smi")
+        if facts.this_host.gpus:
+            text = f"none serves the {facts.this_host.gpus} NVIDIA card(s) on the PCI bus: {machine.why}"
+            return Finding("driver", "wrong", text, "install NVIDIA's driver (or load it: restart), then nvidia-smi")
         return Finding("driver", "ok", "none, and no card on the PCI bus: not needed to build")
-    told = f"{machine.driver}, CUDA {machine.cuda}" if machine.cuda else machine.driver
+    text = f"{machine.driver}, CUDA {machine.cuda}" if machine.cuda else machine.driver
     oldest = min(parse_driver(toolkit.floor) for toolkit in matrix.toolkits.values())
     if parse_driver(machine.driver) < oldest:
-        return Finding("driver", "wrong", f"{told}: older than every stack's", f"install driver {oldest} or newer")
-    return Finding("driver", "ok", told)
+        return Finding("driver", "wrong", f"{text}: older than every stack's", f"install driver {oldest} or newer")
+    return Finding("driver", "ok", text)
 
 
 def _engine(facts: Facts) -> Finding:
     engine = facts.engine
     if isinstance(engine, EngineFacts):
         whose = "the embedded one" if engine.embedded else engine.host.system
-        told = f"Docker {engine.host.version}, {whose}, at {engine.endpoint}"
+        text = f"Docker {engine.host.version}, {whose}, at {engine.endpoint}"
         if not engine.local and isinstance(facts.cards, LocalMachine) and facts.cards.cards:
             return Finding(
-                "engine", "warning", f"{told}: another machine, which does not see these cards", "unset DOCKER_HOST"
+                "engine", "warning", f"{text}: another machine, which does not see these cards", "unset DOCKER_HOST"
             )
-        return Finding("engine", "ok", told)
+        return Finding("engine", "ok", text)
     if not engine.what.startswith("no Docker engine answers"):
         return _unknown("engine", "wrong", engine, "see that it runs (docker info)")
     if facts.embeddable:
@@ -117,15 +119,17 @@ def _engine(facts: Facts) -> Finding:
 def _buildx(facts: Facts) -> Finding:
     engine = facts.engine
     if isinstance(engine, Unknown):
-        return Finding("buildx", "ok", "not asked: no engine answers")
+        return Finding("buildx", "ok", "not checked: no engine answers")
     if engine.buildx is None:
         if not facts.embeddable:
             return Finding("buildx", "ok", "not there; ./inv build fetches it for itself")
         return Finding("buildx", "wrong", "not there", "install Docker's buildx plug-in (docker-buildx-plugin)")
-    told = ".".join(map(str, engine.buildx))
+    version = ".".join(map(str, engine.buildx))
     if engine.buildx < BUILDX:
-        return Finding("buildx", "warning", f"{told}: older than any tried", f"take {BUILDX[0]}.{BUILDX[1]} or newer")
-    return Finding("buildx", "ok", told)
+        return Finding(
+            "buildx", "warning", f"{version}: older than any tried", f"take {BUILDX[0]}.{BUILDX[1]} or newer"
+        )
+    return Finding("buildx", "ok", version)
 
 
 def _runtime(facts: Facts) -> Finding:
@@ -133,22 +137,22 @@ def _runtime(facts: Facts) -> Finding:
     if isinstance(cards, Unknown) or not cards.cards:
         return Finding(name, "ok", "not needed without a card")
     if isinstance(engine, Unknown) or not engine.local:
-        return Finding(name, "ok", "not asked: no engine of this machine answers")
+        return Finding(name, "ok", "not checked: no engine of this machine answers")
     programs, specified = (
         ((), ()) if isinstance(facts.tools, Unknown) else (facts.tools.programs, facts.tools.specifications)
     )
     if "nvidia" in engine.host.runtimes or "nvidia-container-runtime-hook" in programs:
         return Finding(name, "ok", "NVIDIA's container runtime: docker run --gpus all")
-    found = [one for one in engine.host.devices if one.startswith("nvidia.com/gpu")] or specified
-    if found and engine.host.cdi:
+    devices = [one for one in engine.host.devices if one.startswith("nvidia.com/gpu")] or specified
+    if devices and engine.host.cdi:
         newer = _version(engine.host.version) >= CDI_BY_DEFAULT and "nvidia-cdi-hook" in programs
         how = "--gpus all, or --device nvidia.com/gpu=all" if newer else "--device nvidia.com/gpu=all (not --gpus)"
         return Finding(name, "ok", f"CDI: docker run {how}")
-    if found:
+    if devices:
         return Finding(
             name,
             "wrong",
-            f"{found[0]} names the cards, but this engine does not read CDI",
+            f"{devices[0]} names the cards, but this engine does not read CDI",
             'write {"features": {"cdi": true}} into /etc/docker/daemon.json (Docker 25 or newer), restart docker',
         )
     return Finding(
@@ -170,34 +174,34 @@ def _disk(facts: Facts) -> Finding:
             return Finding("disk", "ok", "not known: the engine's disk is on another machine")
         free, where = engine.free, engine.host.root
     else:
-        free, where = facts.own.free, str(facts.own.home)
-    told = f"{human_bytes(free)} free below {where}"
+        free, where = facts.this_host.free, str(facts.this_host.home)
+    text = f"{human_bytes(free)} free below {where}"
     if free < IMAGE_DISK:
         return Finding(
-            "disk", "wrong", f"{told}: too little for one image", "free some: docker system df, ./inv engine --prune"
+            "disk", "wrong", f"{text}: too little for one image", "free some: docker system df, ./inv engine --prune"
         )
     if free < BUILD_DISK:
         do = f"to build, free {human_bytes(BUILD_DISK - free)} more (./inv engine --prune); to pull, nothing"
-        return Finding("disk", "warning", f"{told}: enough to pull an image, hardly to build one", do)
-    return Finding("disk", "ok", told)
+        return Finding("disk", "warning", f"{text}: enough to pull an image, too little to build one", do)
+    return Finding("disk", "ok", text)
 
 
 def _memory(facts: Facts) -> Finding:
     engine = facts.engine
-    memory = engine.host.memory if isinstance(engine, EngineFacts) and engine.host.memory else facts.own.memory
-    told = human_bytes(memory)
+    memory = engine.host.memory if isinstance(engine, EngineFacts) and engine.host.memory else facts.this_host.memory
+    text = human_bytes(memory)
     if memory < LEAST_MEMORY:
         return Finding(
-            "memory", "wrong", f"{told}: too little to prove an image", f"give it {human_bytes(LEAST_MEMORY)} or more"
+            "memory", "wrong", f"{text}: too little to prove an image", f"give it {human_bytes(LEAST_MEMORY)} or more"
         )
     if memory < GOOD_MEMORY:
         return Finding(
             "memory",
             "warning",
-            f"{told}: kernels are compiled one object at a time",
+            f"{text}: kernels are compiled one object at a time",
             "take kernel wheels from a registry",
         )
-    return Finding("memory", "ok", told)
+    return Finding("memory", "ok", text)
 
 
 def _index(facts: Facts) -> Finding:
@@ -217,13 +221,15 @@ def _registries(facts: Facts) -> list[Finding]:
                 _unknown(name, "warning", reach.answer, "nothing can be pulled from it; bases are made of packages")
             )
         elif reach.answer in ANSWERS:
-            out.append(Finding(name, "ok", "answers" if reach.answer == 200 else "answers; wants a login for some"))
+            out.append(
+                Finding(name, "ok", "answers" if reach.answer == 200 else "answers; some repositories need a login")
+            )
         else:
             out.append(
                 Finding(
                     name,
                     "warning",
-                    f"HTTP {reach.answer}: hardly a registry",
+                    f"HTTP {reach.answer}: this does not look like a registry",
                     "correct its name; see what the proxy says",
                 )
             )
@@ -231,21 +237,28 @@ def _registries(facts: Facts) -> list[Finding]:
 
 
 def _authorities(facts: Facts) -> Finding:
-    found, name = facts.authorities, "proxy CA"
-    if isinstance(found, Unknown):
-        return _unknown(name, "wrong", found, "correct the environment or site.yaml")
-    if found.missing:
-        return Finding(name, "wrong", f"no such file: {', '.join(found.missing)}", "correct or unset the variable")
-    through = f"; a proxy is set ({found.proxy})" if found.proxy else ""
-    if found.bundle is None:
+    authorities, name = facts.authorities, "proxy CA"
+    if isinstance(authorities, Unknown):
+        return _unknown(name, "wrong", authorities, "correct the environment or site.yaml")
+    if authorities.missing:
+        return Finding(
+            name, "wrong", f"no such file: {', '.join(authorities.missing)}", "correct or unset the variable"
+        )
+    through = f"; a proxy is set ({authorities.proxy})" if authorities.proxy else ""
+    if authorities.bundle is None:
         return Finding(
             name, "warning", f"no CA bundle on this host{through}", "install ca-certificates, or set CARDSTOCK_CA"
         )
-    if not found.certificates:
+    if not authorities.certificates:
         return Finding(
-            name, "wrong", f"{found.bundle} holds no certificate", "name a PEM file: CARDSTOCK_CA=/path/to/bundle.pem"
+            name,
+            "wrong",
+            f"{authorities.bundle} holds no certificate",
+            "name a PEM file: CARDSTOCK_CA=/path/to/bundle.pem",
         )
-    return Finding(name, "ok", f"{found.bundle}, {found.certificates} authorities: builds get it as a secret{through}")
+    return Finding(
+        name, "ok", f"{authorities.bundle}, {authorities.certificates} authorities: builds get it as a secret{through}"
+    )
 
 
 def _unknown(name: str, state: CheckState, fact: Unknown, do: str) -> Finding:

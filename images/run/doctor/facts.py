@@ -43,7 +43,7 @@ class GpuTools:
 
 
 @dataclass(frozen=True)
-class Own:
+class ThisHost:
     """The machine itself: processor ("x86_64"), bytes of memory, where Cardstock keeps things and bytes free there.
 
     ``gpus`` counts NVIDIA's display controllers on the PCI bus, with or without a driver.
@@ -58,7 +58,7 @@ class Own:
 
 @dataclass(frozen=True)
 class Authorities:
-    """The CA bundle that builds get, and how many certificates are in it; what the environment names and is not there.
+    """The CA bundle that builds get, and how many certificates it holds; ``missing`` are files named but not there.
 
     ``proxy`` is the variable that names a proxy, "" without one.
     """
@@ -70,7 +70,7 @@ class Authorities:
 
 
 @dataclass(frozen=True)
-class Reach:
+class RegistryReach:
     """A registry, and the HTTP status it answered with, or why it did not."""
 
     host: str
@@ -79,13 +79,13 @@ class Reach:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it. ``embeddable`` is "" where an embedded engine could be started, else why not."""
+    """Everything that was asked. ``embeddable`` is "" where an embedded engine could be started, else why not."""
 
-    own: Own
+    this_host: ThisHost
     cards: LocalMachine | Unknown
     engine: EngineFacts | Unknown
     embeddable: str
     tools: GpuTools | Unknown
     authorities: Authorities | Unknown
     index: str | Unknown
-    registries: tuple[Reach, ...]
+    registries: tuple[RegistryReach, ...]

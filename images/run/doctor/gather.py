@@ -1,4 +1,4 @@
-"""The doctor's one edge: asks this machine, all at once, each within a time limit. Starts and changes nothing."""
+"""Asks this machine: every question at once, each with a time limit. Nothing is started or changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from images.docker import base_image as bases
 from images.docker import connect
 from images.docker.embedded import packages as home
 from images.registry import answer
-from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
+from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, RegistryReach, ThisHost, Unknown
 
 SECONDS = 20.0
 CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
@@ -31,8 +31,8 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 T = TypeVar("T")
 
 
-class Answer(Generic[T]):
-    """A question under way, which has so many seconds from now.
+class PendingAnswer(Generic[T]):
+    """A question that a thread is asking, with a time limit in seconds from now.
 
     A thread that never comes back (a driver that hangs, a dead name server) is left behind.
     """
@@ -46,55 +46,55 @@ class Answer(Generic[T]):
     ) -> None:
         self._what, self._seconds, self._clock = what, seconds, clock
         self._end = clock() + seconds
-        self._told: queue.Queue[T | Unknown] = queue.Queue()
-        threading.Thread(target=lambda: self._told.put(_tell(what, question)), daemon=True).start()
+        self._queue: queue.Queue[T | Unknown] = queue.Queue()
+        threading.Thread(target=lambda: self._queue.put(_answer_or_unknown(what, question)), daemon=True).start()
 
     def answer(self) -> T | Unknown:
-        """What was found out, or why not."""
+        """The answer, or why there is none."""
         try:
-            return self._told.get(timeout=max(0.0, self._end - self._clock()))
+            return self._queue.get(timeout=max(0.0, self._end - self._clock()))
         except queue.Empty:
             return Unknown(f"{self._what} did not answer within {self._seconds:g} s")
 
 
-def _tell(what: str, question: Callable[[], T]) -> T | Unknown:
+def _answer_or_unknown(what: str, question: Callable[[], T]) -> T | Unknown:
     try:
         return question()
     except CardstockError as error:
         return Unknown(error.what, error.cause, error.do)
-    except Exception as error:  # a doctor tells every failure, also one nobody thought of
+    except Exception as error:  # every failure is reported, also one that nobody expected
         return Unknown(f"{what}: {type(error).__name__}", str(error))
 
 
 def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -> Facts:
     """Facts of this machine for the checkout at ``root``; what takes longer than ``seconds`` is Unknown."""
-    authorities = Answer("the CA bundle", lambda: _authorities(root, os.environ), seconds)
-    cards = Answer("the NVIDIA driver", read_machine, seconds)
-    engine = Answer("the Docker engine", _engine, seconds)
-    embeddable = Answer("this host's package manager", _embeddable, seconds)
-    tools = Answer("this host", gpu_tools, seconds)
-    index = Answer("the package index", lambda: _index(seconds), seconds)
+    authorities = PendingAnswer("the CA bundle", lambda: _authorities(root, os.environ), seconds)
+    cards = PendingAnswer("the NVIDIA driver", read_machine, seconds)
+    engine = PendingAnswer("the Docker engine", _engine, seconds)
+    embeddable = PendingAnswer("this host's package manager", _embeddable, seconds)
+    tools = PendingAnswer("this host", gpu_tools, seconds)
+    index = PendingAnswer("the package index", lambda: _index(seconds), seconds)
     trusted = authorities.answer()
     bundle = trusted.bundle if isinstance(trusted, Authorities) else None
-    reached = [(host, Answer(host, _question(host, bundle, seconds / 2), seconds)) for host in registries]
+    reached = [(host, PendingAnswer(host, _ask_registry(host, bundle, seconds / 2), seconds)) for host in registries]
     why = embeddable.answer()
     return Facts(
-        own=_own(),
+        this_host=_this_host(),
         cards=cards.answer(),
         engine=engine.answer(),
         embeddable=why.what if isinstance(why, Unknown) else why,
         tools=tools.answer(),
         authorities=trusted,
         index=index.answer(),
-        registries=tuple(Reach(host, one.answer()) for host, one in reached),
+        registries=tuple(RegistryReach(host, one.answer()) for host, one in reached),
     )
 
 
-def _own() -> Own:
+def _this_host() -> ThisHost:
     layout = default_layout()
     existing = next(path for path in (layout.home, *layout.home.parents) if path.is_dir())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Own(platform.machine(), memory, layout.home, shutil.disk_usage(existing).free, pci_gpus())
+    return ThisHost(platform.machine(), memory, layout.home, shutil.disk_usage(existing).free, pci_gpus())
 
 
 def pci_gpus(bus: Path = Path("/sys/bus/pci/devices")) -> int:
@@ -160,9 +160,9 @@ def certificates(bundle: Path) -> int:
 def _index(seconds: float) -> str:
     """The newest pip that the configured index has: pip's own settings (index, proxy, CA) are what installs use."""
     argv = [sys.executable, "-m", "pip", "index", "versions", "pip", "--disable-pip-version-check", "--retries", "0"]
-    told = process.run([*argv, "--timeout", f"{seconds / 4:g}"], timeout=seconds * 0.9).out
-    return told.splitlines()[0] if told else ""
+    output = process.run([*argv, "--timeout", f"{seconds / 4:g}"], timeout=seconds * 0.9).out
+    return output.splitlines()[0] if output else ""
 
 
-def _question(host: str, ca: Path | None, seconds: float) -> Callable[[], int]:
+def _ask_registry(host: str, ca: Path | None, seconds: float) -> Callable[[], int]:
     return lambda: answer(host, ca=ca, seconds=seconds)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from images.run.fit.fit_table import fit_lines as fit_lines
     from images.run.fit.model import Model as Model
     from images.run.fit.model import from_config as from_config
-    from images.run.fit.model import named as named
+    from images.run.fit.model import model_by_name as model_by_name
     from images.run.fit.parallel import Split as Split
     from images.run.fit.settings import environment as environment
-    from images.run.fit.settings import flags as flags
+    from images.run.fit.settings import server_flags as server_flags
     from images.run.fit.settings import shm_gigabytes as shm_gigabytes
     from images.run.fit.settings import unverified as unverified
     from images.run.fit.usable_memory import GIB as GIB

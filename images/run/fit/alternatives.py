@@ -1,4 +1,4 @@
-"""The nearest things that can be served, where the one that was asked for cannot. Pure."""
+"""What could be served instead, where the model that was asked for does not fit. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from images.core import CardstockError
 from images.run.fit.choose import Ask, fit
-from images.run.fit.model import SHAPES, Model, named
+from images.run.fit.model import SHAPES, Model, model_by_name
 
 _MORE_CARDS = (2, 4, 8)
 
 
-def nearest(ask: Ask) -> tuple[Ask, ...]:
-    """What fits instead: on the same cards, and of the same size on more cards; those of the two that there are."""
+def find_alternatives(ask: Ask) -> tuple[Ask, ...]:
+    """Up to two alternatives: the nearest model that fits the same cards, and the same size on more cards."""
     free = replace(ask, tp=0, pp=0)
     here = _first(replace(free, model=model) for model in _models(ask.model))
     size = [model for model in _models(ask.model) if model.shape.name == ask.model.shape.name]
@@ -44,6 +44,6 @@ def _models(model: Model) -> Iterator[Model]:
     names = list(SHAPES)
     for size in reversed(names[: names.index(model.shape.name) + 1]):
         for form in ("fp16", "awq", "gptq") if model.dtype == "bfloat16" else ("", "awq", "gptq"):
-            other = named(f"{size}-{form}" if form else size)
+            other = model_by_name(f"{size}-{form}" if form else size)
             if other is not None and other != model:
                 yield other

@@ -25,7 +25,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Backend:
+class CardBackend:
     """A backend on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
 
     ``chunked``: prompts are taken in pieces (vLLM's V1), else a prompt is one piece (V0 with pictures, transformers).
@@ -53,7 +53,7 @@ class Backend:
         return 4 if not self.vllm and self.dtype == "float16" and self.arch < Arch(8, 0) else 2
 
 
-def backend_for(model: Model, variant: Variant, arch: Arch) -> Backend:
+def backend_for(model: Model, variant: Variant, arch: Arch) -> CardBackend:
     """How ``variant`` serves ``model`` on cards of ``arch``. Raises NoImageFits where it cannot, with any memory."""
     pin = variant.pin("vllm") if variant.backend == "vllm" else variant.pin("transformers")
     assert pin is not None  # noqa: S101  (every stack pins its backend)
@@ -64,7 +64,7 @@ def backend_for(model: Model, variant: Variant, arch: Arch) -> Backend:
         dtype = Setting("dtype", "float16", f"the plain {kernel.value} kernel computes in float16 only", _QUANT)
     generation = _generation(variant, version, arch)
     attention, flags = _attention(variant, version, arch)
-    return Backend(
+    return CardBackend(
         variant.backend,
         version,
         arch,
@@ -136,7 +136,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Set
 
 def _generation(variant: Variant, version: Version, arch: Arch) -> Setting:
     """V0 takes a prompt with pictures in one piece; V1 takes it in pieces of --max-num-batched-tokens."""
-    name, source = "backend generation", "vllm/backend/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
+    name, source = "engine generation", "vllm/engine/arg_utils.py@v0.8.5, v0.9.2; PR #25351"
     if version < Version("0.8"):
         return Setting(name, "V0", f"vLLM {version} has V0 unless told otherwise", source)
     if version < Version("0.10.2") and (arch < Arch(8, 0) or variant.attention == "xformers"):

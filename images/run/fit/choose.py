@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from images.core import NoImageFits, UsageError, human_bytes
-from images.matrix import Arch, Driver, Variant, runs
-from images.run.fit.backends import Backend, backend_for
-from images.run.fit.memory import Load, Sum, add_up
+from images.matrix import Arch, Driver, Variant, driver_suffices
+from images.run.fit.backends import CardBackend, backend_for
+from images.run.fit.memory import Load, MemorySum, add_up
 from images.run.fit.model import Model
 from images.run.fit.parallel import Obstacle, Split, sizes, try_split
 
@@ -52,10 +52,10 @@ class Fit:
     """How it is served: the backend, the split, the load, and the memory of the fullest card."""
 
     ask: Ask
-    backend: Backend
+    backend: CardBackend
     split: Split
     load: Load
-    sum: Sum
+    sum: MemorySum
 
 
 def fit(ask: Ask) -> Fit:
@@ -101,7 +101,7 @@ def _runs_here(ask: Ask) -> None:
             cause=f"it holds code for {' '.join(map(str, variant.archs))}, and the card has {arch}",
             do=f"leave out --variant, or see ./inv plan --all --arch {arch.capability}",
         )
-    if ask.driver is not None and not runs(ask.driver, variant.min_driver):
+    if ask.driver is not None and not driver_suffices(ask.driver, variant.min_driver):
         raise NoImageFits(
             f"driver {ask.driver} is too old for {variant.id}",
             cause=f"it needs {variant.min_driver}",
@@ -110,7 +110,7 @@ def _runs_here(ask: Ask) -> None:
         )
 
 
-def _splits(ask: Ask, backend: Backend) -> tuple[list[Split], Obstacle | None]:
+def _splits(ask: Ask, backend: CardBackend) -> tuple[list[Split], Obstacle | None]:
     """The splits that can be, the widest first; and what is against the widest that cannot."""
     pairs = sizes(ask.count, ask.nodes, backend)
     world = ask.count * ask.nodes
@@ -128,7 +128,7 @@ def _splits(ask: Ask, backend: Backend) -> tuple[list[Split], Obstacle | None]:
     return [one for one in tried if isinstance(one, Split)], against
 
 
-def _longest(ask: Ask, backend: Backend, split: Split) -> Fit | None:
+def _longest(ask: Ask, backend: CardBackend, split: Split) -> Fit | None:
     """The longest conversation with everything else at its least."""
     for length in LENGTHS:
         if length > ask.model.shape.positions:
@@ -168,7 +168,7 @@ def _changes(found: Fit) -> Iterator[Callable[[Load], Load]]:
             yield partial(replace, batched=8192)
 
 
-def _cut(ask: Ask, backend: Backend, obstacle: Obstacle | None) -> NoImageFits:
+def _cut(ask: Ask, backend: CardBackend, obstacle: Obstacle | None) -> NoImageFits:
     world = ask.count * ask.nodes
     tried = [try_split(ask.model, backend, tp, pp) for tp, pp in sizes(ask.count, ask.nodes, backend)]
     can = [f"{split.tp} x {split.pp}" for split in tried if isinstance(split, Split)]
@@ -178,7 +178,7 @@ def _cut(ask: Ask, backend: Backend, obstacle: Obstacle | None) -> NoImageFits:
     return NoImageFits(f"{ask.model.name} cannot be cut for {ask.cards}{size}", cause=why.why, do=do, where=why.source)
 
 
-def _too_small(ask: Ask, backend: Backend, splits: list[Split]) -> NoImageFits:
+def _too_small(ask: Ask, backend: CardBackend, splits: list[Split]) -> NoImageFits:
     """The split that lacks the least speaks."""
     load = Load(LENGTHS[-1], image_tokens=LENGTHS[-1] // 2)
     tried = [(add_up(ask.model, backend, split, load, ask.usable), split) for split in splits]

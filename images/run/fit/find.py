@@ -13,9 +13,9 @@ from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError, closest
 from images.core.options import option
 from images.matrix import Arch, Driver, Variant, Variants
-from images.run.fit.alternatives import nearest
+from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import Ask, Fit, fit
-from images.run.fit.model import Model, from_config, named
+from images.run.fit.model import Model, from_config, model_by_name
 from images.run.fit.usable_memory import sold_bytes, usable
 
 
@@ -62,7 +62,7 @@ def read_model(text: str) -> Model:
 
     Raises UsageError for an unknown name, a folder without config.json, and a file that is not one.
     """
-    if model := named(text):
+    if model := model_by_name(text):
         return model
     path = Path(text).expanduser()
     path = path / "config.json" if path.is_dir() else path
@@ -147,7 +147,7 @@ def _ask(options: FitOptions, model: Model, hardware: _Hardware, variant: Varian
 
 
 def _with_nearest(error: NoImageFits, ask: Ask) -> NoImageFits:
-    others = [_typed(other) for other in nearest(ask)]
+    others = [_typed(other) for other in find_alternatives(ask)]
     if not others:
         return error
     do = f"{error.do}; what fits: {' or '.join(others)}"

@@ -6,37 +6,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from images.run.fit.choose import Fit
-from images.run.fit.settings import choices, environment, flags, pixels, shm_gigabytes, unverified
+from images.run.fit.settings import environment, pixel_limits, server_flags, setting_choices, shm_gigabytes, unverified
 from images.run.fit.usable_memory import GIB
 
 
-def fit_lines(found: Fit) -> list[str]:
-    """For people: what on what, each choice in a sentence with its source, the sum of the fullest card."""
-    ask, total = found.ask, found.sum
+def fit_lines(fit: Fit) -> list[str]:
+    """For people: the model and the cards, each choice with its reason and source, the memory of the fullest card."""
+    ask, total = fit.ask, fit.sum
     out = [f"{ask.model.name} on {ask.cards}: {ask.variant.id}"]
-    out += [f"  unverified: {what}" for what in unverified(found)]
-    out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in choices(found)]
-    out.append("memory of a card" if found.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
+    out += [f"  unverified: {what}" for what in unverified(fit)]
+    out += [f"  {one.name}: {one.value}. {one.why} [{one.source}]" for one in setting_choices(fit)]
+    out.append("memory of a card" if fit.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
     out += [f"  {line.bytes / GIB:7.2f} GiB  {line.name}: {line.why}" for line in total.lines]
     out.append(f"  {total.used / GIB:7.2f} GiB  together, of {total.usable / GIB:.2f} GiB that a program can have")
     return out
 
 
-def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
+def fit_json(fit: Fit, lines: Sequence[str]) -> dict[str, Any]:
     """For scripts."""
-    ask, load, split, total = found.ask, found.load, found.split, found.sum
-    least, most = pixels(found)
+    ask, load, split, total = fit.ask, fit.load, fit.split, fit.sum
+    least, most = pixel_limits(fit)
     return {
         "model": ask.model.name,
-        "unverified": unverified(found),
+        "unverified": unverified(fit),
         "card": ask.card,
         "arch": ask.arch.capability,
         "count": ask.count,
         "nodes": ask.nodes,
         "variant": ask.variant.id,
-        "backend": found.backend.name,
-        "dtype": found.backend.dtype,
-        "kernel": found.backend.kernel,
+        "backend": fit.backend.name,
+        "dtype": fit.backend.dtype,
+        "kernel": fit.backend.kernel,
         "tensor_parallel_size": split.tp,
         "pipeline_parallel_size": split.pp,
         "max_model_len": load.length,
@@ -48,10 +48,10 @@ def fit_json(found: Fit, lines: Sequence[str]) -> dict[str, Any]:
         "max_pixels": most,
         "gpu_memory_utilization": total.utilisation,
         "enforce_eager": not load.graphs,
-        "shm_gb": shm_gigabytes(found),
-        "flags": flags(found),
-        "environment": environment(found),
-        "choices": [{"name": o.name, "value": o.value, "why": o.why, "source": o.source} for o in choices(found)],
+        "shm_gb": shm_gigabytes(fit),
+        "flags": server_flags(fit),
+        "environment": environment(fit),
+        "choices": [{"name": o.name, "value": o.value, "why": o.why, "source": o.source} for o in setting_choices(fit)],
         "memory": {
             "usable": total.usable,
             "used": total.used,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from images.run.fit.backends import Backend
+from images.run.fit.backends import CardBackend
 from images.run.fit.model import Model
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB
-from images.run.fit.weights import Parts, kv_bytes, runs, stage_weights, stages, vision_weights
+from images.run.fit.weights import Parts, kv_bytes, layers_per_card, layers_per_stage, stage_weights, vision_weights
 
 # records/cards/h200-fit-memory.json: 0.51 GiB before any work and 0.68 after it, on a card with many processors;
 # the spare covers the difference.
@@ -46,7 +46,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Line:
+class MemoryLine:
     """One line of the sum."""
 
     name: str
@@ -55,7 +55,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sum:
+class MemorySum:
     """The memory of the fullest card: ``usable`` bytes of it, the lines, and the tokens its key-value cache holds.
 
     ``missing`` are bytes lacking for one conversation of the load's length; 0: it fits. ``utilisation`` is the part of
@@ -63,7 +63,7 @@ class Sum:
     """
 
     usable: int
-    lines: tuple[Line, ...]
+    lines: tuple[MemoryLine, ...]
     tokens: int
     missing: int
     utilisation: float
@@ -75,23 +75,25 @@ class Sum:
         return sum(line.bytes for line in self.lines)
 
 
-def add_up(model: Model, backend: Backend, split: Split, load: Load, usable: int) -> Sum:
+def add_up(model: Model, backend: CardBackend, split: Split, load: Load, usable: int) -> MemorySum:
     """The sum of the card whose key-value cache holds the fewest tokens."""
     layers, old = model.shape.layers, backend.version < Version("0.8")
-    parts = stages(layers, split.pp, rest_last=old) if backend.vllm else runs(layers, split.pp)
+    parts = layers_per_stage(layers, split.pp, rest_last=old) if backend.vllm else layers_per_card(layers, split.pp)
     sums = [_stage(model, backend, split, load, usable, parts, at) for at in range(len(parts))]
     return min(sums, key=lambda one: (one.tokens, -one.missing))
 
 
-def _stage(model: Model, backend: Backend, split: Split, load: Load, usable: int, parts: Parts, at: int) -> Sum:
+def _stage(
+    model: Model, backend: CardBackend, split: Split, load: Load, usable: int, parts: Parts, at: int
+) -> MemorySum:
     lines = [*_weights(model, backend, split, parts, at), *_working(model, backend, split, load, parts, at)]
     if split.tp * split.pp > 1 and backend.vllm:
-        lines.append(Line("NCCL", NCCL, "buffers between the cards (round figure)"))
+        lines.append(MemoryLine("NCCL", NCCL, "buffers between the cards (round figure)"))
     graphs = graph_bytes(backend, load, parts[at])
-    outside = [Line("CUDA context", CONTEXT, "kernels and the libraries' own memory (round figure)")]
+    outside = [MemoryLine("CUDA context", CONTEXT, "kernels and the libraries' own memory (round figure)")]
     if graphs:
-        outside.append(Line("CUDA graphs", graphs, "captured after the cache is laid out (estimate)"))
-    outside.append(Line("spare", SPARE, "left free"))
+        outside.append(MemoryLine("CUDA graphs", graphs, "captured after the cache is laid out (estimate)"))
+    outside.append(MemoryLine("spare", SPARE, "left free"))
     budget = usable - sum(line.bytes for line in outside)
     utilisation = min(MOST_UTILISATION, math.floor(max(0, budget) / usable * 100) / 100) if usable else 0.0
     left = int(utilisation * usable) - sum(line.bytes for line in lines)
@@ -100,24 +102,24 @@ def _stage(model: Model, backend: Backend, split: Split, load: Load, usable: int
     each = kv_bytes(model, parts[at], split.tp)
     tokens = max(0, left - reserve) // max(1, each) // BLOCK * BLOCK
     missing = 0 if tokens >= load.length else max(1, load.length * each - (left - reserve))
-    cache = Line("key-value cache", max(0, left), f"{tokens} tokens of {each} bytes")
-    return Sum(usable, (*lines, cache, *outside), tokens, missing, utilisation, at)
+    cache = MemoryLine("key-value cache", max(0, left), f"{tokens} tokens of {each} bytes")
+    return MemorySum(usable, (*lines, cache, *outside), tokens, missing, utilisation, at)
 
 
-def _weights(model: Model, backend: Backend, split: Split, parts: Parts, at: int) -> list[Line]:
+def _weights(model: Model, backend: CardBackend, split: Split, parts: Parts, at: int) -> list[MemoryLine]:
     form = {"16-bit": "2 bytes each"}.get(model.form, f"4 bits in groups of {model.group}; table and head 2 bytes each")
     cut = f", cut into {split.tp}" if split.tp > 1 else ""
     where = f", stage {at + 1} of {len(parts)} with {parts[at]} of {sum(parts)} layers" if len(parts) > 1 else ""
-    lines = [Line("text weights", stage_weights(model, parts, at, split.tp), f"{form}{cut}{where}")]
+    lines = [MemoryLine("text weights", stage_weights(model, parts, at, split.tp), f"{form}{cut}{where}")]
     if backend.vllm or at == 0:
         share = 1 if split.whole_vision else split.tp
         size = vision_weights(model, share, backend.vision_bytes)
         every = ", on every stage" if backend.vllm and len(parts) > 1 else ""
-        lines.append(Line("vision weights", size, f"{backend.vision_bytes} bytes each, in every form{every}"))
+        lines.append(MemoryLine("vision weights", size, f"{backend.vision_bytes} bytes each, in every form{every}"))
     return lines
 
 
-def _working(model: Model, backend: Backend, split: Split, load: Load, parts: Parts, at: int) -> list[Line]:
+def _working(model: Model, backend: CardBackend, split: Split, load: Load, parts: Parts, at: int) -> list[MemoryLine]:
     """The vision tower and the decoder do not work at the same time: the greater peak of the two counts."""
     pictures = encoder_tokens(backend, load)
     see = vision_peak(model, backend, split, pictures) if backend.vllm or at == 0 else 0
@@ -126,16 +128,16 @@ def _working(model: Model, backend: Backend, split: Split, load: Load, parts: Pa
     what = f"{pictures} picture tokens at once" if see > text else f"{_step(backend, load)} tokens at once"
     name = "activations, vision" if see > text else "activations, text"
     return [
-        Line(name, max(see, text), f"{what} (the other of text and vision takes less)"),
-        Line("pictures, encoded", held, f"{pictures} tokens kept for the decoder"),
+        MemoryLine(name, max(see, text), f"{what} (the other of text and vision takes less)"),
+        MemoryLine("pictures, encoded", held, f"{pictures} tokens kept for the decoder"),
     ]
 
 
-def _step(backend: Backend, load: Load) -> int:
+def _step(backend: CardBackend, load: Load) -> int:
     return load.batched if backend.chunked else load.length
 
 
-def encoder_tokens(backend: Backend, load: Load) -> int:
+def encoder_tokens(backend: CardBackend, load: Load) -> int:
     """Picture tokens that the vision tower is given at once, as vLLM does when it measures its memory.
 
     V1: as many pictures as reach one step's tokens (vllm/v1/core/encoder_cache_manager.py); V0: those of as many
@@ -151,7 +153,7 @@ def encoder_tokens(backend: Backend, load: Load) -> int:
     return request * max(1, min(load.seqs, load.length // request))
 
 
-def vision_peak(model: Model, backend: Backend, split: Split, tokens: int) -> int:
+def vision_peak(model: Model, backend: CardBackend, split: Split, tokens: int) -> int:
     """The vision tower's greatest need: in attention, where positions are turned in float32, or in the MLP.
 
     transformers before 4.53 also holds a mask of patches by patches (modeling_qwen2_5_vl.py@v4.51.3).
@@ -166,7 +168,7 @@ def vision_peak(model: Model, backend: Backend, split: Split, tokens: int) -> in
     return math.ceil(patches * (max(attention, mlp) + pixels)) + mask
 
 
-def text_peak(model: Model, backend: Backend, tp: int, load: Load, *, last: bool) -> int:
+def text_peak(model: Model, backend: CardBackend, tp: int, load: Load, *, last: bool) -> int:
     """The decoder's greatest need: the MLP of one step, a matrix unpacked to 16 bits, and what sampling needs.
 
     Sampling sorts: 32 bytes for each word of the vocabulary and request. transformers before 4.53 computes the logits
@@ -189,7 +191,7 @@ def text_peak(model: Model, backend: Backend, tp: int, load: Load, *, last: bool
     return peak
 
 
-def graph_bytes(backend: Backend, load: Load, layers: int) -> int:
+def graph_bytes(backend: CardBackend, load: Load, layers: int) -> int:
     """CUDA graphs of one card: batch sizes 1, 2, 4 and each multiple of 8, V0 up to the requests at a time, V1 to twice
     that and in two kinds from 0.11 on, and always to 512 before (vllm/config.py@v0.8.5, v0.11.0)."""
     if not load.graphs:

@@ -99,7 +99,7 @@ _SHORT = re.compile(r"(\d+b)(?:-([a-z0-9]+))?")
 _LONG = re.compile(r"(?:[a-z0-9_.-]+/)?qwen2\.5-vl-(\d+b)-instruct(?:-(awq|gptq)[a-z0-9-]*)?")
 
 
-def named(text: str) -> Model | None:
+def model_by_name(text: str) -> Model | None:
     """The model that "7b-awq" or "Qwen/Qwen2.5-VL-7B-Instruct-AWQ" means; None for what is neither.
 
     Raises UsageError for a size or form that there is not.

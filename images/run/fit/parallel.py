@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from images.run.fit.backends import Backend
+from images.run.fit.backends import CardBackend
 from images.run.fit.model import Model
 
 # --mm-encoder-tp-mode data leaves the vision tower whole (vllm/model_executor/models/qwen2_5_vl.py@v0.11.0).
@@ -73,22 +73,22 @@ def _quantised(model: Model, tp: int, kernel: str) -> Iterator[Obstacle]:
             yield Obstacle(why, "vllm/model_executor/layers/quantization/utils/marlin_utils.py")
 
 
-def try_split(model: Model, backend: Backend, tp: int, pp: int) -> Split | Obstacle:
+def try_split(model: Model, backend: CardBackend, tp: int, pp: int) -> Split | Obstacle:
     """The split into ``tp`` by ``pp``, or why it cannot be. The server on transformers cuts between layers only."""
     if pp > model.shape.layers:
         return Obstacle(f"{model.shape.layers} layers cannot be dealt to {pp} stages", "vllm/distributed/utils.py")
     if not backend.vllm:
         why = "transformers runs as one process, each card holding a run of layers"
         return Split(1, pp) if tp == 1 else Obstacle(why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")
-    found = list(obstacles(model, tp, backend.kernel))
-    if not found:
+    against = list(obstacles(model, tp, backend.kernel))
+    if not against:
         return Split(tp, pp)
-    if all(obstacle.vision for obstacle in found) and backend.version >= _DATA_PARALLEL_VISION:
+    if all(obstacle.vision for obstacle in against) and backend.version >= _DATA_PARALLEL_VISION:
         return Split(tp, pp, whole_vision=True)
-    return found[0]
+    return against[0]
 
 
-def sizes(count: int, nodes: int, backend: Backend) -> list[tuple[int, int]]:
+def sizes(count: int, nodes: int, backend: CardBackend) -> list[tuple[int, int]]:
     """Every (tensor, pipeline) pair that uses all cards, the widest first; tensors are not cut across machines."""
     if not backend.vllm:
         return [(1, count * nodes)]

@@ -1,4 +1,4 @@
-"""A fit as what is typed: the backend's flags, the container's settings, and one sentence for each. Pure."""
+"""A fit as command-line flags, container settings and environment, each with one sentence of reason. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_PIXELS = 3136
 _JSON_LIMITS = Version("0.8.5")
 
 
-def pixels(fit: Fit) -> tuple[int, int]:
+def pixel_limits(fit: Fit) -> tuple[int, int]:
     """The least and most pixels of a picture: it is brought between them before it is cut into patches."""
     return MIN_PIXELS, fit.load.image_tokens * fit.ask.model.shape.vision.pixels_a_token
 
@@ -25,13 +25,13 @@ def shm_gigabytes(fit: Fit) -> int:
     return 2 + 2 * fit.ask.count
 
 
-def flags(fit: Fit) -> list[str]:
+def server_flags(fit: Fit) -> list[str]:
     """What follows the image's name; the image's own flags and environment are not repeated."""
     load, split = fit.load, fit.split
     if not fit.backend.vllm:
         out = ["--dtype", fit.backend.dtype, "--max-model-len", str(load.length)]
         return [*out, "--pipeline-parallel-size", str(split.pp)] if split.pp > 1 else out
-    least, most = pixels(fit)
+    least, most = pixel_limits(fit)
     out = ["--dtype", "half" if fit.backend.dtype == "float16" else fit.backend.dtype]
     if split.tp > 1:
         out += ["--tensor-parallel-size", str(split.tp)]
@@ -57,10 +57,10 @@ def _limits(fit: Fit) -> str:
 
 
 def environment(fit: Fit) -> dict[str, str]:
-    """What the container is told by environment: the transformers server takes its pictures' limits so."""
+    """Environment of the container: the transformers server reads its limits on pictures from there."""
     if fit.backend.vllm:
         return {}
-    least, most = pixels(fit)
+    least, most = pixel_limits(fit)
     return {
         "CARDSTOCK_MIN_PIXELS": str(least),
         "CARDSTOCK_MAX_PIXELS": str(most),
@@ -69,17 +69,17 @@ def environment(fit: Fit) -> dict[str, str]:
 
 
 def unverified(fit: Fit) -> list[str]:
-    """What is said here and was neither read in its place nor tried."""
-    found = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
+    """Claims of this fit that were neither read in a source nor tried."""
+    claims = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
     if fit.ask.nodes > 1:
-        found.append("several machines: served by two hosts without cards, on cards not yet")
+        claims.append("several machines: served by two hosts without cards, on cards not yet")
     if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
-        found.append("this vLLM on a card below 8.0: not shown by anybody yet")
-    return found
+        claims.append("this vLLM on a card below 8.0: not shown by anybody yet")
+    return claims
 
 
-def choices(fit: Fit) -> list[Setting]:
-    """Each setting, with one sentence and who says so."""
+def setting_choices(fit: Fit) -> list[Setting]:
+    """Each setting, with one sentence of reason and its source."""
     return [*fit.backend.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
 
 
@@ -96,39 +96,41 @@ def _cuts(fit: Fit) -> list[Setting]:
     shape = ask.model.shape
     why = f"it divides {shape.heads} heads and the width {shape.intermediate}"
     why += f"; {wider[0]} does not: {no.why}" if no else f"; {wider[0]} leaves less for a conversation" if wider else ""
-    found = [Setting("tensor parallel size", str(split.tp), why, no.source if no else "vllm/config.py")]
+    settings = [Setting("tensor parallel size", str(split.tp), why, no.source if no else "vllm/config.py")]
     if split.pp > 1:
         row = f"{shape.layers} layers in {split.pp} stages"
         why = f"{row}, one for each machine" if ask.nodes == split.pp else f"{row}: the cards that are left"
-        found.append(Setting("pipeline parallel size", str(split.pp), why, "vllm/distributed/utils.py get_pp_indices"))
+        settings.append(
+            Setting("pipeline parallel size", str(split.pp), why, "vllm/distributed/utils.py get_pp_indices")
+        )
     if split.whole_vision:
         why = f"its width {shape.vision.intermediate} cannot be cut into {split.tp}: each card holds all of it"
         source = "vllm/model_executor/models/qwen2_5_vl.py@v0.11.0"
-        found.append(Setting("vision tower", "--mm-encoder-tp-mode data", why, source))
-    return found
+        settings.append(Setting("vision tower", "--mm-encoder-tp-mode data", why, source))
+    return settings
 
 
 def _loads(fit: Fit) -> list[Setting]:
     load, total, arithmetic = fit.load, fit.sum, "the sum below"
     longer = "more is seldom needed" if load.length == LENGTHS[0] else f"{_longer(load.length)} do not fit"
-    found = [Setting("max_model_len", str(load.length), f"tokens of one conversation; {longer}", arithmetic)]
-    _, most = pixels(fit)
+    settings = [Setting("max_model_len", str(load.length), f"tokens of one conversation; {longer}", arithmetic)]
+    _, most = pixel_limits(fit)
     side = round(most**0.5)
     why = f"{load.image_tokens} tokens of {fit.ask.model.shape.vision.pixels_a_token} pixels, such as {side} x {side}"
     why += f"; {load.images} in one request" + ("" if load.video else ", no video: it may be as long as a conversation")
-    found.append(Setting("max_pixels", str(most), why, "compatibility facts, section 7"))
+    settings.append(Setting("max_pixels", str(most), why, "compatibility facts, section 7"))
     if not fit.backend.vllm:
-        return found
+        return settings
     why = f"the cache holds {total.tokens} tokens; requests beyond wait"
-    found.append(Setting("max_num_seqs", str(load.seqs), why, arithmetic))
+    settings.append(Setting("max_num_seqs", str(load.seqs), why, arithmetic))
     why = "a step's tokens" if fit.backend.chunked else "V0 computes a whole prompt at once: as max_model_len"
     batched = load.batched if fit.backend.chunked else load.length
-    found.append(Setting("max_num_batched_tokens", str(batched), why, "vllm/config.py SchedulerConfig"))
+    settings.append(Setting("max_num_batched_tokens", str(batched), why, "vllm/config.py SchedulerConfig"))
     why = "what is left for the CUDA context, graphs and spare is not vLLM's to fill"
-    found.append(Setting("gpu_memory_utilization", f"{total.utilisation:.2f}", why, "vllm/worker/worker.py@v0.8.5"))
+    settings.append(Setting("gpu_memory_utilization", f"{total.utilisation:.2f}", why, "vllm/worker/worker.py@v0.8.5"))
     why = "CUDA graphs fit: no --enforce-eager" if load.graphs else "CUDA graphs do not fit beside the rest"
-    found.append(Setting("enforce_eager", str(not load.graphs).lower(), why, arithmetic))
-    return found
+    settings.append(Setting("enforce_eager", str(not load.graphs).lower(), why, arithmetic))
+    return settings
 
 
 def _longer(length: int) -> int:
@@ -139,8 +141,8 @@ def _container(fit: Fit) -> list[Setting]:
     if not fit.backend.vllm:
         return []
     why = "for vLLM's queues and NCCL; docker gives 64 MB"
-    found = [Setting("--shm-size", f"{shm_gigabytes(fit)}g", why, "vLLM documentation; size unverified")]
+    settings = [Setting("--shm-size", f"{shm_gigabytes(fit)}g", why, "vLLM documentation; size unverified")]
     if fit.ask.nodes > 1:
         why = "name the network interface between the machines on each, or NCCL may pick another"
-        found.append(Setting("NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME", "yours", why, "vLLM documentation"))
-    return found
+        settings.append(Setting("NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME", "yours", why, "vLLM documentation"))
+    return settings

@@ -9,7 +9,7 @@ from images.run.fit.model import Model
 Parts = tuple[int, ...]
 
 
-def linear(model: Model, inputs: int, outputs: int, *, bias: bool = False) -> int:
+def linear_bytes(model: Model, inputs: int, outputs: int, *, bias: bool = False) -> int:
     """One linear of the decoder: 2 bytes a weight; in 4 bits half a byte, and a scale and zero for each group.
 
     GPTQ keeps the group of each input beside them, 4 bytes.
@@ -29,15 +29,15 @@ def decoder_layer(model: Model, tp: int) -> int:
     keys = max(1, shape.kv_heads // tp) * shape.head_dim
     width = shape.intermediate // tp
     return (
-        linear(model, shape.hidden, queries + 2 * keys, bias=True)
-        + linear(model, queries, shape.hidden)
-        + linear(model, shape.hidden, 2 * width)
-        + linear(model, width, shape.hidden)
+        linear_bytes(model, shape.hidden, queries + 2 * keys, bias=True)
+        + linear_bytes(model, queries, shape.hidden)
+        + linear_bytes(model, shape.hidden, 2 * width)
+        + linear_bytes(model, width, shape.hidden)
         + 2 * shape.hidden * 2
     )
 
 
-def table(model: Model, tp: int) -> int:
+def embedding_table(model: Model, tp: int) -> int:
     """The embedding table, or the head: 16 bits in every form."""
     return model.shape.vocab * model.shape.hidden * 2 // tp
 
@@ -64,7 +64,7 @@ def vision_weights(model: Model, tp: int, width: int = 2) -> int:
     return (math.ceil((see.depth * block + merger) / tp) + whole) * width
 
 
-def stages(layers: int, pp: int, *, rest_last: bool = False) -> Parts:
+def layers_per_stage(layers: int, pp: int, *, rest_last: bool = False) -> Parts:
     """Decoder layers of each pipeline stage as vLLM deals them: what is left over goes to the stages before the last.
 
     ``rest_last``: to the last, as up to 0.7 (get_pp_indices in vllm/distributed/utils.py@v0.7.3, v0.8.5).
@@ -78,7 +78,7 @@ def stages(layers: int, pp: int, *, rest_last: bool = False) -> Parts:
     return tuple(parts)
 
 
-def runs(layers: int, devices: int) -> Parts:
+def layers_per_card(layers: int, devices: int) -> Parts:
     """Decoder layers of each card as the transformers server deals them: equal runs, the last is the shortest."""
     run = math.ceil(layers / devices)
     return tuple(max(0, min(run, layers - at * run)) for at in range(devices))
@@ -92,11 +92,11 @@ def stage_weights(model: Model, parts: Parts, at: int, tp: int) -> int:
     first, last = at == 0, at == len(parts) - 1
     total = parts[at] * decoder_layer(model, tp)
     if first:
-        total += table(model, tp)
+        total += embedding_table(model, tp)
     if last:
         total += model.shape.hidden * 2
         if not first or not model.shape.tied:
-            total += table(model, tp)
+            total += embedding_table(model, tp)
     return total
 
 

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start
+    from images.run.serve.by_hand import serve_words as serve_words
+    from images.run.serve.by_hand import spec_without_model as spec_without_model
     from images.run.serve.hub import read_config as read_config
+    from images.run.serve.make import CACHE_VOLUME as CACHE_VOLUME
     from images.run.serve.make import Options as Options
     from images.run.serve.make import cpu_length as cpu_length
-    from images.run.serve.make import make_serving as make_serving
+    from images.run.serve.make import make_spec as make_spec
     from images.run.serve.make import merged as merged
+    from images.run.serve.make import model_name as model_name
     from images.run.serve.make import read_flags as read_flags
     from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here

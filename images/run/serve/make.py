@@ -10,23 +10,34 @@ from pathlib import Path
 
 from images.core import NoImageFits, UsageError, human_bytes
 from images.docker import (
-    CACHE,
-    CACHE_VOLUME,
-    MODELS,
     NO_CARDS,
-    PORT,
     RESTART,
-    SERVED,
     ContainerSpec,
     Gpus,
     Mount,
+    PublishedPort,
     check_name,
     check_port,
 )
 from images.matrix import Variant
-from images.run.fit import GIB, Fit, Model, environment, flags, kv_bytes, shm_gigabytes, stage_weights, vision_weights
+from images.render import CACHE, MODELS, PORT
+from images.run.fit import (
+    GIB,
+    Fit,
+    Model,
+    environment,
+    kv_bytes,
+    server_flags,
+    shm_gigabytes,
+    stage_weights,
+    vision_weights,
+)
 from images.run.serve.source import Source
 
+CACHE_VOLUME = "cardstock-cache"
+# Labels of every container that `invoke serve` starts: the variant's id, and what the API calls the model.
+SERVED = "dev.cardstock.serve"
+MODEL = "dev.cardstock.model"
 # How this machine reaches a hub is passed on to a container that fetches from one.
 HUB_SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 # Where the image's preflight says that the image that would fit is.
@@ -60,7 +71,7 @@ class Options:
     environment: Mapping[str, str] | None = None
 
 
-def make_serving(
+def make_spec(
     variant: Variant, image: str, source: Source, model: Model, found: Fit | None, how: Options
 ) -> ContainerSpec:
     """The container. ``found`` is None for an image that uses no card.
@@ -77,7 +88,7 @@ def make_serving(
         )
     name = how.served or source.name
     own = [*([] if source.folder else ["--model", source.repository]), "--served-model-name", name]
-    own += flags(found) if found else ["--max-model-len", str(cpu_length(model))]
+    own += server_flags(found) if found else ["--max-model-len", str(cpu_length(model))]
     env = environment(found) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
@@ -85,7 +96,6 @@ def make_serving(
     return ContainerSpec(
         name=check_name(how.name),
         image=image,
-        model=name,
         arguments=tuple(merged(own, read_flags(how.flags))),
         env=tuple(env.items()),
         passed=tuple(one for one in wanted if (how.environment or {}).get(one)),
@@ -93,13 +103,17 @@ def make_serving(
             *((Mount(source.folder, MODELS),) if source.folder else ()),
             Mount(_cache(how.cache), CACHE, read_only=False),
         ),
-        gpus=None if not found or how.gpus == NO_CARDS else how.gpus or Gpus(found.ask.count),
+        gpus=(how.gpus or Gpus(found.ask.count)) if found else NO_CARDS,
         shm=0 if variant.backend == "transformers" else shm_gigabytes(found) if found else 2,
-        host=how.host,
-        port=check_port(how.port),
+        ports=(PublishedPort(PORT, check_port(how.port), how.host),),
         restart=how.restart,
-        labels=((SERVED, variant.id), ("dev.cardstock.model", name)),
+        labels=((SERVED, variant.id), (MODEL, name)),
     )
+
+
+def model_name(spec: ContainerSpec) -> str:
+    """What the API of a server made here calls its model."""
+    return dict(spec.labels)[MODEL]
 
 
 def _cache(text: str) -> str:

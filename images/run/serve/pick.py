@@ -10,11 +10,11 @@ from images.cards import LocalMachine, read_machine
 from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError
 from images.core.options import option
-from images.docker import CACHE_VOLUME, SERVED, ContainerSpec, Gpus, read_gpus
+from images.docker import NO_CARDS, ContainerSpec, Gpus, read_gpus
 from images.matrix import Arch, Variant
-from images.render import VARIANT
+from images.render import PORT, VARIANT
 from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
-from images.run.serve.make import Options, check_memory, make_serving
+from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
 from images.run.serve.source import Source
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ServeOptions:
     image: str = option("an image by its own name, instead of --variant", "")
     gpus: str = option("all, 2, device=0,1 or none, as docker takes it", "")
     host: str = option("the address to listen on; 0.0.0.0 for all", "127.0.0.1")
-    port: int = option("the port to listen on", 8000)
+    port: int = option("the port to listen on", PORT)
     name: str = option("the container's name", "cardstock")
     served: str = option("what the API calls the model", "")
     cache: str = option("the volume or folder for what is fetched and compiled", CACHE_VOLUME)
@@ -82,8 +82,8 @@ def plan(
         flags=options.flags,
         environment=context.environment,
     )
-    serving = make_serving(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
-    return replace(serving, env=tuple({**dict(serving.env), **_environment(options.env)}.items()))
+    spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
+    return replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
@@ -156,15 +156,15 @@ def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
     return replace(machine, cards=tuple(chosen))
 
 
-def check_here(context: Context, serving: ContainerSpec, source: Source, model: Model) -> None:
+def check_here(context: Context, spec: ContainerSpec, source: Source, model: Model) -> None:
     """Raises NothingSelected where the image is not on the engine, UsageError or NoImageFits for what it cannot do."""
     engine = context.engine
-    if engine.inspect(serving.image) is None:
-        identifier = dict(serving.labels)[SERVED]
+    if engine.inspect(spec.image) is None:
+        identifier = dict(spec.labels)[SERVED]
         others = _others(context, engine, context.variants.valid[identifier])
         also = f"; or one that is here: --variant {others[0]}" if others else ""
         raise NothingSelected(
-            f"{serving.image} is not here",
+            f"{spec.image} is not here",
             do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
         )
     if source.folder and not engine.endpoint.startswith(("unix://", "npipe://")):
@@ -172,13 +172,13 @@ def check_here(context: Context, serving: ContainerSpec, source: Source, model: 
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",
             do="--model OWNER/NAME, or type this on that machine",
         )
-    if serving.gpus is None:
+    if spec.gpus == NO_CARDS:
         check_memory(model, engine.host().memory)
 
 
 def _others(context: Context, engine: Engine, wanted: Variant) -> list[str]:
     """Variants whose images are here and run the wanted one's cards."""
-    tags = {tag.rpartition(":")[2] for facts in engine.images() for tag in facts.tags}
+    tags = {tag.rpartition(":")[2] for facts in engine.images(VARIANT) for tag in facts.tags}
     return [one.id for one in context.variants.valid.values() if one.id in tags and _covers(one.archs, wanted.archs)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import UsageError
-from images.run.fit import named
+from images.run.fit import model_by_name
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _INDEX = "model.safetensors.index.json"
@@ -39,7 +39,7 @@ def find_source(text: str) -> Source:
         raise UsageError(f"{path} is not a folder", do="--model FOLDER, with config.json and the weights in it")
     if _REPOSITORY.fullmatch(text) and not text.startswith("."):
         return Source(text, repository=text)
-    model = named(text)
+    model = model_by_name(text)
     if model is None:
         raise UsageError(
             f"no folder and no model is called {text!r}",

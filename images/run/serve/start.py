@@ -7,11 +7,12 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from images.core import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
-from images.docker import GRACE, SERVED, Containers, ContainerSpec, ContainerState
+from images.docker import STOP_TIMEOUT, Containers, ContainerSpec, ContainerState
 from images.proof.smoke import Health, unhealthy_text
+from images.run.serve.make import MODEL, SERVED
 
 Say = Callable[[str], None]
 # The image's entrypoint ends so where the image does not fit the cards or their driver.
@@ -35,18 +36,18 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-def check_free(containers: Containers, serving: ContainerSpec, local: bool) -> None:
+def check_free(containers: Containers, spec: ContainerSpec, local: bool) -> None:
     """Raises UsageError where the name is in use, or the port is taken on this machine (``local``: the engine's)."""
-    there = containers.find(serving.name)
+    there = containers.find(spec.name)
     if there is not None:
         ours = SERVED in there.labels
         raise UsageError(
-            f"there is a container called {serving.name} already ({there.status})",
-            cause=f"it serves {there.labels.get('dev.cardstock.model', '')} by {there.labels[SERVED]}" if ours else "",
-            do=f"./inv serve --stop {serving.name}, or --name another" if ours else "--name another",
+            f"there is a container called {spec.name} already ({there.status})",
+            cause=f"it serves {there.labels.get(MODEL, '')} by {there.labels[SERVED]}" if ours else "",
+            do=f"./inv serve --stop {spec.name}, or --name another" if ours else "--name another",
         )
-    if local and not port_free(serving.host, serving.port):
-        raise port_taken(serving)
+    if local and not all(port_free(port.host, port.host_port) for port in spec.ports):
+        raise port_taken(spec)
 
 
 def port_free(host: str, port: int) -> bool:
@@ -61,24 +62,25 @@ def port_free(host: str, port: int) -> bool:
     return True
 
 
-def port_taken(serving: ContainerSpec) -> UsageError:
+def port_taken(spec: ContainerSpec) -> UsageError:
     """The error of a port that something else has."""
+    (port,) = spec.ports
     return UsageError(
-        f"port {serving.port} of {serving.host} is in use, or not an address of this machine",
-        do=f"--port {serving.port + 1}, or stop what listens there (ss -ltnp 'sport = :{serving.port}')",
+        f"port {port.host_port} of {port.host} is in use, or not an address of this machine",
+        do=f"--port {port.host_port + 1}, or stop what listens there (ss -ltnp 'sport = :{port.host_port}')",
     )
 
 
-def start(containers: Containers, serving: ContainerSpec, environment: Mapping[str, str], *, kept: bool) -> None:
+def start(containers: Containers, spec: ContainerSpec, environment: Mapping[str, str], *, kept: bool) -> None:
     """Start it; ``kept``: with its restart policy from the first moment on.
 
     Raises UsageError for a port that is taken, CardstockError for what the engine refuses.
     """
     try:
-        containers.start(serving, environment, serving.restart if kept else "no")
+        containers.start(spec if kept else replace(spec, restart="no"), environment)
     except CardstockError as error:
         if re.search(r"port is already allocated|address already in use", error.cause):
-            raise port_taken(serving) from error
+            raise port_taken(spec) from error
         if re.search(r"could not select device driver|nvidia-container|unresolvable CDI", error.cause):
             raise CardstockError(
                 error.what,
@@ -88,7 +90,7 @@ def start(containers: Containers, serving: ContainerSpec, environment: Mapping[s
         raise
 
 
-def wait(containers: Containers, serving: ContainerSpec, limit: float, say: Say, clock: Clock | None = None) -> float:
+def wait(containers: Containers, spec: ContainerSpec, limit: float, say: Say, clock: Clock | None = None) -> float:
     """Wait until it is healthy, telling how far it is; then give it its restart policy. Seconds that it took.
 
     A server that ends while it starts is not started again: it is removed, and its log is in the error: NoImageFits
@@ -97,31 +99,31 @@ def wait(containers: Containers, serving: ContainerSpec, limit: float, say: Say,
     clock = clock or Clock()
     began, told = clock.now(), set[str]()
     while True:
-        found = containers.find(serving.name)
+        found = containers.find(spec.name)
         if found is None:
-            raise CheckFailed(f"the container {serving.name} is gone", cause="somebody else has removed it")
-        log = containers.log(serving.name)
+            raise CheckFailed(f"the container {spec.name} is gone", cause="somebody else has removed it")
+        log = containers.log(spec.name)
         for line in steps(log):
             if line not in told:
                 say(line)
                 told.add(line)
         health, waited = Health.of(found.attributes), clock.now() - began
         if health.verdict:
-            keep(containers, serving)
+            keep(containers, spec)
             return waited
         if health.status in ("exited", "dead"):
-            containers.remove(serving.name)
+            containers.remove(spec.name)
             raise died(found, health, log, waited)
         if health.verdict is False or waited > limit:
-            keep(containers, serving)
-            raise _late(serving, health, log, waited)
+            keep(containers, spec)
+            raise _late(spec, health, log, waited)
         clock.sleep(1.0)
 
 
-def keep(containers: Containers, serving: ContainerSpec) -> None:
+def keep(containers: Containers, spec: ContainerSpec) -> None:
     """Give it its restart policy: it is waited for no longer."""
-    if serving.restart != "no":
-        containers.keep(serving.name, serving.restart)
+    if spec.restart != "no":
+        containers.keep(spec.name, spec.restart)
 
 
 def steps(log: str) -> list[str]:
@@ -153,12 +155,12 @@ def refused_by_preflight(log: str) -> NoImageFits:
     )
 
 
-def _late(serving: ContainerSpec, health: Health, log: str, waited: float) -> CheckFailed:
+def _late(spec: ContainerSpec, health: Health, log: str, waited: float) -> CheckFailed:
     what, cause, do = unhealthy_text(health, log, waited)
     return CheckFailed(
-        f"{serving.name}: {what}",
+        f"{spec.name}: {what}",
         cause=cause,
-        do=f"{do}; it goes on: ./inv serve --logs {serving.name}, ./inv serve --stop {serving.name}",
+        do=f"{do}; it goes on: ./inv serve --logs {spec.name}, ./inv serve --stop {spec.name}",
     )
 
 
@@ -181,14 +183,14 @@ def ours(containers: Containers, name: str) -> ContainerState:
     """
     found = containers.find(name)
     if found is None:
-        names = ", ".join(sorted(one.name for one in containers.served()))
+        names = ", ".join(sorted(one.name for one in containers.labelled(SERVED)))
         raise NothingSelected(f"no server is called {name}", do=f"those that are: {names or 'none'}")
     if SERVED not in found.labels:
         raise UsageError(f"{name} is not a server of ./inv serve", do=f"docker stop {name}, if it is yours")
     return found
 
 
-def stop(containers: Containers, name: str, seconds: int = GRACE) -> Stopped:
+def stop(containers: Containers, name: str, seconds: int = STOP_TIMEOUT) -> Stopped:
     """End it within the grace, else by force, and remove it. Raises as `ours` does."""
     ours(containers, name)
     ended = containers.stop(name, seconds)

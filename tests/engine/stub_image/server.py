@@ -17,14 +17,14 @@ FAULT = os.environ.get("FAULT", "")
 ANSWERS = json.loads(Path("/opt/cardstock/answers.json").read_text())
 
 
-def key(messages: list[dict[str, Any]]) -> str:
+def request_key(messages: list[dict[str, Any]]) -> str:
     """What tells one golden conversation from another."""
     return json.dumps(messages, sort_keys=True)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any] | None:
     """The choice for a request; None for one that is not golden."""
-    golden = ANSWERS.get(key(request["messages"]))
+    golden = ANSWERS.get(request_key(request["messages"]))
     if golden is None:
         return None
     if FAULT == "bangs" or (FAULT == "bangs only here" and golden["tokens"] == [3, 4, 5]):
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
 
-    def tell(self, status: int, body: str) -> None:
+    def send_reply(self, status: int, body: str) -> None:
         """An answer with a body."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body.encode())))
@@ -58,21 +58,23 @@ class Handler(BaseHTTPRequestHandler):
         """/health, /v1/models, /metrics."""
         name = sys.argv[sys.argv.index("--served-model-name") + 1]
         bodies = {"/health": "", "/v1/models": json.dumps({"data": [{"id": name}]}), "/metrics": "vllm:x 1\n"}
-        self.tell(200 if self.path in bodies else 404, bodies.get(self.path, ""))
+        self.send_reply(200 if self.path in bodies else 404, bodies.get(self.path, ""))
 
     def do_POST(self) -> None:
         """/v1/chat/completions."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         choice = answer(request)
         if choice is None:
-            return self.tell(500 if FAULT == "500" else 400, '{"error": {"message": "cannot identify image file"}}')
+            return self.send_reply(
+                500 if FAULT == "500" else 400, '{"error": {"message": "cannot identify image file"}}'
+            )
         if not request.get("stream"):
-            return self.tell(200, json.dumps({"choices": [choice]}))
+            return self.send_reply(200, json.dumps({"choices": [choice]}))
         text = choice["message"]["content"]
         events = [{"delta": {"content": part}, "finish_reason": None} for part in text]
         events.append({"delta": {}, "finish_reason": choice["finish_reason"]})
         lines = [f"data: {json.dumps({'choices': [event]})}\n\n" for event in events]
-        return self.tell(200, "".join(lines) + ("" if FAULT == "cut" else "data: [DONE]\n\n"))
+        return self.send_reply(200, "".join(lines) + ("" if FAULT == "cut" else "data: [DONE]\n\n"))
 
 
 def end(number: int, frame: FrameType | None) -> None:

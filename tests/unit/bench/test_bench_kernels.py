@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.kernels import DEFAULT, Bench, _scratch, named
+from bench.kernels import DEFAULT, KernelBench, _scratch, named_kernels
 from images.core.errors import UsageError
 from images.core.report import human_bytes
 from images.matrix.kernel import Kernel
@@ -33,8 +33,8 @@ class Cached:
         self.cache |= new
         build(folder, *of.capabilities, of=of, compiled=len(new), seconds=seconds, cpu_seconds=90.0 * len(new))
 
-    def bench(self) -> Bench:
-        return Bench(self.compile, self.empty, lambda _, folder: float(len(list(folder.iterdir()))), _scratch)
+    def bench(self) -> KernelBench:
+        return KernelBench(self.compile, self.empty, lambda _, folder: float(len(list(folder.iterdir()))), _scratch)
 
 
 def test_cold_warm_and_one_arch_more() -> None:
@@ -75,12 +75,12 @@ def test_the_table_and_the_rows_say_the_same() -> None:
 
 
 def test_kernels_are_named_by_id_or_glob_in_their_order() -> None:
-    assert [k.id for k in named(variants(), "")] == [DEFAULT]
+    assert [k.id for k in named_kernels(variants(), "")] == [DEFAULT]
     asked = "xformers0.0.28.post3-torch2.5.1-cu124-sm75 xformers0.0.29*-cu124-sm7[05]"
-    assert [k.id for k in named(variants(), asked)] == [
+    assert [k.id for k in named_kernels(variants(), asked)] == [
         "xformers0.0.28.post3-torch2.5.1-cu124-sm75",
         "xformers0.0.29.post2-torch2.6.0-cu124-sm70",
         DEFAULT,
     ]
     with pytest.raises(UsageError, match="no kernel is called nothing"):
-        named(variants(), "nothing")
+        named_kernels(variants(), "nothing")

@@ -40,11 +40,11 @@ def tools(*names: str) -> Workbench:
 
 def test_images_for_cards_are_measured_one_unless_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ONLY, raising=False)
-    assert [variant.id for variant in preflight.chosen(tools(CPU, T4, L4))] == [T4]
+    assert [variant.id for variant in preflight.chosen_variants(tools(CPU, T4, L4))] == [T4]
     monkeypatch.setenv(ONLY, "cu*")
-    assert [variant.id for variant in preflight.chosen(tools(CPU, T4, L4))] == [T4, L4]
+    assert [variant.id for variant in preflight.chosen_variants(tools(CPU, T4, L4))] == [T4, L4]
     with pytest.raises(NothingSelected, match="none is built"):
-        preflight.chosen(tools(CPU))
+        preflight.chosen_variants(tools(CPU))
 
 
 def test_the_first_run_does_not_count_and_the_median_does() -> None:

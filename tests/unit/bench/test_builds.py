@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,20 +11,21 @@ from typing import Any, cast
 import pytest
 
 from bench import start as starting
-from bench.builds import Taken, noop, proven, seconds
+from bench.builds import BuildTimes, noop, proven_variants, seconds
 from bench.devel import compressed_bytes, repository_of
 from bench.devel import rows_of as rows_on_devel
-from bench.levels import chosen, rows_of_levels
+from bench.levels import chosen_variants, rows_of_levels
 from bench.record import BenchMachine, BenchRecord, Row, RunConditions
 from bench.stages import ONLY, Workbench
 from images.core.errors import CheckFailed, NothingSelected, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
+from images.docker.container_spec import ContainerSpec
 from images.docker.containers import ContainerState
 from images.docker.engine import Engine
 from images.matrix.model import Base
-from images.proof.smoke.record import Level, ProofRecord
-from images.registry.client import MANIFEST, Repository, digest_of
+from images.proof.smoke.record import LevelResult, ProofRecord
+from images.registry import MANIFEST, Repository, digest_of
 from images.render.checkout import Checkout
 from images.render.labels import EVIDENCE, INPUT, PROVEN
 from tests.helpers.matrices import variants
@@ -39,8 +40,8 @@ def tools(labels: dict[str, dict[str, str]]) -> Workbench:
 
     class Having:
         def inspect(self, reference: str) -> Any:
-            told = labels.get(reference.partition(":")[2])
-            return None if told is None else SimpleNamespace(labels=told)
+            result = labels.get(reference.partition(":")[2])
+            return None if result is None else SimpleNamespace(labels=result)
 
     checkout = Checkout(ROOT)
     return Workbench(checkout, checkout.matrix(), cast("Engine", Having()), SiteSettings(), Report())
@@ -50,35 +51,35 @@ def test_only_what_a_build_would_leave_alone_is_timed() -> None:
     variant = variants().valid[CPU]
     digest = tools({}).job(variant).input_hash
     done = {INPUT: digest, PROVEN: "yes", EVIDENCE: "server: passed"}
-    assert proven(tools({CPU: done})) == [(variant, None)]
-    assert proven(tools({CPU: {**done, INPUT: "0" * 64}})) == []
-    assert tools({CPU: done}).told(variant) == f"{CPU}@{digest[:12]}"
+    assert proven_variants(tools({CPU: done})) == [(variant, None)]
+    assert proven_variants(tools({CPU: {**done, INPUT: "0" * 64}})) == []
+    assert tools({CPU: done}).image_label(variant) == f"{CPU}@{digest[:12]}"
     with pytest.raises(NothingSelected):
         noop(tools({}))
 
 
 def test_at_once_stands_against_the_sum_and_against_separate_machines() -> None:
-    told = list(Taken(100.0, (120.0, 30.0, 30.0)).rows("cold", "as many machines, each cold"))
-    assert [(row.ours, row.peer, row.against) for row in told] == [
+    result = list(BuildTimes(100.0, (120.0, 30.0, 30.0)).rows("cold", "as many machines, each cold"))
+    assert [(row.ours, row.peer, row.against) for row in result] == [
         (100.0, 180.0, "one after the other"),
         (100.0, 360.0, "as many machines, each cold"),
     ]
-    assert len(list(Taken(1.0, (1.0, 2.0)).rows("nothing new", ""))) == 1
+    assert len(list(BuildTimes(1.0, (1.0, 2.0)).rows("nothing new", ""))) == 1
     clock = iter([3.0, 5.5])
     assert seconds(lambda: None, lambda: next(clock)) == 2.5
 
 
-def record(*levels: Level) -> ProofRecord:
+def record(*levels: LevelResult) -> ProofRecord:
     return ProofRecord(CPU, "image", "sha256:0", "2026-11-21T12:00:00Z", None, None, "26.1", levels)
 
 
-def served(healthy: float) -> Level:
-    return Level(4, "server", "passed", "", healthy + 10, {"seconds to healthy": healthy, "seconds to stop": 1.5})
+def served(healthy: float) -> LevelResult:
+    return LevelResult(4, "server", "passed", "", healthy + 10, {"seconds to healthy": healthy, "seconds to stop": 1.5})
 
 
 def test_levels_are_medians_and_what_did_not_run_says_why() -> None:
-    audit = Level(1, "audit", "not run", "no card in it")
-    runs = [record(audit, Level(2, "stack", "passed", "", took), served(took)) for took in (3.0, 9.0, 4.0)]
+    audit = LevelResult(1, "audit", "not run", "no card in it")
+    runs = [record(audit, LevelResult(2, "stack", "passed", "", took), served(took)) for took in (3.0, 9.0, 4.0)]
     rows = {row.measures.partition("; ")[0].rpartition(", ")[2]: row for row in rows_of_levels(CPU, "x", runs)}
     assert all(row.measures.endswith("; runs: 3") for row in rows.values())
     assert (rows["audit"].ours, rows["audit"].why) == (None, "no card in it")
@@ -93,8 +94,8 @@ class Servers:
     def __init__(self, *after: int) -> None:
         self.after, self.looks, self.now, self.said = list(after), 0, 0.0, list[str]()
 
-    def launch(self, image: str, command: Sequence[str], words: Mapping[str, Any]) -> None:
-        self.said.append(f"launch {image} with {words['mounts'][0]['Source']}")
+    def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None:
+        self.said.append(f"start {spec.image} with {spec.mounts[0].source}")
 
     def find(self, name: str) -> ContainerState:
         self.looks, self.now = self.looks + 1, self.now + 1
@@ -121,17 +122,17 @@ class Servers:
 def test_a_server_is_started_ended_and_started_again_with_what_it_kept() -> None:
     servers = Servers(60, 40)
     clock = starting.Clock(lambda: servers.now, lambda _: None)
-    found = starting.start(servers, "an-image", Path("/a/model"), clock)
-    assert found == starting.Started(first=61.0, end=2.0, again=41.0)
-    assert servers.said == ["launch an-image with /a/model", "stop", "restart", "remove"]
-    rows = list(starting.rows(CPU, "x", [found, starting.Started(55.0, 4.0, 30.0)], [20.0, 30.0, 22.0]))
+    found = starting.measure_start(servers, "an-image", Path("/a/model"), clock)
+    assert found == starting.StartTimes(first=61.0, end=2.0, again=41.0)
+    assert servers.said == ["start an-image with /a/model", "stop", "restart", "remove"]
+    rows = list(starting.rows(CPU, "x", [found, starting.StartTimes(55.0, 4.0, 30.0)], [20.0, 30.0, 22.0]))
     assert [(row.ours, row.peer) for row in rows] == [(58.0, None), (35.5, 58.0), (22.0, 58.0), (3.0, None)]
 
 
 def test_a_server_that_does_not_get_healthy_is_removed_and_its_log_shown() -> None:
     servers = Servers(-1)
     with pytest.raises(CheckFailed, match="did not get healthy"):
-        starting.start(servers, "an-image", Path("/m"), starting.Clock(lambda: servers.now, lambda _: None))
+        starting.measure_start(servers, "an-image", Path("/m"), starting.Clock(lambda: servers.now, lambda _: None))
     assert servers.said[-1] == "remove"
 
 
@@ -143,11 +144,11 @@ def test_a_server_that_needs_a_card_is_not_started() -> None:
 def test_the_image_for_the_cpu_is_measured_unless_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     both: dict[str, dict[str, str]] = {CPU: {}, T4: {}}
     monkeypatch.delenv(ONLY, raising=False)
-    assert [variant.id for variant in chosen(tools(both))] == [CPU]
+    assert [variant.id for variant in chosen_variants(tools(both))] == [CPU]
     monkeypatch.setenv(ONLY, "cu124*")
-    assert [variant.id for variant in chosen(tools(both))] == [T4]
+    assert [variant.id for variant in chosen_variants(tools(both))] == [T4]
     with pytest.raises(NothingSelected):
-        chosen(tools({}))
+        chosen_variants(tools({}))
 
 
 @pytest.mark.parametrize(
@@ -188,8 +189,8 @@ def test_the_devel_base_is_added_or_said_to_be_out_of_reach() -> None:
     name = "cu124-transformers4.51.3-sdpa-sm75"
     machine = BenchMachine("X", 2, 1, "Linux", "3.11.7")
     around = RunConditions(machine, None, "2026-11-21T12:00:00Z", "abc", "def")
-    told = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]
-    kept = [Row("sizes", f"{name}: {what}", ours, peer, "MB") for what, ours, peer in told]
+    result = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]
+    kept = [Row("sizes", f"{name}: {what}", ours, peer, "MB") for what, ours, peer in result]
     sizes = BenchRecord("sizes", around, (*kept, Row("sizes", f"{CPU}: all, gzip", 1.0, 2.0, "MB")))
     bases = {"12.4": Base(image="nvidia/cuda:12.4.1-devel-ubuntu22.04", digest=None)}
     (row,) = rows_on_devel(sizes, variants().valid, bases, lambda _: 3_900_000_000)

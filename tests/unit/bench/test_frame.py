@@ -54,11 +54,11 @@ def test_rows_are_kept_as_they_were(report: Report, tmp_path: Path) -> None:
     (found,) = run_benches(["halves"], report, tmp_path / "bench", around, {"halves": halves})
     assert found == BenchRecord("halves", AROUND, (HALF, ALONE))
     assert read_records(tmp_path / "bench") == (found,)
-    told = json.loads((tmp_path / "bench/halves.json").read_text())
-    assert [row["ratio"] for row in told["rows"]] == [0.5, None]
+    data = json.loads((tmp_path / "bench/halves.json").read_text())
+    assert [row["ratio"] for row in data["rows"]] == [0.5, None]
 
 
-def test_a_row_is_told_with_its_peer_and_what_did_not_run_with_its_reason() -> None:
+def test_a_row_shows_its_peer_and_what_did_not_run_its_reason() -> None:
     assert cells(HALF, "A") == ["halves", "half the work", "0.5 s", "1 s (all of it)", "0.5", "A"]
     assert cells(ALONE, "A, busy") == ["halves", "bytes", "12345 B", "-", "-", "A, busy"]
     assert cells(WITHOUT, "A") == ["halves", "on two cards", "not run: no card here", "-", "-", "A"]
@@ -92,7 +92,7 @@ def test_a_bench_that_breaks_leaves_the_last_result(report: Report, tmp_path: Pa
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"bench": "x"}', "null"])
-def test_what_is_no_record_is_said(text: str) -> None:
+def test_what_is_no_record_is_reported(text: str) -> None:
     with pytest.raises(UsageError, match="not the record of a bench") as caught:
         BenchRecord.from_json(text, "here.json")
     assert caught.value.where == "here.json"

@@ -9,11 +9,21 @@ import pytest
 
 from bench import command, frame
 from bench.command import pages
-from bench.machine import busy_share, read_machine
-from bench.page import headlines, page
-from bench.page import pages as filled
+from bench.machine import busy_share, read_bench_machine
+from bench.page import bench_page, headlines
+from bench.page import with_measurements as filled
 from bench.plots import PEERS
-from bench.record import ACTED, FOLDER, BenchMachine, BenchRecord, Row, RunConditions, read_acted, read_records, write
+from bench.record import (
+    FOLDER,
+    IMPROVEMENTS,
+    BenchMachine,
+    BenchRecord,
+    Row,
+    RunConditions,
+    read_improvements,
+    read_records,
+    write_record,
+)
 from images.core.errors import UsageError
 from images.proof.on_card.records import Figure, GpuRecord, Step
 from images.render.checkout import Checkout
@@ -44,7 +54,7 @@ def on_card(*figures: Figure) -> GpuRecord:
 
 
 def test_every_row_is_there_with_its_machine() -> None:
-    text = page([PLAN, SIZES], [], {"plan": "", "sizes": "images", "kernels": "hours"})
+    text = bench_page([PLAN, SIZES], [], {"plan": "", "sizes": "images", "kernels": "hours"})
     assert "| plan | 10,000 points | 0.4 s | 1 s (limit) | 0.4 | A |" in text
     assert "| sizes | a \\| b | 97 MB | 2349 MB (the whole) | 0.0413 | B, busy |" in text
     assert "| kernels | - | not run: no run is kept; it takes hours | - | - | - |" in text
@@ -60,11 +70,11 @@ def test_what_is_slimmed_stands_against_what_is_untouched() -> None:
     other = Figure("prefill", 5.0, "tokens/s", {**of, "content": "untouched"})
     record = on_card(untouched, slimmed, other)
     record = replace(record, steps=(*record.steps, Step("warm start", "not run", "no time left")))
-    text = page([PLAN], [record, on_card()], {})
+    text = bench_page([PLAN], [record, on_card()], {})
     assert "| gpu | warm start | not run: no time left | - | - | B |" in text
     assert "decode" in headlines([PLAN], [record])
-    told = "| gpu | decode: vllm, batch 16, slimmed | 990 tokens/s | 1000 tokens/s (untouched) | 0.99 | B |"
-    assert [line for line in text.splitlines() if "decode" in line] == [told]
+    shown = "| gpu | decode: vllm, batch 16, slimmed | 990 tokens/s | 1000 tokens/s (untouched) | 0.99 | B |"
+    assert [line for line in text.splitlines() if "decode" in line] == [shown]
     assert "| gpu | prefill: vllm, batch 16, untouched | 5 tokens/s | - | - | B |" in text
     assert "- B: one NVIDIA H200, driver 580.1" in text
 
@@ -75,13 +85,13 @@ def test_a_start_stands_against_how_it_was_before_and_parts_of_one_without_bytec
 
     now, before = {"start": "forked, class known"}, {"start": "spawned, class looked at"}
     made = {"bytecode": "bytecode made"}
-    told = [
+    result = [
         start("start: imports", 14.0, **now),
         start("start: imports", 28.0, **before),
         start("start: imports", 41.0, **made),
         start("start to first token", 118.0, **made),
     ]
-    text = page([PLAN], [on_card(*told)], {})
+    text = bench_page([PLAN], [on_card(*result)], {})
     assert [line for line in text.splitlines() if "start: imports" in line] == [
         "| gpu | start: imports: slimmed, forked, class known | 14 s | 28 s (spawned, class looked at) | 0.5 | B |"
     ]
@@ -91,10 +101,10 @@ def test_a_start_stands_against_how_it_was_before_and_parts_of_one_without_bytec
 def test_what_was_acted_on_stands_before_and_after(tmp_path: Path) -> None:
     file = tmp_path / "acted.yaml"
     file.write_text("- {what: imports, before: 2 s, after: 1 s, how: a | b}\n")
-    assert "| imports | 2 s | 1 s | a \\| b |" in page([PLAN], [], {}, read_acted(file))
+    assert "| imports | 2 s | 1 s | a \\| b |" in bench_page([PLAN], [], {}, read_improvements(file))
     file.write_text("- {what: imports}\n")
     with pytest.raises(UsageError, match="acted on"):
-        read_acted(file)
+        read_improvements(file)
 
 
 def test_the_table_has_the_headlines_and_their_machines_only() -> None:
@@ -112,18 +122,18 @@ def test_the_table_has_the_headlines_and_their_machines_only() -> None:
 
 def test_the_committed_pages_are_what_the_kept_records_say() -> None:
     checkout = Checkout(ROOT)
-    told = pages(checkout, checkout.texts([SHOWN]))
-    assert set(told) == {SHOWN, "BENCH.md", "docs/plots/sizes.svg", "docs/plots/start.svg"}
-    assert told == checkout.texts(told)
+    result = pages(checkout, checkout.texts([SHOWN]))
+    assert set(result) == {SHOWN, "BENCH.md", "docs/plots/sizes.svg", "docs/plots/start.svg"}
+    assert result == checkout.texts(result)
     assert {record.bench for record in read_records(ROOT / FOLDER)} >= {"plan", "render", "catalogue"}
 
 
 def test_a_machine_is_read_from_proc_and_unknown_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n")
     (tmp_path / "meminfo").write_text("MemTotal:       24683108 kB\nMemFree: 1 kB\n")
-    found = read_machine(tmp_path)
+    found = read_bench_machine(tmp_path)
     assert (found.processor, found.memory) == ("Some CPU @ 2 GHz", 24683108 * 1024)
-    assert read_machine(tmp_path / "absent").memory == 0
+    assert read_bench_machine(tmp_path / "absent").memory == 0
 
 
 def test_busy_is_what_others_took_while_this_process_slept() -> None:
@@ -137,7 +147,7 @@ def test_busy_is_what_others_took_while_this_process_slept() -> None:
 def test_what_did_not_run_drops_no_run_that_is_kept(tmp_path: Path) -> None:
     missed = BenchRecord("plan", QUIET, (Row("plan", "", None, None, "", why="nothing is built"),))
     assert command.worth_keeping([missed, SIZES], tmp_path) == [missed, SIZES]
-    write(tmp_path, PLAN)
+    write_record(tmp_path, PLAN)
     assert command.worth_keeping([missed, SIZES], tmp_path) == [SIZES]
     assert command.worth_keeping([PLAN], tmp_path) == [PLAN]
 
@@ -145,14 +155,14 @@ def test_what_did_not_run_drops_no_run_that_is_kept(tmp_path: Path) -> None:
 def test_a_name_runs_one_bench_and_none_runs_those_that_take_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "look", lambda _: QUIET)
+    monkeypatch.setattr(command, "run_conditions", lambda _: QUIET)
     monkeypatch.setattr(frame, "BENCHES", {"plan": lambda: PLAN.rows, "sizes": lambda: SIZES.rows})
     monkeypatch.setattr(frame, "HEAVY", {"sizes": "built images"})
     checkout = Checkout(tmp_path)
     (tmp_path / SHOWN).parent.mkdir()
     (tmp_path / SHOWN).write_text("\n".join(["x", *MEASUREMENTS.marks, *PLOTS.marks, ""]))
-    (tmp_path / ACTED).parent.mkdir(parents=True)
-    (tmp_path / ACTED).write_text("[]\n")
+    (tmp_path / IMPROVEMENTS).parent.mkdir(parents=True)
+    (tmp_path / IMPROVEMENTS).write_text("[]\n")
     (tmp_path / PEERS).write_text("[]\n")
     command.bench(checkout, [])
     assert not (tmp_path / "BENCH.md").exists()

@@ -18,7 +18,7 @@ import pytest
 
 from bench import layers as layer_sizes
 from bench.layers import Packed, Sizes, gzip_size, packed_layers
-from bench.sizes import Weighed, beyond, rows_of
+from bench.sizes import PackedImage, bytes_to_fetch, rows_of
 from images.core.errors import CardstockError, UsageError
 from images.docker.engine import Engine
 from images.matrix.reader import parse_matrix
@@ -129,11 +129,11 @@ def variants() -> dict[str, Variant]:
     return make_variants(parse_matrix((ROOT / "matrix.yaml").read_text(), "matrix.yaml")).valid
 
 
-def image(variant: Variant, *own: tuple[str, int]) -> Weighed:
+def image(variant: Variant, *own: tuple[str, int]) -> PackedImage:
     sizes = {name: Packed(10 * size, 2 * size, size) for name, size in own}
     venv = Packed(10 * 5_000_000_000, 2 * 5_000_000_000, 5_000_000_000)
     whole = Packed(10 * 140, 2 * 140, 140)
-    return Weighed(variant, sizes, {"os": sizes["os"], "venv": venv}, {"os": sizes["os"], "whole": whole})
+    return PackedImage(variant, sizes, {"os": sizes["os"], "venv": venv}, {"os": sizes["os"], "whole": whole})
 
 
 def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str, Variant]) -> None:
@@ -151,7 +151,7 @@ def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: di
     own = [("os", 1), ("nvidia", 100), ("shared", 30), ("slim", 20), ("rootfs", 2)]
     first = image(variants["cu124-transformers4.51.3-sdpa-sm75"], *own)
     second = image(variants["cu124-transformers4.51.3-sdpa-sm86"], *own[:3], ("other", 25_000_000), ("rootfs", 2))
-    assert beyond(second.own, first.own).zstd == 25_000_002
+    assert bytes_to_fetch(second.own, first.own).zstd == 25_000_002
     rows = list(rows_of([first, second]))
     added = next(row for row in rows if "on a host with" in row.name + row.measures and "zstd" in row.measures)
     assert added.ours == pytest.approx(25.0, abs=0.01)

@@ -21,7 +21,7 @@ from images.docker.engine import Engine
 from images.matrix.model import Base
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
-from images.render.labels import EVIDENCE, INPUT, PROVEN, Reading, make_labels, read_reading
+from images.render.labels import EVIDENCE, INPUT, PROVEN, ImageContents, make_labels, parse_contents
 from tests.helpers.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -152,8 +152,8 @@ def test_a_broken_build_says_why() -> None:
 
 def test_labels_tell_what_the_image_told() -> None:
     output = 'a warning\n{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_archs": "7.5"}\n'
-    reading = read_reading(output)
-    assert reading == Reading({"torch": "2.6.0"}, "12.4", "3.11.2", "7.5")
+    reading = parse_contents(output)
+    assert reading == ImageContents({"torch": "2.6.0"}, "12.4", "3.11.2", "7.5")
     told = make_labels(
         variants().valid[SM75],
         reading,
@@ -178,7 +178,7 @@ def test_labels_tell_what_the_image_told() -> None:
 def test_the_reader_needs_no_import_of_torch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from images.render.labels import READ_IMAGE
+    from images.render.labels import READ_CONTENTS_SCRIPT
 
     package = tmp_path / "torch"
     package.mkdir()
@@ -186,7 +186,7 @@ def test_the_reader_needs_no_import_of_torch(
     (package / "version.py").write_text("cuda = '12.4'\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     script = tmp_path / "read.py"
-    script.write_text(READ_IMAGE)
+    script.write_text(READ_CONTENTS_SCRIPT)
     runpy.run_path(str(script))
     assert json.loads(capsys.readouterr().out)["cuda"] == "12.4"
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from images.cards.choose import ImageChoice, choose_images, unfit
+from images.cards.choose import ImageChoice, choose_images, why_no_image
 from images.cards.data import Card, all_cards, overlay
-from images.cards.names import Match, match_card
+from images.cards.names import NameMatch, match_card
 from images.catalogue.card_table import choice_lines
 from images.commands import options as typed
 from images.commands.cards import CardsOptions, show_cards
@@ -22,6 +22,7 @@ from images.matrix.drivers import parse_driver
 from tests.golden.make_cards import PATH, table
 from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.nonempty import nonempty
 
 LOCKED = {variant.lock: variant.stack != "cu118" for variant in variants().valid.values()}
 
@@ -107,8 +108,8 @@ def test_names_mean_cards(said: str, name: str, arch: str) -> None:
 
 
 def test_every_card_is_found_by_its_own_name() -> None:
-    for one in all_cards():
-        for name in (one.name, f"NVIDIA {one.name}".upper(), *one.also):
+    for one in nonempty(all_cards()):
+        for name in (one.name, f"NVIDIA {one.name}".upper(), *one.aliases):
             assert match_card(name, all_cards()).card == one, name
 
 
@@ -212,7 +213,7 @@ def test_every_card_has_an_image_that_runs_on_it_or_a_reason() -> None:
     ],
 )
 def test_cards_that_no_image_can_serve(name: str, said: str) -> None:
-    why = unfit(card(name))
+    why = why_no_image(card(name))
     assert (why is None) == (said == "")
     if why is not None:
         assert said in why.what
@@ -301,7 +302,7 @@ def test_a_card_without_an_image_does_not_spoil_it_for_the_others() -> None:
 
 def test_the_two_cards_of_a_name_with_different_memory_are_matches_of_one_another() -> None:
     match = match_card("A100 SXM4", all_cards())
-    assert isinstance(match, Match)
+    assert isinstance(match, NameMatch)
     assert list(match.memories) == [40, 80]
 
 
@@ -354,8 +355,8 @@ def test_cards_prints_the_table_and_what_is_here(capsys: pytest.CaptureFixture[s
 
 def test_cards_of_one_machine(capsys: pytest.CaptureFixture[str]) -> None:
     typed.run(lambda: show_cards(context(), CardsOptions(["Tesla T4"], "470.82", json=True)))
-    told = json.loads(capsys.readouterr().out)
-    assert told["images"][0]["image"] == "cu118-vllm0.8.5.post1-xformers-sm75"
-    assert told["refused"] == []
+    data = json.loads(capsys.readouterr().out)
+    assert data["images"][0]["image"] == "cu118-vllm0.8.5.post1-xformers-sm75"
+    assert data["refused"] == []
     assert code_of(lambda: show_cards(context(), CardsOptions(["RTX 5090"], "550"))) == 4
     assert code_of(lambda: show_cards(context(), CardsOptions(["RTX 5090"], "new"))) == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from images.cards.this_machine import LocalMachine, Slice, read_machine
+from images.cards.this_machine import LocalMachine, MigInstance, read_machine
 from images.matrix.arch import Arch
 
 GIB = 2**30
@@ -110,7 +110,9 @@ def test_a_card_cut_by_mig_counts_as_its_largest_slice() -> None:
     found = read_machine(FakeNvml({**A100, "mig": 1, "slices": slices}))
     (card,) = found.cards
     assert card.mig
-    assert card.slices[0] == Slice("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "GPU-NVIDIA A100-SXM4-40GB MIG 1g.5gb", 5 * GIB)
+    assert card.slices[0] == MigInstance(
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "GPU-NVIDIA A100-SXM4-40GB MIG 1g.5gb", 5 * GIB
+    )
     assert [one.memory for one in found.as_cards()] == [10]
 
 

@@ -11,10 +11,10 @@ import pytest
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card
 from images.catalogue import readme_table as page
-from images.catalogue.card_table import image_cells, published_rows, rows, with_records
-from images.catalogue.evidence import UNSEEN, of_image, of_records
+from images.catalogue.card_table import card_rows, image_cells, published_rows, with_records
+from images.catalogue.evidence import UNSEEN, image_evidence, records_evidence
 from images.catalogue.model import Proof
-from images.catalogue.readme_table import CATALOGUE, FAMILIES, block, groups, pages
+from images.catalogue.readme_table import CATALOGUE, FAMILIES, group_by_image, table_text, with_images_table
 from images.commands import options as typed
 from images.commands.cards import CardsOptions, show_cards
 from images.commands.render import RenderOptions, write_generated
@@ -47,30 +47,30 @@ def card(name: str) -> Card:
 
 def proof(level: str, where: str | None = None, status: str = "passed") -> Proof:
     driver = "535.104.05" if where else None
-    told = {"level": level, "status": status, "reason": "", "card": where, "driver": driver, "at": NOW}
-    return Proof.model_validate(told)
+    result = {"level": level, "status": status, "reason": "", "card": where, "driver": driver, "at": NOW}
+    return Proof.model_validate(result)
 
 
 def test_evidence_of_a_published_image_names_the_card_or_says_that_there_was_none() -> None:
     one = image(SM75)
-    assert of_image(one) == "audited, CPU canary"
+    assert image_evidence(one) == "audited, CPU canary"
     tested = (proof("audit"), proof("canary", "Tesla T4"), proof("server", "Tesla T4"))
-    assert of_image(one.model_copy(update={"evidence": tested})) == "tested-on Tesla T4, driver 535.104.05"
+    assert image_evidence(one.model_copy(update={"evidence": tested})) == "tested-on Tesla T4, driver 535.104.05"
     served = (proof("audit"), proof("canary"), proof("server"))
-    assert of_image(one.model_copy(update={"evidence": served})) == "audited, CPU canary, CPU server"
+    assert image_evidence(one.model_copy(update={"evidence": served})) == "audited, CPU canary, CPU server"
     unserved = (proof("audit"), proof("canary", "Tesla T4", "not run"))
-    assert of_image(one.model_copy(update={"evidence": unserved})) == "audited"
+    assert image_evidence(one.model_copy(update={"evidence": unserved})) == "audited"
 
 
 def test_evidence_of_records_is_the_newest_and_a_failure_comes_first() -> None:
-    assert of_records([RECORD], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
-    assert of_records([RECORD], SM75) == UNSEEN
+    assert records_evidence([RECORD], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
+    assert records_evidence([RECORD], SM75) == UNSEEN
     older = replace(RECORD, created="2025-01-01T00:00:00Z", card="NVIDIA H100 80GB HBM3")
-    assert of_records([RECORD, older], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
+    assert records_evidence([RECORD, older], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
     outside = replace(RECORD, place="packages", driver="")
-    assert of_records([outside], SM90) == "tested-on NVIDIA H200 (its packages)"
+    assert records_evidence([outside], SM90) == "tested-on NVIDIA H200 (its packages)"
     bad = replace(older, steps=(*older.steps, Step("compile", "failed", "it did")))
-    assert of_records([RECORD, bad], SM90) == "compile: failed on NVIDIA H100 80GB HBM3"
+    assert records_evidence([RECORD, bad], SM90) == "compile: failed on NVIDIA H100 80GB HBM3"
 
 
 def test_every_card_has_its_published_image_or_its_own_reason() -> None:
@@ -107,8 +107,8 @@ def saved(tmp_path: Path) -> str:
 
 def test_cards_of_a_saved_catalogue(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
     show_cards(context(), CardsOptions(["2080 Ti"], "535.104", json=True, offline=saved))
-    (told,) = json.loads(capsys.readouterr().out)["images"]
-    assert (told["variant"], told["reference"]) == (SM75, image(SM75).digest)
+    (result,) = json.loads(capsys.readouterr().out)["images"]
+    assert (result["variant"], result["reference"]) == (SM75, image(SM75).digest)
     show_cards(context(), CardsOptions(json=True, offline=saved))
     listed = {row["card"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed["Tesla T4"]["published"]["digest"] == image(SM75).digest
@@ -128,39 +128,39 @@ def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str
 
 
 def test_the_table_of_images_without_a_catalogue() -> None:
-    told = block(matrix(), variants(), [RECORD], None)
-    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in told
-    assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in told
-    assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in told
-    assert "- 7.0: AWQ needs 7.5" in told
+    text = table_text(matrix(), variants(), [RECORD], None)
+    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in text
+    assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in text
+    assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in text
+    assert "- 7.0: AWQ needs 7.5" in text
 
 
 def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> None:
-    told = block(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
-    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    text = table_text(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[0] == "| `--arch` | cards | image | driver from | to pull | how far it is proven |"
     assert rows[2:] == [
         f"| 7.5 | {FAMILIES['7.5']} | `{SM75_SDPA}` | 525.60.13 | 1.50 GB | audited, CPU canary |",
         f"| - | no card | `{CPU}` | - | 1.50 GB | audited, CPU canary |",
     ]
-    assert "as of 2026-11-21" in told
+    assert "as of 2026-11-21" in text
 
 
 def test_every_capability_with_an_image_has_a_name_for_its_cards() -> None:
-    table = with_records(rows(matrix(), variants(), all_cards()), [])
-    assert {arch.capability for group in groups(table) for arch in group.archs} == FAMILIES.keys()
+    table = with_records(card_rows(matrix(), variants(), all_cards()), [])
+    assert {arch.capability for group in group_by_image(table) for arch in group.archs} == FAMILIES.keys()
 
 
 def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
     before = {README: "\n".join(["head", *IMAGES.marks, "tail"]), "other": "page"}
     (tmp_path / CATALOGUE).write_text(catalogue(SM75).to_json(), encoding="utf-8")
-    after = pages(tmp_path, matrix(), variants(), before)
+    after = with_images_table(tmp_path, matrix(), variants(), before)
     assert after["other"] == "page"
     assert "`catalogue.json`" in after[README]
-    assert pages(tmp_path, matrix(), variants(), after) == after
+    assert with_images_table(tmp_path, matrix(), variants(), after) == after
     (tmp_path / CATALOGUE).write_text("{}", encoding="utf-8")
     with pytest.raises(Unsafe, match="cannot be trusted"):
-        pages(tmp_path, matrix(), variants(), before)
+        with_images_table(tmp_path, matrix(), variants(), before)
 
 
 def test_a_readme_without_a_place_for_the_table_is_told() -> None:
@@ -170,14 +170,14 @@ def test_a_readme_without_a_place_for_the_table_is_told() -> None:
 
 def test_the_readme_holds_the_table_of_images_of_today() -> None:
     text = (ROOT / README).read_text(encoding="utf-8")
-    assert pages(ROOT, matrix(), variants(), {README: text})[README] == text, "./inv render"
+    assert with_images_table(ROOT, matrix(), variants(), {README: text})[README] == text, "./inv render"
 
 
 def test_render_looks_at_the_table_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(root: object, matrix: object, variants: object, before: dict[str, str]) -> dict[str, str]:
         return {**before, README: before[README] + "other"}
 
-    monkeypatch.setattr(page, "pages", other)
+    monkeypatch.setattr(page, "with_images_table", other)
     with pytest.raises(CheckFailed) as caught:
         write_generated(context(), RenderOptions(check=True))
     assert f"differs: {README}" in caught.value.cause

@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 
-from images.catalogue.model import Catalogue, added, check_labels, proofs, read_catalogue, rolled_back, shared_bytes
+from images.catalogue.model import (
+    Catalogue,
+    check_labels,
+    proofs_of,
+    read_catalogue,
+    shared_bytes,
+    with_image,
+    without_newest,
+)
 from images.core.errors import NothingSelected, Unsafe, UsageError
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 from tests.helpers.catalogues import CPU, NOW, SHARED, SM75, SM75_SDPA, catalogue, content, digest, fields, image
 from tests.helpers.matrices import variants
 
@@ -18,7 +26,7 @@ EMPTY = Catalogue.model_validate({"schema": 1, "updated": NOW})
 LATER = "2026-11-22T12:00:00Z"
 
 
-def told() -> dict[str, Any]:
+def valid_content() -> dict[str, Any]:
     return content([fields(variants().valid[SM75]), fields(variants().valid[SM75_SDPA])])
 
 
@@ -58,8 +66,8 @@ LIES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_catalogue_that_lies_is_refused(lie: str) -> None:
-    read_catalogue(json.dumps(told()), "here")
-    lying = told()
+    read_catalogue(json.dumps(valid_content()), "here")
+    lying = valid_content()
     LIES[lie](lying)
     with pytest.raises(Unsafe, match="cannot be trusted") as caught:
         read_catalogue(json.dumps(lying), "127.0.0.1:5000/x")
@@ -73,9 +81,9 @@ def test_what_is_no_catalogue_is_refused(text: str) -> None:
         read_catalogue(text, "here")
 
 
-def test_a_later_form_is_said_to_be_one() -> None:
+def test_a_later_form_is_recognised() -> None:
     with pytest.raises(UsageError, match="form 2"):
-        read_catalogue(json.dumps(told() | {"schema": 2}), "here")
+        read_catalogue(json.dumps(valid_content() | {"schema": 2}), "here")
 
 
 def sizes(*names: str) -> dict[str, int]:
@@ -83,8 +91,8 @@ def sizes(*names: str) -> dict[str, int]:
 
 
 def test_images_are_added_and_tags_move() -> None:
-    first = added(EMPTY, image(SM75), sizes(SM75), [SM75, "sm75"], NOW)
-    second = added(first, image(SM75, "new"), {**sizes(SM75), digest(f"own {SM75} new"): 7}, [SM75, "sm75"], LATER)
+    first = with_image(EMPTY, image(SM75), sizes(SM75), [SM75, "sm75"], NOW)
+    second = with_image(first, image(SM75, "new"), {**sizes(SM75), digest(f"own {SM75} new"): 7}, [SM75, "sm75"], LATER)
     assert first.current[SM75] == image(SM75)
     assert second.current[SM75] == image(SM75, "new")
     assert second.moving["sm75"] == (image(SM75).digest, image(SM75, "new").digest)
@@ -93,26 +101,26 @@ def test_images_are_added_and_tags_move() -> None:
 
 
 def test_the_same_image_again_changes_its_evidence_only() -> None:
-    first = added(EMPTY, image(SM75), sizes(SM75), [SM75], NOW)
+    first = with_image(EMPTY, image(SM75), sizes(SM75), [SM75], NOW)
     again = image(SM75).model_copy(update={"published": LATER})
-    second = added(first, again, sizes(SM75), [SM75], LATER)
+    second = with_image(first, again, sizes(SM75), [SM75], LATER)
     assert second.moving == first.moving
     assert second.images == (again,)
 
 
 def test_an_immutable_tag_is_never_given_to_another_image() -> None:
-    first = added(EMPTY, image(SM75), sizes(SM75), [SM75], NOW)
+    first = with_image(EMPTY, image(SM75), sizes(SM75), [SM75], NOW)
     other = image(SM75).model_copy(update={"digest": digest("other bytes")})
     with pytest.raises(Unsafe, match="is taken by another image"):
-        added(first, other, sizes(SM75), [SM75], NOW)
+        with_image(first, other, sizes(SM75), [SM75], NOW)
 
 
 def test_rolling_back_moves_all_tags_that_the_image_had() -> None:
-    before = added(EMPTY, image(SM75_SDPA), sizes(SM75_SDPA), [SM75_SDPA, "sm75"], NOW)
-    before = added(before, image(SM75), sizes(SM75), [SM75], NOW)
+    before = with_image(EMPTY, image(SM75_SDPA), sizes(SM75_SDPA), [SM75_SDPA, "sm75"], NOW)
+    before = with_image(before, image(SM75), sizes(SM75), [SM75], NOW)
     layers = {**sizes(SM75), digest(f"own {SM75} new"): 7}
-    before = added(before, image(SM75, "new"), layers, [SM75, "sm75"], NOW)
-    after, moves = rolled_back(before, SM75, LATER)
+    before = with_image(before, image(SM75, "new"), layers, [SM75, "sm75"], NOW)
+    after, moves = without_newest(before, SM75, LATER)
     assert {tag: one.digest for tag, one in moves.items()} == {
         SM75: image(SM75).digest,
         "sm75": image(SM75_SDPA).digest,  # what it named before, whatever that was
@@ -120,16 +128,16 @@ def test_rolling_back_moves_all_tags_that_the_image_had() -> None:
     assert after.current[SM75] == image(SM75)
     assert image(SM75, "new") in after.images  # pulled by digest it is still there
     with pytest.raises(NothingSelected, match="cannot be rolled back"):
-        rolled_back(after, SM75, LATER)
+        without_newest(after, SM75, LATER)
     with pytest.raises(NothingSelected):
-        rolled_back(after, CPU, LATER)
+        without_newest(after, CPU, LATER)
 
 
 def test_published_again_after_a_roll_back_it_is_the_newest() -> None:
     layers = {**sizes(SM75), digest(f"own {SM75} new"): 7}
-    before = added(added(EMPTY, image(SM75), layers, [SM75], NOW), image(SM75, "new"), layers, [SM75], NOW)
-    back, _ = rolled_back(before, SM75, NOW)
-    assert added(back, image(SM75, "new"), layers, [SM75], LATER).moving == before.moving
+    before = with_image(with_image(EMPTY, image(SM75), layers, [SM75], NOW), image(SM75, "new"), layers, [SM75], NOW)
+    back, _ = without_newest(before, SM75, NOW)
+    assert with_image(back, image(SM75, "new"), layers, [SM75], LATER).moving == before.moving
 
 
 def test_labels_are_held_against_the_catalogue() -> None:
@@ -137,7 +145,7 @@ def test_labels_are_held_against_the_catalogue() -> None:
         "dev.cardstock.variant": SM75,
         "dev.cardstock.input": image(SM75).input,
         "dev.cardstock.stack": "cu124",
-        "dev.cardstock.engine": "vllm",
+        "dev.cardstock.backend": "vllm",
         "dev.cardstock.attention": "xformers",
         "dev.cardstock.archs": "7.5",
         "dev.cardstock.audited-archs": "7.5",
@@ -155,12 +163,12 @@ def test_labels_are_held_against_the_catalogue() -> None:
 
 def test_evidence_names_the_card_only_where_one_was_used() -> None:
     levels = (
-        Level(1, "audit", "passed", facts={"audited archs": ["7.5"]}),
-        Level(2, "stack", "passed"),
-        Level(3, "canary", "passed", facts={"device": "cpu, RTX 2080 Ti"}),
-        Level(4, "server", "not run", "no card\nfor it"),
+        LevelResult(1, "audit", "passed", facts={"audited archs": ["7.5"]}),
+        LevelResult(2, "stack", "passed"),
+        LevelResult(3, "canary", "passed", facts={"device": "cpu, RTX 2080 Ti"}),
+        LevelResult(4, "server", "not run", "no card\nfor it"),
     )
-    made = proofs(ProofRecord("v", "i", "d", NOW, "RTX 2080 Ti", "535.104.05", "26", levels))
+    made = proofs_of(ProofRecord("v", "i", "d", NOW, "RTX 2080 Ti", "535.104.05", "26", levels))
     assert [(one.status, one.card, one.driver) for one in made] == [
         ("passed", None, None),
         ("passed", None, None),
@@ -168,7 +176,7 @@ def test_evidence_names_the_card_only_where_one_was_used() -> None:
         ("not run", None, None),
     ]
     assert made[3].reason == "no card for it"
-    text = image(SM75).model_copy(update={"evidence": made}).told()
+    text = image(SM75).model_copy(update={"evidence": made}).summary()
     assert text.endswith("canary: passed (RTX 2080 Ti, driver 535.104.05); server: not run: no card for it")
 
 

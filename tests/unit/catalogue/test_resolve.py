@@ -9,7 +9,7 @@ import pytest
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card as named
 from images.catalogue.model import immutable_tag, read_catalogue
-from images.catalogue.resolve import by_name, match_images, refuse_all
+from images.catalogue.resolve import image_by_name, match_images, require_match
 from images.core.errors import NoImageFits
 from images.matrix.drivers import parse_driver
 from tests.golden.make_cards import PATH
@@ -24,8 +24,8 @@ def card(name: str) -> Card:
 def found(names: tuple[str, ...], cards: list[str], driver: str | None = None) -> list[str]:
     parsed = parse_driver(driver) if driver else None
     resolved = match_images(catalogue(*names), matrix(), variants(), [card(name) for name in cards], parsed)
-    refuse_all(resolved)
-    return [one.image.variant for one in resolved.found]
+    require_match(resolved)
+    return [one.image.variant for one in resolved.matches]
 
 
 def test_a_card_gets_the_recommended_image() -> None:
@@ -41,22 +41,22 @@ def test_what_is_published_is_what_can_be_had() -> None:
     assert "cu128-vllm0.11.0-flash-attn-sm89" in caught.value.do
 
 
-def test_a_driver_too_old_is_said_to_be_one() -> None:
+def test_a_driver_too_old_is_recognised() -> None:
     with pytest.raises(NoImageFits, match="driver 440") as caught:
         found((), ["Tesla T4"], "440.33.01")
     assert caught.value.do.startswith("install driver")
     resolved = match_images(catalogue(), matrix(), variants(), [card("Tesla T4")], parse_driver("470.82.01"))
-    assert [one.image.stack for one in resolved.found] == ["cu118"]
-    lost = {one.image.variant: one.why for one in resolved.lost}
+    assert [one.image.stack for one in resolved.matches] == ["cu118"]
+    lost = {one.image.variant: one.why for one in resolved.passed_over}
     assert lost[SM75] == "it needs driver 525.60.13, here is 470.82.01"
 
 
 def test_a_driver_that_the_catalogue_wants_newer_counts() -> None:
-    told = fields(variants().valid[SM75]) | {"min_driver": "550.54.14"}
-    newer = read_catalogue(json.dumps(content([told])), "here")
+    result = fields(variants().valid[SM75]) | {"min_driver": "550.54.14"}
+    newer = read_catalogue(json.dumps(content([result])), "here")
     resolved = match_images(newer, matrix(), variants(), [card("Tesla T4")], parse_driver("535.104"))
-    assert resolved.found == ()
-    assert [one.why for one in resolved.lost] == ["it needs driver 550.54.14, here is 535.104"]
+    assert resolved.matches == ()
+    assert [one.why for one in resolved.passed_over] == ["it needs driver 550.54.14, here is 535.104"]
 
 
 def test_cards_without_a_common_image_get_one_each() -> None:
@@ -67,7 +67,7 @@ def test_cards_without_a_common_image_get_one_each() -> None:
 def test_why_the_others_lost() -> None:
     family = "cu124-vllm0.8.5.post1-xformers-sm70_75"
     resolved = match_images(catalogue(SM75, SM75_SDPA, family, CPU), matrix(), variants(), [card("RTX 2080 Ti")])
-    assert {one.image.variant: one.why for one in resolved.lost} == {
+    assert {one.image.variant: one.why for one in resolved.passed_over} == {
         SM75_SDPA: f"{SM75} is recommended before it",
         family: "it carries code of other cards as well",
     }
@@ -78,16 +78,16 @@ def test_a_variant_that_this_checkout_does_not_know_is_left_out() -> None:
     stranger |= {"variant": "cu999-x-sm75", "tag": immutable_tag("cu999-x-sm75", stranger["input"])}
     strange = read_catalogue(json.dumps(content([stranger])), "here")
     resolved = match_images(strange, matrix(), variants(), [card("RTX 2080 Ti")])
-    assert resolved.found == ()
-    assert [one.why for one in resolved.lost] == ["its variant is not in this checkout's matrix"]
+    assert resolved.matches == ()
+    assert [one.why for one in resolved.passed_over] == ["its variant is not in this checkout's matrix"]
 
 
 def test_an_image_by_name() -> None:
     whole = catalogue(SM75, CPU)
-    assert by_name(whole, CPU).variant == CPU
-    assert by_name(whole, image(CPU).tag).variant == CPU
+    assert image_by_name(whole, CPU).variant == CPU
+    assert image_by_name(whole, image(CPU).tag).variant == CPU
     with pytest.raises(NoImageFits, match="nothing is published as 'cpu'"):
-        by_name(whole, "cpu")
+        image_by_name(whole, "cpu")
 
 
 def test_with_everything_published_every_card_gets_what_the_golden_table_says() -> None:
@@ -96,7 +96,7 @@ def test_with_everything_published_every_card_gets_what_the_golden_table_says() 
     wrong = []
     for name, _, _, image_id, _, reason in lines:
         resolved = match_images(whole, matrix(), variants(), [cards[name]])
-        had = resolved.found[0].image.variant if resolved.found else "-"
+        had = resolved.matches[0].image.variant if resolved.matches else "-"
         why = resolved.refusals[0].why if resolved.refusals else None
         if had != image_id or (why is not None and not reason.startswith(why.cause[:40])):
             wrong.append(f"{name}: {had}, {why}")
@@ -104,8 +104,8 @@ def test_with_everything_published_every_card_gets_what_the_golden_table_says() 
     assert wrong == []
 
 
-def test_with_nothing_published_for_it_a_card_is_told_what_to_build() -> None:
+def test_with_nothing_published_for_it_the_refusal_says_what_to_build() -> None:
     for name in ("RTX 2080 Ti", "Tesla V100 PCIe 16 GB", "L4", "H100 PCIe", "RTX 5090"):
         resolved = match_images(catalogue(CPU), matrix(), variants(), [card(name)])
-        assert resolved.found == ()
+        assert resolved.matches == ()
         assert "./inv build --only" in resolved.refusals[0].why.do

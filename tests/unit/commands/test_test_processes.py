@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +15,7 @@ import tests.conftest as conftest
 from images.commands import test as command
 from images.core import process
 from tests.helpers.contexts import context
+from tests.helpers.nonempty import nonempty
 
 ENGINE = Path(conftest.__file__).parent / "engine"
 UNIT = ENGINE.parent / "unit"
@@ -35,6 +37,28 @@ def test_as_many_as_there_are_processors_and_four_at_most(
     (argv,) = ran
     assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
     assert argv[3] == "tests/unit"
+
+
+@pytest.mark.parametrize(("kind", "measured"), [("unit", True), ("engine", False), ("", False)])
+def test_coverage_is_measured_over_the_unit_tests_and_the_slowest_are_always_told(
+    kind: str, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def stream(argv: list[str], *_: object, **__: object) -> int:
+        ran.append(argv)
+        return 0
+
+    monkeypatch.setattr(process, "stream", stream)
+    command.run_tests(context(), command.TestOptions(engine=kind == "engine", unit=kind == "unit"))
+    (argv,) = ran
+    assert ("--cov" in argv, "--durations=10" in argv) == (measured, True)
+
+
+def test_threads_are_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "_trace_hook", lambda *_: None)
+    conftest.pytest_sessionstart()
+    assert threading.gettrace() is None
 
 
 class Item:
@@ -86,4 +110,4 @@ def test_a_file_stays_in_one_process_and_files_that_share_a_server_too(tmp_path:
 
 
 def test_the_longest_file_is_there() -> None:
-    assert all((ENGINE / name).is_file() for name in conftest.LONGEST)
+    assert all((ENGINE / name).is_file() for name in nonempty(conftest.LONGEST))

@@ -123,7 +123,7 @@ def test_package_versions_come_from_the_packages(monkeypatch: pytest.MonkeyPatch
     assert fake.calls[-1] == ("dpkg-deb", "-x", str(tmp_path / "runc.deb"), str(tmp_path / "prefix"))
 
 
-def test_what_is_no_package_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_no_package_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, "garbage", ""))
     with pytest.raises(CardstockError, match=r"x\.deb is not a Debian package"):
         debian.package_versions([tmp_path / "x.deb"])

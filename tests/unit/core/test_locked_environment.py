@@ -8,7 +8,7 @@ import pytest
 
 from images.commands.demo import LOCK
 from images.core.errors import RegistryFailure, Unsafe
-from images.core.locked_environment import provide_environment, settings
+from images.core.locked_environment import provide_environment, uv_settings
 from tests.helpers.matrices import ROOT
 
 UV = """#!/bin/sh
@@ -75,5 +75,5 @@ def test_pips_settings_hold_for_uv_unless_it_has_its_own(tmp_path: Path, monkeyp
     monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
     provide_environment(ROOT / LOCK, tmp_path / "home", uv=uv(tmp_path))
     assert all(call.startswith("https://index.example/simple ") for call in calls(tmp_path))
-    assert settings({"PIP_CERT": "/ca", "SSL_CERT_FILE": "/own"}) == {}
-    assert settings({"PIP_CERT": "/ca"}) == {"SSL_CERT_FILE": "/ca"}
+    assert uv_settings({"PIP_CERT": "/ca", "SSL_CERT_FILE": "/own"}) == {}
+    assert uv_settings({"PIP_CERT": "/ca"}) == {"SSL_CERT_FILE": "/ca"}

@@ -71,7 +71,7 @@ def test_human_seconds(seconds: float, text: str) -> None:
     assert human_seconds(seconds) == text
 
 
-def test_steps_nest_and_tell_time_and_size(out: io.StringIO, err: io.StringIO) -> None:
+def test_steps_nest_and_print_time_and_size(out: io.StringIO, err: io.StringIO) -> None:
     report = report_to(out, err, 0.0, 1.0, 3.5, 200.0)
     with report.step("build cpu") as outer:
         with report.step("os") as inner:
@@ -152,7 +152,7 @@ def test_a_table_on_a_terminal_shows_every_character(err: io.StringIO, monkeypat
     assert "[state]" in screen.getvalue()
 
 
-def test_an_error_is_told_in_lines_without_a_traceback(err: io.StringIO) -> None:
+def test_an_error_is_reported_in_lines_without_a_traceback(err: io.StringIO) -> None:
     error = EngineUnreachable("no engine answers", cause="no socket", do="./inv engine --start", where="the log")
     assert print_error(error, err=err) == 5
     assert err.getvalue().splitlines() == [

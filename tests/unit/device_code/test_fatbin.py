@@ -14,6 +14,7 @@ from images.device_code.elf import FatbinError, find_sections
 from images.device_code.fatbin import OTHER, PTX, SASS, read
 from tests.helpers import fuzz_fatbin
 from tests.helpers.elf_files import LZ4, ZSTD, A, Code, F, container, library, sm
+from tests.helpers.nonempty import nonempty
 
 
 def test_containers_and_entries_with_their_places() -> None:
@@ -40,10 +41,10 @@ def test_what_a_header_tells() -> None:
         Code(80, 1, header=88, version=(8, 4)),
         Code(80, 0x10, size=0),
     ]
-    told = [
+    result = [
         (e.kind, e.arch, e.suffix, e.compression, e.header_size) for e in read(library([container(*codes)])).entries
     ]
-    assert told == [
+    assert result == [
         (SASS, 90, "a", "lz4", 72),
         (SASS, 100, "f", "zstd", 112),
         (PTX, 80, "", "", 88),
@@ -54,8 +55,8 @@ def test_what_a_header_tells() -> None:
 
 def test_real_headers() -> None:
     found = read(library([fuzz_fatbin.real_container(fuzz_fatbin.REAL_HEADERS, 8)]))
-    told = [f"{e.kind} {e.arch}{e.suffix} {e.compression}" for e in found.entries]
-    assert told == [
+    result = [f"{e.kind} {e.arch}{e.suffix} {e.compression}" for e in found.entries]
+    assert result == [
         "SASS 70 ",
         "SASS 70 lz4",
         "SASS 90a ",
@@ -122,19 +123,19 @@ def broken(at: int, form: str, value: int) -> tuple[bytes, int]:
 )
 def test_a_broken_header_is_told_with_its_offset(at: int, form: str, value: int, where: int, words: str) -> None:
     data, start = broken(at, form, value)
-    with pytest.raises(FatbinError) as told:
+    with pytest.raises(FatbinError) as caught:
         read(data)
-    assert told.value.offset == start + where
-    assert words in str(told.value)
-    assert f"{start + where:#x}" in str(told.value)
+    assert caught.value.offset == start + where
+    assert words in str(caught.value)
+    assert f"{start + where:#x}" in str(caught.value)
 
 
 def test_every_cut_is_an_error_or_ends_behind_the_last_header() -> None:
     data = library([sm(75), sm(80)])
-    for size in range(64, len(data)):
-        with pytest.raises(FatbinError) as told:
+    for size in nonempty(range(64, len(data))):
+        with pytest.raises(FatbinError) as caught:
             read(data[:size])
-        assert 0 <= told.value.offset <= len(data)
+        assert 0 <= caught.value.offset <= len(data)
 
 
 def test_many_sections_over_the_same_bytes_are_refused() -> None:
@@ -163,7 +164,7 @@ def test_sections_without_bytes_in_the_file_are_left_out() -> None:
 @given(st.integers(0, 1 << 32))
 def test_mutated_libraries_are_read_or_refused(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
-    for start in fuzz_fatbin.samples():
+    for start in nonempty(fuzz_fatbin.samples()):
         assert fuzz_fatbin.execute(fuzz_fatbin.mutated(start, chance)) in ("read", "refused", "no device code")
 
 

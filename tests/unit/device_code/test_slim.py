@@ -250,24 +250,24 @@ def test_a_folder_without_nvidias_own_and_with_its_record(tmp_path: Path) -> Non
     assert record == f'"a,b.py",sha256=x,1\n{row}torch/RECORD,,\n'
 
 
-def test_nvidias_own_only_when_asked_and_the_licence_is_told(
+def test_nvidias_own_only_when_asked_and_the_licence_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packages = site(tmp_path)
     assert slim_command(str(packages), ["7.5"], nvidia_libraries=True) == 0
     assert held(packages / "nvidia/cublas/lib/libcublas.so") == [[("SASS", 75)]]
-    told = capsys.readouterr()
-    assert "must not be published" in told.err
-    assert "2 libraries for 7.5" in told.out
+    result = capsys.readouterr()
+    assert "must not be published" in result.err
+    assert "2 libraries for 7.5" in result.out
 
 
-def test_a_refused_library_is_told_and_the_rest_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_library_is_reported_and_the_rest_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packages = site(tmp_path)
     bad = write(packages, library([BIG])[:-64], "bad/lib.so")
     assert slim_command(str(packages), ["7.5"], as_json=True) == 1
-    told = capsys.readouterr()
-    assert f"refused, left as it was: {bad}" in told.err
-    assert '"refused"' in told.out
+    result = capsys.readouterr()
+    assert f"refused, left as it was: {bad}" in result.err
+    assert '"refused"' in result.out
     assert held(packages / "torch/lib/libtorch.so") == [[("SASS", 75)]]
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from images.build.build import revision
 from images.build.job import Job, make_job
-from images.catalogue.model import Catalogue, added
-from images.catalogue.store import attach, change_catalogue, fetch_catalogue, point
+from images.catalogue.model import Catalogue, with_image
+from images.catalogue.store import attach_file, change_catalogue, fetch_catalogue, set_tag
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, RegistryFailure, Unsafe
 from images.device_code import audit as auditing
@@ -24,7 +24,7 @@ from images.distribution import sbom
 from images.distribution.disk_space import Disk
 from images.distribution.publish import moving_tags
 from images.docker.facts import ImageFacts
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 from images.registry.artifact import ArtifactPart
 from images.registry.client import Repository
 from images.render.checkout import Checkout
@@ -33,7 +33,7 @@ from images.render.labels import INPUT, VARIANT
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, digest, image
 from tests.helpers.elf_files import library, sm
 from tests.helpers.matrices import ROOT, matrix, variants
-from tests.helpers.registries import Shelf, registry
+from tests.helpers.registries import FakeRegistry, registry
 
 
 def job(name: str = SM75, state: Any = "locked") -> Job:
@@ -41,11 +41,11 @@ def job(name: str = SM75, state: Any = "locked") -> Job:
     return make_job(checkout, matrix(), compile_templates(checkout.templates()), variants().valid[name], state)
 
 
-def record(name: str, *levels: Level) -> ProofRecord:
+def record(name: str, *levels: LevelResult) -> ProofRecord:
     return ProofRecord(name, "r@sha256:1", "sha256:1", NOW, None, None, "26", levels)
 
 
-PASSED = (Level(1, "audit", "passed", facts={"audited archs": ["7.5"]}), Level(2, "stack", "passed"))
+PASSED = (LevelResult(1, "audit", "passed", facts={"audited archs": ["7.5"]}), LevelResult(2, "stack", "passed"))
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_cut_libraries_of_nvidias_are_refused(tmp_path: Path, name: str, archs: 
 def test_what_is_not_proven_gets_no_tag() -> None:
     checks.refuse_unproven(job(), record(SM75, *PASSED))
     with pytest.raises(CheckFailed, match="pushed but not proven"):
-        checks.refuse_unproven(job(), record(SM75, *PASSED, Level(3, "canary", "failed", "NaN")))
+        checks.refuse_unproven(job(), record(SM75, *PASSED, LevelResult(3, "canary", "failed", "NaN")))
     with pytest.raises(CheckFailed) as caught:
         checks.refuse_unproven(job(), record(SM75, PASSED[1]))
     assert caught.value.cause == "the audit does not cover 7.5"
-    checks.refuse_unproven(job(CPU), record(CPU, Level(1, "audit", "not run", "a CPU"), PASSED[1]))
+    checks.refuse_unproven(job(CPU), record(CPU, LevelResult(1, "audit", "not run", "a CPU"), PASSED[1]))
 
 
 # -- the bill of materials
@@ -217,17 +217,17 @@ def test_an_image_that_does_not_tell_is_no_bill(output: str) -> None:
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Repository, Shelf]]:
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Repository, FakeRegistry]]:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
     with registry() as (host, shelf):
         yield Repository(f"{host}/team/images", sleep=lambda _: None), shelf
 
 
 def with_one(name: str) -> Any:
-    return lambda before: added(before, image(name), dict(catalogue(name).layers), [name], NOW)
+    return lambda before: with_image(before, image(name), dict(catalogue(name).layers), [name], NOW)
 
 
-def test_a_catalogue_is_written_and_read(place: tuple[Repository, Shelf]) -> None:
+def test_a_catalogue_is_written_and_read(place: tuple[Repository, FakeRegistry]) -> None:
     repository, _ = place
     assert fetch_catalogue(repository) == (None, "")
     after = change_catalogue(repository, with_one(SM75))
@@ -235,7 +235,7 @@ def test_a_catalogue_is_written_and_read(place: tuple[Repository, Shelf]) -> Non
     assert list(after.current) == [SM75]
 
 
-def test_two_publishers_lose_nothing(place: tuple[Repository, Shelf]) -> None:
+def test_two_publishers_lose_nothing(place: tuple[Repository, FakeRegistry]) -> None:
     repository, _ = place
     met: list[bool] = []
 
@@ -253,7 +253,7 @@ def test_two_publishers_lose_nothing(place: tuple[Repository, Shelf]) -> None:
 
 
 def test_a_write_that_another_overwrites_is_made_again(
-    place: tuple[Repository, Shelf], monkeypatch: pytest.MonkeyPatch
+    place: tuple[Repository, FakeRegistry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one had looked before, and writes after: what it writes knows nothing of the first."""
     repository, shelf = place
@@ -274,7 +274,7 @@ def test_a_write_that_another_overwrites_is_made_again(
     assert len(overwritten) == 2
 
 
-def test_a_catalogue_that_never_rests_is_given_up(place: tuple[Repository, Shelf]) -> None:
+def test_a_catalogue_that_never_rests_is_given_up(place: tuple[Repository, FakeRegistry]) -> None:
     repository, _ = place
     count: list[int] = []
 
@@ -282,7 +282,7 @@ def test_a_catalogue_that_never_rests_is_given_up(place: tuple[Repository, Shelf
         count.append(1)
         salt = str(len(count))
         layers = {**catalogue(CPU).layers, digest(f"own {CPU} {salt}"): 7}
-        change_catalogue(repository, lambda other: added(other, image(CPU, salt), layers, [CPU], NOW))
+        change_catalogue(repository, lambda other: with_image(other, image(CPU, salt), layers, [CPU], NOW))
         found: Catalogue = with_one(SM75)(before)
         return found
 
@@ -290,7 +290,7 @@ def test_a_catalogue_that_never_rests_is_given_up(place: tuple[Repository, Shelf
         change_catalogue(repository, change)
 
 
-def test_a_catalogue_whose_write_breaks_leaves_the_old_one(place: tuple[Repository, Shelf]) -> None:
+def test_a_catalogue_whose_write_breaks_leaves_the_old_one(place: tuple[Repository, FakeRegistry]) -> None:
     repository, shelf = place
     before = change_catalogue(repository, with_one(SM75))
     shelf.on, shelf.faults = "PUT /v2/team/images/manifests/catalogue", [500] * 6
@@ -299,25 +299,25 @@ def test_a_catalogue_whose_write_breaks_leaves_the_old_one(place: tuple[Reposito
     assert fetch_catalogue(repository)[0] == before
 
 
-def test_a_tag_is_pointed_at_what_is_there_alone(place: tuple[Repository, Shelf]) -> None:
+def test_a_tag_is_pointed_at_what_is_there_alone(place: tuple[Repository, FakeRegistry]) -> None:
     repository, _ = place
     one = repository.put_manifest(b'{"schemaVersion": 2}', "one")
     two = repository.put_manifest(b'{"schemaVersion": 2, "x": 1}', "two")
-    point(repository, "moving", one)
-    point(repository, "moving", two)
+    set_tag(repository, "moving", one)
+    set_tag(repository, "moving", two)
     named = repository.manifest("moving")
     assert named is not None and named.digest == two
     with pytest.raises(RegistryFailure, match="has no sha256:0"):
-        point(repository, "moving", "sha256:" + "0" * 64)
+        set_tag(repository, "moving", "sha256:" + "0" * 64)
 
 
-def test_what_hangs_on_an_image_is_listed_once(place: tuple[Repository, Shelf], tmp_path: Path) -> None:
+def test_what_hangs_on_an_image_is_listed_once(place: tuple[Repository, FakeRegistry], tmp_path: Path) -> None:
     repository, _ = place
     subject = repository.put_manifest(b'{"schemaVersion": 2}', "image")
     file = tmp_path / "sbom.json"
     for text in ("1", "1", "2"):
         file.write_text(text)
-        last = attach(repository, subject, "application/x", ArtifactPart(file, "application/x"))
+        last = attach_file(repository, subject, "application/x", ArtifactPart(file, "application/x"))
     index = repository.manifest(subject.replace(":", "-"))
     assert index is not None
     assert [one["digest"] for one in index.content["manifests"]] == [last]

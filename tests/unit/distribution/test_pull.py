@@ -14,9 +14,9 @@ from images.cards.data import all_cards
 from images.cards.names import match_card as named
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.catalogue.answer import CardQuery, answer_json, answer_lines, uuids_of
-from images.catalogue.model import Catalogue, added
+from images.catalogue.model import Catalogue, with_image
 from images.catalogue.resolve import match_images
-from images.catalogue.store import change_catalogue, check_image, point
+from images.catalogue.store import change_catalogue, check_image, set_tag
 from images.commands.pull import PullOptions, ask_saved, pull_images
 from images.context import REPOSITORY
 from images.core.errors import NoImageFits, NothingSelected, RegistryFailure, Unsafe
@@ -26,18 +26,18 @@ from images.docker.engine import Engine
 from images.docker.facts import ImageFacts, refused_pull
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
-from images.registry.client import Blob, Repository, digest_of
+from images.registry import Blob, Repository, digest_of
 from images.registry.oci_image import make_manifest
 from tests.helpers.catalogues import CPU, NOW, SM75, catalogue, image
 from tests.helpers.contexts import context
 from tests.helpers.matrices import matrix, variants
-from tests.helpers.registries import Shelf, registry
+from tests.helpers.registries import FakeRegistry, registry
 
 LABELS = {
     "dev.cardstock.variant": SM75,
     "dev.cardstock.input": image(SM75).input,
     "dev.cardstock.stack": "cu124",
-    "dev.cardstock.engine": "vllm",
+    "dev.cardstock.backend": "vllm",
     "dev.cardstock.attention": "xformers",
     "dev.cardstock.archs": "7.5",
     "dev.cardstock.audited-archs": "7.5",
@@ -50,7 +50,7 @@ LAYER = b"a layer"
 class Shop:
     """A repository with one image in it and in its catalogue."""
 
-    def __init__(self, host: str, shelf: Shelf, labels: dict[str, str]) -> None:
+    def __init__(self, host: str, shelf: FakeRegistry, labels: dict[str, str]) -> None:
         self.shelf = shelf
         self.repository = Repository(f"{host}/team/images", sleep=lambda _: None)
         config = json.dumps({"config": {"Labels": labels}, "rootfs": {"diff_ids": ["sha256:x"]}}).encode()
@@ -67,11 +67,11 @@ class Shop:
                 "compressed": len(LAYER),
             }
         )
-        point(self.repository, self.image.tag, digest)
+        set_tag(self.repository, self.image.tag, digest)
         change_catalogue(self.repository, self.add)
 
     def add(self, before: Catalogue) -> Catalogue:
-        return added(before, self.image, {digest_of(LAYER): len(LAYER)}, [SM75], NOW)
+        return with_image(before, self.image, {digest_of(LAYER): len(LAYER)}, [SM75], NOW)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_other_layers_than_the_catalogue_says_are_refused(make: Callable[..., Sh
 
 def test_an_immutable_tag_that_moved_is_refused(make: Callable[..., Shop]) -> None:
     shop = make()
-    point(shop.repository, shop.image.tag, shop.repository.put_manifest(b'{"schemaVersion": 2}', "other"))
+    set_tag(shop.repository, shop.image.tag, shop.repository.put_manifest(b'{"schemaVersion": 2}', "other"))
     with pytest.raises(Unsafe, match="was pointed at something else") as caught:
         check_image(shop.repository, shop.image)
     assert caught.value.exit_code == 7
@@ -212,25 +212,13 @@ def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     asked = query(LocalMachine("535.104.05", "12.2", (turing, ada)))
     both = catalogue(SM75, "cu128-vllm0.11.0-flash-attn-sm89")
     resolved = match_images(both, matrix(), variants(), asked.cards, asked.driver)
-    told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.found}
+    told = {one.image.variant: uuids_of(one, asked, resolved) for one in resolved.matches}
     assert told == {SM75: ["GPU-1"], "cu128-vllm0.11.0-flash-attn-sm89": ["GPU-2"]}
     alone = query(LocalMachine("535.104.05", "12.2", (turing,)))
     one = match_images(both, matrix(), variants(), alone.cards)
-    assert uuids_of(one.found[0], alone, one) == []
+    assert uuids_of(one.matches[0], alone, one) == []
     lines = answer_lines("r", both, resolved)
     assert "no image published here covers all of these cards: one for each kind of card" in lines
-
-
-def test_the_command_that_runs_it() -> None:
-    assert pulling.line(pulling.run_words(image(SM75), "r@d")) == (
-        "docker run --rm --gpus all --shm-size 4g -p 127.0.0.1:8000:8000 "
-        "-v /path/to/model:/models:ro -v cardstock-cache:/cache r@d"
-    )
-    assert "--gpus '\"device=GPU-1,GPU-2\"'" in pulling.line(pulling.run_words(image(SM75), "r", ["GPU-1", "GPU-2"]))
-    assert "--gpus" not in pulling.run_words(image(CPU), "r")
-    assert pulling.line(pulling.serve_words(image(SM75))) == f"./inv serve --variant {SM75} --model MODEL"
-    assert pulling.serve_words(image(SM75), ["GPU-1", "GPU-2"])[4:6] == ["--gpus", "device=GPU-1,GPU-2"]
-    assert "--gpus" not in pulling.serve_words(image(CPU), ["GPU-1"])
 
 
 def test_all_of_it_as_json() -> None:

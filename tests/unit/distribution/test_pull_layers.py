@@ -17,10 +17,10 @@ from images.core.errors import CardstockError, RegistryFailure, Unsafe
 from images.distribution.pull_layers import Started, check_disk_space, fetch
 from images.docker.engine import Engine
 from images.docker.facts import ImageFacts
-from images.registry.client import Blob, Repository, digest_of
+from images.registry import Blob, Repository, digest_of
 from images.registry.oci_image import make_manifest
 from tests.helpers.catalogues import SM75, image
-from tests.helpers.registries import Shelf, registry
+from tests.helpers.registries import FakeRegistry, registry
 
 LAYERS = (b"base", b"stack", b"own")
 DIFFS = [digest_of(b"unpacked " + layer) for layer in LAYERS]
@@ -38,7 +38,7 @@ class FakeEngine:
     def free_bytes(self) -> int | None:
         return self.free
 
-    def images(self) -> tuple[ImageFacts, ...]:
+    def images(self, label: str) -> tuple[ImageFacts, ...]:
         other = (*DIFFS[: self.there], digest_of(b"another's"))
         return (ImageFacts("i", (), (), {}, {}, "", (), (), 1, "", "amd64", other),)
 
@@ -54,7 +54,7 @@ class FakeEngine:
 
 
 @pytest.fixture
-def shelf() -> Iterator[tuple[Repository, Shelf, PublishedImage]]:
+def shelf() -> Iterator[tuple[Repository, FakeRegistry, PublishedImage]]:
     """A repository with an image of three layers."""
     with registry() as (host, shelf):
         repository = Repository(f"{host}/team/x", sleep=lambda _: None)
@@ -66,7 +66,7 @@ def shelf() -> Iterator[tuple[Repository, Shelf, PublishedImage]]:
 
 
 def test_an_image_is_loaded_of_its_layers_but_those_that_are_there(
-    shelf: tuple[Repository, Shelf, PublishedImage], tmp_path: Path
+    shelf: tuple[Repository, FakeRegistry, PublishedImage], tmp_path: Path
 ) -> None:
     repository, _, one = shelf
     engine, started = FakeEngine(there=1), Started(tmp_path / "pulled", one.digest)
@@ -85,7 +85,7 @@ def test_an_image_is_loaded_of_its_layers_but_those_that_are_there(
 
 
 def test_a_layer_that_came_before_is_not_asked_for(
-    shelf: tuple[Repository, Shelf, PublishedImage], tmp_path: Path
+    shelf: tuple[Repository, FakeRegistry, PublishedImage], tmp_path: Path
 ) -> None:
     repository, held, one = shelf
     started = Started(tmp_path, one.digest)
@@ -102,7 +102,7 @@ def test_a_layer_that_came_before_is_not_asked_for(
 
 
 def test_an_engine_that_makes_another_image_of_it_is_refused(
-    shelf: tuple[Repository, Shelf, PublishedImage], tmp_path: Path
+    shelf: tuple[Repository, FakeRegistry, PublishedImage], tmp_path: Path
 ) -> None:
     repository, _, one = shelf
     started = Started(tmp_path, one.digest)
@@ -116,7 +116,7 @@ def test_an_engine_that_makes_another_image_of_it_is_refused(
     [(0, 1212, ""), (0, 1211, "1.21 kB needed"), (2, 303, ""), (2, 302, "303 B needed"), (0, None, "")],
 )
 def test_an_image_that_the_disk_has_no_room_for_is_refused_before(
-    shelf: tuple[Repository, Shelf, PublishedImage], there: int, free: int | None, told: str
+    shelf: tuple[Repository, FakeRegistry, PublishedImage], there: int, free: int | None, told: str
 ) -> None:
     repository, _, one = shelf
     engine = cast("Engine", FakeEngine(there, free))

@@ -19,9 +19,10 @@ from images.core.errors import CardstockError, RegistryFailure, Unsafe
 from images.distribution import push as pushing
 from images.distribution.push import Packed, push
 from images.docker.facts import ImageFacts
-from images.registry.client import ATTEMPTS, Repository, digest_of
+from images.registry import Repository, digest_of
 from images.registry.oci_image import read_image
-from tests.helpers.registries import Shelf, registry
+from images.registry.retry import ATTEMPTS
+from tests.helpers.registries import FakeRegistry, registry
 
 LAYERS = (b"the base " * 4000, b"what is its own " * 300)
 LABELS = {"dev.cardstock.variant": "x"}
@@ -49,7 +50,7 @@ class Saved:
 
 
 class Place:
-    def __init__(self, host: str, shelf: Shelf, folder: Path) -> None:
+    def __init__(self, host: str, shelf: FakeRegistry, folder: Path) -> None:
         self.shelf = shelf
         self.repository = Repository(f"{host}/team/images", sleep=lambda _: None)
         self.packed = Packed(folder)

@@ -10,10 +10,11 @@ from typing import cast
 
 import pytest
 
-from images.core import debian, process
+from images.core import debian
 from images.core.debian import Mirror
 from images.core.errors import EngineUnreachable, RegistryFailure, Unsafe
 from images.core.home import Layout
+from images.core.site import SiteSettings
 from images.docker import base_image as bases
 from images.docker import bootstrap
 from images.docker.engine import Engine
@@ -53,8 +54,9 @@ def bootstraps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """As root on Debian, with a bootstrap that takes no time; the releases it made."""
     made: list[str] = []
 
-    def make_tar(release: str, _: Mirror, folder: Path, say: object) -> Path:
+    def make_tar(release: str, sources: str, folder: Path, **_: object) -> Path:
         made.append(release)
+        assert sources == "".join(f"{line}\n" for line in MIRROR.lines(release))
         (folder / "base.tar").write_bytes(b"tar")
         return folder / "base.tar"
 
@@ -93,7 +95,7 @@ def test_out_of_reach_it_is_made_from_packages_once(tmp_path: Path, bootstraps: 
 def test_a_bootstrap_that_breaks_leaves_nothing(
     tmp_path: Path, bootstraps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> Path:
+    def broken(*_: object, **__: object) -> Path:
         raise RegistryFailure("no mirror")
 
     monkeypatch.setattr(bootstrap, "make_tar", broken)
@@ -111,6 +113,23 @@ def test_neither_registry_nor_root_on_debian_is_told(
     monkeypatch.setattr(debian, "host_mirror", lambda: mirror)
     with pytest.raises(EngineUnreachable, match=r"(?s)needs root and a Debian host.*sudo"):
         context(FakeEngine(), tmp_path)
+
+
+def test_elsewhere_the_sites_own_sources_and_ca_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, ca = tmp_path / "sources", tmp_path / "ca.pem"
+    own.write_text("deb https://inside.example/debian bookworm main\n")
+    given: list[object] = []
+
+    def make_tar(release: str, sources: str, folder: Path, **others: object) -> Path:
+        given.extend([release, sources, others["mirror"], others["ca"]])
+        (folder / "base.tar").write_bytes(b"tar")
+        return folder / "base.tar"
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian, "host_mirror", lambda: None)
+    monkeypatch.setattr(bootstrap, "make_tar", make_tar)
+    context(FakeEngine(), tmp_path / "home", site=SiteSettings(apt=own, ca=ca))
+    assert given == ["bookworm", own.read_text(), None, ca]
 
 
 def test_the_name_follows_from_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,51 +160,3 @@ def test_the_ca_bundle_is_the_sites_then_the_environments_then_the_hosts(
     assert bases.ca_bundle(environment={"PATH": "/bin"}) == host
     assert bases.ca_bundle(environment={"SSL_CERT_FILE": str(tmp_path / "gone"), "PIP_CERT": str(named)}) == named
     assert bases.ca_bundle(own, {"SSL_CERT_FILE": str(named)}) == own
-
-
-def test_cleaning_takes_host_and_mirror_away_and_keeps_licences(tmp_path: Path) -> None:
-    files = (
-        "etc/apt/sources.list",
-        "etc/apt/sources.list.d/x.sources",
-        "etc/resolv.conf",
-        "etc/hostname",
-        "etc/passwd",
-        "etc/apt/trusted.gpg.d/debian.asc",
-        "var/lib/apt/lists/mirror.example_Packages",
-        "var/log/dpkg.log",
-        "var/cache/apt/archives/x.deb",
-        "usr/share/doc/bash/copyright",
-        "usr/share/doc/bash/README",
-        "usr/share/doc/empty/README",
-        "usr/share/man/man1/bash.1.gz",
-        "var/lib/dpkg/status",
-    )
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x")
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/fd").symlink_to("/proc/self/fd")
-    bootstrap.clean(tmp_path)
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()}
-    assert left == {
-        "etc/passwd",
-        "etc/machine-id",
-        "etc/apt/trusted.gpg.d/debian.asc",
-        "usr/share/doc/bash/copyright",
-        "var/lib/dpkg/status",
-    }
-    assert not (tmp_path / "usr/share/doc/empty").exists()
-    assert (tmp_path / "dev").is_dir()
-
-
-def test_debootstrap_checks_signatures_and_takes_words_as_words() -> None:
-    argv = bootstrap.debootstrap_argv("debootstrap", "bookworm", Path("/x y"), "http://m")
-    assert f"--keyring={debian.KEYRING}" in argv
-    assert "--no-check-gpg" not in argv
-    assert argv[-3:] == ("bookworm", "/x y", "http://m")
-
-
-def test_apts_proxies_go_to_wget(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "http_proxy='http://proxy.example:3128'\n"
-    monkeypatch.setattr(process, "run", lambda argv, **_: process.Finished(tuple(argv), 0, said, ""))
-    assert bootstrap._proxies() == {"http_proxy": "http://proxy.example:3128"}

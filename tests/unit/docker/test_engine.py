@@ -21,7 +21,7 @@ from images.docker.docker_py import translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.engine import Engine
-from images.docker.facts import Mount, facts_of, parse_buildx, split_reference
+from images.docker.facts import facts_of, parse_buildx, split_reference
 
 
 class FakeClient:
@@ -99,14 +99,6 @@ def test_a_refusal_is_told_and_silence_is_unreachable() -> None:
     for silent in (docker.errors.DockerException("gone"), requests.exceptions.ConnectionError("gone")):
         with pytest.raises(EngineUnreachable, match="does not answer: gone"), translated("could not"):
             raise silent
-
-
-def test_mounts_are_bound_read_only_unless_said() -> None:
-    assert Mount("/data", "/models").read_only
-    assert engine._mount(Mount("/data", "/models")) == {
-        "Target": "/models", "Source": "/data", "Type": "bind", "ReadOnly": True,
-    }  # fmt: skip
-    assert engine._mount(Mount("weights", "/models", read_only=False))["Type"] == "volume"
 
 
 def test_files_are_packed_by_absolute_path() -> None:

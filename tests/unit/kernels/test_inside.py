@@ -362,7 +362,7 @@ build.nvcc_version:                                12.4.131
 def accounts(folder: Path, info: str = INFO, archs: str = "7.0;7.5", cuda: int = 1204) -> None:
     """Ask a stand-in of xformers that says ``info``."""
     (folder / "xformers").mkdir()
-    (folder / "xformers/info.py").write_text(f"print({info!r})")
+    (folder / "xformers/info.py").write_text(f"print({info!r})\nopen(__file__ + '.asked', 'w')\n")
     written = {"version": {"cuda": cuda, "torch": "2.6.0+cu124"}, "env": {"TORCH_CUDA_ARCH_LIST": archs}}
     (folder / "xformers/cpp_lib.json").write_text(json.dumps(written))
     wanted = verify.Wanted("xformers", "0.1", ("7.0", "7.5"), {})
@@ -371,6 +371,7 @@ def accounts(folder: Path, info: str = INFO, archs: str = "7.0;7.5", cuda: int =
 
 def test_xformers_accounts_of_itself_agree(tmp_path: Path) -> None:
     accounts(tmp_path)
+    assert (tmp_path / "xformers/info.py.asked").exists()
 
 
 @pytest.mark.parametrize(

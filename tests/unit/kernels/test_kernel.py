@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from images.matrix.arch import parse_arch
-from images.matrix.kernel import Kernel, make_kernel, same_name
+from images.matrix.kernel import Kernel, duplicate_ids, make_kernel
 from tests.helpers.matrices import variants
 
 
@@ -41,10 +41,10 @@ def test_there_is_no_recipe_for_other_packages() -> None:
 def test_two_kernels_of_one_name_are_found() -> None:
     one = kernel("xformers", "7.5")
     other = dataclasses.replace(one, lock="other")
-    assert same_name((one, one, kernel("xformers", "7.0"))) == []
-    assert same_name((one, other)) == [one.id]
+    assert duplicate_ids((one, one, kernel("xformers", "7.0"))) == []
+    assert duplicate_ids((one, other)) == [one.id]
 
 
 def test_the_matrix_has_one_kernel_for_each_name() -> None:
     kernels = tuple(v.kernel for v in variants().valid.values() if v.kernel)
-    assert same_name(kernels) == []
+    assert duplicate_ids(kernels) == []

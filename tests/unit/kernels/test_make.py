@@ -25,14 +25,14 @@ from images.core.report import Report
 from images.kernels import remote
 from images.kernels.choose import choose_kernels, users
 from images.kernels.make import check_memory, provide
-from images.kernels.needs import Need, look, needs_of, told
+from images.kernels.needs import Need, find_wheels, needs_of, wheel_line
 from images.kernels.store import Store
 from images.matrix.arch import parse_arch
 from images.matrix.kernel import Kernel, make_kernel
 from images.matrix.selection import Selectors, read_selectors
 from images.registry.client import Repository
 from tests.helpers.matrices import ROOT, matrix, variants
-from tests.helpers.registries import Shelf as Registry
+from tests.helpers.registries import FakeRegistry as Registry
 from tests.helpers.registries import registry
 from tests.helpers.wheels import SOURCE, build, kernel, key
 
@@ -228,7 +228,7 @@ def _rewrite(machine: Machine, name: str, data: bytes) -> None:
     """Put other bytes under a file's name, with a manifest that agrees with them: a lie that has its digests right."""
     kind, raw = machine.registry.manifests[key().digest]
     content = json.loads(raw)
-    from images.registry.client import digest_of
+    from images.registry import digest_of
 
     for layer in content["layers"]:
         if layer["annotations"]["org.opencontainers.image.title"].endswith(name):
@@ -286,10 +286,10 @@ def test_where_each_one_is(machine: Machine, tmp_path: Path) -> None:
     third = other(machine, tmp_path)
     third.provide(need("7.0"))
     needs = [need("7.0"), need("7.5"), need("8.0"), Need(kernel("9.0"), None)]
-    found = look(needs, third.store, third.repository)
+    found = find_wheels(needs, third.store, third.repository)
     assert [one.where for one in found] == ["store", "registry", "not built", "unlocked"]
-    assert [one.where for one in look(needs, third.store)] == ["store", "not built", "not built", "unlocked"]
-    lines = [told(one, "REPO", 2) for one in found]
+    assert [one.where for one in find_wheels(needs, third.store)] == ["store", "not built", "not built", "unlocked"]
+    lines = [wheel_line(one, "REPO", 2) for one in found]
     assert lines[0].endswith("in the store")
     assert lines[1].endswith("in REPO")
     assert "to compile, about" in lines[2]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.core.errors import UsageError
-from images.matrix.arch import KNOWN, Arch, covers, join_sm, parse_arch
+from images.matrix.arch import KNOWN_ARCHS, Arch, covers, join_sm, parse_arch
 
 
 @pytest.mark.parametrize("text", ["7.5", "75", "sm_75", "sm75", "SM_75", " 7.5 "])
@@ -56,7 +56,7 @@ def test_a_list_covers_a_card_if_one_of_it_does() -> None:
     assert join_sm([parse_arch("8.0"), parse_arch("12.0")]) == "sm80_120"
 
 
-@given(st.sampled_from(KNOWN), st.sampled_from(["", "a", "f"]), st.booleans())
+@given(st.sampled_from(KNOWN_ARCHS), st.sampled_from(["", "a", "f"]), st.booleans())
 def test_printing_and_reading_agree(known: str, suffix: str, ptx: bool) -> None:
     text = f"{known}{suffix}{'+PTX' if ptx else ''}"
     assert str(parse_arch(text)) == text
@@ -65,6 +65,6 @@ def test_printing_and_reading_agree(known: str, suffix: str, ptx: bool) -> None:
 @given(st.text(max_size=12))
 def test_any_text_is_read_or_refused_as_usage(text: str) -> None:
     try:
-        assert parse_arch(text).capability in KNOWN
+        assert parse_arch(text).capability in KNOWN_ARCHS
     except UsageError as error:
         assert error.do

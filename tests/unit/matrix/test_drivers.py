@@ -9,10 +9,18 @@ import pytest
 from images.core.errors import UsageError
 from images.device_code.verdict import JIT, driver_for
 from images.matrix.arch import Arch, parse_arch
-from images.matrix.drivers import accepted, has_ptx, knows, oldest_driver, parse_driver, runs
+from images.matrix.drivers import (
+    driver_suffices,
+    driver_supports,
+    has_ptx,
+    oldest_driver,
+    parse_driver,
+    runtime_accepts,
+)
 from images.proof.audit.table import PARTS, stacks_of
 from images.proof.audit.wheels import FOLDER, read_records
 from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.nonempty import nonempty
 
 # On both sides of every floor, and the branches that people have.
 DRIVERS = (
@@ -80,7 +88,7 @@ def test_versions_are_ordered_by_number_not_by_text() -> None:
     ],
 )
 def test_the_floors(driver: str, minimum: str | None, expected: bool) -> None:
-    assert runs(parse_driver(driver), minimum) is expected
+    assert driver_suffices(parse_driver(driver), minimum) is expected
 
 
 def test_machine_code_needs_the_majors_driver_and_ptx_the_toolkits_own() -> None:
@@ -103,16 +111,15 @@ def test_the_driver_of_a_toolkit_reports_its_cuda_version(cuda: str) -> None:
 
 def test_ptx_is_compiled_by_the_branch_that_brings_its_language() -> None:
     for ptx in [(7, 8), (8, 1), (8, 4), (8, 5), (8, 7), (9, 0)]:
-        told = re.fullmatch(r"driver (\d+) \(CUDA (\d+)\.(\d+)\)", driver_for(ptx))
-        assert told is not None
-        assert parse_driver(told[1]).cuda == (int(told[2]), int(told[3]))
+        result = re.fullmatch(r"driver (\d+) \(CUDA (\d+)\.(\d+)\)", driver_for(ptx))
+        assert result is not None
+        assert parse_driver(result[1]).cuda == (int(result[2]), int(result[3]))
 
 
 def test_every_variant_needs_the_driver_that_its_code_does() -> None:
-    for variant in variants().valid.values():
-        if variant.cuda:
-            toolkit = matrix().toolkits[variant.cuda]
-            assert variant.min_driver == str(oldest_driver(toolkit, ptx=has_ptx(variant.archs))), variant.id
+    for variant in nonempty(one for one in variants().valid.values() if one.cuda):
+        toolkit = matrix().toolkits[variant.cuda or ""]
+        assert variant.min_driver == str(oldest_driver(toolkit, ptx=has_ptx(variant.archs))), variant.id
 
 
 def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
@@ -120,8 +127,8 @@ def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
     seen = set()
     for variant in variants().valid.values():
         for driver in map(parse_driver, DRIVERS):
-            new_enough = runs(driver, variant.min_driver)
-            let_in = accepted(driver, variant.require_cuda)
+            new_enough = driver_suffices(driver, variant.min_driver)
+            let_in = runtime_accepts(driver, variant.require_cuda)
             if new_enough != let_in:
                 assert variant.min_driver and let_in, (variant.id, str(driver))
                 assert driver.branch == parse_driver(variant.min_driver).branch, (variant.id, str(driver))
@@ -130,9 +137,9 @@ def test_the_container_runtime_is_told_the_same_for_every_variant() -> None:
 
 
 def test_a_requirement_of_another_form_is_refused() -> None:
-    assert accepted(parse_driver("450.80.02"), None)
+    assert runtime_accepts(parse_driver("450.80.02"), None)
     with pytest.raises(UsageError, match="not of the form"):
-        accepted(parse_driver("535"), "driver>=535")
+        runtime_accepts(parse_driver("535"), "driver>=535")
 
 
 def test_flash_attention_comes_as_ptx_exactly_where_variants_say_so() -> None:
@@ -168,13 +175,12 @@ def test_flash_attention_comes_as_ptx_exactly_where_variants_say_so() -> None:
     ],
 )
 def test_a_driver_serves_the_cards_of_its_time(driver: str, card: tuple[int, int], expected: bool) -> None:
-    assert knows(parse_driver(driver), Arch(*card)) is expected
+    assert driver_supports(parse_driver(driver), Arch(*card)) is expected
 
 
 def test_a_toolkit_that_compiles_for_a_card_comes_with_a_driver_that_knows_it() -> None:
-    for toolkit in matrix().toolkits.values():
+    archs = [parse_arch(text) for text in matrix().archs]
+    for toolkit in nonempty(matrix().toolkits.values()):
         low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
-        for text in matrix().archs:
-            arch = parse_arch(text)
-            if low <= (arch.major, arch.minor) <= high:
-                assert knows(parse_driver(toolkit.driver), arch), (toolkit.driver, text)
+        for arch in nonempty(arch for arch in archs if low <= (arch.major, arch.minor) <= high):
+            assert driver_supports(parse_driver(toolkit.driver), arch), (toolkit.driver, str(arch))

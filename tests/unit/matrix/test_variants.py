@@ -9,6 +9,7 @@ from images.matrix.arch import parse_arch
 from images.matrix.rules import Judge
 from images.matrix.variants import make_variants, points
 from tests.helpers.matrices import edited, matrix, text, variants
+from tests.helpers.nonempty import nonempty
 
 
 def rules_of(identifier: str) -> list[str]:
@@ -25,9 +26,8 @@ def test_every_point_is_either_a_variant_or_excluded_with_a_reason() -> None:
 
 
 def test_the_nearest_variant_serves_the_same_cards() -> None:
-    for excluded in variants().excluded:
-        if excluded.point.archs:
-            assert variants().valid[excluded.nearest].archs == excluded.point.archs
+    for excluded in nonempty(one for one in variants().excluded if one.point.archs):
+        assert variants().valid[excluded.nearest].archs == excluded.point.archs
 
 
 def test_ids_are_tags_and_unique() -> None:
@@ -96,9 +96,9 @@ def _without_torch_rules(vllm: str, torch: str):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("arch", ["5.3", "6.1", "6.2", "7.2", "8.7", "11.0"])
 def test_no_engine_serves_these_cards_with_vllm(arch: str) -> None:
     judge = Judge(matrix())
-    for stack, definition in matrix().stacks.items():
-        if definition.cuda and "vllm" in definition.backends:
-            assert judge.rules_against(stack, "vllm", "xformers", (parse_arch(arch),))
+    stacks = matrix().stacks.items()
+    for stack in nonempty(name for name, stack in stacks if stack.cuda and "vllm" in stack.backends):
+        assert judge.rules_against(stack, "vllm", "xformers", (parse_arch(arch),))
 
 
 def test_drivers_and_require_cuda() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
 from collections.abc import Iterator
@@ -11,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import RegistryFailure, Unsafe
-from images.registry import artifact
+from images.registry import artifact, client
 from images.registry.artifact import ArtifactPart
-from images.registry.client import ATTEMPTS, Blob, Repository, digest_of, is_loopback, retry_after
-from tests.helpers.registries import Shelf, registry
+from images.registry.client import Repository
+from images.registry.descriptor import Blob, digest_of
+from images.registry.retry import ATTEMPTS
+from tests.helpers.registries import FakeRegistry, Fault, registry
 
 KIND = "application/vnd.cardstock.test.v1"
 DATA = bytes(range(256)) * 40
@@ -23,7 +24,7 @@ DATA = bytes(range(256)) * 40
 class Place:
     """A repository of the registry in memory; waits are written down instead of waited."""
 
-    def __init__(self, host: str, shelf: Shelf) -> None:
+    def __init__(self, host: str, shelf: FakeRegistry) -> None:
         self.host, self.shelf = host, shelf
         self.waits: list[float] = []
         self.said: list[str] = []
@@ -94,7 +95,7 @@ def test_all_pages_of_tags(place: Place, files: list[ArtifactPart]) -> None:
 
 
 @pytest.mark.parametrize("fault", [500, 502, 503, 429, "reset", "cut", "short"])
-def test_a_fault_that_passes_costs_a_wait(place: Place, tmp_path: Path, fault: int | str) -> None:
+def test_a_fault_that_passes_costs_a_wait(place: Place, tmp_path: Path, fault: Fault) -> None:
     blob = place.blob()
     place.shelf.on, place.shelf.faults = "/blobs/", [fault]
     place.repository.download(blob, tmp_path / "x")
@@ -111,17 +112,18 @@ def test_a_download_goes_on_where_it_broke_off(place: Place, tmp_path: Path) -> 
     assert place.waits == [0.5, 1.0]
 
 
+def test_a_rest_that_the_registry_does_not_have_begins_anew(place: Place, tmp_path: Path) -> None:
+    blob = place.blob()
+    (tmp_path / ".x.part").write_bytes(b"another blob " * len(DATA))
+    place.repository.download(blob, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == DATA
+    assert "begins anew" in place.said[0]
+
+
 def test_it_waits_as_long_as_the_registry_asks(place: Place, tmp_path: Path) -> None:
     place.shelf.on, place.shelf.faults, place.shelf.after = "/blobs/", [429], "7"
     place.repository.download(place.blob(), tmp_path / "x")
     assert place.waits == [7.0]
-
-
-@pytest.mark.parametrize(
-    "text, seconds", [("12", 12.0), (None, None), ("soon", None), ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0)]
-)
-def test_retry_after(text: str | None, seconds: float | None) -> None:
-    assert retry_after(text, now=60.0) == seconds
 
 
 def test_a_fault_that_lasts_is_told_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_a_tag_that_another_takes_at_once_is_noticed(place: Place, files: list[A
 
 @pytest.mark.parametrize("fault", [500, 429, "reset"])
 @pytest.mark.parametrize("on", ["POST ", "PUT /v2/team/wheels/blobs", "PUT /v2/team/wheels/manifests"])
-def test_a_push_outlives_faults(place: Place, files: list[ArtifactPart], fault: int | str, on: str) -> None:
+def test_a_push_outlives_faults(place: Place, files: list[ArtifactPart], fault: Fault, on: str) -> None:
     place.shelf.on, place.shelf.faults = on, [fault, fault]
     artifact.push(place.repository, "key", KIND, files, {})
     assert artifact.look(place.repository, "key", KIND) is not None
@@ -188,30 +190,6 @@ def test_a_tag_moves_only_when_all_blobs_are_there(place: Place, files: list[Art
     assert found is not None and found.digest == first
 
 
-def test_a_refusal_is_told_with_the_registrys_words(place: Place, files: list[ArtifactPart]) -> None:
-    place.shelf.login = "Basic xyz"
-    with pytest.raises(RegistryFailure, match="refuses to show"):
-        artifact.push(place.repository, "key", KIND, files, {})
-    with pytest.raises(RegistryFailure, match="refuses to give") as caught:
-        place.repository.tags()
-    assert "UNAUTHORIZED: log in" in caught.value.cause
-    assert "docker login" in caught.value.do
-    assert place.waits == []  # a refusal does not pass
-
-
-def test_dockers_own_login_is_used(
-    place: Place, files: list[ArtifactPart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secret = base64.b64encode(b"me:pass").decode()
-    (tmp_path / "docker").mkdir()
-    (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": {place.host: {"auth": secret}}}))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    place.shelf.login = f"Basic {secret}"
-    artifact.push(place.repository, "key", KIND, files, {})
-    assert artifact.look(place.repository, "key", KIND) is not None
-    assert place.shelf.logins.count("") == 1  # asked once without, then with
-
-
 def test_nobody_there_is_told() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -219,30 +197,6 @@ def test_nobody_there_is_told() -> None:
     with pytest.raises(RegistryFailure, match="the registry does not give") as caught:
         Repository(name, sleep=lambda _: None).manifest("key")
     assert "refused" in caught.value.cause
-
-
-@pytest.mark.parametrize(
-    "name", ["wheels", "team/wheels", "host.example/Team", "host.example/a:tag", "host.example/", "h@x/y", "a.b/../c"]
-)
-def test_a_name_that_is_no_repository(name: str) -> None:
-    with pytest.raises(RegistryFailure, match="is not a repository"):
-        Repository(name)
-
-
-@pytest.mark.parametrize(
-    "host, is_it",
-    [
-        ("localhost:5000", True),
-        ("127.0.0.1:5000", True),
-        ("127.3.0.1", True),
-        ("[::1]:5000", True),
-        ("10.0.0.1:5000", False),
-        ("localhost.example:80", False),
-        ("registry.example", False),
-    ],
-)
-def test_plain_http_is_for_this_machine_alone(host: str, is_it: bool) -> None:
-    assert is_loopback(host) == is_it
 
 
 @pytest.mark.parametrize(
@@ -280,7 +234,35 @@ def test_a_foreign_manifest_is_refused(place: Place, files: list[ArtifactPart], 
         artifact.look(place.repository, "key", KIND)
 
 
-def test_what_is_no_manifest_at_all(place: Place) -> None:
-    place.shelf.manifests["key"] = ("text/html", b"<html>")
+@pytest.mark.parametrize("raw", [b"<html>", b"[]", b"[" * 100_000], ids=["html", "list", "deep"])
+def test_what_is_no_manifest_at_all(place: Place, raw: bytes) -> None:
+    place.shelf.manifests["key"] = ("text/html", raw)
     with pytest.raises(RegistryFailure, match="no manifest"):
         place.repository.manifest("key")
+
+
+def test_a_manifest_without_measure_is_not_read(place: Place) -> None:
+    place.shelf.manifests["key"] = ("application/json", b" " * (5 << 20))
+    with pytest.raises(RegistryFailure, match="longer than 4194304 bytes"):
+        place.repository.manifest("key")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"tags": {"a": 1}}', b'{"tags": [1]}'])
+def test_what_is_no_list_of_tags(place: Place, body: bytes) -> None:
+    place.shelf.tags = body
+    with pytest.raises(RegistryFailure, match="no list of tags"):
+        place.repository.tags()
+
+
+def test_no_tags_as_null(place: Place) -> None:
+    place.shelf.tags = b'{"name": "team/wheels", "tags": null}'
+    assert place.repository.tags() == ()
+
+
+def test_tags_without_end_are_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PAGES_MAX", 3)
+    for number in range(20):
+        place.shelf.manifests[f"tag-{number}"] = ("application/json", b"{}")
+    with pytest.raises(RegistryFailure, match="no end") as caught:
+        place.repository.tags()
+    assert "6 tags on 3 pages" in caught.value.cause

@@ -12,8 +12,9 @@ from images.core import process
 from images.core.errors import RegistryFailure, UsageError
 from images.kernels.key import source_hash
 from images.render import lock
-from images.render.lock_files import Lock, file_name, parse, render_files, split
+from images.render.lock_files import Lock, lock_file_name, parse, render_files, split
 from images.render.lock_inputs import LockInputs, inputs_for
+from tests.helpers.nonempty import nonempty
 
 REPOSITORY = Path(__file__).parents[3]
 HASH = "    --hash=sha256:" + "a" * 64
@@ -94,7 +95,7 @@ def test_what_kernels_are_built_with_is_held_to_the_versions_of_the_lock(uv: Fak
 
 def test_uv_is_asked_for_hashes_and_for_no_address_or_path_in_the_answer(uv: FakeUv) -> None:
     lock.resolve_lock(INPUTS, indexes=("https://index.example/simple",))
-    for argv, _ in uv.calls:
+    for argv, _ in nonempty(uv.calls):
         assert {"--no-header", "--no-annotate"} < set(argv)
         assert ("--generate-hashes" in argv) != ("pylock.toml" in argv)  # that form always has hashes
         assert argv[argv.index("--index") + 1] == "https://index.example/simple"
@@ -103,7 +104,7 @@ def test_uv_is_asked_for_hashes_and_for_no_address_or_path_in_the_answer(uv: Fak
 
 def test_overrides_and_excludes_reach_every_question(uv: FakeUv) -> None:
     lock.resolve_lock(replace(INPUTS, overrides=("torch==2.13.0",), excludes=("triton",)))
-    for lists in uv.lists:
+    for lists in nonempty(uv.lists):
         assert (lists["--overrides"], lists["--excludes"]) == ("torch==2.13.0\n", "triton\n")
 
 
@@ -119,21 +120,21 @@ def test_overrides_and_excludes_reach_every_question(uv: FakeUv) -> None:
 def test_a_failed_resolve_says_why_and_changes_nothing(
     words: str, error: type[Exception], part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    lock.write(Lock("0" * 64, {"": {"a": "a==1"}}), tmp_path, INPUTS.name)
+    lock.write_lock(Lock("0" * 64, {"": {"a": "a==1"}}), tmp_path, INPUTS.name)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(process, "run", FakeUv(words))
     with pytest.raises(error, match=part) as raised:
-        lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
+        lock.write_lock(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     assert words.splitlines()[-1].strip() in str(raised.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_written_lock_reads_back_the_same(uv: FakeUv, tmp_path: Path) -> None:
     resolved = lock.resolve_lock(INPUTS)
-    written = lock.write(resolved, tmp_path, INPUTS.name)
+    written = lock.write_lock(resolved, tmp_path, INPUTS.name)
     assert sorted(path.name for path in written) == sorted(path.name for path in tmp_path.iterdir())
-    assert lock.read(tmp_path, INPUTS.name) == resolved
-    assert lock.state(tmp_path, INPUTS) == "locked"
+    assert lock.read_lock(tmp_path, INPUTS.name) == resolved
+    assert lock.lock_state(tmp_path, INPUTS) == "locked"
     assert resolved.versions()["torch"] == "2.6.0"
     assert "ninja" not in resolved.versions()
 
@@ -141,7 +142,7 @@ def test_a_written_lock_reads_back_the_same(uv: FakeUv, tmp_path: Path) -> None:
 def test_a_kernels_part_says_which_hash_is_its_source(uv: FakeUv, tmp_path: Path) -> None:
     resolved = lock.resolve_lock(INPUTS)
     assert resolved.sources == {"flash-attn": "c" * 64}  # this index has no source of xformers
-    lock.write(resolved, tmp_path, INPUTS.name)
+    lock.write_lock(resolved, tmp_path, INPUTS.name)
     assert f"# source: sha256:{'c' * 64}\n" in (tmp_path / "cu1-vllm.flash-attn.txt").read_text()
     assert "# source" not in (tmp_path / "cu1-vllm.xformers.txt").read_text()
 
@@ -162,7 +163,7 @@ def test_equal_parts_of_two_locks_are_equal_bytes_so_that_they_share_a_layer(uv:
 
 
 def test_a_lock_is_stale_when_what_was_asked_changes(uv: FakeUv, tmp_path: Path) -> None:
-    lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
+    lock.write_lock(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     for changed in (
         replace(INPUTS, requirements=("torch==2.6.1", "vllm==0.8.5")),
         replace(INPUTS, excludes=("triton",)),
@@ -170,32 +171,32 @@ def test_a_lock_is_stale_when_what_was_asked_changes(uv: FakeUv, tmp_path: Path)
         replace(INPUTS, build=False),
         replace(INPUTS, python="3.12"),
     ):
-        assert lock.state(tmp_path, changed) == "stale"
-    assert lock.state(tmp_path, replace(INPUTS, requirements=INPUTS.requirements[::-1])) == "locked"
+        assert lock.lock_state(tmp_path, changed) == "stale"
+    assert lock.lock_state(tmp_path, replace(INPUTS, requirements=INPUTS.requirements[::-1])) == "locked"
 
 
 def test_a_part_that_was_edited_or_lost_makes_the_lock_stale(uv: FakeUv, tmp_path: Path) -> None:
-    lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
-    part = tmp_path / file_name(INPUTS.name, "nvidia")
+    lock.write_lock(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
+    part = tmp_path / lock_file_name(INPUTS.name, "nvidia")
     whole = part.read_bytes()
     part.write_bytes(whole.replace(b"a" * 64, b"b" * 64))
-    assert (lock.state(tmp_path, INPUTS), lock.read(tmp_path, INPUTS.name)) == ("stale", None)
+    assert (lock.lock_state(tmp_path, INPUTS), lock.read_lock(tmp_path, INPUTS.name)) == ("stale", None)
     part.unlink()
-    assert lock.state(tmp_path, INPUTS) == "stale"
+    assert lock.lock_state(tmp_path, INPUTS) == "stale"
     part.write_bytes(whole)
-    assert lock.state(tmp_path, INPUTS) == "locked"
+    assert lock.lock_state(tmp_path, INPUTS) == "locked"
 
 
 def test_no_files_is_unlocked(tmp_path: Path) -> None:
-    assert (lock.state(tmp_path, INPUTS), lock.read(tmp_path, INPUTS.name)) == ("unlocked", None)
+    assert (lock.lock_state(tmp_path, INPUTS), lock.read_lock(tmp_path, INPUTS.name)) == ("unlocked", None)
 
 
 def test_a_part_that_is_no_longer_needed_goes_and_other_locks_stay(uv: FakeUv, tmp_path: Path) -> None:
-    lock.write(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
+    lock.write_lock(lock.resolve_lock(INPUTS), tmp_path, INPUTS.name)
     (tmp_path / "cu1-vllm.notes.txt").write_text("not a part\n")
     (tmp_path / "cu1-vllm2.nvidia.txt").write_text("of another lock\n")
     fewer = replace(INPUTS, kernels=(), build=False)
-    lock.write(lock.resolve_lock(fewer), tmp_path, INPUTS.name)
+    lock.write_lock(lock.resolve_lock(fewer), tmp_path, INPUTS.name)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == [
         "cu1-vllm.notes.txt",

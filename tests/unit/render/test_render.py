@@ -12,7 +12,7 @@ from images.core.errors import UsageError
 from images.core.files import write_atomically
 from images.matrix.model import Base
 from images.render.bakefile import (
-    Site,
+    MachineInputs,
     bake_file,
     bake_plan,
     finish_file,
@@ -30,10 +30,11 @@ from images.render.dockerfile import (
     render,
     render_dockerfile,
     render_kernel,
-    word,
+    unquoted,
 )
 from images.render.lock_state import lock_states
 from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.nonempty import nonempty
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
 SM75_KERNEL = "xformers0.0.29.post2-torch2.6.0-cu124-sm75"
@@ -62,14 +63,14 @@ def test_the_committed_files_are_what_the_matrix_says() -> None:
     assert len(files) == len(variants().valid) + len(variants().kernels) + 2
 
 
-def test_differences_are_told_apart() -> None:
+def test_differences_of_each_kind_are_listed() -> None:
     assert differences({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == ["differs: b", "left over: c", "missing: a"]
 
 
 @pytest.mark.parametrize("value", ["a b", 'a"b', "a\nRUN id", "$(id)", "${x}", "a\\b", "`id`", "", "a'b", "a\tb"])
 def test_a_word_cannot_become_an_instruction(value: str) -> None:
     with pytest.raises(UsageError, match="Dockerfile"):
-        word(value)
+        unquoted(value)
 
 
 @pytest.mark.parametrize("value", ['a"b', "a\nRUN id", "$(id)", "a\\", "`id`", "a\0b", "a\rb"])
@@ -134,12 +135,13 @@ def test_an_unlocked_stack_renders_without_its_lock() -> None:
 
 
 def test_no_generated_file_holds_an_index_or_a_path_of_a_machine() -> None:
-    for path, text in Checkout(ROOT).generated().items():
-        if path.startswith(GENERATED):
-            for asset in matrix().assets.values():  # public release files that unlocked stacks install
-                text = text.replace(asset, "")
-            assert "http" not in text, path
-            assert "/home/" not in text.replace("/home/cardstock", ""), path
+    generated = Checkout(ROOT).generated()
+    for path in nonempty(path for path in generated if path.startswith(GENERATED)):
+        text = generated[path]
+        for asset in matrix().assets.values():  # public release files that unlocked stacks install
+            text = text.replace(asset, "")
+        assert "http" not in text, path
+        assert "/home/" not in text.replace("/home/cardstock", ""), path
 
 
 def test_bake_targets_have_names_that_bake_allows() -> None:
@@ -165,7 +167,7 @@ def test_a_base_is_used_by_digest_or_not_at_all() -> None:
 
 
 def test_what_a_machine_adds_stays_in_the_second_file() -> None:
-    site = Site((("base", "docker-image://cardstock/base:x"),), (("ca", "/ca.pem"),))
+    site = MachineInputs((("base", "docker-image://cardstock/base:x"),), (("ca", "/ca.pem"),))
     data = json.loads(override_file({SM75: "cardstock/staging:abc"}, site))
     target = data["target"][target_name(SM75)]
     assert target["secret"] == ["id=ca,src=/ca.pem"]
@@ -174,14 +176,14 @@ def test_what_a_machine_adds_stays_in_the_second_file() -> None:
 
 
 def test_a_wheel_that_is_there_takes_the_place_of_the_kernels_target() -> None:
-    site = Site((("base", "docker-image://b"),), ())
+    site = MachineInputs((("base", "docker-image://b"),), ())
     data = json.loads(override_file({SM75: "r"}, site, wheels={SM75: "/store/abc"}))
     assert data["target"][target_name(SM75)]["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
 
 
 def test_kernels_get_what_the_machine_adds_and_a_folder_to_go_to() -> None:
     (kernel,) = [k for k in variants().kernels if k.id == SM75_KERNEL]
-    site = Site((("base", "docker-image://b"),), (("ca", "/ca.pem"),))
+    site = MachineInputs((("base", "docker-image://b"),), (("ca", "/ca.pem"),))
     data = json.loads(kernel_override_file({kernel: "/store/new"}, site, {"CARDSTOCK_KERNEL_JOBS": "1"}))
     assert data["target"][kernel.target] == {
         "contexts": {"base": "docker-image://b"},

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from images.proof.tiny_model import picture
-from tests.helpers.fake_backend import END, FakeEngine, ask, client_of, events, post, shown
+from tests.helpers.fake_backend import END, FakeBackend, ask, client_of, events, post, shown
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
 import openai_answers  # type: ignore[import-not-found,unused-ignore]
@@ -29,17 +29,17 @@ from chat import Sampling, Token  # type: ignore[import-not-found,unused-ignore]
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def engine() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-def client(engine: FakeEngine) -> Iterator[TestClient]:
+def client(engine: FakeBackend) -> Iterator[TestClient]:
     with client_of(engine) as client:
         yield client
 
 
-def test_health_follows_the_engine(client: TestClient, engine: FakeEngine) -> None:
+def test_health_follows_the_engine(client: TestClient, engine: FakeBackend) -> None:
     assert client.get("/health").status_code == 200
     engine.healthy = False
     assert client.get("/health").status_code == 503
@@ -104,19 +104,19 @@ def test_a_stream_has_role_text_reason_usage_and_done(client: TestClient) -> Non
 
 
 def test_a_stream_never_cuts_a_character_or_shows_the_start_of_a_stop_text() -> None:
-    with client_of(FakeEngine(answer="é漢🙂ENd END.".encode())) as client:
+    with client_of(FakeBackend(answer="é漢🙂ENd END.".encode())) as client:
         chunks = events(post(client, ask(stream=True, stop="END")).text)[1:-1]
     texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
     assert "".join(texts) == "é漢🙂ENd " and not any("\ufffd" in text for text in texts)
 
 
-def test_a_picture_reaches_the_engine_byte_for_byte(client: TestClient, engine: FakeEngine) -> None:
+def test_a_picture_reaches_the_engine_byte_for_byte(client: TestClient, engine: FakeBackend) -> None:
     assert post(client, ask(shown(picture.data_url("red")))).status_code == 200
     assert engine.pictures == [picture.png("red")]
 
 
 def test_a_key_is_asked_for_where_one_is_set() -> None:
-    with client_of(FakeEngine(), api_key="s3cret") as client:
+    with client_of(FakeBackend(), api_key="s3cret") as client:
         assert client.get("/health").status_code == 200
         assert post(client, ask()).status_code == 401
         assert client.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
@@ -130,7 +130,7 @@ def test_a_key_is_asked_for_where_one_is_set() -> None:
         assert post(client, ask(), headers={"Authorization": "Bearer s3cret"}).status_code == 200
 
 
-def test_a_failure_is_a_500_or_what_the_engine_says_and_the_next_request_works(engine: FakeEngine) -> None:
+def test_a_failure_is_a_500_or_what_the_engine_says_and_the_next_request_works(engine: FakeBackend) -> None:
     with client_of(engine) as client:
         engine.fails = ApiError(503, "out of GPU memory")
         assert post(client, ask()).json()["error"]["message"] == "out of GPU memory"
@@ -194,7 +194,7 @@ async def until(what: Callable[[], bool]) -> None:
 def test_a_client_that_leaves_stops_the_generation(stream: bool) -> None:
     async def scene() -> None:
         hold = threading.Event()
-        engine = FakeEngine(answer=b"x" * 60, hold=hold)
+        engine = FakeBackend(answer=b"x" * 60, hold=hold)
         app = create_app(engine, settings.Settings(("tiny",)))
         caller = Caller(app, ask(stream=stream))
         await until(lambda: engine.running == 1)
@@ -213,7 +213,7 @@ def test_a_client_that_leaves_stops_the_generation(stream: bool) -> None:
 def test_one_at_a_time_a_bounded_queue_and_a_place_freed_by_leaving() -> None:
     async def scene() -> None:
         hold = threading.Event()
-        engine = FakeEngine(hold=hold)
+        engine = FakeBackend(hold=hold)
         app = create_app(engine, settings.Settings(("tiny",), max_queue=2))
         callers = [Caller(app, ask()) for _ in range(3)]
         await until(lambda: engine.running == 1)
@@ -239,7 +239,7 @@ def test_one_at_a_time_a_bounded_queue_and_a_place_freed_by_leaving() -> None:
 def test_the_assembler_shows_the_text_up_to_the_first_stop(text: str, stops: list[str]) -> None:
     data = text.encode()
     sampling = Sampling(stop=tuple(stops))
-    assembler = Assembler(FakeEngine().decode, frozenset({END}), sampling, len(data) + 5)
+    assembler = Assembler(FakeBackend().decode, frozenset({END}), sampling, len(data) + 5)
     out = []
     for token in [*data, END]:
         piece = assembler.push(Token(token))

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.helpers.fake_backend import FakeEngine, ask, client_of, post
+from tests.helpers.fake_backend import FakeBackend, ask, client_of, post
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
 import metrics  # type: ignore[import-not-found,unused-ignore]
@@ -34,12 +34,12 @@ HISTOGRAMS = (
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def engine() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-def client(engine: FakeEngine) -> Iterator[TestClient]:
+def client(engine: FakeBackend) -> Iterator[TestClient]:
     with client_of(engine) as client:
         yield client
 
@@ -55,7 +55,7 @@ def rows(page: str) -> dict[str, float]:
     return told
 
 
-def test_metrics_count_answers_refusals_and_tokens(client: TestClient, engine: FakeEngine) -> None:
+def test_metrics_count_answers_refusals_and_tokens(client: TestClient, engine: FakeBackend) -> None:
     post(client, ask())
     post(client, ask(stream=True))
     post(client, ask(temperature=-1))
@@ -83,7 +83,7 @@ def test_the_page_has_these_families_and_no_other(client: TestClient) -> None:
     assert families == COUNTERS | dict.fromkeys(HISTOGRAMS, "histogram")
 
 
-def test_histograms_count_under_the_first_name_that_is_served(client: TestClient, engine: FakeEngine) -> None:
+def test_histograms_count_under_the_first_name_that_is_served(client: TestClient, engine: FakeBackend) -> None:
     post(client, ask(model="alias"))
     post(client, ask(stream=True, max_tokens=3))
     found = rows(client.get("/metrics").text)

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.fake_backend import FakeEngine, ask, client_of, post, shown
+from tests.helpers.fake_backend import FakeBackend, ask, client_of, post, shown
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
 import openai_api  # type: ignore[import-not-found,unused-ignore]
@@ -23,7 +23,7 @@ from chat import Image, Sampling  # type: ignore[import-not-found,unused-ignore]
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    with client_of(FakeEngine()) as client:
+    with client_of(FakeBackend()) as client:
         yield client
 
 
@@ -152,7 +152,7 @@ def test_a_number_beyond_all_is_no_temperature(client: TestClient) -> None:
 
 
 def test_a_body_larger_than_allowed_and_a_path_that_is_not_there() -> None:
-    with client_of(FakeEngine(), max_body=1000) as client:
+    with client_of(FakeBackend(), max_body=1000) as client:
         response = post(client, ask("x" * 2000))
         assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
         assert client.get("/v1/nothing").json()["error"]["message"] == "Not Found"
@@ -237,7 +237,7 @@ def test_checking_never_fails_in_another_way_than_with_a_refusal() -> None:
 
 @pytest.fixture(scope="module")
 def description() -> dict[str, Any]:
-    with client_of(FakeEngine()) as client:
+    with client_of(FakeBackend()) as client:
         found: dict[str, Any] = client.get("/openapi.json").json()
     return found
 

@@ -13,7 +13,7 @@ from completions import Completions  # type: ignore[import-not-found,unused-igno
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from jobs import Engine  # type: ignore[import-not-found,unused-ignore]
+from jobs import Backend  # type: ignore[import-not-found,unused-ignore]
 from openai_answers import ModelList, model_list  # type: ignore[import-not-found,unused-ignore]
 from openai_api import ChatRequest  # type: ignore[import-not-found,unused-ignore]
 from settings import Settings  # type: ignore[import-not-found,unused-ignore]
@@ -21,13 +21,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 
-def create_app(engine: Engine, settings: Settings) -> FastAPI:
-    """The application. ``engine`` is loaded already: a server that answers is a server that is ready."""
+def create_app(backend: Backend, settings: Settings) -> FastAPI:
+    """The application. ``backend`` is loaded already: a server that answers is a server that is ready."""
     app: FastAPI = api_docs.DescribedApi(
         title="Cardstock", version="1", description=api_docs.DESCRIPTION,
         redoc_url=None, swagger_ui_oauth2_redirect_url=None,
     )  # fmt: skip
-    completions = Completions(engine, settings)
+    completions = Completions(backend, settings)
     _add_endpoints(app, completions)
     _add_error_handlers(app, completions.metrics)
     return app
@@ -35,7 +35,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
 
 def _add_endpoints(app: FastAPI, completions: Completions) -> None:
     """What an endpoint depends on runs in the order it is named: the key before a body is read."""
-    engine, settings = completions.engine, completions.settings
+    backend, settings = completions.backend, completions.settings
     bearer = HTTPBearer(auto_error=False, description="Only where the server has a key.")
 
     async def key(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
@@ -49,12 +49,12 @@ def _add_endpoints(app: FastAPI, completions: Completions) -> None:
 
     @app.get("/health", summary="200 while the model can answer, else 503", response_class=Response)
     async def health() -> Response:
-        return Response(status_code=200 if engine.healthy else 503)
+        return Response(status_code=200 if backend.healthy else 503)
 
     @app.get("/v1/models", summary="The names the model is served under", dependencies=[Depends(key)],
              response_model=ModelList, responses=api_docs.UNAUTHORIZED)  # fmt: skip
     async def models() -> Response:
-        return JSONResponse(model_list(settings.models, engine.max_model_len))
+        return JSONResponse(model_list(settings.models, backend.max_model_len))
 
     @app.get("/metrics", summary="For Prometheus", response_class=Response)
     async def numbers() -> Response:

@@ -1,4 +1,4 @@
-"""Chat completions for one engine: pictures fetched, a place in line, the answer whole or as a stream."""
+"""Chat completions for one backend: pictures fetched, a place in line, the answer whole or as a stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from chat import Chat, Piece  # type: ignore[import-not-found,unused-ignore]
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from jobs import Engine, Gate, Job, token_limit  # type: ignore[import-not-found,unused-ignore]
+from jobs import Backend, Gate, Job, token_limit  # type: ignore[import-not-found,unused-ignore]
 from metrics import Metrics, RequestTimes  # type: ignore[import-not-found,unused-ignore]
 from openai_answers import Reply, usage  # type: ignore[import-not-found,unused-ignore]
 from openai_api import ChatRequest, to_chat  # type: ignore[import-not-found,unused-ignore]
@@ -26,8 +26,8 @@ log = logging.getLogger("cardstock")
 class Completions:
     """Answers requests, and counts them in ``metrics``."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine, self.settings = engine, settings
+    def __init__(self, backend: Backend, settings: Settings) -> None:
+        self.backend, self.settings = backend, settings
         self.gate = Gate(settings.max_queue)
         self.worker = ThreadPoolExecutor(1, "generate")
         self.metrics = Metrics(settings.models[0], self.gate.running, self.gate.waiting)
@@ -36,7 +36,7 @@ class Completions:
         """The answer to ``asked``, which came in ``request``. Raises ApiError."""
         times = RequestTimes(self.metrics)
         limits = self.settings
-        chat = to_chat(asked, limits.models, self.engine.defaults, self.engine.max_model_len, limits.max_images)
+        chat = to_chat(asked, limits.models, self.backend.defaults, self.backend.max_model_len, limits.max_images)
         self.gate.enter()
         try:
             job = await self._prepare(chat, times)
@@ -53,9 +53,9 @@ class Completions:
         pictures = await asyncio.gather(
             *(asyncio.to_thread(fetch.load, image.url, self.settings.fetch) for image in chat.images())
         )
-        prompt = await asyncio.to_thread(self.engine.prepare, chat, pictures)
-        limit = token_limit(chat.sampling, prompt.length, self.engine.max_model_len)
-        return Job(self.engine, prompt, chat.sampling, limit, times)
+        prompt = await asyncio.to_thread(self.backend.prepare, chat, pictures)
+        limit = token_limit(chat.sampling, prompt.length, self.backend.max_model_len)
+        return Job(self.backend, prompt, chat.sampling, limit, times)
 
     async def _whole(self, request: Request, chat: Chat, job: Job, reply: Reply) -> Response:
         async def read() -> list[Piece]:

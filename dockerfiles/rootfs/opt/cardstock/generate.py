@@ -1,4 +1,4 @@
-"""The transformers engine of the server: prompts and pictures in, tokens out. The only part that needs torch.
+"""The transformers backend of the server: prompts and pictures in, tokens out. The only part that needs torch.
 
 Sampling is done here, in a logits processor that leaves `generate` one token to choose: the same in every version
 of transformers, repeatable by seed, and log-probabilities are the model's own, before temperature.

@@ -17,7 +17,7 @@ from metrics import RequestTimes  # type: ignore[import-not-found,unused-ignore]
 log = logging.getLogger("cardstock")
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """What the server asks of a model; see generate.Transformers."""
 
     max_model_len: int
@@ -61,9 +61,9 @@ class Job:
 
     task: asyncio.Task[None]
 
-    def __init__(self, engine: Engine, prompt: Any, sampling: Sampling, limit: int, times: RequestTimes) -> None:
-        self.engine, self.prompt, self.sampling, self.limit = engine, prompt, sampling, limit
-        self.assembler = Assembler(engine.decode, engine.ends, sampling, limit)
+    def __init__(self, backend: Backend, prompt: Any, sampling: Sampling, limit: int, times: RequestTimes) -> None:
+        self.backend, self.prompt, self.sampling, self.limit = backend, prompt, sampling, limit
+        self.assembler = Assembler(backend.decode, backend.ends, sampling, limit)
         self.times = times
         self.gone = threading.Event()
         self.begun = False
@@ -103,7 +103,7 @@ class Job:
         if self.gone.is_set():
             return
         try:
-            self.engine.generate(self.prompt, self.sampling, self.limit, self._emit)
+            self.backend.generate(self.prompt, self.sampling, self.limit, self._emit)
             self._tell(RuntimeError("generation ended without a reason"))  # read only if no piece had one
         except Exception as error:
             if not isinstance(error, ApiError):

@@ -20,7 +20,7 @@ from nvml import Machine, Seen, read_machine, visible  # type: ignore[import-not
 
 FITS, NO_IMAGE_FITS = 0, 4
 LOCAL_NAME = "cardstock/qwen2.5-vl"
-# The last driver branch for Volta and older cards (images/drivers.py, with its evidence).
+# The last driver branch for Volta and older cards (images/matrix/drivers.py, with its evidence).
 LAST_FOR_VOLTA = 580
 GO_ON = "CARDSTOCK_SKIP_PREFLIGHT=1 starts the server all the same"
 _ARCH = re.compile(r"(\d+)\.(\d)([af]?)(\+PTX)?")
@@ -211,7 +211,7 @@ def _without_card(image: Image, machine: Machine, environment: Mapping[str, str]
     if image.engine != "vllm":
         return Verdict(FITS, (f"no card: {machine.why}; computing on the CPU, which is slow. To change that: {do[0]}",))
     what = f"{image.tag} needs an NVIDIA card, and there is none"
-    where = "nvidia-smi on the host; README, Run what you built"
+    where = "nvidia-smi on the host; docs/serve.md"
     return Verdict(NO_IMAGE_FITS, _message(what, machine.why, [*do, *_cpu(image)], where))
 
 

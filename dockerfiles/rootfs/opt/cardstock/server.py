@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start = time.monotonic()
     try:
-        engine = Transformers(
+        backend = Transformers(
             _folder(args.model), dtype=args.dtype, attention=args.attention, devices=_devices(args),
             max_model_len=args.max_model_len, dequantised=args.dequantise,
             min_pixels=pixels(os.environ, "CARDSTOCK_MIN_PIXELS"),
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoadError as error:
         log.error("%s", error)
         return 1
-    log.info("%s on %s, %s, %s attention, %d tokens, loaded in %.1f s", args.model, engine.device, engine.dtype,
-             args.attention, engine.max_model_len, time.monotonic() - start)  # fmt: skip
-    uvicorn.run(create_app(engine, what), host=args.host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    log.info("%s on %s, %s, %s attention, %d tokens, loaded in %.1f s", args.model, backend.device, backend.dtype,
+             args.attention, backend.max_model_len, time.monotonic() - start)  # fmt: skip
+    uvicorn.run(create_app(backend, what), host=args.host, port=port, log_level="warning", timeout_graceful_shutdown=5)
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from images.core import CardstockError, write_atomically
-from images.proof.smoke import NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
+from images.proof.smoke import LEVEL_NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
 from images.proof.tiny_model import checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -64,7 +64,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     collector, level = item.config.stash[COLLECTOR], level_of(item.path.name)
     failed = collector.failed_below(level)
     if failed:
-        pytest.skip(f"level {failed} ({NAMES[failed]}) failed")
+        pytest.skip(f"level {failed} ({LEVEL_NAMES[failed]}) failed")
     if collector.broken(level):
         pytest.skip("not tried: see the failure above")
 
@@ -83,11 +83,11 @@ def with_gpus(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def workshop(pytestconfig: pytest.Config, expectation: Expectation, with_gpus: bool) -> Iterator[ProofContainers]:
+def containers(pytestconfig: pytest.Config, expectation: Expectation) -> Iterator[ProofContainers]:
     """The image's containers; the record is written when they are gone, so that it is there only after a whole run."""
     option = pytestconfig.getoption
     try:
-        made = ProofContainers(option("--image"), option("--run"), gpus=with_gpus)
+        made = ProofContainers(option("--image"), option("--run"))
     except Exception as error:
         pytest.exit(f"the image cannot be examined: {error}", returncode=CANNOT_START)
     pytestconfig.stash[COLLECTOR].base = ProofRecord(
@@ -116,16 +116,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def card(pytestconfig: pytest.Config, workshop: ProofContainers, volume: str, with_gpus: bool) -> str | None:
+def card(pytestconfig: pytest.Config, containers: ProofContainers, volume: str, with_gpus: bool) -> str | None:
     """The card's name as a container of the image sees it, None without --gpus; written to the record."""
     if not with_gpus:
         return None
-    with workshop.box(volume, gpus=True) as box:
-        told = box.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
-    name, _, driver = (told.out.splitlines() or [""])[0].partition(",")
-    if told.code or not driver:
-        pytest.fail(f"--gpus was given, but no card is seen in the container: {told.tail}", pytrace=False)
-    pytestconfig.stash[COLLECTOR].see_card(name.strip(), driver.strip())
+    with containers.sleeping(volume, gpus=True) as container:
+        finished = container.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    name, _, driver = (finished.out.splitlines() or [""])[0].partition(",")
+    if finished.code or not driver:
+        pytest.fail(f"--gpus was given, but no card is seen in the container: {finished.tail}", pytrace=False)
+    pytestconfig.stash[COLLECTOR].note_card(name.strip(), driver.strip())
     return name.strip()
 
 
@@ -137,9 +137,9 @@ def checkpoint_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def volume(workshop: ProofContainers, checkpoint_folder: Path) -> str:
+def volume(containers: ProofContainers, checkpoint_folder: Path) -> str:
     """A volume with the probe, the checkpoint and its golden answers."""
-    return workshop.proof_volume({"probe.py": PROBE, "golden.json": GOLDEN, "tiny": checkpoint_folder})
+    return containers.proof_volume({"probe.py": PROBE, "golden.json": GOLDEN, "tiny": checkpoint_folder})
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ def test_covers(expectation: Expectation, pytestconfig: pytest.Config, facts: di
     """Every library with device code, streamed out of the image, against the driver's rule."""
     if not expectation.archs:
         pytest.skip("no device code is in use on a CPU")
-    found = audit_image(connect(start=False), pytestconfig.getoption("--image"))
-    loaded = served.read(ROOT, expectation.served)
-    result = gate.ask(found, expectation.archs, loaded, expectation.gaps, expectation.optional)
-    facts["libraries with device code"] = len(found.libraries)
+    audit = audit_image(connect(start=False), pytestconfig.getoption("--image"))
+    loaded = served.read_list(ROOT, expectation.loaded_libraries)
+    result = gate.judge_audit(audit, expectation.archs, loaded, expectation.gaps, expectation.optional)
+    facts["libraries with device code"] = len(audit.libraries)
     facts["audited archs"] = list(result.archs)
-    facts["served list"] = expectation.served if loaded is not None else "not recorded: every library counts"
+    facts["served list"] = expectation.loaded_libraries if loaded is not None else "not recorded: every library counts"
     facts["known gaps"] = list(result.known)
-    facts["not loaded by the server"] = list(result.not_served)
-    if not found.libraries:
+    facts["not loaded by the server"] = list(result.not_loaded)
+    if not audit.libraries:
         pytest.fail("no library holds device code: this is no image for a card", pytrace=False)
     if result.failures:
         pytest.fail("no code for a card of this image: " + "; ".join(result.failures), pytrace=False)

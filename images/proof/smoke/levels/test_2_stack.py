@@ -8,62 +8,64 @@ from typing import Any
 import pytest
 
 from images.core import CheckFailed
+from images.docker import TemporaryContainer
 from images.proof.smoke import (
     CHECKS,
     PROOF,
     Expectation,
     Findings,
     ProofContainers,
-    RunningContainer,
     command_paths,
-    modules,
+    required_modules,
 )
 
 TORCH = "import json, torch; print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda}))"
 
 
 @pytest.fixture(scope="module")
-def findings(workshop: ProofContainers, volume: str, expectation: Expectation, private_cas: frozenset[str]) -> Findings:
+def findings(
+    containers: ProofContainers, volume: str, expectation: Expectation, private_cas: frozenset[str]
+) -> Findings:
     """All that the checks judge, asked in one container."""
-    with workshop.box(volume) as box:
-        told = box.run(["python", f"{PROOF}/probe.py", *command_paths(workshop.config)])
-        if told.code:
-            raise CheckFailed("the probe failed in the image", cause=told.tail)
+    with containers.sleeping(volume) as container:
+        finished = container.run(["python", f"{PROOF}/probe.py", *command_paths(containers.config)])
+        if finished.code:
+            raise CheckFailed("the probe failed in the image", cause=finished.tail)
         kernel = expectation.kernel.package if expectation.kernel else None
         return Findings(
             expectation=expectation,
-            config=workshop.config,
-            probe=json.loads(told.out),
-            torch=_torch(box),
-            xformers_info=_xformers_info(box) if kernel == "xformers" else {},
-            imports={name: _import(box, name) for name in modules(expectation)},
+            config=containers.config,
+            probe=json.loads(finished.out),
+            torch=_torch(container),
+            xformers_info=_xformers_info(container) if kernel == "xformers" else {},
+            imports={name: _import(container, name) for name in required_modules(expectation)},
             private_cas=private_cas,
         )
 
 
-def _torch(box: RunningContainer) -> dict[str, Any]:
-    told = box.run(["python", "-c", TORCH])
-    if told.code:
-        return {"error": told.tail}
-    found: dict[str, Any] = json.loads(told.out.splitlines()[-1])
-    return found
+def _torch(container: TemporaryContainer) -> dict[str, Any]:
+    finished = container.run(["python", "-c", TORCH])
+    if finished.code:
+        return {"error": finished.tail}
+    facts: dict[str, Any] = json.loads(finished.out.splitlines()[-1])
+    return facts
 
 
-def _xformers_info(box: RunningContainer) -> dict[str, str]:
-    told = box.run(["python", "-m", "xformers.info"])
-    if told.code:
-        return {"error": told.tail}
-    pairs = (line.partition(":") for line in told.out.splitlines() if ":" in line)
+def _xformers_info(container: TemporaryContainer) -> dict[str, str]:
+    finished = container.run(["python", "-m", "xformers.info"])
+    if finished.code:
+        return {"error": finished.tail}
+    pairs = (line.partition(":") for line in finished.out.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _import(box: RunningContainer, name: str) -> str:
-    told = box.run(["python", "-c", f"import {name}"])
-    if not told.code:
+def _import(container: TemporaryContainer, name: str) -> str:
+    finished = container.run(["python", "-c", f"import {name}"])
+    if not finished.code:
         return ""
     # The exception comes first: the first line of a complaint is what the record's reason shows.
-    last = (told.tail or f"exit code {told.code}").splitlines()[-1]
-    return f"{last}\n{told.tail}"
+    last = (finished.tail or f"exit code {finished.code}").splitlines()[-1]
+    return f"{last}\n{finished.tail}"
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -73,8 +75,8 @@ def test_stack(name: str, findings: Findings, facts: dict[str, Any]) -> None:
     facts["torch"] = dict(findings.torch)
     facts["versions"] = {key: findings.probe["versions"].get(key) for key in findings.expectation.pins}
     if findings.xformers_info:
-        told = findings.xformers_info.items()
-        facts["xformers"] = {name: value for name, value in told if name.startswith("build.") or "cutlassF" in name}
+        lines = findings.xformers_info.items()
+        facts["xformers"] = {name: value for name, value in lines if name.startswith("build.") or "cutlassF" in name}
     complaints = CHECKS[name](findings)
     if complaints:
         pytest.fail("\n".join(complaints), pytrace=False)

@@ -14,19 +14,19 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_canary(device: str, workshop: ProofContainers, volume: str, card: str | None, facts: dict[str, Any]) -> None:
+def test_canary(device: str, containers: ProofContainers, volume: str, card: str | None, facts: dict[str, Any]) -> None:
     """Logits, greedy tokens and tokenizer as golden, with both of transformers' attentions."""
     if device == "cuda" and card is None:
         pytest.skip("no card")
     argv = ["python", CANARY, "--model", f"{PROOF}/tiny", "--golden", f"{PROOF}/golden.json"]
-    with workshop.box(volume, gpus=device == "cuda") as box:
-        told = box.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
+    with containers.sleeping(volume, gpus=device == "cuda") as container:
+        finished = container.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
     try:
-        result = json.loads(told.out.splitlines()[-1])
+        result = json.loads(finished.out.splitlines()[-1])
         failed = [f"{check['name']}: {check['detail']}" for check in result["checks"] if not check["ok"]]
         errors = [check["measured"]["relative"] for check in result["checks"] if "relative" in check["measured"]]
     except (ValueError, KeyError, IndexError):
-        pytest.fail(f"the canary gave no result on {device}, exit code {told.code}: {told.tail}", pytrace=False)
+        pytest.fail(f"the canary gave no result on {device}, exit code {finished.code}: {finished.tail}", pytrace=False)
     facts["device"] = "cpu" if device == "cpu" else f"cpu, {card}"
     facts[device] = {
         "checks": len(result["checks"]),
@@ -34,6 +34,6 @@ def test_canary(device: str, workshop: ProofContainers, volume: str, card: str |
         "seconds": result["seconds"],
         "versions": result["versions"],
     }
-    if failed or told.code:
+    if failed or finished.code:
         count = f"{len(failed)} of {len(result['checks'])} checks failed on {device}"
-        pytest.fail(f"{count}: " + "\n".join(failed or [told.tail]), pytrace=False)
+        pytest.fail(f"{count}: " + "\n".join(failed or [finished.tail]), pytrace=False)

@@ -14,23 +14,24 @@ from typing import Any
 
 import pytest
 
+from images.docker import RUN_LABEL, Mount
 from images.proof.smoke import (
     PROOF,
-    RUN_LABEL,
     Expectation,
     Health,
     ProofContainers,
     Server,
     chat_request,
-    degenerate,
-    disagreement,
     greatest_distance,
     is_local,
-    judge_answer,
     running_server,
+    why_degenerate,
+    why_not_golden,
+    why_wrong,
 )
 from images.proof.smoke import server as serving
 from images.proof.tiny_model import Question, as_data_url, questions
+from images.render import CACHE, PORT
 
 GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
 # 0, or ended by the SIGTERM that was sent; 137 would be SIGKILL after the limit.
@@ -43,31 +44,29 @@ HUB_SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROX
 @pytest.fixture(scope="module")
 def servable(expectation: Expectation, with_gpus: bool) -> None:
     """Skips what cannot be tried on this machine."""
-    if reason := serving.why_not(expectation, with_gpus):
+    if reason := serving.why_not_served(expectation, with_gpus):
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
 def server(
     servable: None,
-    workshop: ProofContainers,
+    containers: ProofContainers,
     volume: str,
     expectation: Expectation,
     card: str | None,
     pytestconfig: pytest.Config,
 ) -> Iterator[Server]:
     """The image, started by its own entry point with the tiny model."""
-    port = next(iter(workshop.config.ports), 8000)
-    made = workshop.container(
+    spec = containers.spec(
         serving.start_arguments(f"{PROOF}/tiny", serving.TINY),
-        volumes={volume: (PROOF, "ro")},
+        mounts=[Mount(volume, PROOF)],
         env={"HF_HUB_OFFLINE": "1"},
-        network=True,
-        port=port,
+        port=next(iter(containers.config.ports), PORT),
         gpus=card is not None,
     )
     limit: float = pytestconfig.getoption("--health-limit")
-    with running_server(made, port, serving.TINY, limit) as started:
+    with running_server(containers.temporary, spec, serving.TINY, limit) as started:
         yield started
 
 
@@ -82,9 +81,9 @@ def test_healthy(server: Server, card: str | None, facts: dict[str, Any]) -> Non
 
 def test_user(server: Server) -> None:
     """The server's own process does not run as root."""
-    told = server.container.exec(["python", "-c", "import os; print(os.stat('/proc/1').st_uid)"])
-    if told.exit_code or told.output.decode().strip() in ("", "0"):
-        pytest.fail(f"process 1 belongs to uid {told.output.decode().strip()!r}", pytrace=False)
+    finished = server.container.run(["python", "-c", "import os; print(os.stat('/proc/1').st_uid)"])
+    if finished.code or finished.out.strip() in ("", "0"):
+        pytest.fail(f"process 1 belongs to uid {finished.out.strip()!r}", pytrace=False)
 
 
 def test_models(server: Server) -> None:
@@ -98,8 +97,8 @@ def test_models(server: Server) -> None:
 def test_golden(name: str, server: Server, expectation: Expectation, facts: dict[str, Any]) -> None:
     """Greedy tokens as golden, logprobs near them, nothing degenerate."""
     golden = GOLDEN[name]
-    if golden.pictures > serving.most_pictures(expectation):
-        pytest.skip(f"this server takes {serving.most_pictures(expectation)} picture a request")
+    if golden.pictures > serving.pictures_per_request(expectation):
+        pytest.skip(f"this server takes {serving.pictures_per_request(expectation)} picture a request")
     request = chat_request(server.name, golden.messages, max_tokens=len(golden.tokens) + 4, token_ids=True)
     said = server.client.chat(request)
     facts.setdefault(
@@ -108,8 +107,8 @@ def test_golden(name: str, server: Server, expectation: Expectation, facts: dict
     distance = greatest_distance(said, golden.table, serving.token_ids())
     facts.setdefault("tolerance", {"chosen": serving.TOLERANCE, "runners-up": serving.RUNNER_UP_TOLERANCE})
     facts.setdefault("logprob distance", {})[name] = round(distance, 4)
-    broken = degenerate(said.text, said.logprobs)
-    wrong = disagreement(said, golden.tokens, golden.texts, golden.logprobs, serving.TOLERANCE)
+    broken = why_degenerate(said.text, said.logprobs)
+    wrong = why_not_golden(said, golden.tokens, golden.texts, golden.logprobs, serving.TOLERANCE)
     if said.text != golden.text:
         wrong = wrong or f"said {said.text!r}, golden {golden.text!r}"
     if not distance <= serving.RUNNER_UP_TOLERANCE:
@@ -150,50 +149,45 @@ def test_metrics(server: Server, expectation: Expectation) -> None:
 
 def test_stop(server: Server, facts: dict[str, Any], pytestconfig: pytest.Config) -> None:
     """SIGTERM ends it within the limit, cleanly."""
-    wrapped, start = server.container.get_wrapped_container(), time.monotonic()
-    limit = int(pytestconfig.getoption("--stop-limit"))
-    wrapped.stop(timeout=limit)
+    start, limit = time.monotonic(), int(pytestconfig.getoption("--stop-limit"))
+    server.container.stop(limit)
     facts["seconds to stop"] = round(time.monotonic() - start, 1)
-    wrapped.reload()
-    code = Health.of(wrapped.attrs).exit_code
+    code = Health.of(server.container.inspect()).exit_code
     if code not in CLEAN_ENDS:
         how = f"it had to be killed after {limit} s" if code == 137 else f"it ended with {code}"
-        end = wrapped.logs(tail=20).decode(errors="replace")
-        pytest.fail(f"no clean end on SIGTERM: {how}\n{end}", pytrace=False)
+        pytest.fail(f"no clean end on SIGTERM: {how}\n{server.container.log(20)}", pytrace=False)
 
 
 @pytest.fixture(scope="module")
 def real_server(
-    servable: None, workshop: ProofContainers, expectation: Expectation, card: str | None, pytestconfig: pytest.Config
+    servable: None, containers: ProofContainers, expectation: Expectation, card: str | None, pytestconfig: pytest.Config
 ) -> Iterator[Server]:
     """The image with the model of --model: a local folder mounted, or a hub's id fetched into a volume that stays."""
     model: str | None = pytestconfig.getoption("--model")
     if model is None:
         pytest.skip("no --model was given")
-    port, folder = next(iter(workshop.config.ports), 8000), Path(model)
-    env: dict[str, str] = {}
-    volumes: dict[str, tuple[str, str]] = {}
+    folder, env = Path(model), dict[str, str]()
     if folder.is_dir():
         env["HF_HUB_OFFLINE"] = "1"
         local = is_local(os.environ)
-        source = str(folder.resolve()) if local else workshop.proof_volume({"model": folder})
         place = f"{PROOF}/model"
-        volumes[source] = (place if local else PROOF, "ro")
+        mount = (
+            Mount(str(folder.resolve()), place) if local else Mount(containers.proof_volume({"model": folder}), PROOF)
+        )
     else:
         place = model
         env |= {name: os.environ[name] for name in HUB_SETTINGS if name in os.environ}
-        workshop.client.volumes.create(HUB_VOLUME, labels={"dev.cardstock.keep": RUN_LABEL})
-        volumes[HUB_VOLUME] = (workshop.config.env.get("XDG_CACHE_HOME", "/cache"), "rw")
-    made = workshop.container(
+        containers.temporary.lasting_volume(HUB_VOLUME, {"dev.cardstock.keep": RUN_LABEL})
+        mount = Mount(HUB_VOLUME, containers.config.env.get("XDG_CACHE_HOME", CACHE), read_only=False)
+    spec = containers.spec(
         serving.start_arguments(place, "model"),
-        volumes=volumes,
+        mounts=[mount],
         env=env,
-        network=True,
-        port=port,
+        port=next(iter(containers.config.ports), PORT),
         gpus=card is not None,
     )
     limit: float = pytestconfig.getoption("--health-limit")
-    with running_server(made, port, "model", limit) as started:
+    with running_server(containers.temporary, spec, "model", limit) as started:
         yield started
 
 
@@ -204,7 +198,7 @@ def test_model(question: Question, real_server: Server, pytestconfig: pytest.Con
     said = real_server.client.chat(chat_request(real_server.name, messages, max_tokens=32))
     facts["model"] = pytestconfig.getoption("--model")
     facts.setdefault("answers", {})[question.name] = said.text[:200]
-    broken = degenerate(said.tokens, said.logprobs) if said.tokens else None
-    wrong = broken or judge_answer(said.text, question.answers)
+    broken = why_degenerate(said.tokens, said.logprobs) if said.tokens else None
+    wrong = broken or why_wrong(said.text, question.answers)
     if wrong:
         pytest.fail(f"{question.text} {wrong}", pytrace=False)

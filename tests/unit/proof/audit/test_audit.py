@@ -23,6 +23,7 @@ from images.device_code.verdict import covers, driver_for, judge, label, parse_c
 from images.docker.engine import Engine
 from images.proof.audit.target import audit_command, audit_path, audit_target
 from tests.helpers.elf_files import PTX, A, Code, F, container, library, sm
+from tests.helpers.nonempty import nonempty
 
 
 def kind(card: str, *codes: Code) -> str:
@@ -60,8 +61,8 @@ def test_the_driver_takes_sass_before_ptx_and_the_highest_of_each() -> None:
     codes = [Code(70), Code(80), Code(86), Code(75, PTX), Code(90, PTX), Code(90, flags=A), Code(90)]
     box = read(library([container(*codes)])).containers[0]
     picked = {card: pick(box, parse_capability(card)) for card in ("7.5", "8.9", "9.0", "10.0", "6.0")}
-    told = {card: None if entry is None else label(entry) for card, entry in picked.items()}
-    assert told == {"7.5": "7.0", "8.9": "8.6", "9.0": "9.0a", "10.0": "PTX 9.0", "6.0": None}
+    result = {card: None if entry is None else label(entry) for card, entry in picked.items()}
+    assert result == {"7.5": "7.0", "8.9": "8.6", "9.0": "9.0a", "10.0": "PTX 9.0", "6.0": None}
 
 
 def test_a_library_is_as_good_as_its_worst_container() -> None:
@@ -171,7 +172,7 @@ def test_a_tar_of_a_whole_file_system_is_named_from_the_root_however_it_writes_t
 def test_a_tar_that_was_cut_anywhere_is_an_error() -> None:
     whole = tar_of(FILES)
     whole = whole[: len(whole.rstrip(b"\0")) // 512 * 512 + 512 + 1024]
-    for size in range(0, len(whole) - 1024, 512):
+    for size in nonempty(range(0, len(whole) - 1024, 512)):
         with pytest.raises(tarfile.TarError):
             list(read_tar(io.BytesIO(whole[:size])))
 
@@ -183,9 +184,9 @@ def test_a_damaged_library_covers_nothing_and_does_not_hide_the_others(tmp_path:
     assert isinstance(dict(read_folder(folder))["bad.so"], FatbinError)
     assert [one.name for one in found.libraries if one.problem] == ["bad.so"]
     assert auditing.summarise(found, (7, 5)) == "damaged"
-    with pytest.raises(CheckFailed, match="cannot be read") as told:
+    with pytest.raises(CheckFailed, match="cannot be read") as caught:
         audit_command(str(folder), [], json=True, report=quiet())
-    assert "at byte" in told.value.cause
+    assert "at byte" in caught.value.cause
 
 
 def quiet() -> Report:
@@ -196,10 +197,10 @@ def test_json_stands_alone_and_has_every_gap(tmp_path: Path, capsys: pytest.Capt
     folder = folder_of(FILES, tmp_path)
     with pytest.raises(CheckFailed, match=r"1 of 2 libraries lack code for 7\.5"):
         audit_command(str(folder), ["7.5", "sm_80", "8.0"], json=True, report=quiet())
-    told = json.loads(capsys.readouterr().out)
-    assert told["cards"] == {"7.5": "partly", "8.0": "native"}
-    assert told["without_device_code"] == 1
-    rows = {row["name"]: row for row in told["libraries"]}
+    data = json.loads(capsys.readouterr().out)
+    assert data["cards"] == {"7.5": "partly", "8.0": "native"}
+    assert data["without_device_code"] == 1
+    rows = {row["name"]: row for row in data["libraries"]}
     assert rows["torch/lib/libtorch_cuda.so"]["archs"] == {"7.5": 2, "8.0": 2}
     lacking = rows["vllm/_C.abi3.so"]["verdicts"]["7.5"]
     first = read(FILES["vllm/_C.abi3.so"]).containers[0]
@@ -216,7 +217,9 @@ def test_the_table_and_the_gaps_of_named_cards(tmp_path: Path) -> None:
 
 
 def test_without_named_cards_a_gap_is_no_failure(tmp_path: Path) -> None:
-    audit_command(str(folder_of(FILES, tmp_path)), [], json=False, report=quiet())
+    out = io.StringIO()
+    audit_command(str(folder_of(FILES, tmp_path)), [], json=False, report=Report(out, io.StringIO()))
+    assert "partly: 1 of 2 lack it" in out.getvalue()
 
 
 @pytest.mark.parametrize("target", ["./absent", "/absent/lib.so", "absent.whl"])
@@ -231,7 +234,7 @@ def test_a_file_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
         audit_path(tmp_path / "notes.txt")
 
 
-def test_a_broken_wheel_is_told(tmp_path: Path) -> None:
+def test_a_broken_wheel_is_reported(tmp_path: Path) -> None:
     path = wheel_of(FILES, tmp_path / "a.whl", zipfile.ZIP_DEFLATED)
     data = bytearray(path.read_bytes())
     data[120:160] = bytes(40)

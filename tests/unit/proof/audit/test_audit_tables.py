@@ -15,8 +15,8 @@ from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import FatbinError, Library, read
 from images.device_code.verdict import judge
 from images.matrix.arch import parse_arch
-from images.proof.audit.compatibility_page import pages, record_wheel, unaudited
-from images.proof.audit.notes import notes, spell
+from images.proof.audit.compatibility_page import record_wheel, unaudited, with_cards_table
+from images.proof.audit.notes import notes, spell_cards
 from images.proof.audit.table import CARDS, PARTS, cell, stacks_of, table
 from images.proof.audit.wheels import FOLDER, Wheel, from_json, make_record, read_records, to_json
 from images.render.checkout import Checkout
@@ -34,7 +34,7 @@ def wheel(version: str, *containers: bytes, name: str = "torch/lib/libtorch_cuda
     return Wheel(package, version, "x.whl", "0" * 64, 1, audit)
 
 
-def told(package: str, version: str) -> Wheel:
+def recorded_wheel(package: str, version: str) -> Wheel:
     return next(one for one in WHEELS if (one.package, one.version) == (package, version))
 
 
@@ -122,7 +122,7 @@ def test_a_cell_is_the_verdict_in_a_word(card: tuple[int, int], containers: list
 
 def test_flash_attention_is_the_third_on_hopper_and_the_second_elsewhere() -> None:
     part = next(one for one in PARTS if one.piece == "FlashAttention")
-    newest = told("vllm", "0.25.1")
+    newest = recorded_wheel("vllm", "0.25.1")
     assert [cell(part, newest, card) for card in ((7, 5), (8, 9), (9, 0), (12, 0))] == [
         "-",
         "as 8.0",
@@ -170,12 +170,12 @@ def test_a_version_that_changes_nothing_gives_no_note() -> None:
     ],
 )
 def test_cards_are_spelled_briefly(cards: list[tuple[int, int]], expected: str) -> None:
-    assert spell(cards) == expected
+    assert spell_cards(cards) == expected
 
 
 def test_the_page_holds_the_table_of_today() -> None:
     committed = {CARDS_TABLE.page: (ROOT / CARDS_TABLE.page).read_text(encoding="utf-8")}
-    assert pages(ROOT, matrix(), committed) == committed, "./inv render"
+    assert with_cards_table(ROOT, matrix(), committed) == committed, "./inv render"
 
 
 def wheel_file(folder: Path, name: str) -> Path:
@@ -211,10 +211,10 @@ def test_render_check_fails_on_a_stale_table(
     monkeypatch.setattr(command, "render_files", lambda *_: {})  # this test is about the page alone
     monkeypatch.setattr(Checkout, "generated", lambda _: {})
     stale = {CARDS_TABLE.page: "another text"}
-    monkeypatch.setattr("images.proof.audit.compatibility_page.pages", lambda root, matrix, pages: stale)
+    monkeypatch.setattr("images.proof.audit.compatibility_page.with_cards_table", lambda root, matrix, pages: stale)
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
-    monkeypatch.setattr("images.commands.commands_page.pages", lambda groups, pages: pages)
-    monkeypatch.setattr("images.catalogue.readme_table.pages", lambda root, matrix, variants, pages: pages)
+    monkeypatch.setattr("images.commands.commands_page.with_commands_help", lambda groups, pages: pages)
+    monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
     assert caught.value.code == 1

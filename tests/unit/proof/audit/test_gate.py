@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import read
-from images.proof.audit.gate import ask
+from images.proof.audit.gate import judge_audit
 from tests.helpers import elf_files as elves
 
 SITE = "opt/venv/lib/python3.11/site-packages/"
@@ -24,38 +24,38 @@ GAPS = (("vllm/_*C*.so", "newer kernels"),)
 
 
 def test_code_for_every_card_passes_and_nvidias_own_are_not_asked() -> None:
-    result = ask(Audit("i", (TORCH, NVIDIA, BUNDLED)), ["7.5"], None, ())
+    result = judge_audit(Audit("i", (TORCH, NVIDIA, BUNDLED)), ["7.5"], None, ())
     assert (result.failures, result.archs) == ((), ("7.5",))
 
 
 def test_a_library_without_any_code_fails_even_if_a_gap_names_it() -> None:
-    result = ask(Audit("i", (FLASH,)), ["7.5"], None, (("vllm/*", "excused"),))
+    result = judge_audit(Audit("i", (FLASH,)), ["7.5"], None, (("vllm/*", "excused"),))
     assert "on 7.5: none" in result.failures[0]
     assert result.archs == ()
 
 
 def test_an_optional_library_may_have_no_code_at_all() -> None:
-    result = ask(Audit("i", (FLASH,)), ["7.5"], None, (), (("vllm/*", "nobody calls it"),))
+    result = judge_audit(Audit("i", (FLASH,)), ["7.5"], None, (), (("vllm/*", "nobody calls it"),))
     assert (result.failures, result.archs) == ((), ("7.5",))
     assert "on 7.5: none (nobody calls it)" in result.known[0]
-    assert ask(Audit("i", (FLASH,)), ["7.5"], None, (), (("torch/*", "another"),)).failures
+    assert judge_audit(Audit("i", (FLASH,)), ["7.5"], None, (), (("torch/*", "another"),)).failures
 
 
 def test_a_partial_gap_needs_its_reason() -> None:
     found = Audit("i", (TORCH, MIXED))
-    assert len(ask(found, ["7.5"], None, ()).failures) == 1
-    excused = ask(found, ["7.5"], None, GAPS)
+    assert len(judge_audit(found, ["7.5"], None, ()).failures) == 1
+    excused = judge_audit(found, ["7.5"], None, GAPS)
     assert excused.failures == ()
     assert "newer kernels" in excused.known[0]
 
 
 def test_what_the_server_never_loads_does_not_fail_the_image() -> None:
-    result = ask(Audit("i", (TORCH, FLASH)), ["7.5"], {"torch/lib/libtorch_cuda.so"}, ())
+    result = judge_audit(Audit("i", (TORCH, FLASH)), ["7.5"], {"torch/lib/libtorch_cuda.so"}, ())
     assert result.failures == ()
-    assert "_vllm_fa2_C" in result.not_served[0]
+    assert "_vllm_fa2_C" in result.not_loaded[0]
 
 
 def test_each_card_is_asked_on_its_own() -> None:
-    result = ask(Audit("i", (TORCH,)), ["7.5", "8.0"], None, ())
+    result = judge_audit(Audit("i", (TORCH,)), ["7.5", "8.0"], None, ())
     assert result.archs == ("7.5",)
     assert "on 8.0" in result.failures[0]

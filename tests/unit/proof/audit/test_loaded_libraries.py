@@ -16,18 +16,18 @@ from tests.helpers.matrices import ROOT, variants
 class Container:
     """An engine whose container prints what it is given."""
 
-    def __init__(self, **told: object) -> None:
-        self.told = {"mapped": [], "asked": [], "failed": {}, **told}
+    def __init__(self, **result: object) -> None:
+        self.output = {"mapped": [], "asked": [], "failed": {}, **result}
 
     def run(self, image: str, command: list[str], **_: object) -> Ran:
-        return Ran(0, f"a warning\n{json.dumps(self.told)}\n")
+        return Ran(0, f"a warning\n{json.dumps(self.output)}\n")
 
 
 NVIDIAS = ("nvidia/cublas/lib/libcublas.so.12", "cusparselt/lib/libcusparseLt.so.0", "a.libs/libnvjpeg.02b6d700.so.12")
 
 
 def record(container: Container) -> tuple[str, ...]:
-    return served.record(cast(Engine, container), "i:t", "python", ["torch"])
+    return served.record_libraries(cast(Engine, container), "i:t", "python", ["torch"])
 
 
 def test_what_is_mapped_and_what_only_misses_the_driver_is_loaded() -> None:
@@ -46,9 +46,9 @@ def test_a_module_that_fails_otherwise_is_an_error() -> None:
 
 
 def test_a_list_is_read_as_it_was_written() -> None:
-    text = served.render(["a/b.so", "c.so"], "an-image")
-    assert served.parse(text) == {"a/b.so", "c.so"}
-    assert served.read(ROOT, "no-such-list") is None
+    text = served.list_text(["a/b.so", "c.so"], "an-image")
+    assert served.parse_list(text) == {"a/b.so", "c.so"}
+    assert served.read_list(ROOT, "no-such-list") is None
 
 
 def variant(identifier: str) -> Variant:
@@ -56,7 +56,7 @@ def variant(identifier: str) -> Variant:
 
 
 def test_the_recorded_lists_hold_what_the_engines_are_known_to_load() -> None:
-    xformers = served.read(ROOT, variant("cu124-vllm0.8.5.post1-xformers-sm75").served)
+    xformers = served.read_list(ROOT, variant("cu124-vllm0.8.5.post1-xformers-sm75").loaded_libraries)
     assert xformers is not None
     assert {"torch/lib/libtorch_cuda.so", "vllm/_C.abi3.so", "vllm/_moe_C.abi3.so", "xformers/_C.so"} <= xformers
     assert not [path for path in xformers if path.startswith("vllm/vllm_flash_attn/")]

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine
-from images.core.errors import NothingSelected
+from images.core.errors import CheckFailed, NothingSelected
+from images.docker.container_spec import ALL_CARDS, Mount
 from images.matrix.arch import Arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
-from images.proof.on_card.backends import compare, judge_speed, ratio, start_figures
+from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
 from images.proof.on_card.prefill import prefill
-from images.proof.on_card.proof import arguments, card_of
-from images.proof.on_card.records import Figure, GpuRecord, read
+from images.proof.on_card.proof import card_of, make_spec, prove
+from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
-from images.proof.on_card.server import Started, Streamed
+from images.proof.on_card.server import StartedServer, Streamed
 
 LOG = [
     (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
@@ -49,19 +50,19 @@ def test_a_machine_without_a_card_says_so() -> None:
 
 def test_the_container_gets_the_card_the_checkout_and_what_the_image_is() -> None:
     labels = {"dev.cardstock.variant": "cu130-x-sm90", "dev.cardstock.input": "ab"}
-    words = arguments("cardstock/x:y", labels, Path("/repo"), Path("/out"), ["vllm*"])
-    assert words[words.index("--gpus") + 1] == "all"
-    assert "/repo:/checkout:ro" in words
-    assert words.index("cardstock/x:y") < words.index("-m")
-    assert words[-2:] == ["--only", "vllm*"]
-    assert words[words.index("--variant") + 1] == "cu130-x-sm90"
+    spec = make_spec("cardstock/x:y", labels, Path("/repo"), Path("/out"), ["vllm*"])
+    assert (spec.gpus, spec.network, spec.read_only, spec.entrypoint) == (ALL_CARDS, "none", True, ("python",))
+    assert spec.mounts == (Mount("/repo", "/checkout"), Mount("/out", "/proof", read_only=False))
+    assert spec.arguments[:2] == ("-m", "images.proof.on_card.prove")
+    assert spec.arguments[-2:] == ("--only", "vllm*")
+    assert spec.arguments[spec.arguments.index("--variant") + 1] == "cu130-x-sm90"
 
 
 def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
     run = _run(tmp_path)
 
     def broken() -> dict[str, object]:
-        assert [step.name for step in read(run.out).steps] == ["good"]
+        assert [step.name for step in read_gpu_record(run.out).steps] == ["good"]
         raise Failed("it is wrong", {"said": "!!!!"})
 
     def impossible() -> dict[str, object]:
@@ -71,19 +72,19 @@ def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
     run.step("bad", broken)
     run.step("odd", lambda: {"x": 1 / 0})
     run.step("none", impossible)
-    found = {step.name: step for step in read(run.out).steps}
+    found = {step.name: step for step in read_gpu_record(run.out).steps}
     assert [step.verdict for step in found.values()] == ["passed", "failed", "failed", "not run"]
     assert found["bad"].facts == {"said": "!!!!"}
     assert "ZeroDivisionError" in found["odd"].reason
     run.step("bad", dict)
-    assert [step.verdict for step in read(run.out).steps if step.name == "bad"] == ["passed"]
+    assert [step.verdict for step in read_gpu_record(run.out).steps if step.name == "bad"] == ["passed"]
 
 
 def test_a_figure_taken_again_gives_way(tmp_path: Path) -> None:
     run = _run(tmp_path)
     run.add([Figure("decode", 1.0, "tokens/s", {"batch": "1"}), Figure("decode", 2.0, "tokens/s", {"batch": "16"})])
     run.add([Figure("decode", 3.0, "tokens/s", {"batch": "1"})])
-    assert sorted(one.value for one in read(run.out).figures) == [2.0, 3.0]
+    assert sorted(one.value for one in read_gpu_record(run.out).figures) == [2.0, 3.0]
 
 
 def test_the_steps_asked_for_are_run(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_the_taught_answers_differ_from_picture_to_picture() -> None:
 
 
 def test_stages_are_read_from_the_log() -> None:
-    server = Started(8100, LOG, healthy=75.0)
+    server = StartedServer(8100, LOG, healthy=75.0)
     assert server.stages() == {
         "server's imports": 14.6,
         "engine's process and imports": 30.1,
@@ -116,7 +117,7 @@ def test_stages_are_read_from_the_log() -> None:
     assert figures["start to first token"] == 76.5
     parts = [value for name, value in figures.items() if name.startswith("start: ")]
     assert sum(parts) == pytest.approx(76.5)
-    assert not any("config:" in line for line in server.told())
+    assert not any("config:" in line for line in server.timing_lines())
 
 
 def test_tokens_between_two_moments_are_counted() -> None:
@@ -163,7 +164,7 @@ def test_what_only_ever_slows_a_run_does_not_count_against_it() -> None:
         Figure("prefill in the engine", 1.0, "tokens/s", {"batch": "1", "content": content}, tuple(runs))
         for content, runs in (("slimmed", disturbed), ("untouched", steady))
     ]
-    assert compare(figures, "slimmed", "untouched")["prefill in the engine, batch 1"]["verdict"] == "within"
+    assert compare_speed(figures, "slimmed", "untouched")["prefill in the engine, batch 1"]["verdict"] == "within"
 
 
 def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
@@ -176,10 +177,10 @@ def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
             Figure("decode", 100.0, "tokens/s", {**kind, "content": "untouched"}, theirs),
         ]
 
-    good = {"speed": compare(figures(100.0), "slimmed", "untouched")}
+    good = {"speed": compare_speed(figures(100.0), "slimmed", "untouched")}
     assert list(judge_speed(good, "decode")) == ["decode, batch 1"]
     with pytest.raises(Failed):
-        judge_speed({"speed": compare(figures(90.0), "slimmed", "untouched")}, "decode")
+        judge_speed({"speed": compare_speed(figures(90.0), "slimmed", "untouched")}, "decode")
     good["speed"]["decode, batch 1"] |= {"verdict": "open", "range": [0.9, 1.1]}
     with pytest.raises(NotRun, match=r"0\.90 to 1\.10"):
         judge_speed(good, "decode")
@@ -193,3 +194,66 @@ def test_the_image_says_of_itself_what_preflight_asks() -> None:
     assert env["CARDSTOCK_ENGINE"] == "transformers"
     assert "-sm90" in env["CARDSTOCK_IMAGES"]
     assert not [name for name in env if "PATH" in name or "CACHE" in name]
+
+
+# -- the container's run, and a step's own programs
+
+DOCKER = """#!/bin/sh
+echo "$*" >"$SEEN"
+for word in "$@"; do
+    case "$word" in *,target=/proof) out="${word#*source=}" ;; esac
+done
+out="${out%%,*}"
+[ -z "$RECORD" ] || cp "$RECORD" "$out/record.json"
+exit "${CODE:-0}"
+"""
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A stand-in for docker run: it leaves ``$RECORD`` where the container would, and ends with ``$CODE``."""
+    program = tmp_path / "bin/docker"
+    program.parent.mkdir()
+    program.write_text(DOCKER)
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:/usr/bin:/bin", "SEEN": str(tmp_path / "seen"), "RECORD": ""}
+
+
+def _proven(tmp_path: Path, docker: dict[str, str], *steps: Step) -> tuple[Path, GpuRecord]:
+    if steps:
+        record = replace(_record(), variant="cu130-x-sm90", steps=steps)
+        (tmp_path / "left.json").write_text(record.to_json())
+        docker["RECORD"] = str(tmp_path / "left.json")
+    labels = {"dev.cardstock.variant": "cu130-x-sm90"}
+    return prove("cardstock/x:y", labels, Path("/repo"), tmp_path / "kept", docker, lambda _: None)
+
+
+def test_the_record_of_the_container_is_kept_by_card_and_variant(tmp_path: Path, docker: dict[str, str]) -> None:
+    kept, record = _proven(tmp_path, docker, Step("vllm", "passed", "", 1.0, {}))
+    assert kept == tmp_path / "kept/nvidia-h200-cu130-x-sm90.json"
+    assert read_gpu_record(kept).steps == record.steps == (Step("vllm", "passed", "", 1.0, {}),)
+    assert (tmp_path / "seen").read_text().startswith("run ")
+
+
+def test_a_failed_step_is_told_and_its_record_is_kept(tmp_path: Path, docker: dict[str, str]) -> None:
+    steps = (Step("audit", "passed", "", 1.0, {}), Step("vllm", "failed", "NaN", 1.0, {}))
+    with pytest.raises(CheckFailed, match="failed on NVIDIA H200: vllm") as caught:
+        _proven(tmp_path, docker, *steps)
+    assert read_gpu_record(Path(caught.value.where)).steps == steps
+
+
+def test_a_container_that_leaves_no_record_is_told_with_its_code(tmp_path: Path, docker: dict[str, str]) -> None:
+    docker["CODE"] = "125"
+    with pytest.raises(CheckFailed, match="the proof left no record: docker run ended with 125"):
+        _proven(tmp_path, docker)
+
+
+def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> None:
+    site = tmp_path / "slimmed"
+    site.mkdir()
+    (site / "whose.py").write_text("import json, sys\njson.dump({'path': __file__}, open(sys.argv[-1], 'w'))\n")
+    run = Run(_record(), tmp_path / "record.json", tmp_path, {"slimmed": site, "untouched": None})
+    assert run.worker("slimmed", ["whose"]) == {"path": str(site / "whose.py")}
+    with pytest.raises(Failed, match=r"-m ended with 1: .*No module named whose"):
+        run.worker("untouched", ["whose"])
+    assert run.env("slimmed")["TRITON_CACHE_DIR"] != run.env("untouched")["TRITON_CACHE_DIR"]

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import UsageError
-from images.proof.on_card.records import FOLDER, Figure, GpuRecord, Step, of_variant, read, read_all
+from images.proof.on_card.records import (
+    FOLDER,
+    Figure,
+    GpuRecord,
+    Step,
+    read_gpu_record,
+    read_gpu_records,
+    records_of_variant,
+)
 
 RECORD = GpuRecord(
     card="NVIDIA H200",
@@ -28,7 +36,7 @@ RECORD = GpuRecord(
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_committed_records_read_and_nothing_failed(path: Path) -> None:
-    record = read(path)
+    record = read_gpu_record(path)
     assert record.card.startswith("NVIDIA ")
     assert record.memory > 2**34
     assert record.versions["torch"]
@@ -39,7 +47,7 @@ def test_committed_records_read_and_nothing_failed(path: Path) -> None:
 
 
 def test_old_records_get_the_common_header() -> None:
-    found = {record.name: record for record in read_all()}
+    found = {record.name: record for record in read_gpu_records()}
     old = found["h200-torch-2.11.0-stripped"]
     assert (old.card, old.capability, old.driver, old.memory) == ("NVIDIA H200", "9.0", "580.159.04", 143771 * 2**20)
     assert old.ok
@@ -51,18 +59,18 @@ def test_old_records_get_the_common_header() -> None:
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     path.write_text(RECORD.to_json())
-    assert read(path) == replace(RECORD, name="one")
+    assert read_gpu_record(path) == replace(RECORD, name="one")
     assert json.loads(path.read_text())["ok"] is True
-    assert read(path).evidence() == (
+    assert read_gpu_record(path).evidence() == (
         "NVIDIA H200, driver 580.159.04: steps 1 passed, 1 not run (records/cards/one.json)"
     )
 
 
 def test_figures_and_records_are_found_by_what_they_are_of() -> None:
-    assert RECORD.find("decode", batch="1") is RECORD.figures[0]
-    assert RECORD.find("decode", batch="16") is None
-    assert of_variant([RECORD], RECORD.variant) == (RECORD,)
-    assert of_variant([RECORD], RECORD.variant, "cd" * 32) == ()
+    assert RECORD.find_figure("decode", batch="1") is RECORD.figures[0]
+    assert RECORD.find_figure("decode", batch="16") is None
+    assert records_of_variant([RECORD], RECORD.variant) == (RECORD,)
+    assert records_of_variant([RECORD], RECORD.variant, "cd" * 32) == ()
 
 
 def test_a_failed_step_is_not_ok() -> None:
@@ -83,8 +91,8 @@ def test_a_broken_record_is_refused(tmp_path: Path, change: dict[str, object], c
     path = tmp_path / "broken.json"
     path.write_text(json.dumps({**json.loads(RECORD.to_json()), **change}))
     with pytest.raises(UsageError) as error:
-        read(path)
+        read_gpu_record(path)
     assert cause in str(error.value.cause)
     path.write_text("[]")
     with pytest.raises(UsageError):
-        read(path)
+        read_gpu_record(path)

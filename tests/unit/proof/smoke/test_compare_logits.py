@@ -13,12 +13,12 @@ from images.core.errors import CheckFailed
 from images.proof.smoke import server as serving
 from images.proof.smoke.client import chat_request, read_completion, read_stream
 from images.proof.smoke.compare_logits import (
-    Said,
-    degenerate,
-    disagreement,
+    ModelAnswer,
     greatest_distance,
-    judge_answer,
     log_softmax,
+    why_degenerate,
+    why_not_golden,
+    why_wrong,
 )
 from images.proof.tiny_model.picture import SIGNATURE
 from images.proof.tiny_model.question import circle, number, questions
@@ -46,7 +46,7 @@ from images.proof.tiny_model.question import circle, number, questions
     ],
 )
 def test_degenerate_output_is_caught(output: str | list[int | str], reason: str) -> None:
-    assert reason in (degenerate(output) or "not caught")
+    assert reason in (why_degenerate(output) or "not caught")
 
 
 @pytest.mark.parametrize(
@@ -64,24 +64,24 @@ def test_degenerate_output_is_caught(output: str | list[int | str], reason: str)
     ],
 )
 def test_honest_output_is_not(output: str | list[int | str]) -> None:
-    assert degenerate(output) is None
+    assert why_degenerate(output) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_logprobs_must_be_finite(value: float) -> None:
-    assert "not finite" in (degenerate("red", [-0.1, value]) or "")
+    assert "not finite" in (why_degenerate("red", [-0.1, value]) or "")
 
 
 RED = next(golden for golden in serving.read_golden(serving.GOLDEN.read_text()) if golden.name == "picture-red")
 
 
-def said(**changes: object) -> Said:
-    whole = Said(RED.text, RED.tokens, RED.logprobs, "stop")
+def said(**changes: object) -> ModelAnswer:
+    whole = ModelAnswer(RED.text, RED.tokens, RED.logprobs, "stop")
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def judged(answer: Said, tolerance: float = 0.1) -> str | None:
-    return disagreement(answer, RED.tokens, RED.texts, RED.logprobs, tolerance)
+def judged(answer: ModelAnswer, tolerance: float = 0.1) -> str | None:
+    return why_not_golden(answer, RED.tokens, RED.texts, RED.logprobs, tolerance)
 
 
 def test_the_golden_answer_agrees_with_itself() -> None:
@@ -132,7 +132,7 @@ def test_runners_up_are_compared_by_id_or_text() -> None:
 
 @pytest.mark.parametrize("text", ["red", "Red.", "It is RED", "The circle is red, on white."])
 def test_a_right_answer_is_accepted(text: str) -> None:
-    assert judge_answer(text, ("red",)) is None
+    assert why_wrong(text, ("red",)) is None
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_a_right_answer_is_accepted(text: str) -> None:
     ],
 )
 def test_a_wrong_answer_is_not(text: str, reason: str) -> None:
-    assert reason in (judge_answer(text, ("red",)) or "accepted")
+    assert reason in (why_wrong(text, ("red",)) or "accepted")
 
 
 def test_questions_have_pictures() -> None:
     for question in questions():
         assert question.picture.startswith(SIGNATURE)
-        assert judge_answer(question.answers[0], question.answers) is None
+        assert why_wrong(question.answers[0], question.answers) is None
     assert circle(side=28) != circle(b"\0\0\xff", side=28)
     assert number("42") != number("24")
     with pytest.raises(KeyError):
@@ -173,8 +173,8 @@ def completion(**changes: object) -> dict[str, object]:
 
 
 def test_a_completion_is_read() -> None:
-    assert read_completion(completion()) == Said("red", (282, 354), (-0.1, -0.2), "stop", ({5: -3.0}, {}))
-    assert read_completion(completion(logprobs=None)) == Said("red", finish="stop")
+    assert read_completion(completion()) == ModelAnswer("red", (282, 354), (-0.1, -0.2), "stop", ({5: -3.0}, {}))
+    assert read_completion(completion(logprobs=None)) == ModelAnswer("red", finish="stop")
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"message": None}]}, {"error": "x"}])
@@ -191,7 +191,7 @@ END = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DON
 
 
 def test_a_stream_is_put_together() -> None:
-    assert read_stream(event(role="assistant") + event(content="re") + event(content="d") + END) == Said(
+    assert read_stream(event(role="assistant") + event(content="re") + event(content="d") + END) == ModelAnswer(
         "red", finish="stop"
     )
 

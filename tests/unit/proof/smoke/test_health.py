@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,12 @@ import pytest
 from images.core import process
 from images.core.errors import CardstockError
 from images.core.process import Finished
-from images.proof.smoke.containers import is_local, pack, tmpfs_options, writable
+from images.proof.smoke.containers import is_local, tmpfs_options, writable
 from images.proof.smoke.expectation import Expectation
-from images.proof.smoke.findings import Config
+from images.proof.smoke.findings import ImageConfig
 from images.proof.smoke.health import Health, likely_cause, unhealthy_text
 from images.proof.smoke.prove import prove_image
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 
 EXPECTED = Expectation("v", "cpu", "vllm", "sdpa", (), None, {}, None)
 
@@ -63,8 +61,8 @@ def test_when_to_go_on_waiting() -> None:
     ],
 )
 def test_the_likely_cause(state: Health, log: str, cause: str) -> None:
-    told, do = likely_cause(state, log)
-    assert cause in told
+    result, do = likely_cause(state, log)
+    assert cause in result
     assert do
 
 
@@ -78,7 +76,7 @@ def test_the_end_of_the_log_is_shown() -> None:
     assert "line 139\n" not in cause
 
 
-def test_an_empty_log_is_said_to_be_empty() -> None:
+def test_an_empty_log_is_reported_to_be_empty() -> None:
     assert "(empty)" in unhealthy_text(STARTING, "", 1)[1]
 
 
@@ -86,29 +84,18 @@ def test_an_empty_log_is_said_to_be_empty() -> None:
 
 
 def test_a_container_writes_to_tmp_its_volumes_and_its_cache_only() -> None:
-    config = Config(env={"XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}, volumes=["/models", "/cache"])
+    config = ImageConfig(
+        env={"XDG_CACHE_HOME": "/cache", "HF_HOME": "/cache/huggingface"}, volumes=["/models", "/cache"]
+    )
     assert writable(config, set()) == ["/tmp", "/cache", "/models"]
     assert writable(config, {"/cache"}) == ["/tmp", "/models"]
-    assert writable(Config(env={"HF_HOME": "relative"}), set()) == ["/tmp"]
+    assert writable(ImageConfig(env={"HF_HOME": "relative"}), set()) == ["/tmp"]
 
 
 def test_a_tmpfs_belongs_to_the_images_user() -> None:
     assert tmpfs_options("10001:10002").endswith("uid=10001,gid=10002")
     assert tmpfs_options("10001").endswith("uid=10001")
     assert "uid=" not in tmpfs_options("name")
-
-
-def test_what_goes_in_can_be_read_by_every_user(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir(mode=0o700)
-    (folder / "config.json").write_text("{}")
-    (folder / "config.json").chmod(0o600)
-    packed = io.BytesIO()
-    pack({"a.json": b"[]", "model": folder}, packed)
-    packed.seek(0)
-    with tarfile.open(fileobj=packed) as tar:
-        modes = {entry.name: (entry.mode, entry.uid) for entry in tar}
-    assert modes == {"a.json": (0o644, 0), "model": (0o755, 0), "model/config.json": (0o644, 0)}
 
 
 def test_a_remote_engine_gets_copies() -> None:
@@ -142,9 +129,11 @@ class Stand:
         return Finished(tuple(argv), 0, "", "")
 
 
-PASSED = ProofRecord("v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "passed"),))
+PASSED = ProofRecord(
+    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (LevelResult(2, "stack", "passed"),)
+)
 FAILED = ProofRecord(
-    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (Level(2, "stack", "failed", "root"),)
+    "v", "i", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26", (LevelResult(2, "stack", "failed", "root"),)
 )
 
 
@@ -165,7 +154,6 @@ def test_a_verdict_is_returned_good_or_bad(monkeypatch: pytest.MonkeyPatch, code
     )
     assert lines == ["test_stack PASSED"]
     assert made.env["DOCKER_HOST"] == "unix:///x"
-    assert made.env["TESTCONTAINERS_RYUK_DISABLED"] == "true"
     assert [Path(word).name for word in made.argv if word.endswith(".py")] == ["test_2_stack.py", "test_3_canary.py"]
     assert not made.cleaned  # the levels have removed what they made before they write a record
 

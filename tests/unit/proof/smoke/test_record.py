@@ -10,9 +10,10 @@ import pytest
 from images.core.errors import UsageError
 from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
-from images.proof.smoke.collector import Collector, level_of
+from images.proof.smoke.collector import Collector, Outcome, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
+from tests.helpers.nonempty import nonempty
 
 NO_AUDIT = "no device code is in use on a CPU"
 
@@ -21,15 +22,15 @@ VARIANTS = make_variants(read_matrix(ROOT / "matrix.yaml")).valid
 XFORMERS = VARIANTS["cu124-vllm0.8.5.post1-xformers-sm75"]
 
 
-def record(*levels: Level) -> ProofRecord:
+def record(*levels: LevelResult) -> ProofRecord:
     return ProofRecord("v", "repo:tag", "sha256:1", "2026-01-02T03:04:05Z", None, None, "26.1.5", levels)
 
 
 WHOLE = record(
-    Level(1, "audit", "not run", NO_AUDIT),
-    Level(2, "stack", "passed", seconds=3.0, facts={"python": "3.11.2"}),
-    Level(3, "canary", "passed", facts={"device": "cpu"}),
-    Level(4, "server", "not run", "no card"),
+    LevelResult(1, "audit", "not run", NO_AUDIT),
+    LevelResult(2, "stack", "passed", seconds=3.0, facts={"python": "3.11.2"}),
+    LevelResult(3, "canary", "passed", facts={"device": "cpu"}),
+    LevelResult(4, "server", "not run", "no card"),
 )
 
 
@@ -39,16 +40,16 @@ def test_a_record_comes_back_as_it_was() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"levels": [{"number": 2, "size": 3}]}'])
 def test_what_is_no_record_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(UsageError, match="not a smoke record") as told:
+    with pytest.raises(UsageError, match="not a smoke record") as caught:
         ProofRecord.from_json(text, "build/records/v.json")
-    assert "build/records/v.json" in str(told.value)
+    assert "build/records/v.json" in str(caught.value)
 
 
 def test_evidence_tells_every_level_in_one_line() -> None:
     assert (
         WHOLE.evidence() == f"audit: not run: {NO_AUDIT}; stack: passed; canary: passed (cpu); server: not run: no card"
     )
-    failed = record(Level(2, "stack", "failed", "user: the container\nruns as root " + "x" * 300))
+    failed = record(LevelResult(2, "stack", "failed", "user: the container\nruns as root " + "x" * 300))
     assert "\n" not in failed.evidence()
     assert failed.evidence().startswith("stack: failed: user: the container runs as root x")
     assert len(failed.evidence()) < 150
@@ -56,13 +57,13 @@ def test_evidence_tells_every_level_in_one_line() -> None:
 
 def test_ok_means_something_passed_and_nothing_failed() -> None:
     assert (WHOLE.ok, WHOLE.highest) == (True, 3)
-    assert not replace(WHOLE, levels=(*WHOLE.levels[:2], Level(3, "canary", "failed", "x"))).ok
-    nothing = record(Level(1, "audit", "not run", NO_AUDIT), Level(2, "stack", "not run", "not asked for"))
+    assert not replace(WHOLE, levels=(*WHOLE.levels[:2], LevelResult(3, "canary", "failed", "x"))).ok
+    nothing = record(LevelResult(1, "audit", "not run", NO_AUDIT), LevelResult(2, "stack", "not run", "not asked for"))
     assert (nothing.ok, nothing.highest) == (False, 0)
 
 
 def test_an_expectation_comes_back_as_it_was() -> None:
-    for variant in VARIANTS.values():
+    for variant in nonempty(VARIANTS.values()):
         wanted = expect(variant)
         assert Expectation.from_json(wanted.to_json()) == wanted
 
@@ -98,7 +99,7 @@ class Failed(Exception):
     """As pytest's own."""
 
 
-def collected(*outcomes: tuple[int, str, str, str]) -> Collector:
+def collected(*outcomes: tuple[int, str, Outcome, str]) -> Collector:
     collector = Collector()
     collector.base = record()
     for level, name, outcome, text in outcomes:

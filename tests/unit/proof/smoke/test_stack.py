@@ -15,7 +15,7 @@ from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
 from images.proof.smoke import server as serving
 from images.proof.smoke.expectation import expect
-from images.proof.smoke.findings import Config, Findings, command_paths, modules
+from images.proof.smoke.findings import Findings, ImageConfig, command_paths, required_modules
 from images.proof.smoke.inside import probe
 from images.proof.smoke.stack import CHECKS, plain_program, same_version
 
@@ -36,7 +36,7 @@ GOOD_ENV = {
 FOUND = {"exists": True, "executable": True}
 GOOD = Findings(
     expectation=WANT,
-    config=Config("10001:10001", GOOD_ENV, {}, ENTRY, HEALTH),
+    config=ImageConfig("10001:10001", GOOD_ENV, {}, ENTRY, HEALTH),
     probe={
         "python": "3.11.2",
         "uid": 10001,
@@ -57,7 +57,7 @@ GOOD = Findings(
     },
     torch={"version": "2.6.0+cu124", "cuda": "12.4"},
     xformers_info={"memory_efficient_attention.cutlassF-pt": "available", "build.env.TORCH_CUDA_ARCH_LIST": "7.5"},
-    imports=dict.fromkeys(modules(WANT), ""),
+    imports=dict.fromkeys(required_modules(WANT), ""),
     private_cas=frozenset({"cc"}),
 )
 
@@ -149,7 +149,7 @@ WRONG: Mapping[str, tuple[str, Findings, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_each_thing_wrong_is_told(what: str) -> None:
+def test_each_problem_is_reported(what: str) -> None:
     check, findings, text = WRONG[what]
     assert text in "\n".join(CHECKS[check](findings))
 
@@ -157,9 +157,9 @@ def test_each_thing_wrong_is_told(what: str) -> None:
 @pytest.mark.parametrize("what", ["label", "history", "pip.conf"])
 def test_logins_are_not_repeated(what: str) -> None:
     check, findings, _ = WRONG[what]
-    told = "\n".join(CHECKS[check](findings))
-    assert told
-    assert "word" not in told
+    text = "\n".join(CHECKS[check](findings))
+    assert text
+    assert "word" not in text
 
 
 def test_a_cpu_image_asks_for_no_gpu() -> None:
@@ -234,18 +234,18 @@ def test_an_inspect_is_read() -> None:
             "ExposedPorts": {"8000/tcp": {}},
         }
     }
-    config = Config.of(attributes, [{"CreatedBy": "RUN x"}, {"CreatedBy": None}])
+    config = ImageConfig.of(attributes, [{"CreatedBy": "RUN x"}, {"CreatedBy": None}])
     assert config.env == {"A": "b=c", "EMPTY": ""}
     assert (config.volumes, config.ports, config.history) == (("/cache",), (8000,), ("RUN x", ""))
     assert command_paths(config) == ["/usr/bin/tini", "/run", "python", "/check.py"]
-    assert Config.of({"Config": {"Healthcheck": {"Test": ["NONE"]}}}, []).healthcheck == ()
+    assert ImageConfig.of({"Config": {"Healthcheck": {"Test": ["NONE"]}}}, []).healthcheck == ()
 
 
 def test_where_a_server_can_be_tried() -> None:
-    assert serving.why_not(CPU, gpus=False) is None
-    assert serving.why_not(WANT, gpus=False) == "no card"
-    assert serving.why_not(replace(WANT, backend="transformers"), gpus=False) is None
-    assert serving.why_not(WANT, gpus=True) is None
-    assert "AWQ" in (serving.why_not(replace(WANT, archs=("7.0",)), gpus=True) or "")
-    assert serving.most_pictures(WANT) == 1
-    assert serving.most_pictures(SDPA) > 1
+    assert serving.why_not_served(CPU, gpus=False) is None
+    assert serving.why_not_served(WANT, gpus=False) == "no card"
+    assert serving.why_not_served(replace(WANT, backend="transformers"), gpus=False) is None
+    assert serving.why_not_served(WANT, gpus=True) is None
+    assert "AWQ" in (serving.why_not_served(replace(WANT, archs=("7.0",)), gpus=True) or "")
+    assert serving.pictures_per_request(WANT) == 1
+    assert serving.pictures_per_request(SDPA) > 1

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from images.proof.tiny_model import checkpoint, golden, picture, tokenizer
+from tests.helpers.nonempty import nonempty
 
 sys.path.insert(0, str(Path(__file__).parents[4] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
 import canary  # type: ignore[import-not-found,unused-ignore]
@@ -57,7 +58,7 @@ def test_the_same_logits_pass_and_others_do_not() -> None:
 
 
 def test_golden_logits_choose_the_golden_tokens_by_the_stated_lead() -> None:
-    for case in GOLDEN["cases"]:
+    for case in nonempty(GOLDEN["cases"]):
         logits = canary.decode_logits(case)
         assert logits.argmax(axis=1).tolist() == case["tokens"]
         ranked = np.sort(logits, axis=1)
@@ -99,7 +100,7 @@ def test_a_broken_environment_is_a_failed_check_with_its_reason(
 
 def test_a_golden_file_is_compared_in_every_part() -> None:
     assert golden.differences(GOLDEN, GOLDEN) == []
-    for change, told in {
+    for change, result in {
         "text": "case text: text differs",
         "tokens": "case text: tokens differs",
         "logits": "case text: relative error",
@@ -112,7 +113,7 @@ def test_a_golden_file_is_compared_in_every_part() -> None:
         else:
             case[change] = case[change][:-1]
         found = golden.differences(GOLDEN, other)
-        assert any(line.startswith(told) for line in found), found
+        assert any(line.startswith(result) for line in found), found
     renamed = copy.deepcopy(GOLDEN)
     renamed["sha256"]["config.json"] = hashlib.sha256(b"").hexdigest()
     assert golden.differences(GOLDEN, renamed) == ["sha256 differs"]

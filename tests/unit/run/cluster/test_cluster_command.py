@@ -30,7 +30,7 @@ def _file(folder: Path, text: str) -> str:
 def test_a_file_for_each_host(tmp_path: Path) -> None:
     told = _run(ClusterOptions(hosts=_file(tmp_path, CARDS), out=str(tmp_path / "out")))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["box1.compose.yaml", "box2.compose.yaml"]
-    service = yaml.safe_load((tmp_path / "out" / "box2.compose.yaml").read_text())["services"]["ray"]
+    service = yaml.safe_load((tmp_path / "out" / "box2.compose.yaml").read_text())["services"]["cardstock-box2"]
     assert service["container_name"] == "cardstock-box2"
     assert service["image"].endswith(":cu124-vllm0.8.5.post1-xformers-sm75")
     assert "tensor parallel 8 x 2 stages" in told

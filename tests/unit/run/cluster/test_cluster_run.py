@@ -17,8 +17,8 @@ from images.core.errors import (
     UsageError,
 )
 from images.docker.containers import ContainerState
-from images.run.cluster.containers import Boxes, Seen
-from images.run.cluster.hosts import Host, Hosts, parse_hosts
+from images.run.cluster.containers import ClusterContainers, Seen
+from images.run.cluster.hosts import Host, parse_hosts
 from images.run.cluster.nodes import Node, make_nodes, on_cpus
 from images.run.cluster.run import Cluster, engines_of, told_of
 from images.run.serve.start import Clock
@@ -32,7 +32,7 @@ STARTING = {"Status": "running", "Health": {"Status": "starting"}}
 KILLED = {"Status": "exited", "ExitCode": 137}
 
 
-class Stage(Boxes):
+class Stage(ClusterContainers):
     """Two hosts whose containers are what the test says; a restart plays ``after`` it."""
 
     def __init__(self, states: Mapping[str, dict[str, Any]], joined: list[set[str]]) -> None:
@@ -47,16 +47,16 @@ class Stage(Boxes):
 
     def find(self, node: Node) -> ContainerState | None:
         state = self.states.get(node.host.name)
-        return ContainerState(node.name, {"State": state}) if state else None
+        return ContainerState(node.spec.name, {"State": state}) if state else None
 
     def log(self, node: Node, lines: int = 60) -> str:
         return self.logs.get(node.host.name, "")
 
-    def look(self, hosts: Hosts, node: Node) -> Seen:
+    def look(self, node: Node) -> Seen:
         return self.seen
 
-    def launch(self, hosts: Hosts, node: Node, environment: Mapping[str, str]) -> None:
-        self.done.append(f"launch {node.host.name}")
+    def start(self, node: Node, environment: Mapping[str, str]) -> None:
+        self.done.append(f"start {node.host.name}")
 
     def restart(self, node: Node) -> None:
         self.done.append(f"restart {node.host.name}")
@@ -169,7 +169,7 @@ def test_half_a_cluster_is_removed() -> None:
     with pytest.raises(RuntimeError), cluster.or_remove():
         cluster.start()
         raise RuntimeError
-    assert stage.done == ["launch box1", "launch box2", "remove box2", "remove box1"]
+    assert stage.done == ["start box1", "start box2", "remove box2", "remove box1"]
 
 
 def test_what_is_checked_before_anything_starts() -> None:
@@ -191,7 +191,7 @@ def test_what_is_checked_before_anything_starts() -> None:
 
 
 def test_an_engine_that_cannot_be_reached_is_told_with_its_host() -> None:
-    def connect(host: Host) -> Boxes:
+    def connect(host: Host) -> ClusterContainers:
         if host.engine:
             raise EngineUnreachable("no engine answers at ssh://box2")
         return Stage({}, [set()])

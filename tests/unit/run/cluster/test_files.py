@@ -8,16 +8,22 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from images.core.errors import NoImageFits
-from images.run.cluster.compose import compose_files
-from images.run.cluster.containers import create_words
+from images.docker.container_arguments import create_arguments
+from images.docker.container_text import docker_words
+from images.run.cluster.compose import compose_file
 from images.run.cluster.hosts import Hosts, parse_hosts
 from images.run.cluster.kuberay import kuberay_manifest
-from images.run.cluster.nodes import Node, fitted, make_nodes, on_cpus
+from images.run.cluster.nodes import ClusterPlan, Node, fitted, make_nodes, on_cpus
 from images.run.fit.choose import fit
+from images.run.fit.parallel import Split
 from tests.helpers.clusters import CARDS, CPUS
+from tests.helpers.containers import LINES, PATH, of_arguments, of_compose, of_pod, of_words
 from tests.helpers.fits import SM75, ask, model
+from tests.helpers.nonempty import nonempty
 
 IMAGE = f"repo/image:{SM75}"
 
@@ -28,9 +34,15 @@ def _nodes(text: str = CARDS, *user: str) -> tuple[Hosts, tuple[Node, ...]]:
     return hosts, make_nodes(hosts, fitted(hosts, found, IMAGE, user))
 
 
+def _service(text: str) -> dict[str, Any]:
+    """The one service of a compose file."""
+    ((_, service),) = yaml.safe_load(text)["services"].items()
+    return dict(service)
+
+
 def _serve(node: Node) -> list[str]:
     """The words of the server that the head's shell becomes."""
-    words = shlex.split(node.command[2])
+    words = shlex.split(node.spec.arguments[2])
     return words[words.index("exec") + 1 :]
 
 
@@ -40,8 +52,8 @@ def _value(words: list[str], flag: str) -> str:
 
 def test_the_head_starts_ray_and_becomes_the_server() -> None:
     _, (head, _) = _nodes()
-    assert head.command[:2] == ("sh", "-c")
-    start = shlex.split(head.command[2].partition(" && exec ")[0])
+    assert head.spec.arguments[:2] == ("sh", "-c")
+    start = shlex.split(head.spec.arguments[2].partition(" && exec ")[0])
     assert start[:3] == ["ray", "start", "--head"]
     assert _value(start, "--node-ip-address") == "10.0.0.1"
     assert _value(start, "--num-gpus") == "8"
@@ -55,10 +67,10 @@ def test_the_head_starts_ray_and_becomes_the_server() -> None:
 
 def test_a_worker_joins_the_head() -> None:
     _, (_, worker) = _nodes()
-    assert worker.command[:4] == ("ray", "start", "--address", "10.0.0.1:6379")
-    assert worker.command[-1] == "--block"
-    assert worker.env["VLLM_HOST_IP"] == "10.0.0.2"
-    assert worker.env["NCCL_SOCKET_IFNAME"] == worker.env["GLOO_SOCKET_IFNAME"] == "eno2"
+    assert worker.spec.arguments[:4] == ("ray", "start", "--address", "10.0.0.1:6379")
+    assert worker.spec.arguments[-1] == "--block"
+    assert dict(worker.spec.env)["VLLM_HOST_IP"] == "10.0.0.2"
+    assert dict(worker.spec.env)["NCCL_SOCKET_IFNAME"] == dict(worker.spec.env)["GLOO_SOCKET_IFNAME"] == "eno2"
 
 
 def test_ray_also_where_vllm_has_a_way_of_its_own() -> None:
@@ -86,9 +98,8 @@ def test_without_cards_a_stage_for_each_host() -> None:
 
 
 def test_compose() -> None:
-    hosts, nodes = _nodes()
-    first, second = (yaml.safe_load(compose_files(hosts, node)) for node in nodes)
-    service = first["services"]["ray"]
+    _, nodes = _nodes()
+    service, second = (_service(compose_file(node)) for node in nodes)
     assert service["network_mode"] == "host"
     assert service["shm_size"] == "19gb"
     assert service["read_only"] is True
@@ -98,17 +109,17 @@ def test_compose() -> None:
     device = service["deploy"]["resources"]["reservations"]["devices"][0]
     assert device["device_ids"] == [str(number) for number in range(8)]
     assert "healthcheck" not in service
-    assert second["services"]["ray"]["healthcheck"] == {"disable": True}
-    assert second["services"]["ray"]["environment"]["NCCL_SOCKET_IFNAME"] == "eno2"
+    assert second["healthcheck"] == {"disable": True}
+    assert second["environment"]["NCCL_SOCKET_IFNAME"] == "eno2"
 
 
 def test_compose_takes_nothing_but_the_keys_from_outside() -> None:
     text = CARDS + "environment: {NCCL_DEBUG: $HOME}\n"
-    hosts, nodes = _nodes(text)
-    environment = yaml.safe_load(compose_files(hosts, nodes[0]))["services"]["ray"]["environment"]
-    variables = {name for name, value in environment.items() if "${" in value}
-    assert variables == {"RAY_AUTH_TOKEN", "VLLM_API_KEY"}
-    assert environment["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
+    _, nodes = _nodes(text)
+    environment = _service(compose_file(nodes[0]))["environment"]
+    outside = {name for name, value in environment.items() if value is None or "${" in value}
+    assert outside == {"RAY_AUTH_TOKEN", "VLLM_API_KEY"}
+    assert environment["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?") and environment["VLLM_API_KEY"] is None
     assert environment["NCCL_DEBUG"] == "$$HOME"
     assert environment["RAY_AUTH_MODE"] == "token"
 
@@ -116,24 +127,41 @@ def test_compose_takes_nothing_but_the_keys_from_outside() -> None:
 def test_a_named_network_gives_each_host_its_address() -> None:
     hosts = parse_hosts(CPUS)
     nodes = make_nodes(hosts, on_cpus(hosts, model("7b"), hosts.variant, "repo/image:cpu"))
-    whole = yaml.safe_load(compose_files(hosts, nodes[1]))
-    assert whole["services"]["ray"]["networks"] == {"cluster": {"ipv4_address": "10.78.0.12"}}
-    assert whole["networks"] == {"cluster": {"external": True, "name": "lab"}}
-    assert "deploy" not in whole["services"]["ray"]
-    assert create_words(hosts, nodes[1], {})["network"] == "lab"
+    whole = yaml.safe_load(compose_file(nodes[1]))
+    (service,) = whole["services"].values()
+    assert service["networks"] == {"lab": {"ipv4_address": "10.78.0.12"}}
+    assert whole["networks"] == {"lab": {"external": True, "name": "lab"}}
+    assert "deploy" not in service
+    assert create_arguments(nodes[1].spec, {})["network"] == "lab"
 
 
-def test_compose_and_the_engine_get_the_same() -> None:
-    hosts, nodes = _nodes()
-    for node in nodes:
-        service: dict[str, Any] = yaml.safe_load(compose_files(hosts, node))["services"]["ray"]
-        words = create_words(hosts, node, {"RAY_AUTH_TOKEN": "secret", "HOME": "/root"})
-        assert words["environment"] == {**node.env, "RAY_AUTH_TOKEN": "secret"}
-        assert set(service["environment"]) == {*node.env, *node.passed}
-        assert words["name"] == service["container_name"]
-        assert words["network"] == service["network_mode"]
-        assert words["device_requests"][0]["device_ids"] == [str(number) for number in range(8)]
-        assert [mount["Source"] for mount in words["mounts"]] == [mount["source"] for mount in service["volumes"]]
+@given(value=LINES, flag=LINES, folder=PATH, gpus=st.booleans(), key=st.booleans())
+def test_every_form_of_a_hosts_container_says_the_same(
+    value: str, flag: str, folder: str, gpus: bool, key: bool
+) -> None:
+    hosts = parse_hosts(CARDS if gpus else CPUS)
+    hosts = hosts.model_copy(update={"environment": {"OWN": value}, "folder": folder, "network": ""})
+    plan = ClusterPlan(IMAGE, SM75, Split(1, 2), ("--served-model-name", "m", "--own", flag), 2, "m")
+    nodes = make_nodes(hosts, plan)
+    outside = {"RAY_AUTH_TOKEN": "secret", **({"VLLM_API_KEY": "k$"} if key else {})}
+    for node, pod in nonempty(zip(nodes, _pods(kuberay_manifest(hosts, nodes)), strict=True)):
+        spec = node.spec
+        started = of_arguments(spec.image, create_arguments(spec, outside)) | {"stop_timeout": spec.stop_timeout}
+        assert of_compose(compose_file(node), outside) == of_words(docker_words(spec), outside) == started
+        there = of_pod(pod, outside)
+        same = ("image", "process", "env", "read_only", "dropped", "security", "stop_timeout")
+        assert {name: there[name] for name in same} == {name: started[name] for name in same}
+        assert there["binds"] == [mount[1:] for mount in started["mounts"] if mount[0] == "bind"]
+        assert there["own"] == ["/cache", *started["tmpfs"]]
+        assert there["cards"] == (len(started["gpus"][1]) if started["gpus"] else 0) == len(node.host.devices)
+        assert there["shm"] == [started["shm"]]
+        assert pod["hostNetwork"] and started["network"] == "host"
+
+
+def _pods(manifest: str) -> list[dict[str, Any]]:
+    cluster, _ = yaml.safe_load_all(manifest)
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
 
 
 def test_kuberay() -> None:
@@ -149,10 +177,10 @@ def test_kuberay() -> None:
     for spec, node in ((head, nodes[0]), (worker, nodes[1])):
         (container,) = spec["containers"]
         assert spec["hostNetwork"] is True
-        assert tuple(container["args"]) == node.command
+        assert tuple(container["args"]) == node.spec.arguments
         assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
         given = {one["name"]: one.get("value") for one in container["env"]}
-        assert given == {**node.env, **dict.fromkeys(node.passed)}
+        assert given == {**dict(node.spec.env), **dict.fromkeys(node.spec.passed)}
         assert container["livenessProbe"]["exec"]["command"] == ["ray", "health-check"]
         assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in spec["volumes"]}
     assert head["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/health", "port": 8000}

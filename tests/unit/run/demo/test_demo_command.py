@@ -12,22 +12,22 @@ from images.core.errors import UsageError
 from tests.helpers.matrices import ROOT
 
 
-def test_a_port_in_use_is_told_with_another(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_another(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1, port {port}") as told:
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1, port {port}") as caught:
             free_port("127.0.0.1", port)
-        assert told.value.do.startswith("take another: --port ")
+        assert caught.value.do.startswith("take another: --port ")
     free_port("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_what_is_no_port(port: int) -> None:
-    with pytest.raises(UsageError, match="cannot listen") as told:
+    with pytest.raises(UsageError, match="cannot listen") as caught:
         free_port("127.0.0.1", port)
-    assert told.value.do == "take one of 1 to 65535: --port 7860"
+    assert caught.value.do == "take one of 1 to 65535: --port 7860"
 
 
 def test_the_page_keeps_the_sites_exceptions_to_its_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from images.proof.tiny_model import picture
-from images.run.demo.files import Refused, confined, form_of, given
+from images.run.demo.files import Refused, check_upload, form_of, resolve_upload
 from images.run.demo.settings import Limits
 
 LIMITS = Limits(picture_bytes=200_000, video_bytes=1_000_000)
@@ -25,7 +25,7 @@ def uploads(tmp_path: Path) -> Path:
 
 
 def test_an_upload_is_read(uploads: Path) -> None:
-    found = given(str(uploads / "ab12/red.png"), uploads, LIMITS)
+    found = check_upload(str(uploads / "ab12/red.png"), uploads, LIMITS)
     assert (found.path, found.kind, found.form, found.name) == (uploads / "ab12/red.png", "picture", "PNG", "red.png")
 
 
@@ -47,7 +47,7 @@ def test_an_upload_is_read(uploads: Path) -> None:
 )
 def test_anything_else_is_refused_alike(uploads: Path, path: str) -> None:
     with pytest.raises(Refused, match=r"^That file was not uploaded here, so it is not read\."):
-        confined(path.format(uploads=uploads), uploads)
+        resolve_upload(path.format(uploads=uploads), uploads)
 
 
 def test_links_are_followed_before_it_is_asked_where_they_lead(uploads: Path, tmp_path: Path) -> None:
@@ -55,11 +55,11 @@ def test_links_are_followed_before_it_is_asked_where_they_lead(uploads: Path, tm
     (uploads / "in.png").symlink_to(uploads / "ab12/red.png")
     (uploads / "ring.png").symlink_to(uploads / "ring.png")
     (tmp_path / "door").symlink_to(uploads)
-    assert confined(str(uploads / "in.png"), uploads) == uploads / "ab12/red.png"
-    assert confined(str(uploads / "ab12/red.png"), tmp_path / "door") == uploads / "ab12/red.png"
+    assert resolve_upload(str(uploads / "in.png"), uploads) == uploads / "ab12/red.png"
+    assert resolve_upload(str(uploads / "ab12/red.png"), tmp_path / "door") == uploads / "ab12/red.png"
     for name in ("out.png", "ring.png"):
         with pytest.raises(Refused):
-            confined(str(uploads / name), uploads)
+            resolve_upload(str(uploads / name), uploads)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_the_first_bytes_say_what_it_is(head: bytes, expected: tuple[str, str] |
 def test_a_name_is_not_believed(uploads: Path) -> None:
     (uploads / "notes.png").write_text("this is no picture")
     (uploads / "red.mp4").write_bytes(picture.png("red"))
-    assert given(str(uploads / "red.mp4"), uploads, LIMITS).kind == "picture"
+    assert check_upload(str(uploads / "red.mp4"), uploads, LIMITS).kind == "picture"
     with pytest.raises(Refused, match=r"notes\.png is neither a picture nor a video that can be read\. Taken are PNG"):
-        given(str(uploads / "notes.png"), uploads, LIMITS)
+        check_upload(str(uploads / "notes.png"), uploads, LIMITS)
 
 
 @pytest.mark.parametrize(
-    ("head", "size", "told"),
+    ("head", "size", "message"),
     [
         (picture.SIGNATURE, 200_000, None),
         (picture.SIGNATURE, 200_001, "it has 200 kB, a picture may have 200 kB"),
@@ -105,12 +105,12 @@ def test_a_name_is_not_believed(uploads: Path) -> None:
         (b"\x1aE\xdf\xa3", 2_500_000, "it has 2.5 MB, a video may have 1 MB"),
     ],
 )
-def test_each_kind_has_its_limit(uploads: Path, head: bytes, size: int, told: str | None) -> None:
+def test_each_kind_has_its_limit(uploads: Path, head: bytes, size: int, message: str | None) -> None:
     with (uploads / "a.png").open("wb") as file:
         file.write(head)
         file.truncate(size)
-    if told is None:
-        given(str(uploads / "a.png"), uploads, LIMITS)
+    if message is None:
+        check_upload(str(uploads / "a.png"), uploads, LIMITS)
         return
-    with pytest.raises(Refused, match=told):
-        given(str(uploads / "a.png"), uploads, LIMITS)
+    with pytest.raises(Refused, match=message):
+        check_upload(str(uploads / "a.png"), uploads, LIMITS)

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from images.core.errors import CheckFailed, UsageError
-from images.run.demo.server import address, ask_model, is_loopback
-from images.run.demo.server_messages import trouble
+from images.run.demo.server import find_model, is_loopback, parse_address
+from images.run.demo.server_messages import error_sentence
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "one"}, {"id": "two"}]})
 
@@ -28,7 +28,7 @@ MODELS = json.dumps({"object": "list", "data": [{"id": "one"}, {"id": "two"}]})
     ],
 )
 def test_addresses(typed: str, expected: str) -> None:
-    assert address(typed) == expected
+    assert parse_address(typed) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_addresses(typed: str, expected: str) -> None:
 )
 def test_what_is_no_address(typed: str) -> None:
     with pytest.raises(UsageError, match="is not a server's address"):
-        address(typed)
+        parse_address(typed)
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def serve() -> Iterator[Serve]:
 def test_the_first_model_or_the_wanted_one(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # a proxy that is not there: loopback goes past it
     url = serve(200, MODELS)
-    assert ask_model(url, environment={}) == "one"
-    assert ask_model(url, "two", {"OPENAI_API_KEY": "right"}) == "two"
-    with pytest.raises(UsageError, match="no model 'three'") as told:
-        ask_model(url, "three", {})
-    assert (told.value.do, told.value.where) == ("--model one", "one, two")
+    assert find_model(url, environment={}) == "one"
+    assert find_model(url, "two", {"OPENAI_API_KEY": "right"}) == "two"
+    with pytest.raises(UsageError, match="no model 'three'") as caught:
+        find_model(url, "three", {})
+    assert (caught.value.do, caught.value.where) == ("--model one", "one, two")
 
 
 def test_a_wrong_key(serve: Serve) -> None:
-    with pytest.raises(CheckFailed, match=r"wants a key \(status 401\)") as told:
-        ask_model(serve(200, MODELS), environment={"OPENAI_API_KEY": "wrong"})
-    assert "$OPENAI_API_KEY" in told.value.do
+    with pytest.raises(CheckFailed, match=r"wants a key \(status 401\)") as caught:
+        find_model(serve(200, MODELS), environment={"OPENAI_API_KEY": "wrong"})
+    assert "$OPENAI_API_KEY" in caught.value.do
 
 
 @pytest.mark.parametrize(
@@ -97,19 +97,19 @@ def test_a_wrong_key(serve: Serve) -> None:
     [(200, "<html>"), (200, "[]"), (200, '{"data": []}'), (200, '{"data": 1}'), (404, "no"), (503, "")],
 )
 def test_what_is_no_such_server(serve: Serve, status: int, body: str) -> None:
-    with pytest.raises(CheckFailed, match="does not speak the OpenAI API") as told:
-        ask_model(serve(status, body), environment={})
-    assert str(status) in told.value.cause
+    with pytest.raises(CheckFailed, match="does not speak the OpenAI API") as caught:
+        find_model(serve(status, body), environment={})
+    assert str(status) in caught.value.cause
 
 
 def test_nobody_answers(serve: Serve) -> None:
     closed = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     closed.server_close()
     url = f"http://127.0.0.1:{closed.server_port}"
-    with pytest.raises(CheckFailed, match=f"no server answers at {url}") as told:
-        ask_model(url, environment={})
-    assert told.value.cause.startswith("nothing listens there")
-    assert "--server URL" in told.value.do
+    with pytest.raises(CheckFailed, match=f"no server answers at {url}") as caught:
+        find_model(url, environment={})
+    assert caught.value.cause.startswith("nothing listens there")
+    assert "--server URL" in caught.value.do
 
 
 def failed(status: int | None, body: object) -> Exception:
@@ -120,7 +120,7 @@ def failed(status: int | None, body: object) -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "message"),
     [
         (None, None, "The server at URL does not answer. If it was stopped"),
         (500, {"message": "boom"}, "The server answered 500: boom"),
@@ -130,5 +130,5 @@ def failed(status: int | None, body: object) -> Exception:
         (400, {"message": "At most 1 image(s) may be provided"}, "takes fewer pictures in a request: At most 1"),
     ],
 )
-def test_trouble_in_words(status: int | None, body: object, told: str) -> None:
-    assert told in trouble("URL", failed(status, body))
+def test_trouble_in_words(status: int | None, body: object, message: str) -> None:
+    assert message in error_sentence("URL", failed(status, body))

@@ -42,7 +42,7 @@ def test_pictures_come_before_the_text_and_a_picture_needs_none() -> None:
     assert sent(Turn("user", " ", ("a",)))[0]["content"] == [image_part("a")]
 
 
-def test_what_was_said_before_is_said_again() -> None:
+def test_earlier_turns_are_sent_again() -> None:
     said = (Turn("user", "one", ("a",)), Turn("assistant", "red"), Turn("user", "two"), Turn("assistant", "blue"))
     assert [message["role"] for message in sent(Turn("user", "three"), *said)] == ["user", "assistant"] * 2 + ["user"]
 
@@ -72,10 +72,11 @@ def test_a_video_counts_as_its_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("", "Nothing was asked"), (" \n", "Nothing was asked"), ("x" * 101, "101 letters; at most 100")]
+    ("text", "message"),
+    [("", "Nothing was asked"), (" \n", "Nothing was asked"), ("x" * 101, "101 letters; at most 100")],
 )
-def test_empty_and_endless_questions_are_refused(text: str, told: str) -> None:
-    with pytest.raises(Refused, match=told):
+def test_empty_and_endless_questions_are_refused(text: str, message: str) -> None:
+    with pytest.raises(Refused, match=message):
         sent(Turn("user", text))
 
 

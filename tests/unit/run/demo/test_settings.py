@@ -8,7 +8,7 @@ import pytest
 
 from images.commands.demo import DemoOptions
 from images.core.errors import UsageError
-from images.run.demo.settings import Limits, Settings, read_settings, read_size, say_size
+from images.run.demo.settings import Limits, Settings, format_size, read_settings, read_size
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_sizes(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "MB", "10 MiB", "-1MB", "1e9", "ten", "1,5GB"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="is not a size") as told:
+    with pytest.raises(UsageError, match="is not a size") as caught:
         read_size(text)
-    assert told.value.do == "write it as 10MB, 500kB or 1.5GB"
+    assert caught.value.do == "write it as 10MB, 500kB or 1.5GB"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_is_no_size(text: str) -> None:
     [(10_000_000, "10 MB"), (12_345_678, "12.3 MB"), (999, "999 B"), (340_000, "340 kB"), (2_000_000_000, "2 GB")],
 )
 def test_sizes_as_said(count: int, text: str) -> None:
-    assert say_size(count) == text
+    assert format_size(count) == text
 
 
 def test_settings_survive_the_way_to_the_page() -> None:
@@ -66,13 +66,13 @@ def test_what_comes_in_at_all_is_the_larger_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"max_picture": "0"}, "picture_bytes is 0"),
         ({"max_frames": 0}, "frames is 0"),
         ({"max_pictures": 4}, "a video of 8 frames is more than the 4 pictures of one question"),
     ],
 )
-def test_limits_that_make_no_sense(changes: dict[str, str | int], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_limits_that_make_no_sense(changes: dict[str, str | int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         words(**changes).limits()

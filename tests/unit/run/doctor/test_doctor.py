@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, LocalMachine, Slice
+from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
 from images.commands import doctor as command
 from images.core.errors import CheckFailed, EngineUnreachable, RegistryFailure
 from images.core.report import Report
@@ -20,12 +20,12 @@ from images.docker.facts import HostFacts, host_of
 from images.matrix.arch import Arch
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants, make_variants
-from images.registry import client as registry
+from images.registry import ping as registry
 from images.render.checkout import Checkout
 from images.run.doctor import gather
-from images.run.doctor.advice import advise, as_json, healthy
-from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, findings
-from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, Own, Reach, Unknown
+from images.run.doctor.advice import advise, doctor_json, healthy
+from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, check_facts
+from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, RegistryReach, ThisHost, Unknown
 from tests.helpers.contexts import context
 from tests.helpers.registries import registry as running_registry
 
@@ -34,16 +34,18 @@ TI = LocalCard("NVIDIA GeForce RTX 2080 Ti", "GPU-1", Arch(7, 5), 11811160064)
 HOST = HostFacts("28.5.1", "Ubuntu 24.04", "x86_64", "/var/lib/docker", 32 * GB, 8, ("nvidia", "runc"), (), ())
 ENGINE = EngineFacts("unix:///var/run/docker.sock", False, HOST, (0, 20, 0), 100 * GB)
 FACTS = Facts(
-    own=Own("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
+    this_host=ThisHost("x86_64", 32 * GB, Path("/home/me/.cache/cardstock"), 100 * GB, 1),
     cards=LocalMachine("535.104.05", "12.2", (TI,)),
     engine=ENGINE,
     embeddable="",
     tools=GpuTools((), ()),
     authorities=Authorities(Path("/etc/ssl/certs/ca-certificates.crt"), 140, (), ""),
     index="pip (26.1)",
-    registries=(Reach("registry-1.docker.io", 401),),
+    registries=(RegistryReach("registry-1.docker.io", 401),),
 )
-BARE = replace(FACTS, own=replace(FACTS.own, gpus=0), cards=LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1"))
+BARE = replace(
+    FACTS, this_host=replace(FACTS.this_host, gpus=0), cards=LocalMachine(why="no NVIDIA driver: libnvidia-ml.so.1")
+)
 SILENT = Unknown("no Docker engine answers", do="invoke engine --start, or set DOCKER_HOST")
 
 
@@ -58,12 +60,12 @@ def variants(matrix: Matrix) -> Variants:
 
 
 def named(facts: Facts, matrix: Matrix) -> dict[str, Finding]:
-    return {one.name: one for one in findings(facts, matrix)}
+    return {one.name: one for one in check_facts(facts, matrix)}
 
 
 @pytest.mark.parametrize("facts", [FACTS, BARE], ids=["card", "no card"])
 def test_a_machine_in_order_has_nothing_to_do(facts: Facts, matrix: Matrix) -> None:
-    found = findings(facts, matrix)
+    found = check_facts(facts, matrix)
     assert {one.state for one in found} == {"ok"}
     assert [one.name for one in found] == [
         *("machine", "cards", "driver", "engine", "buildx", "GPU runtime", "disk", "memory", "package index"),
@@ -82,7 +84,7 @@ def host(facts: Facts = FACTS, **changes: Any) -> Facts:
 NO_RUNTIME = host(runtimes=("runc",))
 CDI = replace(NO_RUNTIME, tools=GpuTools((), ("/etc/cdi/nvidia.yaml",)))
 BROKEN: list[tuple[Facts, str, str, str, str]] = [
-    (replace(FACTS, own=replace(FACTS.own, machine="aarch64")), "machine", "wrong", "aarch64", "x86-64"),
+    (replace(FACTS, this_host=replace(FACTS.this_host, machine="aarch64")), "machine", "wrong", "aarch64", "x86-64"),
     (replace(FACTS, cards=Unknown("the driver did not answer")), "cards", "wrong", "did not answer", "nvidia-smi"),
     (replace(FACTS, cards=Unknown("the driver did not answer")), "driver", "wrong", "not known", "above"),
     (
@@ -109,12 +111,18 @@ BROKEN: list[tuple[Facts, str, str, str, str]] = [
     (CDI, "GPU runtime", "wrong", "/etc/cdi/nvidia.yaml", '"cdi": true'),
     (engine(free=IMAGE_DISK - 1), "disk", "wrong", "too little", "docker system df"),
     (engine(free=BUILD_DISK - GB), "disk", "warning", "17.0 GB", "1.00 GB more"),
-    (replace(FACTS, engine=SILENT, own=replace(FACTS.own, free=GB)), "disk", "wrong", ".cache/cardstock", "free some"),
+    (
+        replace(FACTS, engine=SILENT, this_host=replace(FACTS.this_host, free=GB)),
+        "disk",
+        "wrong",
+        ".cache/cardstock",
+        "free some",
+    ),
     (host(memory=3 * GB), "memory", "wrong", "3.00 GB", "4.00 GB"),
     (host(memory=6 * GB), "memory", "warning", "one object at a time", "wheels"),
     (replace(FACTS, index=Unknown("pip exited", "no route")), "package index", "warning", "no route", "PIP_INDEX_URL"),
-    (replace(FACTS, registries=(Reach("r.io", 403),)), "registry r.io", "warning", "HTTP 403", "proxy"),
-    (replace(FACTS, registries=(Reach("r.io", Unknown("x", do="y")),)), "registry r.io", "warning", "x", "y"),
+    (replace(FACTS, registries=(RegistryReach("r.io", 403),)), "registry r.io", "warning", "HTTP 403", "proxy"),
+    (replace(FACTS, registries=(RegistryReach("r.io", Unknown("x", do="y")),)), "registry r.io", "warning", "x", "y"),
     (replace(FACTS, authorities=Unknown("ca: no file", do="correct it")), "proxy CA", "wrong", "no file", "correct it"),
     (replace(FACTS, authorities=Authorities(None, 0, (), "HTTPS_PROXY")), "proxy CA", "warning", "HTTPS_PROXY", "ca-"),
     (replace(FACTS, authorities=Authorities(Path("/ca"), 0, (), "")), "proxy CA", "wrong", "no certificate", "PEM"),
@@ -133,8 +141,8 @@ def test_what_is_not_in_order_says_what_to_do(
 
 
 def test_every_kind_of_trouble_has_something_to_do(matrix: Matrix) -> None:
-    told = [one for facts, *_ in BROKEN for one in findings(facts, matrix) if one.state != "ok"]
-    assert [one for one in told if not one.do] == []
+    result = [one for facts, *_ in BROKEN for one in check_facts(facts, matrix) if one.state != "ok"]
+    assert [one for one in result if not one.do] == []
 
 
 RIGHT: list[tuple[Facts, str, str]] = [
@@ -155,9 +163,11 @@ RIGHT: list[tuple[Facts, str, str]] = [
         "GPU runtime",
         "--gpus all, or --device",
     ),
-    (replace(FACTS, registries=(Reach("r.io", 200),)), "registry r.io", "answers"),
+    (replace(FACTS, registries=(RegistryReach("r.io", 200),)), "registry r.io", "answers"),
     (
-        replace(FACTS, cards=LocalMachine("550.54", "12.4", (replace(TI, mig=True, slices=(Slice("a", "b", GB),)),))),
+        replace(
+            FACTS, cards=LocalMachine("550.54", "12.4", (replace(TI, mig=True, slices=(MigInstance("a", "b", GB),)),))
+        ),
         "cards",
         "MIG: 1 instances",
     ),
@@ -191,9 +201,9 @@ def test_without_a_card_it_says_what_can_be_done(matrix: Matrix, variants: Varia
     advice = advise(BARE, matrix, variants, {})
     assert "build and audit every image" in advice.lines[0]
     assert advice.command == "./inv build --only 'cpu*'"
-    told = as_json(findings(BARE, matrix), advice)
-    assert told["ok"] is True
-    assert told["fits"] is None
+    data = doctor_json(check_facts(BARE, matrix), advice)
+    assert data["ok"] is True
+    assert data["fits"] is None
 
 
 def run(monkeypatch: pytest.MonkeyPatch, facts: Facts, matrix: Matrix, variants: Variants, as_data: bool) -> str:
@@ -222,10 +232,10 @@ def test_something_wrong_is_a_failed_check(
     assert "once what is wrong above is mended:\nNVIDIA GeForce RTX 2080 Ti: cu124" in err.getvalue()
     with pytest.raises(CheckFailed, match="wrong: GPU runtime"):
         run(monkeypatch, NO_RUNTIME, matrix, variants, True)
-    told = json.loads(capsys.readouterr().out)
-    assert told["ok"] is False
-    assert [one["name"] for one in told["checks"] if one["state"] == "wrong"] == ["GPU runtime"]
-    assert told["command"].startswith("./inv build")
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"] is False
+    assert [one["name"] for one in data["checks"] if one["state"] == "wrong"] == ["GPU runtime"]
+    assert data["command"].startswith("./inv build")
 
 
 def test_a_named_repository_is_asked_and_pulled_from(
@@ -271,8 +281,8 @@ def asks(monkeypatch: pytest.MonkeyPatch, **instead: Callable[..., Any]) -> Fact
 def test_gathered_facts_are_facts(monkeypatch: pytest.MonkeyPatch, matrix: Matrix) -> None:
     facts = asks(monkeypatch)
     assert facts.engine == ENGINE
-    assert facts.registries == (Reach("r.io", 401),)
-    assert facts.own.memory > 0
+    assert facts.registries == (RegistryReach("r.io", 401),)
+    assert facts.this_host.memory > 0
     assert isinstance(facts.authorities, Authorities)
     assert facts.authorities.missing == ()
 
@@ -286,16 +296,16 @@ def test_no_question_can_hang_or_break_the_others(monkeypatch: pytest.MonkeyPatc
 
     facts = asks(monkeypatch, **{question: hang})
     never.set()
-    told = [facts.cards, facts.engine, facts.embeddable, facts.index, facts.registries[0].answer]
+    result = [facts.cards, facts.engine, facts.embeddable, facts.index, facts.registries[0].answer]
     late = [
-        one for one in told if "did not answer within 0.5 s" in (one.what if isinstance(one, Unknown) else str(one))
+        one for one in result if "did not answer within 0.5 s" in (one.what if isinstance(one, Unknown) else str(one))
     ]
     assert len(late) == 1
 
 
 def test_the_time_of_a_question_runs_from_when_it_is_asked() -> None:
     never = threading.Event()
-    late = gather.Answer("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
+    late = gather.PendingAnswer("x", never.wait, 1000, clock=iter([0.0, 1001.0]).__next__)
     assert late.answer() == Unknown("x did not answer within 1000 s")
     never.set()
 
@@ -351,11 +361,11 @@ def test_a_registry_says_that_it_is_one_and_silence_is_told() -> None:
 
 
 def test_an_engines_machine_is_read_also_where_it_says_little() -> None:
-    told = host_of({"ServerVersion": "29.0.0", "Runtimes": {"runc": {}, "nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]})
-    assert told.runtimes == ("nvidia", "runc")
-    assert told.cdi == ("/etc/cdi",)
-    told = host_of({"DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}], "CDISpecDirs": None})
-    assert (told.devices, told.cdi, told.memory) == (("nvidia.com/gpu=0",), (), 0)
+    result = host_of({"ServerVersion": "29.0.0", "Runtimes": {"runc": {}, "nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]})
+    assert result.runtimes == ("nvidia", "runc")
+    assert result.cdi == ("/etc/cdi",)
+    result = host_of({"DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}], "CDISpecDirs": None})
+    assert (result.devices, result.cdi, result.memory) == (("nvidia.com/gpu=0",), (), 0)
 
 
 def test_healthy_means_nothing_wrong() -> None:

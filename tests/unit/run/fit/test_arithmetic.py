@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from images.run.fit.backends import backend_for
-from images.run.fit.memory import CONTEXT, NCCL, SPARE, Load, Sum, add_up, encoder_tokens
+from images.run.fit.memory import CONTEXT, NCCL, SPARE, Load, MemorySum, add_up, encoder_tokens
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB, sold_bytes, usable
-from images.run.fit.weights import decoder_layer, kv_bytes, linear, runs, stage_weights, stages, vision_weights
+from images.run.fit.weights import (
+    decoder_layer,
+    kv_bytes,
+    layers_per_card,
+    layers_per_stage,
+    linear_bytes,
+    stage_weights,
+    vision_weights,
+)
 from tests.helpers.fits import SM75, SM86, ask, card, model
 
 # Weights of one decoder layer: q and o are hidden squared, k and v hidden x kv heads x 128, the MLP 3 x hidden x width.
@@ -28,7 +36,7 @@ def test_a_decoder_layer_in_4_bits() -> None:
 
 
 def test_gptq_keeps_the_group_of_each_input() -> None:
-    assert linear(model("3b-gptq"), 2048, 256) == linear(model("3b-awq"), 2048, 256) + 4 * 2048
+    assert linear_bytes(model("3b-gptq"), 2048, 256) == linear_bytes(model("3b-awq"), 2048, 256) + 4 * 2048
 
 
 @pytest.mark.parametrize(
@@ -65,10 +73,10 @@ def test_the_vision_tower_of_3b() -> None:
 
 
 def test_pipeline_stages_and_heads() -> None:
-    assert stages(28, 2) == (14, 14)
-    assert stages(28, 3) == (9, 10, 9)
-    assert stages(28, 3, rest_last=True) == (9, 9, 10)
-    assert runs(28, 3) == (10, 10, 8)
+    assert layers_per_stage(28, 2) == (14, 14)
+    assert layers_per_stage(28, 3) == (9, 10, 9)
+    assert layers_per_stage(28, 3, rest_last=True) == (9, 9, 10)
+    assert layers_per_card(28, 3) == (10, 10, 8)
     one = model("7b")
     # Over 4 cards, 14 layers: q and o 3584 x 896, k and v 3584 x 128, MLP 3 x 3584 x 4736; biases 896 + 2 x 128, norms.
     layer = 2 * 3584 * 896 + 2 * 3584 * 128 + 3 * 3584 * 4736 + 896 + 256 + 2 * 3584
@@ -102,7 +110,7 @@ def test_what_a_card_has() -> None:
     assert usable(GIB // 4) == 0
 
 
-def _lines(total: Sum) -> dict[str, int]:
+def _lines(total: MemorySum) -> dict[str, int]:
     return {line.name: line.bytes for line in total.lines}
 
 

@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from images.core.errors import CardstockError, NoImageFits, UsageError
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
-from images.run.fit.alternatives import nearest
+from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import LENGTHS, USUAL, Ask, Fit, fit
 from images.run.fit.model import SHAPES, Form, Model, Shape, Vision
 from images.run.fit.parallel import Split
-from images.run.fit.settings import choices, environment, flags, unverified
+from images.run.fit.settings import environment, server_flags, setting_choices, unverified
 from images.run.fit.usable_memory import GIB
 from images.run.fit.weights import kv_bytes, stage_weights, vision_weights
 from tests.helpers.fits import SM75, ask, card, image, model, unpadded, variant
 
 
 def _value(found: Fit, flag: str) -> str:
-    words = flags(found)
+    words = server_flags(found)
     return words[words.index(flag) + 1]
 
 
 def _chosen(found: Fit) -> dict[str, str]:
-    return {one.name: one.value for one in choices(found)}
+    return {one.name: one.value for one in setting_choices(found)}
 
 
 def test_3b_awq_on_one_2080_ti() -> None:
@@ -39,7 +39,7 @@ def test_3b_awq_on_one_2080_ti() -> None:
     assert _value(found, "--dtype") == "half"
     # V0 computes a prompt in one piece, so a step must hold it.
     assert _value(found, "--max-num-batched-tokens") == "32768"
-    assert "--tensor-parallel-size" not in flags(found) and "--quantization" not in flags(found)
+    assert "--tensor-parallel-size" not in server_flags(found) and "--quantization" not in server_flags(found)
 
 
 def test_7b_on_a_3090() -> None:
@@ -55,7 +55,7 @@ def test_7b_on_eight_2080() -> None:
     # 28 heads over 8 cards cannot be, over 4 can: 7 heads, 1 key head, 4 heads of the vision tower, width 3420 / 4.
     found = fit(ask("7b", "RTX 2080", 8))
     assert found.split == Split(4, 2)
-    why = next(one.why for one in choices(found) if one.name == "tensor parallel size")
+    why = next(one.why for one in setting_choices(found) if one.name == "tensor parallel size")
     assert "28 attention heads must be divisible by tensor parallel size 8" in why
     assert (_value(found, "--tensor-parallel-size"), _value(found, "--pipeline-parallel-size")) == ("4", "2")
 
@@ -121,7 +121,7 @@ def test_bf16_on_turing_is_refused_and_half_is_not() -> None:
     with pytest.raises(NoImageFits) as refused:
         fit(ask("3b-bf16", "2080 Ti"))
     assert "bfloat16 needs 8.0" in refused.value.cause and "3b-fp16" in refused.value.do
-    assert nearest(ask("3b-bf16", "2080 Ti"))[0].model.name == "3b-fp16"
+    assert find_alternatives(ask("3b-bf16", "2080 Ti"))[0].model.name == "3b-fp16"
     assert fit(ask("3b-fp16", "2080 Ti")).backend.dtype == "float16"
     assert fit(ask("3b", "2080 Ti")).backend.dtype == "float16"
     assert fit(ask("3b-bf16", "RTX 3090")).backend.dtype == "bfloat16"
@@ -130,10 +130,10 @@ def test_bf16_on_turing_is_refused_and_half_is_not() -> None:
 def test_transformers_on_several_cards_is_one_process() -> None:
     found = fit(ask("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75"))
     assert found.split == Split(1, 2)
-    words = flags(found)
+    words = server_flags(found)
     assert words[words.index("--pipeline-parallel-size") + 1] == "2" and "--tensor-parallel-size" not in words
     assert environment(found)["CARDSTOCK_MAX_PIXELS"] == str(found.load.image_tokens * 784)
-    assert any("device_map" in one.why for one in choices(found))
+    assert any("device_map" in one.why for one in setting_choices(found))
     with pytest.raises(NoImageFits, match="one machine only"):
         fit(ask("7b", "T4", 2, 2, by="cu124-transformers4.51.3-sdpa-sm75"))
     with pytest.raises(NoImageFits, match="cannot be cut"):
@@ -163,7 +163,7 @@ def test_the_newest_stack_names_both_attentions() -> None:
     assert _value(two, "--distributed-executor-backend") == "ray"
 
 
-def test_what_nobody_has_shown_is_said() -> None:
+def test_what_nobody_has_shown_is_reported() -> None:
     found = fit(ask("7b-awq", "2080 Ti", by="cu128-vllm0.11.0-xformers-sm75"))
     assert any("below 8.0" in what for what in unverified(found))
 
@@ -173,13 +173,13 @@ def test_a_card_too_small_says_what_is_missing() -> None:
         fit(ask("72b", "RTX 4090"))
     # Text weights 145.4 GB of at most 25.2.
     assert "text weights alone take 145 GB" in refused.value.cause
-    here, more = nearest(ask("72b", "RTX 4090"))
+    here, more = find_alternatives(ask("72b", "RTX 4090"))
     # 20.7 GB fit on one; 43 GB on two.
     assert (here.model.name, here.count, more.model.name, more.count) == ("32b-awq", 1, "72b-awq", 2)
 
 
 def test_nothing_fits_a_card_of_2_gb() -> None:
-    assert nearest(replace(ask("3b", "2080 Ti"), usable=GIB)) == ()
+    assert find_alternatives(replace(ask("3b", "2080 Ti"), usable=GIB)) == ()
 
 
 def test_graphs_are_given_up_last_but_length_is_kept() -> None:
@@ -191,8 +191,8 @@ def test_graphs_are_given_up_last_but_length_is_kept() -> None:
         if (found := _try(replace(roomy, usable=step * 2**23))) and found.load.length == 32768
     )
     tight = fit(replace(roomy, usable=least))
-    assert "--enforce-eager" in flags(tight)
-    assert "--enforce-eager" not in flags(fit(roomy))
+    assert "--enforce-eager" in server_flags(tight)
+    assert "--enforce-eager" not in server_flags(fit(roomy))
 
 
 def _try(asked: Ask) -> Fit | None:
@@ -203,7 +203,7 @@ def _try(asked: Ask) -> Fit | None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "told"),
+    ("asked", "kind", "message"),
     [
         (ask("7b", "RTX 3090", by=SM75), NoImageFits, "does not run on"),
         (ask("7b", "RTX 3090", 4, tp=3), UsageError, "is not 4 cards"),
@@ -214,8 +214,8 @@ def _try(asked: Ask) -> Fit | None:
         (ask("3b", "H200", 8, 8, pp=64), NoImageFits, "cannot be cut"),
     ],
 )
-def test_what_cannot_be_is_refused(asked: Ask, kind: type[CardstockError], told: str) -> None:
-    with pytest.raises(kind, match=told):
+def test_what_cannot_be_is_refused(asked: Ask, kind: type[CardstockError], message: str) -> None:
+    with pytest.raises(kind, match=message):
         fit(asked)
 
 
@@ -291,7 +291,7 @@ def test_a_fit_keeps_what_the_engine_and_the_card_demand(asked: Ask) -> None:
         assert see.heads % tp == 0 and see.intermediate % tp == 0
     if asked.arch < Arch(8, 0):
         assert found.backend.dtype == "float16"
-    assert vision_weights(asked.model, 1) > 0 and all(one.why and one.source for one in choices(found))
+    assert vision_weights(asked.model, 1) > 0 and all(one.why and one.source for one in setting_choices(found))
 
 
 @settings(max_examples=150, deadline=None)
@@ -307,11 +307,13 @@ def test_more_memory_never_gives_a_shorter_conversation(asked: Ask, more: int) -
 @given(_asks())
 def test_a_refusal_has_a_reason_and_what_is_near_fits(asked: Ask) -> None:
     try:
-        fit(asked)
+        found = fit(asked)
     except CardstockError as error:
         assert error.cause and error.do
-        for other in nearest(asked):
+        for other in find_alternatives(asked):
             assert fit(other).sum.missing == 0
+    else:
+        assert found.sum.missing == 0
 
 
 @pytest.mark.parametrize("on", ["2080 Ti", "T4", "V100 32GB", "RTX 3090", "RTX 4090", "L4", "A100 80GB", "H200"])

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, LocalMachine, Slice
+from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
 from images.commands.fit import show_fit
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, UsageError
 from images.matrix.arch import Arch
 from images.run.fit.find import FitOptions, read_model
-from images.run.fit.model import from_config, named
+from images.run.fit.model import from_config, model_by_name
 from tests.helpers.contexts import context, silent
 from tests.helpers.fits import SM75, model, unpadded
 
@@ -92,7 +92,7 @@ def test_a_quantised_config_keeps_its_group_and_its_width() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"model_type": "llama"}, "not of a Qwen2.5-VL"),
         ({"vision_config": None}, "not of a Qwen2.5-VL"),
@@ -104,20 +104,20 @@ def test_a_quantised_config_keeps_its_group_and_its_width() -> None:
         ({"quantization_config": {**AWQ, "group_size": -1}}, "groups of -1"),
     ],
 )
-def test_a_config_that_fit_cannot_use(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_config_that_fit_cannot_use(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         from_config({**CONFIG, **change})
 
 
 @pytest.mark.parametrize("text", ["9b", "7b-int3", "Qwen/Qwen2.5-VL-8B-Instruct", "no/such-model"])
 def test_unknown_models(text: str) -> None:
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         read_model(text)
-    assert "7b" in told.value.do
+    assert "7b" in caught.value.do
 
 
 def test_other_names_are_left_to_folders() -> None:
-    assert named("/models/mine") is None
+    assert model_by_name("/models/mine") is None
 
 
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
 
 
 def test_the_last_line_is_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    told = _run(FitOptions("3b-awq", ["RTX 2080 Ti"]))
-    docker, line = told.splitlines()[-2:]
+    result = _run(FitOptions("3b-awq", ["RTX 2080 Ti"]))
+    docker, line = result.splitlines()[-2:]
     assert line == "next: ./inv serve --model 3b-awq --card 'RTX 2080 Ti'"
     words = shlex.split(docker)
     assert words[:2] == ["docker", "run"] and f"cardstock/qwen2.5-vl:{SM75}" in words
@@ -165,7 +165,7 @@ def test_the_cards_of_this_machine_with_their_own_memory(capsys: pytest.CaptureF
 
 
 def test_a_slice_counts_as_the_card(capsys: pytest.CaptureFixture[str]) -> None:
-    part = Slice("MIG 3g.20gb", "MIG-1", 20 * 2**30)
+    part = MigInstance("MIG 3g.20gb", "MIG-1", 20 * 2**30)
     cut = LocalCard("NVIDIA A100-SXM4-40GB", "GPU-1", Arch(8, 0), 40 * 2**30, True, (part,))
     _run(FitOptions("7b-awq"), json_form=True, machine=LocalMachine("570.86.10", "12.8", (cut,)))
     assert json.loads(capsys.readouterr().out)["memory"]["usable"] == int(19.5 * 2**30)
@@ -184,7 +184,7 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "told"),
+    ("words", "kind", "message"),
     [
         (FitOptions("7b"), NoImageFits, "no NVIDIA card to fit"),
         (FitOptions("7b", ["RTX 2090"]), UsageError, "RTX 2090"),
@@ -195,10 +195,10 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
         (FitOptions("7b", ["RTX 3090"], count=-1), UsageError, "must be 1 or more"),
     ],
 )
-def test_words_that_cannot_be(words: FitOptions, kind: type[CardstockError], told: str) -> None:
+def test_words_that_cannot_be(words: FitOptions, kind: type[CardstockError], message: str) -> None:
     with pytest.raises(kind) as found:
         _run(words)
-    assert told in found.value.what
+    assert message in found.value.what
     assert found.value.do
 
 

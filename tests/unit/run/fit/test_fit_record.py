@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from images.run.fit.backends import Backend, backend_for
+from images.run.fit.backends import CardBackend, backend_for
 from images.run.fit.memory import CONTEXT, SPARE, Load, text_peak, vision_peak
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import usable
@@ -25,7 +25,7 @@ NVML_TOTAL = 143771 * 2**20
 ABOVE = 1.15
 
 
-def _engine() -> Backend:
+def _engine() -> CardBackend:
     one = ask("7b", "H200", by="cu130-transformers5.19.0-sdpa-sm90")
     return backend_for(one.model, one.variant, one.arch)
 

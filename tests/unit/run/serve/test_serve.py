@@ -1,4 +1,4 @@
-"""`invoke serve` without an engine: the value, its docker line and compose file, models' places, cards, options."""
+"""`invoke serve` without an engine: the container it makes, models' places, cards, options."""
 
 from __future__ import annotations
 
@@ -6,55 +6,54 @@ import json
 import shlex
 import struct
 import sys
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.commands import serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
-from images.docker.container_forms import compose, docker_line, docker_words
-from images.docker.container_spec import NO_CARDS, ContainerSpec, Gpus, check_name, check_port, read_gpus
-from images.docker.containers import create_words
-from images.docker.facts import Mount
+from images.docker.container_arguments import create_arguments
+from images.docker.container_spec import NO_CARDS, ContainerSpec, Gpus, Mount, PublishedPort, read_gpus
+from images.docker.container_text import compose, docker_line
 from images.matrix.arch import Arch
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.run.fit.choose import fit
 from images.run.serve import hub, modelscope, pick
-from images.run.serve.make import Options, check_memory, cpu_environment, make_serving, merged, read_flags
+from images.run.serve.by_hand import serve_words, spec_without_model
+from images.run.serve.make import Options, check_memory, cpu_environment, make_spec, merged, model_name, read_flags
 from images.run.serve.source import Source, check_weights, find_source
 from tests.helpers.contexts import context
 from tests.helpers.fits import SM75, ask, model, variant
 
 CPU = "cpu-vllm0.32.0-sdpa"
-SERVING = ContainerSpec(
+SPEC = ContainerSpec(
     name="cardstock",
     image="cardstock/qwen2.5-vl:x",
-    model="tiny",
     arguments=("--max-model-len", "4096"),
     env=(("A", "b"),),
     passed=("HF_TOKEN",),
     mounts=(Mount("/models/tiny", "/models"), Mount("cardstock-cache", "/cache", read_only=False)),
     gpus=Gpus(2),
     shm=4,
-    labels=(("dev.cardstock.serve", "x"),),
+    labels=(("dev.cardstock.serve", "x"), ("dev.cardstock.model", "tiny")),
+    ports=(PublishedPort(8000, 8000),),
+    restart="unless-stopped",
 )
-ODD = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)
+
+OPEN = (PublishedPort(8000, 8000, "0.0.0.0"),)
 
 
 def served(name: str, on: str, count: int = 1, *, by: str = "", **options: Any) -> ContainerSpec:
     """What `invoke serve` makes of a published model on cards."""
     found = fit(ask(name, on, count, by=by))
     source = Source(found.ask.model.source, repository=found.ask.model.source)
-    return make_serving(found.ask.variant, "an/image:x", source, found.ask.model, found, Options(**options))
+    return make_spec(found.ask.variant, "an/image:x", source, found.ask.model, found, Options(**options))
 
 
 def value(words: list[str] | tuple[str, ...], flag: str) -> str:
@@ -66,8 +65,9 @@ def value(words: list[str] | tuple[str, ...], flag: str) -> str:
 
 def test_a_fit_becomes_a_container() -> None:
     made = served("7b-awq", "2080 Ti", 2)
-    assert (made.gpus, made.shm, made.restart, made.url) == (Gpus(2), 6, "unless-stopped", "http://127.0.0.1:8000")
-    assert value(made.arguments, "--model") == made.model == "Qwen/Qwen2.5-VL-7B-Instruct-AWQ"
+    assert (made.gpus, made.shm, made.restart) == (Gpus(2), 6, "unless-stopped")
+    assert made.ports == (PublishedPort(8000, 8000, "127.0.0.1"),)
+    assert value(made.arguments, "--model") == model_name(made) == "Qwen/Qwen2.5-VL-7B-Instruct-AWQ"
     assert value(made.arguments, "--tensor-parallel-size") == "2"
     assert dict(made.env) == {}  # how vLLM makes its processes is in the image
     assert made.mounts == (Mount("cardstock-cache", "/cache", read_only=False),)
@@ -82,8 +82,8 @@ def test_the_transformers_engine_serves_several_cards_by_one_process() -> None:
 
 def test_the_cpu_needs_no_fit() -> None:
     source = Source("mine", folder="/m/mine")
-    made = make_serving(variant(CPU), "an/image:x", source, model("3b-awq"), None, Options(gpus=Gpus(1)))
-    assert made.gpus is None and made.arguments == ("--served-model-name", "mine", "--max-model-len", "8192")
+    made = make_spec(variant(CPU), "an/image:x", source, model("3b-awq"), None, Options(gpus=Gpus(1)))
+    assert made.gpus == NO_CARDS and made.arguments == ("--served-model-name", "mine", "--max-model-len", "8192")
     assert made.mounts[0] == Mount("/m/mine", "/models") and dict(made.env)["HF_HUB_OFFLINE"] == "1"
 
 
@@ -100,7 +100,7 @@ def test_a_conversation_on_the_cpu_has_room_in_the_cache() -> None:
 def test_several_machines_are_for_the_cluster() -> None:
     found = fit(ask("72b", "2080 Ti", 8, 2))
     with pytest.raises(NoImageFits, match="more than one container serves") as told:
-        make_serving(found.ask.variant, "x", Source("m", repository="a/m"), found.ask.model, found, Options())
+        make_spec(found.ask.variant, "x", Source("m", repository="a/m"), found.ask.model, found, Options())
     assert "cluster" in told.value.do
 
 
@@ -116,13 +116,13 @@ def test_what_is_taken_from_outside_is_named_and_not_told() -> None:
     assert made.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY", "HF_TOKEN")
     for text in (docker_line(made), compose(made)):
         assert "s3cret" not in text and "hf_secret" not in text and "HF_TOKEN" in text
-    assert create_words(made, outside, "no")["environment"]["VLLM_API_KEY"] == "s3cret"
+    assert create_arguments(made, outside)["environment"]["VLLM_API_KEY"] == "s3cret"
     folder = Options(environment=outside)
-    local = make_serving(variant(CPU), "x", Source("m", folder="/m"), model("3b"), None, folder)
+    local = make_spec(variant(CPU), "x", Source("m", folder="/m"), model("3b"), None, folder)
     assert local.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY")
     other = variant("cu124-transformers4.51.3-sdpa-sm75")
     found = fit(ask("3b", "T4", by=other.id))
-    made = make_serving(other, "x", Source("m", folder="/m"), model("3b"), found, folder)
+    made = make_spec(other, "x", Source("m", folder="/m"), model("3b"), found, folder)
     assert made.passed == ("CARDSTOCK_API_KEY", "CARDSTOCK_REPOSITORY")
 
 
@@ -141,37 +141,7 @@ def test_flags_that_are_none_or_not_for_the_user(flag: str) -> None:
     assert told.value.do
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("all", Gpus(-1)),
-        ("2", Gpus(2)),
-        ("none", NO_CARDS),
-        ("0", NO_CARDS),
-        ("device=0,1", Gpus(devices=("0", "1"))),
-        ('"device=1"', Gpus(devices=("1",))),
-        ("device=GPU-1a2b-3c", Gpus(devices=("GPU-1a2b-3c",))),
-        ("device=0:0, MIG-1/2/3", Gpus(devices=("0:0", "MIG-1/2/3"))),
-    ],
-)
-def test_cards_as_docker_takes_them(text: str, found: Gpus) -> None:
-    assert read_gpus(text) == found
-
-
-@pytest.mark.parametrize("text", ["some", "-1", "device=", "device=a", "1.5", "GPU", "device=0;rm"])
-def test_cards_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="names no cards"):
-        read_gpus(text)
-
-
-def test_names_ports_and_policies() -> None:
-    assert check_name("a.b-c_1") == "a.b-c_1"
-    for wrong in ("", "a", "-ab", "a b", "ä1"):
-        with pytest.raises(UsageError, match="cannot be a container's name"):
-            check_name(wrong)
-    for port in (0, -1, 65536):
-        with pytest.raises(UsageError, match="is not a port"):
-            check_port(port)
+def test_policies_and_caches_that_are_none() -> None:
     with pytest.raises(UsageError, match="no restart policy 'always'"):
         served("3b", "T4", restart="always")
     with pytest.raises(UsageError, match="cannot be a volume's name"):
@@ -179,94 +149,32 @@ def test_names_ports_and_policies() -> None:
     assert served("3b", "T4", cache="/var/my cache").mounts[0].kind == "bind"
 
 
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [("0.0.0.0", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("10.0.0.7", "http://10.0.0.7:80")],
+# -- typed by hand
+
+
+LINE = (
+    "docker run --rm --gpus all --shm-size 4g --publish 127.0.0.1:8000:8000 --read-only "
+    "--tmpfs /tmp:rw,exec,nosuid,nodev,mode=1777 --cap-drop ALL --security-opt no-new-privileges --stop-timeout 30 "
+    "--mount type=bind,source=/path/to/model,target=/models,readonly "
+    "--mount type=volume,source=cardstock-cache,target=/cache r@d"
 )
-def test_where_it_answers(host: str, url: str) -> None:
-    assert replace(SERVING, host=host, port=80).url == url
 
 
-# -- its forms
+def test_what_is_typed_with_an_image_that_is_here() -> None:
+    assert docker_line(spec_without_model("r@d", cards=True), foreground=True) == LINE
+    line = docker_line(spec_without_model("r@d", cards=True, uuids=["GPU-1", "GPU-2"]), foreground=True)
+    assert line == LINE.replace("--gpus all", "--gpus '\"device=GPU-1,GPU-2\"'")
+    assert docker_line(spec_without_model("r@d", cards=False), foreground=True) == LINE.replace("--gpus all ", "")
+    assert serve_words(SM75) == ["./inv", "serve", "--variant", SM75, "--model", "MODEL"]
+    assert serve_words(SM75, ["GPU-1", "GPU-2"])[4:6] == ["--gpus", "device=GPU-1,GPU-2"]
 
 
-def test_the_docker_line() -> None:
-    words = shlex.split(docker_line(SERVING))
-    assert words == docker_words(SERVING) and words[:3] == ["docker", "run", "--detach"]
-    assert words[-3:] == ["cardstock/qwen2.5-vl:x", "--max-model-len", "4096"]
-    pairs = list(pairwise(words))
-    for pair in (
-        ("--restart", "unless-stopped"), ("--gpus", "2"), ("--shm-size", "4g"), ("--publish", "127.0.0.1:8000:8000"),
-        ("--mount", "type=bind,source=/models/tiny,target=/models,readonly"),
-        ("--mount", "type=volume,source=cardstock-cache,target=/cache"), ("--env", "A=b"), ("--env", "HF_TOKEN"),
-        ("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges"), ("--label", "dev.cardstock.serve=x"),
-    ):  # fmt: skip
-        assert pair in pairs
-    assert "--read-only" in words
-    assert "--gpus" not in docker_words(replace(SERVING, gpus=None))
-    assert "[::1]:8000:8000" in docker_words(replace(SERVING, host="::1"))
-
-
-def test_docker_reads_several_devices_as_one_word() -> None:
-    words = docker_words(replace(SERVING, gpus=Gpus(devices=("0", "1"))))
-    assert value(words, "--gpus") == '"device=0,1"'
-    assert value(docker_words(replace(SERVING, gpus=Gpus(-1))), "--gpus") == "all"
-
-
-@given(folder=ODD, variable=ODD, argument=ODD, label=ODD)
-def test_odd_texts_stay_as_they_are(folder: str, variable: str, argument: str, label: str) -> None:
-    made = replace(
-        SERVING,
-        arguments=(argument,),
-        env=(("A", variable),),
-        labels=(("l", label),),
-        mounts=(Mount(f"/m/{folder}", "/models"),),
-    )
-    words = shlex.split(docker_line(made))
-    assert words[-1] == argument and f"A={variable}" in words and f"l={label}" in words
-    service = yaml.safe_load(compose(made))["services"]["cardstock"]
-    assert service["command"] == [argument.replace("$", "$$")]
-    assert service["environment"]["A"] == variable.replace("$", "$$")
-    assert service["volumes"][0]["source"] == f"/m/{folder}".replace("$", "$$")
-    assert service["labels"]["l"] == label.replace("$", "$$")
-
-
-def test_a_path_with_commas_and_quotes_is_one_csv_field() -> None:
-    words = docker_words(replace(SERVING, mounts=(Mount('/m/a,b "c":d', "/models"),)))
-    assert value(words, "--mount") == 'type=bind,"source=/m/a,b ""c"":d",target=/models,readonly'
-
-
-def test_the_compose_file_says_the_same() -> None:
-    whole = yaml.safe_load(compose(SERVING))
-    service = whole["services"]["cardstock"]
-    assert whole["volumes"] == {"cardstock-cache": {"name": "cardstock-cache"}}
-    assert service["command"] == ["--max-model-len", "4096"]
-    assert service["environment"] == {"A": "b", "HF_TOKEN": None}
-    assert service["ports"] == [{"target": 8000, "published": "8000", "host_ip": "127.0.0.1", "protocol": "tcp"}]
-    assert service["volumes"] == [
-        {"type": "bind", "source": "/models/tiny", "target": "/models", "read_only": True},
-        {"type": "volume", "source": "cardstock-cache", "target": "/cache"},
-    ]
-    devices = service["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]
-    assert (service["read_only"], service["cap_drop"], service["restart"]) == (True, ["ALL"], "unless-stopped")
-    assert (service["shm_size"], service["tmpfs"]) == ("4gb", ["/tmp:rw,exec,nosuid,nodev,mode=1777"])
-    plain = yaml.safe_load(compose(replace(SERVING, gpus=None, shm=0, mounts=())))
-    assert not {"deploy", "shm_size"} & set(plain["services"]["cardstock"]) and "volumes" not in plain
-    named = yaml.safe_load(compose(replace(SERVING, gpus=Gpus(devices=("GPU-1",)))))
-    assert named["services"]["cardstock"]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == [
-        "GPU-1"
-    ]
-
-
-def test_docker_py_is_told_the_same() -> None:
-    words = create_words(replace(SERVING, restart="on-failure"), {"HF_TOKEN": "t", "OTHER": "x"}, "no")
-    assert words["environment"] == {"A": "b", "HF_TOKEN": "t"}
-    assert words["ports"] == {"8000/tcp": ("127.0.0.1", 8000)}
-    assert words["device_requests"] == [{"count": 2, "capabilities": [["gpu"]]}]
-    assert words["restart_policy"] == {"Name": "no"}
-    assert words["mounts"][0] == {"Type": "bind", "Source": "/models/tiny", "Target": "/models", "ReadOnly": True}
-    assert (words["read_only"], words["cap_drop"], words["shm_size"]) == (True, ["ALL"], "4g")
+def test_what_is_typed_is_as_locked_as_what_is_started() -> None:
+    typed, started = spec_without_model("x", cards=True), served("3b-awq", "T4")
+    kept = ("mounts", "ports", "shm", "gpus", "image", "arguments", "name", "env", "labels", "restart")
+    differ = {field.name for field in fields(ContainerSpec)} - set(kept)
+    assert "read_only" in differ
+    assert {name: getattr(typed, name) for name in differ} == {name: getattr(started, name) for name in differ}
 
 
 # -- where the weights are
@@ -475,7 +383,7 @@ def test_hubs_that_do_not_tell(
 
 
 def test_what_to_type_next() -> None:
-    lines = command.how_to_use(SERVING, "unix:///own.sock")
+    lines = command.how_to_use(SPEC, "unix:///own.sock")
     words = shlex.split(lines[0].removeprefix("ask: "))
     assert words[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
     assert json.loads(words[words.index("-d") + 1])["model"] == "tiny"
@@ -484,8 +392,8 @@ def test_what_to_type_next() -> None:
     )
     assert "./inv serve --stop cardstock" in lines[3]
     assert not any("anyone" in line for line in lines)
-    assert "anyone who reaches 0.0.0.0" in command.how_to_use(replace(SERVING, host="0.0.0.0"), "")[-1]
-    keyed = command.how_to_use(replace(SERVING, host="0.0.0.0", passed=("VLLM_API_KEY",)), "")
+    assert "anyone who reaches 0.0.0.0" in command.how_to_use(replace(SPEC, ports=OPEN), "")[-1]
+    keyed = command.how_to_use(replace(SPEC, ports=OPEN, passed=("VLLM_API_KEY",)), "")
     assert "Authorization: Bearer" in keyed[0] and not any("anyone" in line for line in keyed)
 
 

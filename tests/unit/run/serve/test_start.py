@@ -10,12 +10,14 @@ from typing import Any, cast
 import pytest
 
 from images.core.errors import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
-from images.docker.container_spec import SERVED, ContainerSpec
+from images.docker.container_arguments import create_arguments
+from images.docker.container_spec import ContainerSpec, PublishedPort
 from images.docker.containers import Containers, ContainerState
 from images.docker.docker_py import translated
 from images.run.serve import start as starting
+from images.run.serve.make import SERVED
 from images.run.serve.start import Clock
-from tests.unit.run.serve.test_serve import SERVING
+from tests.unit.run.serve.test_serve import SPEC
 
 
 def state(status: str = "running", health: str = "starting", code: int = 0, **labels: str) -> dict[str, Any]:
@@ -38,13 +40,14 @@ class FakeContainers:
             return None
         return ContainerState(name, self.states.pop(0) if len(self.states) > 1 else self.states[0])
 
-    def served(self) -> tuple[ContainerState, ...]:
+    def labelled(self, label: str) -> tuple[ContainerState, ...]:
+        assert label == SERVED
         return (ContainerState("other", state()),)
 
-    def start(self, serving: ContainerSpec, environment: Mapping[str, str], restart: str) -> None:
+    def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None:
         if self.refusal:
             raise CardstockError("it could not be started", cause=f"the engine says: {self.refusal}")
-        self.done.append(("start", serving.name, restart))
+        self.done.append(("start", spec.name, spec.restart))
 
     def keep(self, name: str, restart: str) -> None:
         self.done.append(("keep", name, restart))
@@ -70,20 +73,20 @@ def clock(step: float = 1.0) -> Clock:
     return Clock(lambda: next(seconds) * step, lambda _: None)
 
 
-def waited(fake: FakeContainers, limit: float = 100, serving: ContainerSpec = SERVING) -> tuple[float, list[str]]:
+def waited(fake: FakeContainers, limit: float = 100, spec: ContainerSpec = SPEC) -> tuple[float, list[str]]:
     said: list[str] = []
-    return starting.wait(of(fake), serving, limit, said.append, clock()), said
+    return starting.wait(of(fake), spec, limit, said.append, clock()), said
 
 
 def test_it_is_kept_only_once_it_is_healthy() -> None:
     fake = FakeContainers([state(), state(), state(health="healthy")])
     seconds, _ = waited(fake)
     assert fake.done == [("keep", "cardstock", "unless-stopped")] and seconds == 3
-    starting.start(of(fake), SERVING, {}, kept=False)
-    starting.start(of(fake), SERVING, {}, kept=True)
+    starting.start(of(fake), SPEC, {}, kept=False)
+    starting.start(of(fake), SPEC, {}, kept=True)
     assert fake.done[1:] == [("start", "cardstock", "no"), ("start", "cardstock", "unless-stopped")]
     unkept = FakeContainers([state(health="healthy")])
-    waited(unkept, serving=replace(SERVING, restart="no"))
+    waited(unkept, spec=replace(SPEC, restart="no"))
     assert unkept.done == []
 
 
@@ -139,10 +142,10 @@ def test_one_that_takes_too_long_goes_on() -> None:
 
 def test_a_name_in_use() -> None:
     with pytest.raises(UsageError, match=r"called cardstock already \(running\)") as told:
-        starting.check_free(of(FakeContainers([state()])), SERVING, local=False)
+        starting.check_free(of(FakeContainers([state()])), SPEC, local=False)
     assert "serves tiny by x" in told.value.cause and "--stop cardstock" in told.value.do
     with pytest.raises(UsageError) as told:
-        starting.check_free(of(FakeContainers([state(other="y")])), SERVING, local=False)
+        starting.check_free(of(FakeContainers([state(other="y")])), SPEC, local=False)
     assert "--stop" not in told.value.do
 
 
@@ -150,7 +153,7 @@ def test_a_port_in_use() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        busy = replace(SERVING, port=taken.getsockname()[1])
+        busy = replace(SPEC, ports=(PublishedPort(8000, taken.getsockname()[1]),))
         with pytest.raises(UsageError, match="is in use"):
             starting.check_free(of(FakeContainers()), busy, local=True)
         starting.check_free(of(FakeContainers()), busy, local=False)
@@ -168,7 +171,7 @@ def test_a_port_in_use() -> None:
 )
 def test_what_the_engine_refuses(refusal: str, kind: type[CardstockError], told: str) -> None:
     with pytest.raises(kind, match=told) as found:
-        starting.start(of(FakeContainers(refusal=refusal)), SERVING, {}, kept=False)
+        starting.start(of(FakeContainers(refusal=refusal)), SPEC, {}, kept=False)
     assert ("container toolkit" in found.value.do) == ("device driver" in refusal)
 
 
@@ -252,12 +255,12 @@ def test_containers_are_asked_by_name_and_label() -> None:
     one = FakeContainer("cardstock", {**state(), "RestartCount": 3})
     client = FakeClient(one)
     containers = Containers(client, translated)
-    containers.start(SERVING, {}, "no")
-    (image, words), how = client.asked[0]
-    assert (image, words) == (SERVING.image, list(SERVING.arguments)) and how["restart_policy"] == {"Name": "no"}
+    containers.start(SPEC, {})
+    ((image,), how) = client.asked[0]
+    assert (image, how) == (SPEC.image, create_arguments(SPEC, {}))
     found = containers.find("cardstock")
     assert found and (found.status, found.restarts, found.exit_code) == ("running", 3, 0)
-    assert containers.served()[0].labels[SERVED] == "x"
+    assert containers.labelled(SERVED)[0].labels[SERVED] == "x"
     assert client.asked[1:] == [{"name": "^/cardstock$"}, {"label": SERVED}]
     containers.keep("cardstock", "on-failure")
     assert containers.log("cardstock", 7) == "the last 7\n"
@@ -270,6 +273,6 @@ def test_containers_are_asked_by_name_and_label() -> None:
 def test_one_that_cannot_start_is_not_left_behind() -> None:
     one = FakeContainer("cardstock", state(), fails=True)
     with pytest.raises(CardstockError, match="could not be started") as told:
-        Containers(FakeClient(one), translated).start(SERVING, {}, "no")
+        Containers(FakeClient(one), translated).start(SPEC, {})
     assert "port is already allocated" in told.value.cause
     assert one.done == [("remove", {"force": True, "v": True})]

@@ -1,4 +1,6 @@
-"""A small checkout under git that publishes small images: real engine and registry, labels as the product writes them.
+"""A small checkout under git that publishes small images: labels as the product writes them, an engine that is given.
+
+With a real engine and registry in tests/engine, with stand-ins in tests/unit.
 
 The images hold a shell that answers for Python; what stands in for the proof is a record, for a server of 5 GB cannot
 be built in a test.
@@ -16,20 +18,20 @@ from pathlib import Path
 from images.build.job import Job, make_job
 from images.build.plan import Plan, make_plan
 from images.catalogue.model import PublishedImage
-from images.catalogue.store import Keys
+from images.catalogue.store import SigningKeys
 from images.core import process
 from images.core.report import Report
 from images.distribution.publish import Published, Publisher, publish
 from images.distribution.push import Packed
 from images.distribution.rollback import Destination
 from images.docker.engine import Engine
-from images.proof.smoke.record import Level, ProofRecord
+from images.proof.smoke.record import LevelResult, ProofRecord
 from images.registry.client import Repository
 from images.registry.oci_image import Packing
 from images.render.bakefile import finish_file
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
-from images.render.labels import Reading, make_labels
+from images.render.labels import VARIANT, ImageContents, make_labels
 from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import matrix, text, variants
 
@@ -42,12 +44,12 @@ echo '{"python": [["torch", "2.6.0", "BSD-3-Clause"], ["vllm", "0.8.5", ""]], "d
 """
 
 
-def brisk(seconds: float) -> None:
-    """Wait, but never long."""
-    time.sleep(min(seconds, 0.1))
+def short_sleep(seconds: float) -> None:
+    """Wait, but never long; six attempts outlive the restart of a registry on a busy machine."""
+    time.sleep(min(seconds, 0.5))
 
 
-class Stall:
+class SmallPublisher:
     """The checkout, and the engine that has its images."""
 
     def __init__(self, root: Path, engine: Engine, base: str) -> None:
@@ -97,9 +99,9 @@ class Stall:
     def make(self, job: Job, revision: str = "0" * 40, **other: str) -> None:
         """One image; ``other`` are labels that lie."""
         pins = {name.replace("_", "-"): pin.version for name, pin in job.variant.pins}
-        told = make_labels(
+        labels = make_labels(
             job.variant,
-            Reading(pins, job.variant.cuda, "3.11.2", None),
+            ImageContents(pins, job.variant.cuda, "3.11.2", None),
             job.input_hash,
             evidence="stack: passed",
             proven=True,
@@ -108,7 +110,7 @@ class Stall:
             revision=revision,
             created=NOW,
         )
-        told |= {f"dev.cardstock.{name.replace('_', '-')}": value for name, value in other.items()}
+        labels |= {f"dev.cardstock.{name.replace('_', '-')}": value for name, value in other.items()}
         with tempfile.TemporaryDirectory() as folder:
             context = Path(folder, "dockerfiles")
             (context / "opt/venv/bin").mkdir(parents=True)
@@ -116,7 +118,7 @@ class Stall:
             (context / "opt/venv/bin/python").chmod(0o755)
             (context / "own").write_text(f"{job.variant.id} {job.input_hash}\n")
             file = Path(folder, "finish.json")
-            content = finish_file(self.base, job.tags, told).replace("FROM built\\n", "FROM built\\nCOPY . /\\n")
+            content = finish_file(self.base, job.tags, labels).replace("FROM built\\n", "FROM built\\nCOPY . /\\n")
             file.write_text(content)
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"]
             process.run(argv, cwd=Path(folder), env=self.engine.cli_env())
@@ -128,23 +130,25 @@ class Stall:
         assert "@sha256:" in reference
         self.proofs.append(job.variant.id)
         bad = job.variant.id in self.fails
-        audit = Level(1, "audit", "failed" if bad else "passed", "no code" if bad else "", 0, {"audited archs": []})
+        audit = LevelResult(
+            1, "audit", "failed" if bad else "passed", "no code" if bad else "", 0, {"audited archs": []}
+        )
         if not bad:
             audit = replace(audit, facts={"audited archs": [str(arch) for arch in job.variant.archs]})
-        server = Level(4, "server", "not run", "no card")
+        server = LevelResult(4, "server", "not run", "no card")
         if self.card:
-            server = Level(4, "server", "passed", facts={"device": self.card})
+            server = LevelResult(4, "server", "passed", facts={"device": self.card})
         driver = "535.104.05" if self.card else None
-        levels = (audit, Level(2, "stack", "passed"), server)
+        levels = (audit, LevelResult(2, "stack", "passed"), server)
         return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
-    def publisher(self, repository: str, keys: Keys | None = None, packing: Packing = "gzip") -> Publisher:
+    def publisher(self, repository: str, keys: SigningKeys | None = None, packing: Packing = "gzip") -> Publisher:
         """What publishes to a repository; it tells of it in ``err``."""
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
         known = all_locked(self.root, self.engine, report).having(matrix=matrix(), variants=variants())
         return Publisher(
-            Destination(known, Repository(repository, sleep=brisk, say=report.line), keys),
+            Destination(known, Repository(repository, sleep=short_sleep, say=report.line), keys),
             packed=Packed(self.root / "build/packed"),
             packing=packing,
             prove=self.prove,
@@ -156,7 +160,7 @@ class Stall:
         return make_plan(own, [variants().valid[name] for name in names], self.engine)
 
     def publish(
-        self, repository: str, *names: str, keys: Keys | None = None, packing: Packing = "gzip"
+        self, repository: str, *names: str, keys: SigningKeys | None = None, packing: Packing = "gzip"
     ) -> list[PublishedImage]:
         """Publish these variants; the catalogue's entries."""
         publisher = self.publisher(repository, keys, packing)
@@ -164,8 +168,8 @@ class Stall:
         return [one.image for one in done]
 
     def clear(self, repository_host: str = "") -> None:
-        """Take the images of this stall from the engine."""
-        for facts in self.engine.images():
+        """Take the images of this publisher from the engine."""
+        for facts in self.engine.images(VARIANT):
             for name in (*facts.tags, *facts.digests):
                 if self.root.name in name or name.startswith(("test/pulled", repository_host or "test/pulled")):
                     self.engine.untag(name, force=True)

@@ -1,0 +1,131 @@
+"""An answer of a registry, read within bounds of size and time, and the words of one that refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import requests
+import urllib3.exceptions
+
+from images.core import RegistryFailure
+from images.registry.address import host_of, without_query
+from images.registry.retry import PASSING, TransientError, retry_after
+
+_SMALL_SECONDS = 120.0  # for the whole of an answer that is read at once
+_CLOSE_SECONDS = 5.0
+_WORDS_MAX = 64 << 10  # bytes of an answer that refuses
+_WORDS_SHOWN = 300  # characters of it that a person is shown
+_CHUNK = 1 << 20
+
+
+class Response:
+    """An answer: its status, headers and final URL. Its body is read once, by `read` or `pieces`; close it after."""
+
+    def __init__(self, response: requests.Response, clock: Callable[[], float]) -> None:
+        self._response, self._clock = response, clock
+        self._read = False
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.url: str = response.url or ""
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Be done with it; a short rest is read, so that the connection can be used again."""
+        with suppress(TransientError, RegistryFailure, ValueError):
+            short = int(self.headers.get("Content-Length", "0")) <= _WORDS_MAX
+            if not self._read and (short or self._response.request.method == "HEAD"):
+                self.read(_WORDS_MAX, _CLOSE_SECONDS)
+        self._response.close()
+
+    @property
+    def host(self) -> str:
+        """The host that answered, with its port if it is not the usual one."""
+        return host_of(self.url)
+
+    @property
+    def next_page(self) -> str:
+        """URL of the next page of a list, as the Link header has it; empty on the last."""
+        return str(self._response.links.get("next", {}).get("url", ""))
+
+    def header_lines(self, name: str) -> list[str]:
+        """The values of a header that may stand there more than once."""
+        return list(self._response.raw.headers.getlist(name))
+
+    def read(self, most: int, seconds: float = _SMALL_SECONDS) -> bytes:
+        """The whole body. Raises RegistryFailure above ``most`` bytes, TransientError where it breaks off."""
+        data = b"".join(self._upto(most, seconds))
+        if len(data) > most:
+            raise RegistryFailure(f"{self.host}: the answer is longer than {most} bytes", where=without_query(self.url))
+        return data
+
+    def pieces(self, seconds: float) -> Iterator[bytes]:
+        """The body as it comes, not unpacked. Raises TransientError where it breaks off or takes longer than that."""
+        return self._pieces(seconds, unpack=False)
+
+    def words(self) -> str:
+        """What the body says: the distribution specification's or OAuth2's error, else the status in words."""
+        try:
+            text = b"".join(self._upto(_WORDS_MAX, _SMALL_SECONDS)).decode(errors="replace")
+            said = _error_words(json.loads(text))
+        except (TransientError, ValueError, RecursionError):
+            said = ""
+        return _printable(said or self._response.reason or "no reason given")
+
+    def fault(self) -> TransientError | None:
+        """The fault that may be over in a moment, if the status is of that kind."""
+        if self.status not in PASSING:
+            return None
+        words = f"{self.host}: HTTP {self.status}: {self.words()}"
+        return TransientError(words, retry_after(self.headers.get("Retry-After")))
+
+    def _upto(self, most: int, seconds: float) -> Iterator[bytes]:
+        have = 0
+        for piece in self._pieces(seconds, unpack=True):
+            yield piece
+            have += len(piece)
+            if have > most:
+                return
+
+    def _pieces(self, seconds: float, *, unpack: bool) -> Iterator[bytes]:
+        self._read = True
+        end = self._clock() + seconds
+        try:
+            # read1 gives what is there; read would wait for a whole chunk, however slowly it drips in.
+            while piece := self._response.raw.read1(_CHUNK, decode_content=unpack):
+                yield piece
+                if self._clock() > end:
+                    raise TransientError(f"{self.host}: the answer took longer than {seconds:g} s")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise TransientError(f"{self.host}: the answer broke off: {reason(error)}") from error
+
+
+def reason(fault: BaseException) -> str:
+    """The innermost reason of a failed request, in a line."""
+    seen = fault
+    while (deeper := seen.__cause__ or seen.__context__) is not None:
+        seen = deeper
+    return str(seen).strip() or type(seen).__name__
+
+
+def _error_words(content: Any) -> str:
+    """An error of the distribution specification ({"errors": [{code, message}]}) or of OAuth2 (RFC 6749, 5.2)."""
+    if not isinstance(content, dict):
+        return ""
+    if isinstance(errors := content.get("errors"), list):
+        return "; ".join(f"{one.get('code')}: {one.get('message')}" for one in errors[:5] if isinstance(one, dict))
+    words = [content.get(name) for name in ("error", "error_description", "message", "details")]
+    return ": ".join(word for word in words if isinstance(word, str) and word)
+
+
+def _printable(text: str) -> str:
+    """Words from outside on one line, without what a terminal would obey."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return line if len(line) <= _WORDS_SHOWN else f"{line[:_WORDS_SHOWN]}…"

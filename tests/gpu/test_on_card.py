@@ -1,0 +1,28 @@
+"""On a machine with a card and an engine: the image for this card proves itself (./inv test --gpu does the same)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from images.cards import read_machine
+from images.docker import connect
+from images.matrix import Selectors, parse_arch, select
+from images.proof.on_card import proof
+from tests.helpers.matrices import ROOT, matrix, variants
+
+
+@pytest.mark.timeout(7200)
+def test_the_image_for_this_card_proves_itself(tmp_path: Path) -> None:
+    machine = read_machine()
+    proof.card_of(machine)  # raises where there is no card: this test is for machines that have one
+    arch = parse_arch(machine.cards[0].arch.capability)
+    variant = select(matrix(), variants(), Selectors(archs=((arch,),)))[0]
+    engine = connect(start=False)
+    reference = f"{matrix().image}:{variant.id}"
+    facts = engine.inspect(reference)
+    assert facts is not None, f"build it first: ./inv build --only '{variant.id}'"
+    _, record = proof.prove(reference, facts.labels, ROOT, tmp_path, engine.cli_env(), print)
+    assert record.ok and record.variant == variant.id
+    assert any(step.verdict == "passed" for step in record.steps)
