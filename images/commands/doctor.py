@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from images.commands.options import JSON, command, print_json
@@ -10,9 +10,9 @@ from images.context import REPOSITORY, Context
 from images.core import CheckFailed
 from images.core.options import option
 from images.matrix import Matrix
-from images.run.doctor import advise, check_facts, doctor_json, gather_facts, healthy
+from images.run.doctor import CheckState, advise, check_facts, doctor_json, gather_facts, healthy
 
-STYLES = {"ok": "green", "warning": "yellow", "wrong": "red"}
+STYLES: Mapping[CheckState, str] = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means
 
 

@@ -163,7 +163,7 @@ def check_settings(findings: Findings) -> list[str]:
         "stack": want.stack,
         "archs": " ".join(want.archs),
         "attention": want.attention,
-        "backend": want.backend,
+        "engine": want.backend,
     }
     for name, value in labels.items():
         # Labels are given once the image is proven: those that are there must be right.

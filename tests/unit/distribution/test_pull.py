@@ -37,7 +37,7 @@ LABELS = {
     "dev.cardstock.variant": SM75,
     "dev.cardstock.input": image(SM75).input,
     "dev.cardstock.stack": "cu124",
-    "dev.cardstock.backend": "vllm",
+    "dev.cardstock.engine": "vllm",
     "dev.cardstock.attention": "xformers",
     "dev.cardstock.archs": "7.5",
     "dev.cardstock.audited-archs": "7.5",

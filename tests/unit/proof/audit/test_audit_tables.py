@@ -211,7 +211,9 @@ def test_render_check_fails_on_a_stale_table(
     monkeypatch.setattr(command, "render_files", lambda *_: {})  # this test is about the page alone
     monkeypatch.setattr(Checkout, "generated", lambda _: {})
     stale = {CARDS_TABLE.page: "another text"}
-    monkeypatch.setattr("images.proof.audit.compatibility_page.with_cards_table", lambda root, matrix, pages: stale)
+    monkeypatch.setattr(
+        "images.proof.audit.compatibility_page.with_cards_table", lambda root, matrix, pages: {**pages, **stale}
+    )
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.commands.commands_page.with_commands_help", lambda groups, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
