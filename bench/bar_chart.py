@@ -21,12 +21,12 @@ FONT = "system-ui, Helvetica, Arial, sans-serif"
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: what it is, in two lines, and its parts as (kind, value) from the left; ``told`` stands at its end."""
+    """One bar: what it is, in two lines, and its parts as (kind, value); ``value_text`` stands at its end."""
 
     label: str
     below: str
     parts: tuple[tuple[str, float], ...]
-    told: str
+    value_text: str
 
     @property
     def length(self) -> float:
@@ -79,7 +79,7 @@ def _bar(bar: Bar, colours: dict[str, str], y: int, scale: float) -> Iterator[st
         hint = f"<title>{escape(f'{kind}: {value:.3g}')}</title>"
         yield f'<rect x="{x:.1f}" y="{y + 4}" width="{width:.1f}" height="{BAR}" fill="{colours[kind]}">{hint}</rect>'
         x += width
-    yield _text(x + 8, y + 21, bar.told, 14, "#112233")
+    yield _text(x + 8, y + 21, bar.value_text, 14, "#112233")
 
 
 def _text(x: float, y: float, text: str, size: int, fill: str, *, anchor: str = "", weight: int = 0) -> str:

@@ -68,7 +68,7 @@ def pages(checkout: Checkout, others: Mapping[str, str]) -> dict[str, str]:
     takes = register_all(checkout)
     kept, on_cards = read_records(checkout.root / FOLDER), read_gpu_records(checkout.root / GPU_RECORDS)
     written = filled(others, kept, on_cards, takes, read_improvements(checkout.root / IMPROVEMENTS))
-    return plots.pages(written, kept, on_cards, plots.read_peers(checkout.root / plots.PEERS))
+    return plots.with_plots(written, kept, on_cards, plots.read_peers(checkout.root / plots.PEERS))
 
 
 def _kept_records(checkout: Checkout, records: Sequence[BenchRecord]) -> list[BenchRecord]:

@@ -53,7 +53,7 @@ class Plot:
     @property
     def alt(self) -> str:
         """The chart in words, for who does not see it."""
-        bars = "; ".join(f"{bar.label}, {bar.below}: {bar.told}" for bar in self.chart.bars)
+        bars = "; ".join(f"{bar.label}, {bar.below}: {bar.value_text}" for bar in self.chart.bars)
         return f"{self.chart.title}. {bars}".replace("[", "(").replace("]", ")")
 
 
@@ -65,7 +65,7 @@ def read_peers(path: Path) -> tuple[Peer, ...]:
         raise UsageError("this is no list of images of others", cause=str(error), where=str(path)) from error
 
 
-def pages(
+def with_plots(
     before: Mapping[str, str], records: Iterable[BenchRecord], on_cards: Sequence[GpuRecord], peers: Sequence[Peer]
 ) -> dict[str, str]:
     """``before`` (path -> text) with the plots that there are records for, and with the section that shows them."""

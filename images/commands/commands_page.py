@@ -36,12 +36,12 @@ Every command also takes `--help`, and `--debug`, which shows the traceback of a
 `--arch 7.5` or `--arch=7.5`. [Exit codes](errors.md#exit-codes) says what a command ends with."""
 
 
-def pages(groups: Mapping[str, Sequence[Command]], before: Mapping[str, str]) -> dict[str, str]:
+def with_commands_help(groups: Mapping[str, Sequence[Command]], before: Mapping[str, str]) -> dict[str, str]:
     """``before`` (pages by path from the root) with the help of the commands, by group."""
-    told = [_HEAD]
+    parts_of_page = [_HEAD]
     for title, commands in groups.items():
-        told += [f"## {title}", *map(section, commands)]
-    return document.COMMANDS.fill_in(before, "\n\n".join(told))
+        parts_of_page += [f"## {title}", *map(section, commands)]
+    return document.COMMANDS.fill_in(before, "\n\n".join(parts_of_page))
 
 
 def section(command: Command) -> str:

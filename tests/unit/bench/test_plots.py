@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.bar_chart import LABELS, SPAN, WIDTH, Bar, Chart, draw
-from bench.plots import PEERS, Peer, pages, read_peers, sizes, starts
+from bench.plots import PEERS, Peer, read_peers, sizes, starts, with_plots
 from bench.record import BenchRecord, Row
 from images.core.errors import UsageError
 from images.proof.on_card.records import FORKED, SPAWNED, Figure, GpuRecord
@@ -36,16 +36,16 @@ def start(stage: str, seconds: float, how: str, caches: str = "cold") -> Figure:
 
 
 def record() -> GpuRecord:
-    told = [start("server's imports", 14.0, FORKED), start("weights", 2.0, FORKED), start("new stage", 1.0, FORKED)]
-    told += [start("server's imports", 28.0, SPAWNED), start("weights", 3.0, FORKED, "warm")]
+    figures = [start("server's imports", 14.0, FORKED), start("weights", 2.0, FORKED), start("new stage", 1.0, FORKED)]
+    figures += [start("server's imports", 28.0, SPAWNED), start("weights", 3.0, FORKED, "warm")]
     untouched = Figure("start: weights", 9.0, "s", {"content": "untouched", "start": FORKED, "caches": "cold"})
-    return replace(on_card(*told, untouched), versions={"vllm": "0.25.1"})
+    return replace(on_card(*figures, untouched), versions={"vllm": "0.25.1"})
 
 
 def test_sizes_have_each_image_its_untouched_one_and_those_of_others() -> None:
     plot = sizes([SIZES], [OTHER])
     assert plot
-    assert [(bar.label, bar.told) for bar in plot.chart.bars] == [
+    assert [(bar.label, bar.value_text) for bar in plot.chart.bars] == [
         ("x-sm75", "2.11 GB"),
         ("x-sm75", "3.32 GB"),
         ("other/engine", "7.00 GB"),
@@ -57,7 +57,7 @@ def test_sizes_have_each_image_its_untouched_one_and_those_of_others() -> None:
 def test_starts_are_split_into_stages_the_newest_first() -> None:
     plot = starts([on_card(), record()])
     assert plot
-    assert [(bar.label, bar.below, bar.told) for bar in plot.chart.bars] == [
+    assert [(bar.label, bar.below, bar.value_text) for bar in plot.chart.bars] == [
         ("empty caches", FORKED, "17.0 s"),
         ("empty caches", SPAWNED, "28.0 s"),
         ("kept caches", FORKED, "3.0 s"),
@@ -76,15 +76,15 @@ def test_without_records_there_is_no_plot() -> None:
     assert starts([]) is None
     assert starts([on_card()]) is None
     begin, end = PLOTS.marks
-    assert pages({PLOTS.page: f"{begin}\n{end}"}, [], [], []) == {PLOTS.page: f"{begin}\n\n{end}"}
+    assert with_plots({PLOTS.page: f"{begin}\n{end}"}, [], [], []) == {PLOTS.page: f"{begin}\n\n{end}"}
 
 
 def test_the_page_shows_each_drawing() -> None:
-    made = pages({PLOTS.page: "\n".join(PLOTS.marks)}, [SIZES], [record()], [OTHER])
+    made = with_plots({PLOTS.page: "\n".join(PLOTS.marks)}, [SIZES], [record()], [OTHER])
     assert set(made) == {PLOTS.page, "docs/plots/sizes.svg", "docs/plots/start.svg"}
     shown = re.findall(r"!\[(.+?)\]\((.+?)\)", made[PLOTS.page])
     assert [target for _, target in shown] == ["plots/sizes.svg", "plots/start.svg"]
-    assert made == pages({PLOTS.page: "\n".join(PLOTS.marks)}, [SIZES], [record()], [OTHER])
+    assert made == with_plots({PLOTS.page: "\n".join(PLOTS.marks)}, [SIZES], [record()], [OTHER])
 
 
 def test_a_drawing_is_xml_with_bars_as_long_as_their_values() -> None:

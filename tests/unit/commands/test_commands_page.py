@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from invoke.collection import Collection
 
 import tasks
-from images.commands.commands_page import MORE, pages, section
+from images.commands.commands_page import MORE, section, with_commands_help
 from images.commands.options import NoOptions, command
 from images.context import Context
 from images.core.options import option
@@ -63,7 +63,9 @@ def test_a_section_has_the_sentence_the_line_and_the_flags() -> None:
 
 
 def test_commands_stand_in_their_groups() -> None:
-    text = pages({"Do": (shake,), "Do not": (rest,)}, {COMMANDS.page: "\n".join(COMMANDS.marks)})[COMMANDS.page]
+    text = with_commands_help({"Do": (shake,), "Do not": (rest,)}, {COMMANDS.page: "\n".join(COMMANDS.marks)})[
+        COMMANDS.page
+    ]
     titles = [line for line in text.splitlines() if line.startswith("#")]
     assert titles == ["## Do", "### shake", "## Do not", "### rest"]
 
@@ -88,4 +90,4 @@ def test_the_page_has_every_flag_that_invoke_takes() -> None:
 
 
 def test_the_committed_page_is_what_the_commands_say() -> None:
-    assert pages(tasks.GROUPS, {COMMANDS.page: COMMITTED})[COMMANDS.page] == COMMITTED, "./inv render"
+    assert with_commands_help(tasks.GROUPS, {COMMANDS.page: COMMITTED})[COMMANDS.page] == COMMITTED, "./inv render"

@@ -215,7 +215,7 @@ def test_render_check_fails_on_a_stale_table(
         "images.proof.audit.compatibility_page.with_cards_table", lambda root, matrix, pages: {**pages, **stale}
     )
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
-    monkeypatch.setattr("images.commands.commands_page.pages", lambda groups, pages: pages)
+    monkeypatch.setattr("images.commands.commands_page.with_commands_help", lambda groups, pages: pages)
     monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
