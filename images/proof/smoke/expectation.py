@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from images.core import UsageError
-from images.matrix import Kernel, Variant
+
 from images.render import lock
+
+if TYPE_CHECKING:  # the programs of on_card read expectations too, where there may be no pydantic for the matrix
+    from images.matrix import Kernel, Variant
 
 BackendName = Literal["vllm", "transformers"]
 ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")

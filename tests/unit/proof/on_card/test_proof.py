@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine
+from images.core import process
 from images.core.errors import CheckFailed, NothingSelected
 from images.docker.container_spec import ALL_CARDS, Mount
 from images.matrix.arch import Arch
@@ -20,6 +22,7 @@ from images.proof.on_card.proof import card_of, make_spec, prove
 from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
 from images.proof.on_card.server import StartedServer, Streamed
+from tests.helpers.matrices import ROOT
 
 LOG = [
     (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
@@ -257,3 +260,9 @@ def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> Non
     with pytest.raises(Failed, match=r"-m ended with 1: .*No module named whose"):
         run.worker("untouched", ["whose"])
     assert run.env("slimmed")["TRITON_CACHE_DIR"] != run.env("untouched")["TRITON_CACHE_DIR"]
+
+
+def test_the_programs_need_nothing_that_a_bare_host_with_a_card_lacks() -> None:
+    missing = ("pydantic", "rich", "docker", "testcontainers", "jinja2", "yaml", "requests")
+    script = f"import sys; sys.modules.update(dict.fromkeys({missing})); import images.proof.on_card.prove as p; p.plan"
+    assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""
