@@ -33,7 +33,7 @@ def stacks(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """One variant for each locked stack and engine, the one for the fewest cards: does it still build?"""
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
-        key = (row["stack"], row["backend"])
+        key = (row["stack"], row["engine"])
         if row["state"] == "locked" and (key not in first or _weight(row) < _weight(first[key])):
             first[key] = row
     return _within([_image(row) for row in first.values()])

@@ -17,7 +17,7 @@ def variant_json(image: str, variant: Variant, state: str, built: str | None) ->
         "cuda": variant.cuda,
         "archs": [str(arch) for arch in variant.archs],
         "attention": variant.attention,
-        "backend": variant.backend,
+        "engine": variant.backend,  # as scripts know it
         "pins": {p: {"version": pin.version, "from": pin.origin, "mark": pin.mark} for p, pin in variant.pins},
         "kernel": variant.kernel.package if variant.kernel else None,
         "min_driver": variant.min_driver,
@@ -34,7 +34,7 @@ def excluded_json(excluded: Excluded) -> dict[str, Any]:
     return {
         "id": excluded.id,
         "stack": point.stack,
-        "backend": point.backend,
+        "engine": point.backend,
         "attention": point.attention,
         "archs": [str(arch) for arch in point.archs],
         "rule": first.id,

@@ -34,7 +34,7 @@ def fit_json(fit: Fit, lines: Sequence[str]) -> dict[str, Any]:
         "count": ask.count,
         "nodes": ask.nodes,
         "variant": ask.variant.id,
-        "backend": fit.backend.name,
+        "engine": fit.backend.name,  # as scripts know it
         "dtype": fit.backend.dtype,
         "kernel": fit.backend.kernel,
         "tensor_parallel_size": split.tp,

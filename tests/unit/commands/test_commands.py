@@ -27,7 +27,7 @@ def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str])
     typed.run(lambda: show_plan(context(), PlanOptions(all=True, json=True)))
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) > 100
-    wanted = {"id", "tags", "archs", "attention", "backend", "pins", "state"}
+    wanted = {"id", "tags", "archs", "attention", "engine", "pins", "state"}
     assert all(wanted <= set(row) for row in rows)
     states = {row["id"]: row["state"] for row in rows}
     assert states["cu124-vllm0.8.5.post1-xformers-sm75"] == "locked"

@@ -121,7 +121,7 @@ def test_a_script_is_bash_that_shellcheck_accepts(where: str, script: str) -> No
 
 
 def rows(count: int = 1, **changes: Any) -> list[dict[str, Any]]:
-    row = {"id": "cpu-x", "tags": ["i:cpu-x"], "stack": "cpu", "backend": "vllm", "archs": [], "kernel": None}
+    row = {"id": "cpu-x", "tags": ["i:cpu-x"], "stack": "cpu", "engine": "vllm", "archs": [], "kernel": None}
     return [row | {"state": "locked"} | changes for _ in range(count)]
 
 
@@ -138,7 +138,7 @@ def test_a_stack_is_built_for_one_card_with_the_kernel_that_compiles_soonest() -
             *rows(stack="cu124", id="slow", archs=["8.0"], kernel="flash-attn"),
             *rows(stack="cu124", id="many", archs=["7.0", "7.5"]),
             *rows(stack="cu124", id="soon", archs=["7.5"], kernel="xformers"),
-            *rows(stack="cu124", id="sdpa", archs=["7.5"], backend="transformers"),
+            *rows(stack="cu124", id="sdpa", archs=["7.5"], engine="transformers"),
             *rows(stack="cu118", id="never", state="unlocked"),
         ]
     )
