@@ -30,10 +30,9 @@ def test_no_test_can_pass_without_an_assertion() -> None:
 
 
 def test_pytest_finds_every_test(pytestconfig: pytest.Config) -> None:
-    """A file of another name is no file of tests to it, and folders of some names (build, dist, venv) are passed over."""
-    tests = [
-        path for path, module in modules().items() if any(one.name.startswith("test_") for one in module.functions)
-    ]
+    """It passes over files that are not called test_….py, and of itself over folders such as build, dist and venv."""
+    functions = [(path, one.name) for path, module in modules().items() for one in module.functions]
+    tests = {path for path, name in functions if name.startswith("test_")}
     assert [str(path) for path in nonempty(tests) if not path.match("test_*.py")] == []
     passed_over: list[str] = pytestconfig.getini("norecursedirs")
     folders = {folder for path in nonempty(tests) for folder in path.parent.parts}
