@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,12 +16,27 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("tests", "images/proof/smoke/levels")
 
 
-def test_no_test_can_pass_without_an_assertion() -> None:
+@cache
+def modules() -> dict[Path, Module]:
+    """All files of tests, parsed, by their paths from the checkout on."""
     paths = [path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
-    modules = [Module.parse(".".join(path.with_suffix("").parts), (ROOT / path).read_text()) for path in paths]
-    tests = [one.name for module in modules for one in module.functions if one.name.startswith("test_")]
+    return {path: Module.parse(".".join(path.with_suffix("").parts), (ROOT / path).read_text()) for path in paths}
+
+
+def test_no_test_can_pass_without_an_assertion() -> None:
+    tests = [one.name for module in modules().values() for one in module.functions if one.name.startswith("test_")]
     assert len(tests) > 1000
-    assert faults(modules) == []
+    assert faults(modules().values()) == []
+
+
+def test_pytest_finds_every_test(pytestconfig: pytest.Config) -> None:
+    """It passes over files that are not called test_….py, and of itself over folders such as build, dist and venv."""
+    functions = [(path, one.name) for path, module in modules().items() for one in module.functions]
+    tests = {path for path, name in functions if name.startswith("test_")}
+    assert [str(path) for path in nonempty(tests) if not path.match("test_*.py")] == []
+    passed_over: list[str] = pytestconfig.getini("norecursedirs")
+    folders = {folder for path in nonempty(tests) for folder in path.parent.parts}
+    assert [name for name in folders if any(fnmatch(name, glob) for glob in passed_over)] == []
 
 
 def test_nothing_is_refused_as_a_collection_to_loop_over() -> None:
