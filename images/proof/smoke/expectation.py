@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from images.core import UsageError
-
 from images.render import lock
 
 if TYPE_CHECKING:  # the programs of on_card read expectations too, where there may be no pydantic for the matrix
