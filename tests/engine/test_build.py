@@ -9,6 +9,7 @@ import subprocess  # noqa: TID251 - what is tested here is a process that dies
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,18 @@ echo '{"pins": {"torch": "2.6.0"}, "cuda": "12.4", "python": "3.11.2", "kernel_a
 
 def descendants(pid: int) -> list[int]:
     """Processes that a process started, and those that they did."""
-    parents = {int(stat.parent.name): int(stat.read_text().rpartition(")")[2].split()[1]) for stat in _stats()}
+    parents = parents_of_all()
     children = [child for child, parent in parents.items() if parent == pid]
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-def _stats() -> list[Path]:
-    return [Path(folder, "stat") for folder in Path("/proc").glob("[0-9]*") if Path(folder, "stat").exists()]
+def parents_of_all() -> dict[int, int]:
+    """Process id -> its parent's; one that ends while this looks is left out."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[int(folder.name)] = int(Path(folder, "stat").read_text().rpartition(")")[2].split()[1])
+    return found
 
 
 class SmallCheckout:
