@@ -1,4 +1,4 @@
-"""The commands of `./inv`, by what one wants. `./inv --list` shows them, `./inv --help COMMAND` explains one."""
+"""The commands of `./inv`: invoke finds them by their names here. docs/commands.md has them by what one wants."""
 
 from images.commands.audit import audit
 from images.commands.bench import bench
@@ -24,12 +24,28 @@ from images.commands.slim import slim
 from images.commands.smoke import smoke
 from images.commands.test import test
 
-# docs/commands.md has this order. invoke finds the commands by their names in this module.
-GROUPS = {
-    "Which image, and why": (doctor, cards, plan, explain),
-    "Make it": (build, kernels, slim, engine),
-    "Prove it, look into it": (smoke, audit, served, bench),
-    "Hand it out, fetch it": (publish, pull),
-    "Run it": (fit, serve, demo, cluster),
-    "Keep the project in order": (lock, render, lint, docs, test),
-}
+__all__ = [
+    "audit",
+    "bench",
+    "build",
+    "cards",
+    "cluster",
+    "demo",
+    "docs",
+    "doctor",
+    "engine",
+    "explain",
+    "fit",
+    "kernels",
+    "lint",
+    "lock",
+    "plan",
+    "publish",
+    "pull",
+    "render",
+    "serve",
+    "served",
+    "slim",
+    "smoke",
+    "test",
+]

@@ -1,13 +1,23 @@
-"""docs/commands.md: the help of every command, made of its options class as `./inv --help COMMAND` is. Pure."""
+"""docs/commands.md: the help of every command, made of its options class as `./inv --help COMMAND` is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 from images.commands.options import Command
 from images.core.options import Flag
 from images.render import document
 
+# The commands by what one wants, in the page's order.
+GROUPS = {
+    "Which image, and why": ("doctor", "cards", "plan", "explain"),
+    "Make it": ("build", "kernels", "slim", "engine"),
+    "Prove it, look into it": ("smoke", "audit", "served", "bench"),
+    "Hand it out, fetch it": ("publish", "pull"),
+    "Run it": ("fit", "serve", "demo", "cluster"),
+    "Keep the project in order": ("lock", "render", "lint", "docs", "test"),
+}
 # The page that says more about a command.
 MORE = {
     "audit": "[Audit and slim](audit-and-slim.md)",
@@ -34,6 +44,16 @@ MORE = {
 _HEAD = """\
 Every command also takes `--help`, and `--debug`, which shows the traceback of an error. A value follows its flag, as in
 `--arch 7.5` or `--arch=7.5`. [Exit codes](errors.md#exit-codes) says what a command ends with."""
+
+
+def grouped_commands() -> dict[str, list[Command]]:
+    """The commands of each group. A command is in the file of its name in this room."""
+    return {title: [_command(name) for name in names] for title, names in GROUPS.items()}
+
+
+def _command(name: str) -> Command:
+    found: Command = getattr(import_module(f"images.commands.{name}"), name)
+    return found
 
 
 def with_commands_help(groups: Mapping[str, Sequence[Command]], before: Mapping[str, str]) -> dict[str, str]:

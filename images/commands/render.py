@@ -49,11 +49,10 @@ def rendered_pages(context: Context) -> dict[str, str]:
     """The documents with generated parts: path -> text."""
     from bench import pages as bench_pages  # these are slow to import, and all other commands do without
     from images.catalogue import with_images_table
-    from images.commands.commands_page import with_commands_help
+    from images.commands.commands_page import grouped_commands, with_commands_help
     from images.proof.audit import with_cards_table
-    from tasks import GROUPS  # above this room: it names the commands, this one too
 
     root = context.checkout.root
     pages = with_cards_table(root, context.matrix, context.checkout.texts(DOCUMENTS))
-    pages = with_commands_help(GROUPS, bench_pages(context.checkout, pages))
+    pages = with_commands_help(grouped_commands(), bench_pages(context.checkout, pages))
     return with_images_table(root, context.matrix, context.variants, pages)

@@ -58,6 +58,21 @@ def test_rooms_import_from_each_others_faces() -> None:
     assert [line for path in FILES for line in reached_into(name_of(path), path.read_text())] == []
 
 
+def test_nothing_imports_tasks_which_stands_above_all_rooms() -> None:
+    users = [name_of(path) for path in FILES if "tasks" in _imported_names(path)]
+    assert _imported_names(ROOT / "tests/unit/test_documents.py") >= {"tasks", "pytest"}
+    assert users == []
+
+
+def _imported_names(path: Path) -> set[str]:
+    """The first part of every module that a file imports, also inside of functions."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in plain} | {
+        (node.module or "").partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)
+    }
+
+
 def test_reaching_into_a_room_is_noticed() -> None:
     inside = "from images.docker.engine import Engine\n"
     assert reached_into("images.build.build", inside) == ["images.build.build: from images.docker.engine import Engine"]
