@@ -12,6 +12,7 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.build import build as build
     from images.build.build import PYTHON_IN_IMAGE as PYTHON_IN_IMAGE
+    from images.build.build import RECORDS as RECORDS
     from images.build.build import BuildSettings as BuildSettings
     from images.build.build import BuiltImage as BuiltImage
     from images.build.build import build_images as build_images

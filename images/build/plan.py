@@ -77,14 +77,17 @@ class Plan:
         """Variants whose stack has no whole lock: they may be built here, and are never published."""
         return tuple(variant for variant in self.variants if not self.context.locked[variant.lock])
 
+    def on(self, engine: Engine) -> Plan:
+        """The same plan with what ``engine`` has of it; the engine is asked for its images once."""
+        images = {tag: facts for facts in engine.images(VARIANT) for tag in facts.tags}
+        return replace(self, images=images, staged=engine.tags(STAGING))
+
     def only(self, ids: Collection[str]) -> Plan:
         """The plan for these variants alone."""
         return replace(self, variants=tuple(variant for variant in self.variants if variant.id in ids))
 
 
 def make_plan(context: Context, variants: Iterable[Variant], engine: Engine | None) -> Plan:
-    """The plan for these variants, on ``engine`` if there is one. It is asked for its images once."""
-    if engine is None:
-        return Plan(context, tuple(variants), None)
-    images = {tag: facts for facts in engine.images(VARIANT) for tag in facts.tags}
-    return Plan(context, tuple(variants), images, engine.tags(STAGING))
+    """The plan for these variants, on ``engine`` if there is one."""
+    plan = Plan(context, tuple(variants), None)
+    return plan if engine is None else plan.on(engine)

@@ -55,11 +55,10 @@ def show_what_would_be_built(context: Context, options: BuildOptions) -> None:
 
 def build_chosen(context: Context, options: BuildOptions) -> None:
     """Build what is not there, print the names of all, and how one of them is run."""
-    chosen = options.select(context)
+    plan = make_plan(context, options.select(context), None)
     settings = options.settings(context)
-    check_rendered(context, make_plan(context, chosen, None))
-    plan = make_plan(context, chosen, context.engine)
-    built = build_images(context, plan, settings)
+    check_rendered(context, plan)
+    built = build_images(context, plan.on(context.engine), settings)
     if any(one.outcome == "built" for one in built):
         context.engine.keep_under_limit(say=context.report.line)
     for one in built:

@@ -28,7 +28,7 @@ from images.catalogue import (
     with_records,
 )
 from images.commands.options import JSON, command, print_json
-from images.commands.pull import CatalogueOptions, run_words
+from images.commands.pull import CatalogueSource, run_words
 from images.context import Context
 from images.core.options import option
 from images.matrix import Arch, Driver, parse_driver
@@ -54,10 +54,10 @@ class CardsOptions:
     json: bool = option(JSON, False)
 
     def catalogue(self, context: Context) -> Catalogue | None:
-        """What is published, None where that was not asked. Raises as `CatalogueOptions.catalogue` does."""
+        """What is published, None where that was not asked. Raises as `CatalogueSource.catalogue` does."""
         if not self.source and not self.offline:
             return None
-        return CatalogueOptions(self.source, self.offline, self.key, self.identity).catalogue(context)
+        return CatalogueSource(self.source, self.offline, self.key, self.identity).catalogue(context)
 
 
 @command

@@ -68,12 +68,11 @@ def publish(context: Context, options: PublishOptions) -> None:
 
 def publish_images(context: Context, options: PublishOptions) -> None:
     """Publish the chosen images, and print what is there now. Raises as images/distribution/publish.py does."""
-    chosen = options.select(context)
+    plan = make_plan(context, options.select(context), None)
     repository = context.named_repository(options.to, "--to")
-    publish_checks.refuse_unlocked(make_plan(context, chosen, None).jobs)
+    publish_checks.refuse_unlocked(plan.jobs)
     publish_checks.clean_revision(context.checkout.root)
     keys = options.keys(context)
-    plan = make_plan(context, chosen, context.engine)
     publisher = Publisher(
         Destination(context, repository, keys),
         packed=Packed(default_layout().home / "packed"),
@@ -85,7 +84,7 @@ def publish_images(context: Context, options: PublishOptions) -> None:
         wheels = context.repository(options.wheels) if options.wheels else None
         build_images(context, missing, BuildSettings(gpus=options.gpus or None, wheels=wheels))
 
-    done = publishing.publish(publisher, plan, build, prove_again=bool(options.gpus))
+    done = publishing.publish(publisher, plan.on(context.engine), build, prove_again=bool(options.gpus))
     print_images(repository, [one.image for one in done], options)
     context.report.next_command(f"./inv pull --from {repository.name}", "on a machine with a card")
 

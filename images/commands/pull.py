@@ -36,13 +36,13 @@ from images.run.serve import serve_words, spec_without_model
 
 
 @dataclass(frozen=True)
-class CatalogueOptions:
-    """Whose catalogue is asked, or which saved one, and who must have signed it."""
+class CatalogueSource:
+    """Whose catalogue is asked, or which saved one, and who must have signed it; "" for what was not said."""
 
-    source: str = option("the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)", "")
-    offline: str = option("use a saved catalogue; asks and pulls nothing", "")
-    key: str = option("a public key (cosign.pub) that the catalogue and the image must be signed by", "")
-    identity: str = option("a regular expression on the CI workflow that must have signed them instead", "")
+    source: str
+    offline: str
+    key: str
+    identity: str
 
     def keys(self, context: Context) -> SigningKeys | None:
         """How to verify; None, and a line that says so, where nothing is verified. Raises UsageError."""
@@ -85,9 +85,9 @@ class PullOptions:
     json: bool = option(JSON, False)
 
     @property
-    def place(self) -> CatalogueOptions:
+    def place(self) -> CatalogueSource:
         """Whose catalogue is asked."""
-        return CatalogueOptions(self.source, self.offline, self.key, self.identity)
+        return CatalogueSource(self.source, self.offline, self.key, self.identity)
 
 
 @command

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from images.build import RECORDS
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
 from images.core import CheckFailed, NothingSelected, UsageError, write_atomically
 from images.core.options import option
 from images.matrix import Variant
 from images.render import VARIANT
-
-RECORDS = "build/records"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from images.build import RECORDS
 from images.commands.options import SelectorOptions, command
 from images.context import Context
 from images.core import CheckFailed, NothingSelected, process
@@ -70,7 +71,7 @@ def prove_on_card(context: Context, options: TestOptions) -> None:
         raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
     root, report = context.checkout.root, context.report
     kept, record = proof.prove(
-        reference, facts.labels, root, root / "build/records", context.engine.cli_env(), report.line, options.only
+        reference, facts.labels, root, root / RECORDS, context.engine.cli_env(), report.line, options.only
     )
     report.line(record.evidence())
     report.line(f"to publish it as evidence, commit {kept.relative_to(root)} as records/cards/{kept.name}")

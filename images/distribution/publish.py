@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from images.build import Job, Plan, say_commit
+from images.build import RECORDS, Job, Plan, say_commit
 from images.catalogue import (
     PublishedImage,
     SigningKeys,
@@ -228,7 +228,7 @@ def _proven(publisher: Publisher, job: Job, reference: str) -> ProofRecord:
     with publisher.report.step(f"prove {reference}") as step:
         record = publisher.prove(reference, job)
         step.note(record.evidence())
-    write_atomically(publisher.context.checkout.root / f"build/records/{job.variant.id}.json", record.to_json())
+    write_atomically(publisher.context.checkout.root / RECORDS / f"{job.variant.id}.json", record.to_json())
     checks.refuse_unproven(job, record)
     return record
 

@@ -11,7 +11,17 @@ from typing import Any, cast
 import pytest
 
 from images.build.build import check_disk, drop_replaced
-from images.build.job import FIRST_IMAGE, FURTHER_IMAGE, Job, describe, disk_needed, make_job, state_of_image
+from images.build.job import (
+    FIRST_IMAGE,
+    FURTHER_IMAGE,
+    ImageState,
+    Job,
+    describe,
+    disk_needed,
+    make_job,
+    state_of_image,
+)
+from images.build.plan import make_plan
 from images.core.errors import CardstockError, EngineUnreachable, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
@@ -22,6 +32,7 @@ from images.matrix.model import Base
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
 from images.render.labels import EVIDENCE, INPUT, PROVEN, ImageContents, make_labels, parse_contents
+from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
@@ -221,3 +232,19 @@ def test_a_replaced_image_that_a_container_runs_stays_and_nothing_has_failed(
     gone = Shelf(*made.tags, older, used=older, error=EngineUnreachable)
     with pytest.raises(EngineUnreachable):
         drop_replaced(made, cast("Engine", gone), Report())
+
+
+def test_a_plan_keeps_its_jobs_when_an_engine_is_asked() -> None:
+    class Empty:
+        def images(self, label: str) -> tuple[()]:
+            return ()
+
+        def tags(self, repository: str) -> frozenset[str]:
+            return frozenset()
+
+    plan = make_plan(context(), [variants().valid[SM75]], None)
+    (made,) = plan.jobs
+    there = plan.on(cast(Any, Empty()))
+    assert there.jobs[0] is made
+    assert (plan.state(made.variant), there.state(made.variant)) == (ImageState.UNKNOWN, ImageState.ABSENT)
+    assert there.to_do() == there.to_build(there.to_do()) == (made,)
