@@ -28,6 +28,7 @@ from hosts import name_allowed, read_list  # type: ignore[import-not-found,unuse
 
 MODES = ("off", "public", "any")
 MEGABYTE = 2**20
+MAX_ADDRESS = 8192  # characters of an http(s) URL
 MAX_ESCAPES = 4096  # of a data: URL: a base64 text needs few, and each costs a hundred bytes to undo
 HOW_TO_ALLOW = "./inv serve --allow-media-domain HOST; in a container CARDSTOCK_FETCH=public, CARDSTOCK_MEDIA_DOMAINS"
 
@@ -80,6 +81,8 @@ def load(url: str, limits: Limits) -> bytes:
     if limits.mode == "off":
         raise _bad(f"this server fetches no picture by its address: send it as a data: URL, or allow its host "
                    f"({HOW_TO_ALLOW})")  # fmt: skip
+    if len(url) > MAX_ADDRESS:
+        raise _bad(f"a picture's address must have at most {MAX_ADDRESS} characters")
     deadline = time.monotonic() + limits.seconds
     try:
         for _ in range(limits.redirects + 1):
@@ -137,39 +140,32 @@ def _connect(addresses: list[str], port: int, deadline: float) -> socket.socket:
     raise OSError("the name has no address")
 
 
-def _connection(url: str, limits: Limits, deadline: float) -> tuple[http.client.HTTPConnection, str]:
-    """A connection to an address that was checked, and the path to ask for."""
+def _hang_up(lines: list[socket.socket]) -> None:
+    with contextlib.suppress(OSError):
+        lines[-1].shutdown(socket.SHUT_RDWR)
+
+
+def _get(url: str, limits: Limits, deadline: float) -> tuple[int, bytes | str]:
+    """One request: status, and the body or the place a redirect points to."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _bad("a redirect must stay with http or https")
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    raw = _connect(_addresses(parts.hostname, port, limits, deadline), port, deadline)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = http.client.HTTPConnection(parts.hostname, port)
-    try:
-        raw.settimeout(_left(deadline))
-        connection.sock = (
-            ssl.create_default_context().wrap_socket(raw, server_hostname=parts.hostname) if secure else raw
-        )
-    except BaseException:
-        raw.close()
-        raise
-    return connection, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-def _hang_up(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def _get(url: str, limits: Limits, deadline: float) -> tuple[int, bytes | str]:
-    """One request: status, and the body or the place a redirect points to."""
-    connection, path = _connection(url, limits, deadline)
+    lines = [_connect(_addresses(parts.hostname, port, limits, deadline), port, deadline)]
     # A socket's timeout is for one read: a server that sends a byte now and then would hold a thread for hours.
-    alarm = threading.Timer(_left(deadline), _hang_up, [connection.sock])
+    alarm = threading.Timer(max(0.01, deadline - time.monotonic()), _hang_up, [lines])
     alarm.daemon = True
-    alarm.start()
     try:
+        lines[0].settimeout(_left(deadline))
+        alarm.start()
+        if secure:
+            context = ssl.create_default_context()
+            lines.append(context.wrap_socket(lines[0], server_hostname=parts.hostname, do_handshake_on_connect=False))
+            lines[-1].do_handshake()  # type: ignore[attr-defined]
+        connection.sock = lines[-1]
         connection.request("GET", path, headers={"User-Agent": "cardstock", "Accept": "image/*"})
         response = connection.getresponse()
         place = response.getheader("location")
@@ -184,4 +180,5 @@ def _get(url: str, limits: Limits, deadline: float) -> tuple[int, bytes | str]:
         return response.status, body
     finally:
         alarm.cancel()
+        lines[-1].close()
         connection.close()
