@@ -76,11 +76,20 @@ def test_pixels_of_a_prompt_are_known_before_it_is_made(tmp_path: Path) -> None:
 
 
 def test_a_conversation_too_long_is_refused_before_a_picture_is_opened(tmp_path: Path) -> None:
-    backend = Transformers(
-        checkpoint.write_checkpoint(tmp_path / "tiny").folder, devices=["cpu"], max_model_len=100
-    )
+    backend = Transformers(checkpoint.write_checkpoint(tmp_path / "tiny").folder, devices=["cpu"], max_model_len=100)
     truncated = payloads.png(8000, 8000, rows=1)  # opening it would fail in another way
-    chat = Chat("tiny", (Message("user", (Image(""), Image("")),),), Sampling(), False, False)
+    chat = Chat(
+        "tiny",
+        (
+            Message(
+                "user",
+                (Image(""), Image("")),
+            ),
+        ),
+        Sampling(),
+        False,
+        False,
+    )
     with pytest.raises(ApiError, match="maximum context length is 100 tokens"):
         backend.prepare(chat, [truncated, truncated])
 

@@ -16,8 +16,8 @@ NAMES = hosts.read_list("models.example.org, *.lan.example.org")
 @pytest.mark.parametrize(
     ("header", "answered"),
     [
-        ("127.0.0.1", True), ("127.0.0.1:8000", True), ("192.168.1.7:8000", True), ("[::1]:8000", True), ("[::1]", True),
-        ("localhost", True), ("LOCALHOST:8000", True), ("localhost.", True),
+        ("127.0.0.1", True), ("127.0.0.1:8000", True), ("192.168.1.7:8000", True), ("[::1]:8000", True),
+        ("[::1]", True),        ("localhost", True), ("LOCALHOST:8000", True), ("localhost.", True),
         ("models.example.org", True), ("Models.Example.Org:443", True), ("models.example.org.", True),
         ("a.lan.example.org", True), ("lan.example.org", False), ("evil-lan.example.org", False),
         ("evil.example", False), ("localhost.evil.example", False), ("127.0.0.1.evil.example", False),
