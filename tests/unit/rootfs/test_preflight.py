@@ -260,7 +260,7 @@ def test_a_card_that_is_lost_does_not_hide_the_others() -> None:
 
 def test_a_newer_cuda_beside_an_older_driver_will_do() -> None:
     assert verdict(SM75, "t4-with-newer-cuda-beside")[0] == 0
-    assert verdict("cu130-transformers5.19.0-sdpa-sm75", "t4-with-newer-cuda-beside")[0] == 4
+    assert verdict("cu130-transformers5.24.0-sdpa-sm75", "t4-with-newer-cuda-beside")[0] == 4
 
 
 # -- the same rules as the package's

@@ -157,9 +157,9 @@ def test_a_vision_tower_that_cannot_be_cut_is_left_whole() -> None:
 
 
 def test_the_newest_stack_names_both_attentions() -> None:
-    found = fit(ask("7b", "L40S", by="cu130-vllm0.25.1-flash-attn-sm89"))
+    found = fit(ask("7b", "L40S", by="cu130-vllm0.33.0-flash-attn-sm89"))
     assert _value(found, "--attention-backend") == _value(found, "--mm-encoder-attn-backend") == "FLASH_ATTN"
-    two = fit(ask("72b", "H200", 4, 2, by="cu130-vllm0.25.1-flash-attn-sm90"))
+    two = fit(ask("72b", "H200", 4, 2, by="cu130-vllm0.33.0-flash-attn-sm90"))
     assert _value(two, "--distributed-executor-backend") == "ray"
 
 
@@ -250,7 +250,7 @@ def _asks(draw: st.DrawFn) -> Ask:
     what = draw(st.sampled_from(_NAMES).map(model) | _shapes())
     own = image(arch)
     servers = [own, variant(own.id.replace("vllm0.8.5.post1-xformers", "transformers4.51.3-sdpa"))]
-    servers = servers if own.stack == "cu124" else [own, variant(f"cu130-vllm0.25.1-flash-attn-sm{arch.number}")]
+    servers = servers if own.stack == "cu124" else [own, variant(f"cu130-vllm0.33.0-flash-attn-sm{arch.number}")]
     usable = draw(st.integers(2 * 2**10, 180 * 2**10)) * 2**20
     return Ask(
         what,
