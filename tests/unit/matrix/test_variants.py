@@ -40,7 +40,7 @@ def test_ids_are_tags_and_unique() -> None:
 
 @pytest.mark.parametrize("arch", ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"])
 def test_every_arch_has_an_image_and_its_recommendation_is_one(arch: str) -> None:
-    choice = matrix().recommended.archs[arch]
+    choice, *_ = matrix().recommended.archs[arch]
     found = [v for v in variants().valid.values() if v.archs == (parse_arch(arch),)]
     assert any(v.stack == choice.stack and v.attention == choice.attention for v in found)
 
