@@ -53,10 +53,10 @@ def test_every_arch_has_an_image_and_its_recommendation_is_one(arch: str) -> Non
         ("cu128-vllm0.11.0-xformers-sm120", "xformers-not-on-blackwell"),
         ("cu130-transformers5.24.0-sdpa-sm70", "volta-not-in-cuda13"),
         ("cu130-transformers5.24.0-sdpa-sm70", "toolkit-range"),
-        ("cu124-transformers4.51.3-sdpa-sm120", "blackwell-needs-torch-2.7-cu128"),
-        ("cu124-transformers4.51.3-sdpa-sm120", "toolkit-range"),
+        ("cu124-transformers5.24.0-sdpa-sm120", "blackwell-needs-torch-2.7-cu128"),
+        ("cu124-transformers5.24.0-sdpa-sm120", "toolkit-range"),
         ("cu126-vllm0.9.2-xformers-sm75", "triton33-below-ampere"),
-        ("cu126-transformers4.52.4-sdpa-sm100", "no-device-code"),
+        ("cu126-transformers5.24.0-sdpa-sm100", "no-device-code"),
         ("cpu-vllm0.32.0-xformers", "cpu-has-one-attention"),
         ("cu128-vllm0.11.0-xformers-sm70", "xformers-drops-volta"),
         ("cu128-vllm0.11.0-triton-sm75", "triton-attention-needs-a-flag"),
@@ -110,8 +110,8 @@ def test_no_engine_serves_these_cards_with_vllm(arch: str) -> None:
 
 def test_drivers_and_require_cuda() -> None:
     valid = variants().valid
-    assert valid["cu118-transformers4.51.3-sdpa-sm75"].min_driver == "450.80.02"
-    assert valid["cu118-transformers4.51.3-sdpa-sm75"].require_cuda == "cuda>=11.0"
+    assert valid["cu118-transformers5.24.0-sdpa-sm75"].min_driver == "450.80.02"
+    assert valid["cu118-transformers5.24.0-sdpa-sm75"].require_cuda == "cuda>=11.0"
     assert valid["cu124-vllm0.8.5.post1-xformers-sm75"].min_driver == "525.60.13"
     assert valid["cu124-vllm0.8.5.post1-xformers-sm75"].require_cuda == "cuda>=12.0"
     assert valid["cu128-vllm0.11.0-flash-attn-sm120"].min_driver == "570.26"
@@ -129,7 +129,7 @@ def test_kernels_are_built_for_exactly_the_wanted_archs() -> None:
     flash = valid["cu124-vllm0.8.5.post1-flash-attn-sm80_86_89"].kernel
     assert flash is not None
     assert dict(flash.env)["FLASH_ATTN_CUDA_ARCHS"] == "80"
-    assert valid["cu124-transformers4.51.3-sdpa-sm75"].kernel is None
+    assert valid["cu124-transformers5.24.0-sdpa-sm75"].kernel is None
     assert valid["cu128-vllm0.11.0-flash-attn-sm90"].kernel is None  # vLLM brings its own
 
 

@@ -165,7 +165,7 @@ def test_a_split_costs_nccl_and_the_last_stage_samples() -> None:
 def test_what_the_vision_tower_is_given_at_once() -> None:
     old = backend_for(model("7b"), ask("7b", "T4").variant, card("T4").arch)
     new = backend_for(model("7b"), ask("7b", "RTX 3090").variant, card("RTX 3090").arch)
-    plain = ask("7b", "T4", by="cu124-transformers4.51.3-sdpa-sm75")
+    plain = ask("7b", "T4", by="cu124-transformers5.24.0-sdpa-sm75")
     one_process = backend_for(plain.model, plain.variant, plain.arch)
     # V0: the pictures of as many requests as fit one prompt; 4 x 2 x 1280 fit 16384, of 4096 one request of 2560 does.
     assert encoder_tokens(old, Load(16384, seqs=4, images=2)) == 10240
@@ -180,7 +180,7 @@ def test_what_the_vision_tower_is_given_at_once() -> None:
 
 
 def test_transformers_holds_masks_and_the_logits_of_the_prompt() -> None:
-    one = ask("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75")
+    one = ask("7b", "T4", 2, by="cu124-transformers5.24.0-sdpa-sm75")
     engine = backend_for(one.model, one.variant, one.arch)
     first = _lines(add_up(one.model, engine, Split(1, 2), Load(2048, image_tokens=1024), one.usable))
     assert "NCCL" not in first
