@@ -249,7 +249,7 @@ def _asks(draw: st.DrawFn) -> Ask:
     arch = draw(st.sampled_from(_CAPABILITIES))
     what = draw(st.sampled_from(_NAMES).map(model) | _shapes())
     own = image(arch)
-    servers = [own, variant(own.id.replace("vllm0.8.5.post1-xformers", "transformers4.51.3-sdpa"))]
+    servers = [own, variant(own.id.replace("vllm0.8.5.post1-xformers", "transformers5.24.0-sdpa"))]
     servers = servers if own.stack == "cu124" else [own, variant(f"cu130-vllm0.33.0-flash-attn-sm{arch.number}")]
     usable = draw(st.integers(2 * 2**10, 180 * 2**10)) * 2**20
     return Ask(
