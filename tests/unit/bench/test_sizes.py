@@ -155,5 +155,5 @@ def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: di
     rows = list(rows_of([first, second]))
     added = next(row for row in rows if "on a host with" in row.name + row.measures and "zstd" in row.measures)
     assert added.ours == pytest.approx(25.0, abs=0.01)
-    other_stack = image(variants["cu121-transformers5.13.0-sdpa-sm75"], *own)
+    other_stack = image(variants["cu121-transformers5.13.1-sdpa-sm75"], *own)
     assert not any("on a host with" in row.measures for row in rows_of([first, other_stack]))

@@ -78,7 +78,11 @@ def test_a_version_string_is_data(version: str) -> None:
     [
         ('cuda: "12.1"', 'cuda: "12.2"', "nearest: 12.1"),
         ('from: "index:pytorch-cu118"', 'from: "index:pytorch-cu119"', "nearest: pytorch-cu118"),
-        ("attention: [flash-attn, xformers, sdpa, triton, flashinfer]", "attention: [flash-atn]", "nearest: flash-attn"),
+        (
+            "attention: [flash-attn, xformers, sdpa, triton, flashinfer]",
+            "attention: [flash-atn]",
+            "nearest: flash-attn",
+        ),
         ("mark: A", "mark: Z", "Allowed: A, S, D, U"),
         ("stacks: {cu118: xformers", "stacks: {cu117: xformers", "there is no"),
         ('archs: ["7.0", "7.5"', 'archs: ["7.6", "7.5"', "capability 7.6"),

@@ -34,7 +34,7 @@ def test_ids_are_tags_and_unique() -> None:
     for identifier in variants().valid:
         assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,127}", identifier)
     assert "cu124-vllm0.8.5.post1-xformers-sm75" in variants().valid
-    assert "cu121-transformers5.13.0-sdpa-sm75" in variants().valid
+    assert "cu121-transformers5.13.1-sdpa-sm75" in variants().valid
     assert "cpu-vllm0.32.0-sdpa" in variants().valid
 
 

@@ -163,6 +163,15 @@ def test_the_newest_stack_names_both_attentions() -> None:
     assert _value(two, "--distributed-executor-backend") == "ray"
 
 
+def test_tritons_attention_stays_where_the_image_says_so() -> None:
+    found = fit(ask("7b-awq", "T4", by="cu130-vllm0.33.0-triton-sm75"))
+    assert {one.name: one.value for one in found.backend.choices if "attention" in one.name} == {
+        "attention": "TRITON_ATTN",
+        "vision attention": "TORCH_SDPA",
+    }
+    assert "FLASH_ATTN" not in server_flags(found)
+
+
 def test_what_nobody_has_shown_is_reported() -> None:
     found = fit(ask("7b-awq", "2080 Ti", by="cu128-vllm0.11.0-xformers-sm75"))
     assert any("below 8.0" in what for what in unverified(found))
