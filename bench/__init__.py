@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bench import plan as plan
     from bench import preflight as preflight
     from bench import rendering as rendering
+    from bench import server as server
     from bench import sizes as sizes
     from bench import slim as slim
     from bench import start as start

@@ -25,7 +25,9 @@ def register_all(checkout: Checkout) -> dict[str, str]:
 
     modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, start, preflight)
     if not frame.BENCHES:
-        for module in modules:
+        from bench import server
+
+        for module in (*modules, server):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

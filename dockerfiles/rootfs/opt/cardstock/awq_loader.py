@@ -124,7 +124,7 @@ def shards(folder: Path) -> list[Path]:
             "save the model anew with transformers' save_pretrained, or take a repository with safetensors"
         )
     if missing:
-        raise LoadError(f"{folder} lacks {', '.join(missing[:NAMES_SHOWN])}")
+        raise LoadError(f"{folder} lacks {', '.join(missing[:NAMES_SHOWN])}: only safetensors are read")
     return [folder / name for name in names]
 
 
