@@ -143,17 +143,23 @@ def measured(tools: Workbench, image: str, model: Path, rootfs: Path) -> Measure
 
 def rows(image: str, ours: Measured, before: Measured | None) -> Iterator[Row]:
     """Three rows an attack, and one for an ordinary request."""
-    against = "how it was" if before else ""
     for at, name in enumerate(ATTACKS):
         now, then = ours.harms[at], before.harms[at] if before else None
-        told = f"{name}; it ended the server" if then and then.megabytes is None else name
+        against = _against(then)
         why = "" if now.megabytes is not None else "the server ended"
         for what, unit in (("seconds", "s"), ("silence", "s"), ("megabytes", "MB")):
             words = {"seconds": "until it is over", "silence": "longest silence of /health", "megabytes": "memory"}
             peer = getattr(then, what) if then else None
-            yield Row("server", f"{told}: {words[what]}", getattr(now, what), peer, unit, against, why, image)
+            yield Row("server", f"{name}: {words[what]}", getattr(now, what), peer, unit, against, why, image)
     peer = before.usual if before else None
-    yield Row("server", f"an ordinary request, median of {REQUESTS}", ours.usual, peer, "s", against, image=image)
+    usual = f"an ordinary request, median of {REQUESTS}"
+    yield Row("server", usual, ours.usual, peer, "s", "how it was" if before else "", image=image)
+
+
+def _against(then: Harm | None) -> str:
+    if then is None:
+        return ""
+    return "how it was" if then.megabytes is not None else "how it was: it ended"
 
 
 def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:

@@ -18,7 +18,7 @@ def test_each_attack_has_three_rows_beside_how_it_was() -> None:
     assert len(rows) == 3 * len(server.ATTACKS) + 1
     first = [(row.ours, row.peer, row.unit) for row in rows[:3]]
     assert first == [(0.5, 24.0, "s"), (0.1, 20.0, "s"), (5.0, 500.0, "MB")]
-    assert "it ended the server" in rows[3].measures and rows[5].peer is None
+    assert [row.against for row in rows[2:4]] == ["how it was", "how it was: it ended"] and rows[5].peer is None
     assert (rows[-1].ours, rows[-1].peer) == (0.02, 0.02)
 
 
