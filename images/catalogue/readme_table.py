@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import Card, all_cards
-from images.catalogue.card_table import CardRow, card_rows, published_rows, with_records
+from images.catalogue.card_table import CardRow, card_rows, one_by_one, published_rows, with_records
 from images.catalogue.evidence import image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes
@@ -51,10 +51,10 @@ class ImageGroup:
 
 
 def group_by_image(table: Iterable[CardRow]) -> list[ImageGroup]:
-    """Rows of cards with an image, by that image, the oldest cards first."""
+    """Rows of cards with an image, by that image, the oldest cards first, and of theirs the newest drivers."""
     archs: dict[str, set[Arch]] = {}
     first: dict[str, CardRow] = {}
-    for row in table:
+    for row in one_by_one(table):
         if row.image:
             archs.setdefault(row.image.id, set()).add(row.card.arch)
             first.setdefault(row.image.id, row)

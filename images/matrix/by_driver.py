@@ -7,15 +7,27 @@ from collections.abc import Mapping
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, driver_branches, parse_driver
 from images.matrix.model import Matrix
-from images.matrix.recommended import best, listed_below, older
-from images.matrix.selection import Selectors, candidates
+from images.matrix.recommended import Recommendation, best, listed_below, older, recommendations
+from images.matrix.selection import Selectors, candidates, covering_list
 from images.matrix.variants import Variant, Variants
 
 
 def for_older_drivers(matrix: Matrix, variants: Variants, wanted: Selectors, than: Variant) -> list[Variant]:
-    """What the list of the first arch list of ``wanted`` has for drivers that are too old for ``than``, in its order."""
+    """What the list for the first archs of ``wanted`` has for drivers that are too old for ``than``, in its order."""
     lowest, among, _ = candidates(matrix, variants, wanted.archs[0], wanted)
     return listed_below(matrix, among, lowest, than)
+
+
+def recommended_for(matrix: Matrix, variants: Variants, wanted: Selectors) -> list[Recommendation]:
+    """What is recommended for each single arch that was named (of an arch list, for each), or without archs for all.
+
+    Nothing where stack, attention or variants were named: then it is not the recommendation that chose.
+    """
+    if wanted.cuda or wanted.attention or wanted.only:
+        return []
+    named = {arch for asked in wanted.archs for arch in covering_list(matrix, asked)}
+    every = recommendations(matrix, variants)
+    return [one for one in every if not wanted.archs or one.arch in named]
 
 
 def driver_lines(

@@ -9,7 +9,7 @@ from images.core import NoImageFits, NothingSelected, closest
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, driver_branches, parse_driver
 from images.matrix.model import Matrix
-from images.matrix.recommended import NOT_LISTED, recommended_for
+from images.matrix.recommended import NOT_LISTED, entries_of
 from images.matrix.variants import Excluded, Variant, Variants
 
 ArchList = tuple[Arch, ...]
@@ -39,7 +39,7 @@ def refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImag
     counts = Counter(rule.id for e in excluded for rule in e.rules if rule.id in written)
     counts = counts or Counter(rule.id for e in excluded for rule in e.rules)
     governing = counts.most_common(1)[0][0]
-    stacks = [one.stack for one in recommended_for(matrix, asked[0])]
+    stacks = [one.stack for one in entries_of(matrix, asked[0])]
 
     def order(e: Excluded) -> tuple[bool, bool, int]:
         spoken = all(rule.id != governing for rule in e.rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from images.core import UsageError
 from images.matrix.arch import Arch, parse_arch
@@ -14,14 +15,14 @@ from images.matrix.variants import Variant, Variants, backend_of
 NOT_LISTED = 1_000
 
 
-def recommended_for(matrix: Matrix, lowest: Arch) -> Sequence[RecommendedStack]:
+def entries_of(matrix: Matrix, lowest: Arch) -> Sequence[RecommendedStack]:
     """The ordered list of an arch, empty for one that has none."""
     return matrix.recommended.archs.get(lowest.capability, ())
 
 
 def place(matrix: Matrix, variant: Variant, lowest: Arch) -> int:
     """Where a variant stands in the list of ``lowest``, from 0; NOT_LISTED where it does not."""
-    listed = recommended_for(matrix, lowest)
+    listed = entries_of(matrix, lowest)
     pairs = [(one.stack, one.attention) for one in listed]
     pair = (variant.stack, variant.attention)
     return pairs.index(pair) if pair in pairs else NOT_LISTED
@@ -34,7 +35,7 @@ def rank(matrix: Matrix, variant: Variant, lowest: Arch) -> tuple[int, int, bool
     stack, then vLLM before the slower server on transformers, then the image with the fewest other archs.
     """
     at = place(matrix, variant, lowest)
-    stacks = [one.stack for one in recommended_for(matrix, lowest)]
+    stacks = [one.stack for one in entries_of(matrix, lowest)]
     listed = variant.stack in stacks
     usual = at != NOT_LISTED if listed else variant.attention == matrix.recommended.stacks[variant.stack]
     return (
@@ -88,15 +89,25 @@ def older(variant: Variant, than: Variant) -> bool:
     return parse_driver(variant.min_driver) < parse_driver(than.min_driver)
 
 
-def recommended_variants(matrix: Matrix, variants: Variants) -> list[tuple[Arch, RecommendedStack, Variant]]:
-    """Every entry of every list with the variant for just its arch, in the matrix's order."""
+@dataclass(frozen=True)
+class Recommendation:
+    """An entry of an arch's list: its place from 1 on, the variant for just this arch, the reason ("" for none)."""
+
+    arch: Arch
+    place: int
+    variant: Variant
+    why: str
+
+
+def recommendations(matrix: Matrix, variants: Variants) -> list[Recommendation]:
+    """Every entry of every list, in the matrix's order."""
     single = {(v.stack, v.attention, v.archs): v for v in variants.valid.values() if len(v.archs) == 1}
     out = []
     for text in matrix.archs:
         arch = parse_arch(text)
-        for one in recommended_for(matrix, arch):
+        for at, one in enumerate(entries_of(matrix, arch), 1):
             if found := single.get((one.stack, one.attention, (arch,))):
-                out.append((arch, one, found))
+                out.append(Recommendation(arch, at, found, one.why))
     return out
 
 

@@ -90,7 +90,7 @@ def explain(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Excl
     listed, foreign = [], []
     for asked in wanted.archs:
         # An arch of no image of its own (6.1, 8.7) is not among the points: judge it as if it were.
-        covering = _covering_list(matrix, asked)
+        covering = covering_list(matrix, asked)
         if any(arch.capability not in matrix.archs for arch in asked) or covering not in _known(variants):
             foreign += _judged(matrix, judge, asked, wanted)
         else:
@@ -128,7 +128,7 @@ def candidates(
     """What is chosen from for one arch list: the oldest arch, whose list decides, the variants that carry all of the
     archs, and the driver that they must run on (None: whatever it is).
     """
-    archs = _covering_list(matrix, asked)
+    archs = covering_list(matrix, asked)
     among = _carrying(_pool(variants, wanted), archs)
     return archs[0], among, _driver(wanted, asked, among)
 
@@ -202,7 +202,7 @@ def _check_driver(matrix: Matrix, among: list[Variant], asked: ArchList, archs: 
     raise driver_too_old(" ".join(arch.capability for arch in asked), archs, among, first, driver)
 
 
-def _covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
+def covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
     """The arch list whose image serves these cards: 12.1 is served by 12.0, 10.3 by 10.0."""
     listed = [parse_arch(text) for text in matrix.archs]
     out = set()
@@ -213,14 +213,14 @@ def _covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
 
 
 def _stand_in(matrix: Matrix, asked: ArchList, wanted: Selectors) -> ArchList:
-    """As `_covering_list`, but only where no rule forbids the card itself (8.7 could run 8.6 code, yet must not)."""
+    """As `covering_list`, but only where no rule forbids the card itself (8.7 could run 8.6 code, yet must not)."""
     foreign = tuple(arch for arch in asked if arch.capability not in matrix.archs)
     if foreign:
         judged = _judged(matrix, Judge(matrix), foreign, wanted)
         tried = sum(1 for _ in _candidate_points(matrix, foreign, wanted))
         if len(judged) == tried:
             raise refused(matrix, asked, judged)
-    return _covering_list(matrix, asked)
+    return covering_list(matrix, asked)
 
 
 def _candidate_points(matrix: Matrix, archs: ArchList, wanted: Selectors) -> Iterable[Point]:

@@ -48,7 +48,7 @@ def _answers(matrix: Matrix, variants: Variants) -> Iterator[tuple[Variant, list
 
 
 def _behind(answers: list[tuple[Variant, list[str]]], chosen: Mapping[str, Variant]) -> dict[str, set[str]]:
-    """Image -> those that it must stand before, of the ``chosen``. An answer that contradicts an earlier one is left."""
+    """Image -> those that it must stand before. An answer that contradicts an earlier one counts for nothing."""
     behind: dict[str, set[str]] = {name: set() for name in chosen}
     for found, running in answers:
         others = [other for other in running if other in chosen and other != found.id]

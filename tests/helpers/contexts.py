@@ -17,7 +17,6 @@ from images.docker.engine import Engine
 from images.render.checkout import Checkout
 from tests.helpers.matrices import ROOT, matrix, variants
 
-
 NO_CARD = LocalMachine(why="no card in this test")
 
 
