@@ -12,9 +12,10 @@ from images.catalogue.model import immutable_tag, read_catalogue
 from images.catalogue.resolve import image_by_name, match_images, require_match
 from images.core.errors import NoImageFits
 from images.matrix.drivers import parse_driver
+from images.matrix.variants import make_variants
 from tests.golden.make_cards import PATH
-from tests.helpers.catalogues import CPU, SM75, SM75_SDPA, catalogue, content, fields, image
-from tests.helpers.matrices import matrix, variants
+from tests.helpers.catalogues import CPU, SM75, SM75_SDPA, catalogue, catalogue_of, content, fields, image
+from tests.helpers.matrices import matrix, variants, with_lists
 
 
 def card(name: str) -> Card:
@@ -39,6 +40,29 @@ def test_what_is_published_is_what_can_be_had() -> None:
         found((SM75, CPU), ["RTX 4090"])
     assert caught.value.exit_code == 4
     assert "cu128-vllm0.11.0-flash-attn-sm89" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("published", "driver", "stack"),
+    [
+        (("cu130", "cu128", "cu118"), "580", "cu130"),
+        (("cu130", "cu128", "cu118"), None, "cu130"),
+        (("cu130", "cu128", "cu118"), "535", "cu128"),
+        (("cu128", "cu118"), "580", "cu128"),  # the first of the list is not published
+        (("cu130", "cu118"), "535", "cu118"),  # nor the one for this driver
+        (("cu126", "cu124"), "580", "cu126"),  # nothing of the list: as well as may be
+    ],
+)
+def test_the_first_of_a_list_that_is_published_and_runs(
+    published: tuple[str, ...], driver: str | None, stack: str
+) -> None:
+    listed = with_lists(sm86=("cu130 flash-attn", "cu128 flash-attn", "cu118 flash-attn"))
+    made = make_variants(listed)
+    same = [v for v in made.valid.values() if v.id.endswith("-flash-attn-sm86") and v.stack in published]
+    resolved = match_images(
+        catalogue_of(same), listed, made, [card("RTX 3090")], parse_driver(driver) if driver else None
+    )
+    assert [one.image.stack for one in resolved.matches] == [stack]
 
 
 def test_a_driver_too_old_is_recognised() -> None:
