@@ -37,6 +37,9 @@ _HOW_FAR = "how far it is proven"
 _RECOMMENDED = """\
 These are the images that `matrix.yaml` recommends. None of them gets a name before it has passed the audit and the
 canary on a CPU; the last column says what was seen beyond that, by the records of runs on cards (`records/cards`)."""
+_BY_DRIVER = """\
+Where a card has several rows, it gets the first whose driver the machine has
+([Your driver decides](docs/which-image.md#your-driver-decides))."""
 _PUBLISHED = """\
 These are the images that are published, as of {updated} (`catalogue.json`). Where a proof ran on a card, the last
 column names the card and its driver."""
@@ -76,6 +79,8 @@ def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord],
     for group in grouped:
         for note in group.row.image.notes if group.row.image else ():
             notes.setdefault(note.text, []).extend(arch.capability for arch in group.archs)
+    if len({arch for group in grouped for arch in group.archs}) < sum(len(group.archs) for group in grouped):
+        caption = f"{_BY_DRIVER}\n\n{caption}"
     note_lines = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
     return "\n".join(
         [*(f"| {' | '.join(line)} |" for line in lines), "", *note_lines, *([""] if note_lines else []), caption]

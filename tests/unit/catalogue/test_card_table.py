@@ -154,7 +154,9 @@ def rows_of_8_6(text: str) -> list[tuple[str, str]]:
 
 def test_the_readmes_table_has_a_row_for_each_image_of_a_list(listed: tuple[Matrix, Variants]) -> None:
     chosen = for_8_6(listed[1], "cu130", "cu128", "cu118")
-    assert rows_of_8_6(table_text(*listed, [], None)) == [(one.id, one.min_driver) for one in chosen]
+    text = table_text(*listed, [], None)
+    assert rows_of_8_6(text) == [(one.id, one.min_driver) for one in chosen]
+    assert "Where a card has several rows, it gets the first whose driver the machine has" in text
 
 
 def test_a_list_of_which_some_images_are_published(listed: tuple[Matrix, Variants]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -48,6 +48,7 @@ DRIVERS = {
 # Where the driver runs nothing of the list, these prefer an image of a locked stack; the others know no locks.
 WITH_LOCKS = ("build --driver", "cards", "doctor", "serve")
 GB = 2**30
+Lists = Mapping[str, Sequence[str]]
 
 
 def for_just(arch: Arch) -> list[Variant]:
@@ -55,7 +56,7 @@ def for_just(arch: Arch) -> list[Variant]:
 
 
 @st.composite
-def lists(draw: st.DrawFn) -> dict[str, Sequence[str]]:
+def lists(draw: st.DrawFn) -> Lists:
     """For each arch one to three of its variants with vLLM, each for older drivers than the one before."""
     out = {}
     for arch in map(parse_arch, matrix().archs):
@@ -78,7 +79,7 @@ class World:
     catalogue: Catalogue
 
     @classmethod
-    def of(cls, lists: dict[str, Sequence[str]]) -> World:
+    def of(cls, lists: Lists) -> World:
         made = with_lists(**lists)
         found = make_variants(made)
         return cls(made, found, catalogue_of(found.valid.values()))
@@ -143,7 +144,7 @@ def answers(world: World, arch: Arch, said: str) -> dict[str, str]:
 # Without shrinking: an example is small as it is, and making one takes seconds.
 @settings(max_examples=5, phases=(Phase.explicit, Phase.generate))
 @given(lists())
-def test_everybody_gives_the_first_of_the_list_that_the_driver_runs(lists: dict[str, Sequence[str]]) -> None:
+def test_everybody_gives_the_first_of_the_list_that_the_driver_runs(lists: Lists) -> None:
     world = World.of(lists)
     listed = 0
     for arch in map(parse_arch, nonempty(world.matrix.archs)):
@@ -179,8 +180,8 @@ def rtx_3090(driver: str) -> LocalMachine:
 def said(world: World, machine: LocalMachine | None = None, **words: Any) -> tuple[list[str], str]:
     """The stacks that are chosen, and what is told."""
     report, err = silent()
-    known = {"matrix": world.matrix, "variants": world.variants, "locked": LOCKED}
-    chosen = PlanOptions(**words).select(context(report, machine=machine or LocalMachine(why="no card"), **known))
+    here = replace(world.context(machine or LocalMachine(why="no card")), report=report)
+    chosen = PlanOptions(**words).select(here)
     return [one.stack for one in chosen], err.getvalue()
 
 
