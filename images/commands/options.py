@@ -45,7 +45,7 @@ class SelectorOptions:
         flag="card",
     )
     cuda: str = option("CUDA version of the stack, such as 12.4", "")
-    attention: str = option("flash-attn, xformers or sdpa", "")
+    attention: str = option("flash-attn, xformers, sdpa, triton or flashinfer", "")
     all: bool = option("every variant that the other selectors allow, not only the recommended one", False)
     driver: str = option(
         "the driver that the images must run on, such as 535 or 535.104.05; without it, this machine's own", ""
