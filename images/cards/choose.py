@@ -20,6 +20,7 @@ from images.matrix import (
     driver_supports,
     driver_too_old,
     for_older_drivers,
+    is_recommended,
     select,
 )
 
@@ -151,6 +152,8 @@ class _Chooser:
             raise driver_too_old(" and ".join(card.name for card in cards), archs, every, first, driver)
         (variant,) = select(self._matrix, self._variants, replace(wanted, driver=driver), self._locked)
         older = f"driver {driver} is too old for {first.id}, which needs {first.min_driver}; this one runs on it"
+        if not is_recommended(self._matrix, variant, wanted):
+            older += ", and is not among the recommended ones"
         return Pick(variant, tuple(cards), (older, *self._notes(variant)))
 
     def _for_older(self, first: Variant, wanted: Selectors) -> tuple[str, ...]:

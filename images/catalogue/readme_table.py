@@ -81,7 +81,7 @@ def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord],
             notes.setdefault(note.text, []).extend(arch.capability for arch in group.archs)
     if len({arch for group in grouped for arch in group.archs}) < sum(len(group.archs) for group in grouped):
         caption = f"{_BY_DRIVER}\n\n{caption}"
-    note_lines = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
+    note_lines = [f"- {', '.join(dict.fromkeys(archs))}: {text}." for text, archs in notes.items()]
     return "\n".join(
         [*(f"| {' | '.join(line)} |" for line in lines), "", *note_lines, *([""] if note_lines else []), caption]
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from images.matrix.arch import parse_arch as parse_arch
     from images.matrix.by_driver import driver_lines as driver_lines
     from images.matrix.by_driver import for_older_drivers as for_older_drivers
+    from images.matrix.by_driver import is_recommended as is_recommended
     from images.matrix.by_driver import recommended_for as recommended_for
     from images.matrix.drivers import Driver as Driver
     from images.matrix.drivers import driver_branches as driver_branches

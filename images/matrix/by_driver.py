@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, driver_branches, parse_driver
 from images.matrix.model import Matrix
-from images.matrix.recommended import Recommendation, best, listed_below, older, recommendations
+from images.matrix.recommended import (
+    NOT_LISTED,
+    Recommendation,
+    best,
+    listed_below,
+    older,
+    place,
+    recommendations,
+)
 from images.matrix.selection import Selectors, candidates, covering_list
 from images.matrix.variants import Variant, Variants
 
@@ -16,6 +24,11 @@ def for_older_drivers(matrix: Matrix, variants: Variants, wanted: Selectors, tha
     """What the list for the first archs of ``wanted`` has for drivers that are too old for ``than``, in its order."""
     lowest, among, _ = candidates(matrix, variants, wanted.archs[0], wanted)
     return listed_below(matrix, among, lowest, than)
+
+
+def is_recommended(matrix: Matrix, variant: Variant, wanted: Selectors) -> bool:
+    """Whether a variant stands in the list for the first archs of ``wanted``."""
+    return place(matrix, variant, covering_list(matrix, wanted.archs[0])[0]) != NOT_LISTED
 
 
 def recommended_for(matrix: Matrix, variants: Variants, wanted: Selectors) -> list[Recommendation]:
@@ -52,6 +65,8 @@ def _line(
         return ""
     names = " ".join(arch.capability for arch in asked)
     too_old = f" is too old for {first.id}, which needs {first.min_driver}" if chosen is not first else ""
+    if too_old and place(matrix, chosen, lowest) == NOT_LISTED:
+        too_old += ", and runs none of the recommended ones"
     if wanted.driver is not None:
         return f"{names}: {chosen.id}; driver {driver}{too_old}" if too_old else ""
     if driver is not None:

@@ -157,6 +157,9 @@ def test_the_readmes_table_has_a_row_for_each_image_of_a_list(listed: tuple[Matr
     text = table_text(*listed, [], None)
     assert rows_of_8_6(text) == [(one.id, one.min_driver) for one in chosen]
     assert "Where a card has several rows, it gets the first whose driver the machine has" in text
+    notes = [line for line in text.splitlines() if line.startswith("- ") and ": " in line]
+    for archs in (line[2:].split(": ")[0].split(", ") for line in nonempty(notes)):
+        assert len(archs) == len(set(archs))
 
 
 def test_a_list_of_which_some_images_are_published(listed: tuple[Matrix, Variants]) -> None:

@@ -237,6 +237,18 @@ def test_a_named_driver_that_is_too_old_for_every_image_is_an_error(world: World
     assert "no image for 8.6 runs below 580.65.06" in caught.value.cause
 
 
+def test_what_is_not_recommended_is_told_to_be_so(world: World) -> None:
+    alone = World.of({"sm86": ("cu130 flash-attn",)})
+    for which, recommended in ((alone, False), (world, True)):
+        stacks, told = said(which, archs=["8.6"], driver="535")
+        assert stacks != ["cu130"]
+        assert ("runs none of the recommended ones" in told) != recommended
+        card = Card("a card", Arch(8, 6), 24, "test")
+        (pick,) = choose_images(which.matrix, which.variants, [card], parse_driver("535"), LOCKED).picks
+        assert ("is not among the recommended ones" in pick.notes[0]) != recommended
+        assert "this one runs on it" in pick.notes[0]
+
+
 def test_each_list_of_archs_is_told_by_itself(world: World) -> None:
     stacks, told = said(world, rtx_3090("535.104.05"), archs=["8.6", "12.0"])
     assert stacks[0] == "cu128"
