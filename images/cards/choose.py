@@ -143,13 +143,14 @@ class _Chooser:
         driver = self._driver
         if driver is None:
             return Pick(first, tuple(cards), (*self._for_older(first, wanted), *self._notes(first)))
+        listed = (first, *for_older_drivers(self._matrix, self._variants, wanted, first))
         if strangers := [card for card in cards if not driver_supports(driver, card.arch)]:
-            raise driver_does_not_serve(strangers[0].name, strangers[0].arch, driver, first)
+            raise driver_does_not_serve(strangers[0].name, strangers[0].arch, driver, listed)
         if driver_suffices(driver, first.min_driver):
             return Pick(first, tuple(cards), self._notes(first))
         every = select(self._matrix, self._variants, replace(wanted, all=True))
         if not any(driver_suffices(driver, variant.min_driver) for variant in every):
-            raise driver_too_old(" and ".join(card.name for card in cards), archs, every, first, driver)
+            raise driver_too_old(" and ".join(card.name for card in cards), archs, every, listed, driver)
         (variant,) = select(self._matrix, self._variants, replace(wanted, driver=driver), self._locked)
         older = f"driver {driver} is too old for {first.id}, which needs {first.min_driver}; this one runs on it"
         if not is_recommended(self._matrix, variant, wanted):

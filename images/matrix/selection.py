@@ -196,10 +196,11 @@ def _check_driver(matrix: Matrix, among: list[Variant], asked: ArchList, archs: 
     if _serves(driver, asked, among):
         return
     first = best(matrix, among, archs[0]) or among[0]
+    listed = (first, *listed_below(matrix, among, archs[0], first))
     for arch in asked:
         if not driver_supports(driver, arch):
-            raise driver_does_not_serve(arch.capability, arch, driver, first)
-    raise driver_too_old(" ".join(arch.capability for arch in asked), archs, among, first, driver)
+            raise driver_does_not_serve(arch.capability, arch, driver, listed)
+    raise driver_too_old(" ".join(arch.capability for arch in asked), archs, among, listed, driver)
 
 
 def covering_list(matrix: Matrix, asked: ArchList) -> ArchList:

@@ -37,7 +37,7 @@ from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.nonempty import nonempty
 
 README = IMAGES.page
-SM90 = "cu128-vllm0.11.0-flash-attn-sm90"
+SM90 = "cu130-vllm0.33.0-flash-attn-sm90"
 RECORD = GpuRecord(
     card="NVIDIA H200",
     capability="9.0",
@@ -229,7 +229,7 @@ def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str
 
 def test_the_table_of_images_without_a_catalogue() -> None:
     text = table_text(matrix(), variants(), [RECORD], None)
-    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in text
+    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 580.65.06 | tested-on NVIDIA H200, driver 580.159.04 |" in text
     assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in text
     assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in text
     assert "- 7.0: AWQ needs 7.5" in text

@@ -56,7 +56,9 @@ PASSED = (LevelResult(1, "audit", "passed", facts={"audited archs": ["7.5"]}), L
         (SM75_SDPA, (SM75_SDPA,)),
         (CPU, (CPU,)),
         ("cu124-vllm0.8.5.post1-xformers-sm70_75", ("cu124-vllm0.8.5.post1-xformers-sm70_75",)),
-        ("cu128-vllm0.11.0-flash-attn-sm89", ("cu128-vllm0.11.0-flash-attn-sm89", "sm89")),
+        ("cu130-vllm0.33.0-flash-attn-sm89", ("cu130-vllm0.33.0-flash-attn-sm89", "sm89")),
+        ("cu129-vllm0.19.1-flash-attn-sm89", ("cu129-vllm0.19.1-flash-attn-sm89", "sm89-cu129")),
+        ("cu128-vllm0.11.0-flash-attn-sm89", ("cu128-vllm0.11.0-flash-attn-sm89",)),
     ],
 )
 def test_the_recommended_image_of_an_arch_has_its_tag_too(name: str, names: tuple[str, ...]) -> None:

@@ -119,8 +119,8 @@ def test_a_4090_is_sent_to_its_image_by_every_other(variant: str) -> None:
     code, text = verdict(variant, "rtx-4090", CARDSTOCK_REPOSITORY="registry.example.com/team/qwen")
     assert code == 4
     assert f"{variant} has no code for NVIDIA GeForce RTX 4090 (8.9)" in text
-    assert "do: docker pull registry.example.com/team/qwen:cu128-vllm0.11.0-flash-attn-sm89 " in text
-    assert "./inv build --only cu128-vllm0.11.0-flash-attn-sm89" in text
+    assert "do: docker pull registry.example.com/team/qwen:cu129-vllm0.19.1-flash-attn-sm89 " in text
+    assert "./inv build --only cu129-vllm0.19.1-flash-attn-sm89" in text
 
 
 def test_a_4090_runs_code_of_a_lower_minor_of_its_major() -> None:
@@ -167,7 +167,7 @@ def test_cards_that_no_image_covers_together_are_told_one_by_one() -> None:
     code, text = verdict(SM75, "v100-and-rtx-5090")
     assert code == 4
     assert "for Tesla V100-SXM2-16GB: docker pull cardstock/qwen2.5-vl:cu124-vllm0.8.5.post1-xformers-sm70 " in text
-    assert "for NVIDIA GeForce RTX 5090: update the host's driver to 570.26 or newer" in text
+    assert "for NVIDIA GeForce RTX 5090: update the host's driver to 580.65.06 or newer" in text
 
 
 def test_a_card_without_an_image_is_told_why() -> None:
