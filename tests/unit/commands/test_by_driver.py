@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,13 +27,15 @@ from images.matrix.arch import Arch, parse_arch
 from images.matrix.drivers import driver_suffices, driver_supports, parse_driver
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants, make_variants
+from images.render.checkout import Checkout
 from images.render.preflight_images import as_text, images_for_preflight
 from images.run.doctor.advice import advise
 from images.run.fit.find import FitOptions, find_fit
 from tests.helpers.catalogues import catalogue_of
 from tests.helpers.contexts import context, silent
-from tests.helpers.matrices import matrix, variants, with_lists
+from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.nonempty import nonempty
+from tests.unit.cards.test_this_machine import FakeNvml
 from tests.unit.rootfs.test_preflight import nvml, preflight
 from tests.unit.run.doctor.test_doctor import FACTS
 
@@ -205,6 +208,14 @@ def test_the_driver_of_this_machine_decides_and_is_told(world: World) -> None:
     assert "for this machine's driver 580.82.07" in told
 
 
+def test_nvml_is_asked_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml({"name": "NVIDIA A10", "arch": (8, 6), "memory": 24 * GB}))
+    report, err = silent()
+    real = Context(Checkout(ROOT), report).having(matrix=world.matrix, variants=world.variants, locked=LOCKED)
+    assert [one.stack for one in PlanOptions(archs=["8.6"]).select(real)] == ["cu128"]
+    assert "this machine's driver 535.104.05 is too old for cu130-" in err.getvalue()
+
+
 @pytest.mark.parametrize(
     ("driver", "stack"),
     [("590", "cu130"), ("580", "cu130"), ("580.65.05", "cu128"), ("535", "cu128"), ("470", "cu118")],
@@ -228,7 +239,7 @@ def test_a_driver_here_that_serves_no_such_card_forbids_nothing(world: World, dr
 def test_a_named_driver_that_serves_no_such_card_is_an_error(world: World, driver: str, why: str) -> None:
     with pytest.raises(NoImageFits, match=why) as caught:
         said(world, archs=["8.6"], driver=driver)
-    assert caught.value.do == "install driver 580.65.06 or newer"
+    assert caught.value.do.startswith("install driver 580.65.06 or newer; 525.60.13 is enough for cu128-")
 
 
 def test_a_named_driver_that_is_too_old_for_every_image_is_an_error(world: World) -> None:
