@@ -143,15 +143,16 @@ class _Chooser:
         driver = self._driver
         if driver is None:
             return Pick(first, tuple(cards), (*self._for_older(first, wanted), *self._notes(first)))
-        listed = (first, *for_older_drivers(self._matrix, self._variants, wanted, first))
         if strangers := [card for card in cards if not driver_supports(driver, card.arch)]:
-            raise driver_does_not_serve(strangers[0].name, strangers[0].arch, driver, listed)
+            raise driver_does_not_serve(strangers[0].name, strangers[0].arch, driver, self._listed(first, wanted))
         if driver_suffices(driver, first.min_driver):
             return Pick(first, tuple(cards), self._notes(first))
-        every = select(self._matrix, self._variants, replace(wanted, all=True))
-        if not any(driver_suffices(driver, variant.min_driver) for variant in every):
-            raise driver_too_old(" and ".join(card.name for card in cards), archs, every, listed, driver)
-        (variant,) = select(self._matrix, self._variants, replace(wanted, driver=driver), self._locked)
+        try:
+            (variant,) = select(self._matrix, self._variants, replace(wanted, driver=driver), self._locked)
+        except NoImageFits as error:  # it knows archs, and here cards have names
+            every = select(self._matrix, self._variants, replace(wanted, all=True))
+            names = " and ".join(card.name for card in cards)
+            raise driver_too_old(names, archs, every, self._listed(first, wanted), driver) from error
         older = f"driver {driver} is too old for {first.id}, which needs {first.min_driver}; this one runs on it"
         if not is_recommended(self._matrix, variant, wanted):
             older += ", and is not among the recommended ones"
@@ -159,11 +160,14 @@ class _Chooser:
 
     def _for_older(self, first: Variant, wanted: Selectors) -> tuple[str, ...]:
         """What older drivers get of the list, where nobody said which driver there is."""
-        later = for_older_drivers(self._matrix, self._variants, wanted, first)
         return tuple(
             f"with a driver older than {before.min_driver} it is {one.id}, driver from {one.min_driver}"
-            for before, one in pairwise((first, *later))
+            for before, one in pairwise(self._listed(first, wanted))
         )
+
+    def _listed(self, first: Variant, wanted: Selectors) -> tuple[Variant, ...]:
+        """The first, and those of the list for drivers that are too old for it."""
+        return (first, *for_older_drivers(self._matrix, self._variants, wanted, first))
 
     def _notes(self, variant: Variant) -> tuple[str, ...]:
         if self._locked.get(variant.lock, True):

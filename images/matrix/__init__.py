@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from images.matrix.reader import parse_matrix as parse_matrix
     from images.matrix.reader import plain_values as plain_values
     from images.matrix.recommended import Recommendation as Recommendation
-    from images.matrix.recommended import rank as rank
+    from images.matrix.recommended import ranking as ranking
     from images.matrix.recommended import recommendations as recommendations
     from images.matrix.selection import Selectors as Selectors
     from images.matrix.selection import explain as explain

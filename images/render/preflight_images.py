@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
-from images.matrix import Arch, Matrix, Variant, Variants, parse_driver, rank
+from images.matrix import Arch, Matrix, Variant, Variants, parse_driver, ranking
 
 
 def images_for_preflight(matrix: Matrix, variants: Variants) -> tuple[Variant, ...]:
@@ -20,7 +20,7 @@ def images_for_preflight(matrix: Matrix, variants: Variants) -> tuple[Variant, .
 
     def place(variant: Variant) -> tuple[object, ...]:
         # One that starts at a higher arch goes before: what serves 8.0 and 9.0 best is not what serves 7.5 and 9.0.
-        *fit, others = rank(matrix, variant, variant.archs[0])
+        *fit, others = ranking(matrix, variant.archs[0])(variant)
         return (*fit, -variant.archs[0].number, others, order[variant.id])
 
     ranked = _sorted(sorted(chosen.values(), key=place), _behind(answers, chosen))
@@ -41,7 +41,7 @@ def _answers(matrix: Matrix, variants: Variants) -> Iterator[tuple[Variant, list
             able = [variant for variant in cuda if variant.min_driver and parse_driver(variant.min_driver) <= floor]
             for asked in (one for one in questions if len(one) == archs):
                 covering = [variant for variant in able if set(asked) <= set(variant.archs)]
-                found = min(covering, key=lambda variant: rank(matrix, variant, asked[0]), default=None)
+                found = min(covering, key=ranking(matrix, asked[0]), default=None)
                 # Two cards with an image each do better than both with the slower server.
                 if found and (len(asked) == 1 or found.backend == "vllm"):
                     yield found, [variant.id for variant in covering]
