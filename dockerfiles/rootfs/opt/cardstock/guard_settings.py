@@ -1,0 +1,152 @@
+"""Limits of the guard before vLLM's server, read from the environment. Standard library only: the entrypoint reads them
+first, so that a wrong value ends a container at once and not after the model was loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+MEGABYTE = 2**20
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+FETCH = ("off", "public", "any")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A variable with a whole number above 0: its default, and what one unit of it is."""
+
+    name: str
+    default: int
+    unit: int = 1
+
+
+# Field of GuardSettings: its variable. docs/serve.md has a line for each; a test compares them.
+NUMBERS = {
+    "body": Whole("CARDSTOCK_MAX_BODY_MB", 64, MEGABYTE),
+    "bodies": Whole("CARDSTOCK_MAX_BODIES_MB", 256, MEGABYTE),
+    "body_seconds": Whole("CARDSTOCK_BODY_TIMEOUT", 60),
+    "header_seconds": Whole("CARDSTOCK_HEADER_TIMEOUT", 20),
+    "connections": Whole("CARDSTOCK_MAX_CONNECTIONS", 1024),
+    "elements": Whole("CARDSTOCK_MAX_ELEMENTS", 10_000),
+    "token_ids": Whole("CARDSTOCK_MAX_TOKEN_IDS", 200_000),
+    "depth": Whole("CARDSTOCK_MAX_DEPTH", 64),
+    "text": Whole("CARDSTOCK_MAX_TEXT_KB", 2048, 1024),
+    "schema": Whole("CARDSTOCK_MAX_SCHEMA_KB", 64, 1024),
+    "choices": Whole("CARDSTOCK_MAX_CHOICES", 500),
+    "stops": Whole("CARDSTOCK_MAX_STOPS", 16),
+    "stop_length": Whole("CARDSTOCK_MAX_STOP_LENGTH", 256),
+    "answers": Whole("CARDSTOCK_MAX_ANSWERS", 64),
+    "images": Whole("CARDSTOCK_MAX_IMAGES", 8),
+    "image": Whole("CARDSTOCK_MAX_IMAGE_MB", 20, MEGABYTE),
+    "image_pixels": Whole("CARDSTOCK_MAX_IMAGE_MEGAPIXELS", 50, 10**6),
+    "request_pixels": Whole("CARDSTOCK_MAX_REQUEST_MEGAPIXELS", 100, 10**6),
+    "pixels": Whole("CARDSTOCK_MAX_MEGAPIXELS", 200, 10**6),
+    "fetch_seconds": Whole("CARDSTOCK_FETCH_TIMEOUT", 10),
+}
+# Field of GuardSettings: the variable that opens what is closed, by "1".
+SWITCHES = {
+    "video": "CARDSTOCK_VIDEO",
+    "embeds": "CARDSTOCK_EMBEDS",
+    "chat_template": "CARDSTOCK_CHAT_TEMPLATE",
+    "processor_kwargs": "CARDSTOCK_PROCESSOR_KWARGS",
+}
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """What is let in. Sizes in bytes, times in seconds, pictures in pixels; ``hosts`` and ``origins`` beside those that
+    are always allowed, "*" for all; ``domains`` that pictures may be fetched from, "*" for all.
+    """
+
+    keys: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    body: int = 0
+    bodies: int = 0
+    body_seconds: int = 0
+    header_seconds: int = 0
+    connections: int = 0
+    elements: int = 0
+    token_ids: int = 0
+    depth: int = 0
+    text: int = 0
+    schema: int = 0
+    choices: int = 0
+    stops: int = 0
+    stop_length: int = 0
+    answers: int = 0
+    images: int = 0
+    image: int = 0
+    image_pixels: int = 0
+    request_pixels: int = 0
+    pixels: int = 0
+    formats: tuple[str, ...] = FORMATS
+    fetch: str = "off"
+    domains: tuple[str, ...] = ()
+    fetch_seconds: int = 0
+    video: bool = False
+    embeds: bool = False
+    chat_template: bool = False
+    processor_kwargs: bool = False
+
+
+def read(environment: Mapping[str, str]) -> GuardSettings:
+    """The settings. Raises ValueError, with the variable and what it takes, for a value that makes no sense."""
+    found: dict[str, int | bool] = {field: _whole(environment, one) for field, one in NUMBERS.items()}
+    found |= {field: switched(environment, name, False) for field, name in SWITCHES.items()}
+    domains = _words(environment, "CARDSTOCK_MEDIA_DOMAINS")
+    fetch = environment.get("CARDSTOCK_FETCH") or ("public" if domains else "off")
+    if fetch not in FETCH:
+        raise ValueError(f"CARDSTOCK_FETCH must be one of {', '.join(FETCH)}, not {fetch!r}")
+    formats = tuple(word.upper() for word in _words(environment, "CARDSTOCK_IMAGE_FORMATS")) or FORMATS
+    settings = GuardSettings(
+        keys=_keys(environment),
+        hosts=_words(environment, "CARDSTOCK_ALLOWED_HOSTS"),
+        origins=_words(environment, "CARDSTOCK_ALLOWED_ORIGINS"),
+        fetch=fetch,
+        domains=domains or ("*",),
+        formats=formats,
+        **found,  # type: ignore[arg-type]
+    )
+    if settings.bodies < settings.body:
+        raise ValueError("CARDSTOCK_MAX_BODIES_MB must not be below CARDSTOCK_MAX_BODY_MB")
+    if not settings.image_pixels <= settings.request_pixels <= settings.pixels:
+        raise ValueError(
+            "CARDSTOCK_MAX_IMAGE_MEGAPIXELS, CARDSTOCK_MAX_REQUEST_MEGAPIXELS and CARDSTOCK_MAX_MEGAPIXELS must not fall"
+        )
+    return settings
+
+
+def switched(environment: Mapping[str, str], name: str, default: bool) -> bool:
+    """Whether a variable says 1 (or on, true, yes). Raises ValueError for anything but those and their opposites."""
+    value = environment.get(name, "").strip().lower()
+    if value in ("1", "on", "true", "yes"):
+        return True
+    if value in ("0", "off", "false", "no"):
+        return False
+    if value:
+        raise ValueError(f"{name} must be 1 or 0, not {value!r}")
+    return default
+
+
+def _whole(environment: Mapping[str, str], one: Whole) -> int:
+    value = environment.get(one.name) or str(one.default)
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 10**9):
+        raise ValueError(f"{one.name} must be a whole number above 0, not {value!r}")
+    return int(value) * one.unit
+
+
+def _words(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(word for word in environment.get(name, "").lower().replace(",", " ").split() if word)
+
+
+def _keys(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of --api-key, which the entrypoint hands on as a JSON list, else of the variables; none: no key is asked."""
+    given = json.loads(environment.get("CARDSTOCK_GUARD_KEYS") or "[]")
+    other = environment.get("VLLM_API_KEY") or environment.get("CARDSTOCK_API_KEY") or ""
+    return tuple(given) or ((other,) if other else ())
+
+
+assert set(NUMBERS) | set(SWITCHES) <= {field.name for field in fields(GuardSettings)}  # noqa: S101  (a wrong name here)

@@ -1,0 +1,105 @@
+"""Limits of connections that uvicorn does not offer: time and size of a request's headers, and how many there are.
+
+uvicorn has a timer for a connection on which nothing came yet after an answer, and none for one that sent half of its
+headers, or nothing at all. httptools, which uvicorn takes where it is installed, has no limit for the headers' size
+either; vLLM's --h11-… flags are for h11 alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import Any
+
+from guard_settings import GuardSettings  # type: ignore[import-not-found,unused-ignore]
+
+PROTOCOLS = (
+    ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
+    ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
+)
+MOST_HEADERS = 64 * 1024
+_TIMER, _BYTES = "_cardstock_timer", "_cardstock_bytes"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+def install(settings: GuardSettings) -> list[str]:
+    """Put the limits on the protocols that uvicorn has; their names."""
+    found = []
+    for module, name in PROTOCOLS:
+        try:
+            protocol = getattr(importlib.import_module(module), name)
+        except ImportError:
+            continue
+        limit(protocol, settings)
+        found.append(name)
+    return found
+
+
+def limit(protocol: Any, settings: GuardSettings) -> None:
+    """Wrap what a protocol does when a connection is made, when bytes come, and when it is lost. Once for each class."""
+    if getattr(protocol, "_cardstock", False):
+        return
+    made, received, lost = protocol.connection_made, protocol.data_received, protocol.connection_lost
+
+    def connection_made(self: Any, transport: Any) -> None:
+        made(self, transport)
+        if len(self.connections) > settings.connections:
+            transport.write(_BUSY)
+            transport.close()
+            return
+        _watch(self, transport, settings.header_seconds)
+
+    def data_received(self: Any, data: bytes) -> None:
+        received(self, data)
+        if not _waits(self):
+            _unwatch(self)
+            return
+        so_far = getattr(self, _BYTES, 0) + len(data)
+        setattr(self, _BYTES, so_far)
+        if so_far > MOST_HEADERS and not self.transport.is_closing():
+            if _between(self):  # the rest of a body whose request was refused is no header
+                setattr(self, _BYTES, 0)
+            else:
+                self.transport.write(_LONG)
+                self.transport.close()
+        if getattr(self, _TIMER, None) is None:
+            _watch(self, self.transport, settings.header_seconds)
+
+    def connection_lost(self: Any, error: Exception | None) -> None:
+        _unwatch(self)
+        lost(self, error)
+
+    protocol.connection_made, protocol.data_received, protocol.connection_lost = (
+        connection_made,
+        data_received,
+        connection_lost,
+    )
+    protocol._cardstock = True
+
+
+def _waits(protocol: Any) -> bool:
+    """Whether no request is being answered: what came is part of headers."""
+    cycle = getattr(protocol, "cycle", None)
+    return cycle is None or bool(cycle.response_complete)
+
+
+def _between(protocol: Any) -> bool:
+    return getattr(protocol, "cycle", None) is not None
+
+
+def _watch(protocol: Any, transport: Any, seconds: float) -> None:
+    def expire() -> None:
+        setattr(protocol, _TIMER, None)
+        if _waits(protocol) and not transport.is_closing():
+            transport.close()
+
+    setattr(protocol, _TIMER, asyncio.get_running_loop().call_later(seconds, expire))
+
+
+def _unwatch(protocol: Any) -> None:
+    timer = getattr(protocol, _TIMER, None)
+    if timer is not None:
+        timer.cancel()
+        setattr(protocol, _TIMER, None)
+    setattr(protocol, _BYTES, 0)

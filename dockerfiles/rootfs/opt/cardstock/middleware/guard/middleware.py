@@ -1,0 +1,127 @@
+"""The middleware: each request on its way in through access, size and content, each answer on its way out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
+from guard_settings import GuardSettings, read  # type: ignore[import-not-found,unused-ignore]
+
+from . import access, connections, content, parameters
+from .answers import Answer, Send, refuse
+from .budget import Budget
+from .media import Media, Opener, open_header
+from .receive import Body, Gone, Receive
+
+App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+# A body above this is counted, parsed and searched in a thread: the event loop answers others meanwhile.
+IN_THE_LOOP = 64 * 1024
+
+
+class Guard:
+    """ASGI middleware. vLLM gives it the application alone; ``settings`` and ``opener`` are for tests."""
+
+    def __init__(self, app: App, settings: GuardSettings | None = None, opener: Opener = open_header) -> None:
+        self.app = app
+        self.settings = settings or read(os.environ)
+        self.bodies = Budget(self.settings.bodies)
+        self.pixels = Budget(self.settings.pixels)
+        self.media = Media(self.settings, opener)
+        if settings is None:
+            limited = connections.install(self.settings)
+            asked = "asked for on every path but /health and /ping" if self.settings.keys else "none is set"
+            print(f"guard: on; key: {asked}; headers limited in {', '.join(limited)}", file=sys.stderr)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":  # no model of these images speaks it
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        headers, body = scope["headers"], Body(self.bodies)
+        try:
+            access.check(
+                headers, scope["method"], scope["path"], scope.get("root_path", ""), scope["scheme"], self.settings
+            )
+            await body.receive(receive, headers, self.settings)
+            if body.raw:
+                await self._look(scope, body, receive, send)
+            else:
+                await self._pass(scope, body, receive, send, 0)
+        except ApiError as error:
+            await refuse(send, error, close=error.status == 408)
+        except Gone:
+            pass
+        finally:
+            body.free()
+
+    async def _look(self, scope: dict[str, Any], body: Body, receive: Receive, send: Send) -> None:
+        _check_type(access.values(scope["headers"], b"content-type"))
+        raw = body.raw
+        if len(raw) > IN_THE_LOOP:
+            parsed, found = await asyncio.to_thread(self._read, raw)
+        else:
+            parsed, found = self._read(raw)
+        pixels = 0
+        if found.media:
+            self.media.check_count(found.media)
+            pixels = await self.media.bring(found.media)
+            if any(not one.url.startswith("data:") for one in found.media):
+                changed = await asyncio.to_thread(lambda: json.dumps(parsed).encode())
+                body.grow(max(0, len(changed) - len(raw)))
+                body.raw = changed
+        del parsed, found, raw
+        if pixels and not await self.pixels.wait(pixels, self.settings.body_seconds):
+            raise ApiError(
+                503, "other requests have their pictures decoded (CARDSTOCK_MAX_MEGAPIXELS): try again",
+                code="too_many_pixels",
+            )  # fmt: skip
+        await self._pass(scope, body, receive, send, pixels)
+
+    def _read(self, raw: bytes) -> tuple[dict[str, Any], content.Content]:
+        parsed = content.parse(raw, self.settings)
+        found = content.look(parsed, raw, self.settings)
+        parameters.check(parsed, found, self.settings)
+        return parsed, found
+
+    async def _pass(self, scope: dict[str, Any], body: Body, receive: Receive, send: Send, pixels: int) -> None:
+        """To the application, with the body that was looked at; pictures are decoded when its answer begins."""
+        held = [pixels]
+
+        def began() -> None:
+            if held[0]:
+                self.pixels.give(held[0])
+                held[0] = 0
+
+        length = str(len(body.raw)).encode()
+        kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
+        inner = {**scope, "headers": [*kept, (b"content-length", length)]} if body.raw else scope
+        given = False
+
+        async def again() -> dict[str, Any]:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            raw, body.raw = body.raw, b""
+            return {"type": "http.request", "body": raw, "more_body": False}
+
+        try:
+            await self.app(inner, again, Answer(send, began))
+        finally:
+            began()
+
+
+def _check_type(given: list[str]) -> None:
+    """A page of another site may send a form or a text without asking first, and JSON not."""
+    kind = given[0].partition(";")[0].strip().lower() if len(given) == 1 else ""
+    if kind != "application/json":
+        raise ApiError(415, "the Content-Type of a request must be application/json", code="unsupported_media_type")

@@ -1,0 +1,85 @@
+"""The body of a request, received within limits of bytes, of time, and of what all requests hold together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
+from guard_settings import MEGABYTE, GuardSettings  # type: ignore[import-not-found,unused-ignore]
+
+from .access import Headers, values
+from .budget import Budget
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Gone(Exception):
+    """The client has hung up."""
+
+
+class Body:
+    """A body and its share of the budget, which is held until `free`."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.held = 0
+        self.raw = b""
+
+    def grow(self, units: int) -> None:
+        """Take more of the budget. Raises ApiError 503."""
+        if not self.budget.take(units):
+            raise ApiError(
+                503,
+                f"all requests together hold {self.budget.most // MEGABYTE} MB already (CARDSTOCK_MAX_BODIES_MB): "
+                "try again",
+                code="too_many_bytes",
+            )
+        self.held += units
+
+    def free(self) -> None:
+        """Give everything back."""
+        self.budget.give(self.held)
+        self.held, self.raw = 0, b""
+
+    async def receive(self, receive: Receive, headers: Headers, settings: GuardSettings) -> None:
+        """Receive all of it to ``raw``. Raises ApiError 400, 408, 413 or 503; Gone."""
+        _check_length(values(headers, b"content-length"), settings.body)
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(settings.body_seconds):
+                while await self._part(receive, parts, settings.body):
+                    pass
+        except TimeoutError as error:
+            raise ApiError(
+                408,
+                f"the request took longer than {settings.body_seconds} s to arrive (CARDSTOCK_BODY_TIMEOUT)",
+                code="too_slow",
+            ) from error
+        self.raw = b"".join(parts)
+
+    async def _part(self, receive: Receive, parts: list[bytes], most: int) -> bool:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Gone
+        part = message.get("body", b"")
+        if part:
+            if self.held + len(part) > most:
+                raise _too_large(most)
+            self.grow(len(part))
+            parts.append(part)
+        return bool(message.get("more_body", False))
+
+
+def _check_length(given: Sequence[str], most: int) -> None:
+    if given and not (given[0].isascii() and given[0].isdigit()):
+        raise ApiError(400, "the Content-Length is not a number", code="invalid_length")
+    if given and int(given[0][:20]) > most:
+        raise _too_large(most)
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(
+        413, f"the request is larger than {most // MEGABYTE} MB (CARDSTOCK_MAX_BODY_MB)", code="request_too_large"
+    )
