@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from images.core import CardstockError, closest
 from images.matrix.arch import parse_arch
 
-Attention = Literal["flash-attn", "xformers", "sdpa"]
+Attention = Literal["flash-attn", "xformers", "sdpa", "triton", "flashinfer"]
 Backend = Literal["vllm", "transformers"]
 Mark = Literal["A", "S", "D", "U"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)

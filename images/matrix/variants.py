@@ -203,11 +203,8 @@ def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str 
 def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
     """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
     pins = stack.backends[point.backend].pins
-    package, pin = {
-        "xformers": (XFORMERS, pins.get("xformers")),
-        "flash-attn": (FLASH_ATTN, pins.get("flash_attn")),
-        "sdpa": ("", None),
-    }[point.attention]
+    compiled = {"xformers": (XFORMERS, pins.get("xformers")), "flash-attn": (FLASH_ATTN, pins.get("flash_attn"))}
+    package, pin = compiled.get(point.attention, ("", None))
     if point.backend != "vllm" or stack.cuda is None or pin is None:
         return None
     return make_kernel(
