@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+import hosts  # type: ignore[import-not-found,unused-ignore]
 
 MEGABYTE = 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -61,8 +63,8 @@ class GuardSettings:
     """
 
     keys: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
     body: int = 0
     bodies: int = 0
     body_seconds: int = 0
@@ -84,7 +86,7 @@ class GuardSettings:
     pixels: int = 0
     formats: tuple[str, ...] = FORMATS
     fetch: str = "off"
-    domains: tuple[str, ...] = ()
+    domains: frozenset[str] = frozenset()
     fetch_seconds: int = 0
     video: bool = False
     embeds: bool = False
@@ -96,25 +98,26 @@ def read(environment: Mapping[str, str]) -> GuardSettings:
     """The settings. Raises ValueError, with the variable and what it takes, for a value that makes no sense."""
     found: dict[str, int | bool] = {field: _whole(environment, one) for field, one in NUMBERS.items()}
     found |= {field: switched(environment, name, False) for field, name in SWITCHES.items()}
-    domains = _words(environment, "CARDSTOCK_MEDIA_DOMAINS")
+    domains = hosts.read_list(environment.get("CARDSTOCK_MEDIA_DOMAINS", ""))
     fetch = environment.get("CARDSTOCK_FETCH") or ("public" if domains else "off")
     if fetch not in FETCH:
         raise ValueError(f"CARDSTOCK_FETCH must be one of {', '.join(FETCH)}, not {fetch!r}")
-    formats = tuple(word.upper() for word in _words(environment, "CARDSTOCK_IMAGE_FORMATS")) or FORMATS
+    formats = sorted(hosts.read_list(environment.get("CARDSTOCK_IMAGE_FORMATS", "")))
     settings = GuardSettings(
         keys=_keys(environment),
-        hosts=_words(environment, "CARDSTOCK_ALLOWED_HOSTS"),
-        origins=_words(environment, "CARDSTOCK_ALLOWED_ORIGINS"),
+        hosts=hosts.read_list(environment.get("CARDSTOCK_ALLOWED_HOSTS", "")),
+        origins=hosts.read_list(environment.get("CARDSTOCK_ALLOWED_ORIGINS", "")),
         fetch=fetch,
-        domains=domains or ("*",),
-        formats=formats,
+        domains=domains or frozenset({hosts.ANY}),
+        formats=tuple(name.upper() for name in formats) or FORMATS,
         **found,  # type: ignore[arg-type]
     )
     if settings.bodies < settings.body:
         raise ValueError("CARDSTOCK_MAX_BODIES_MB must not be below CARDSTOCK_MAX_BODY_MB")
     if not settings.image_pixels <= settings.request_pixels <= settings.pixels:
         raise ValueError(
-            "CARDSTOCK_MAX_IMAGE_MEGAPIXELS, CARDSTOCK_MAX_REQUEST_MEGAPIXELS and CARDSTOCK_MAX_MEGAPIXELS must not fall"
+            "CARDSTOCK_MAX_IMAGE_MEGAPIXELS must not be above CARDSTOCK_MAX_REQUEST_MEGAPIXELS, nor that above "
+            "CARDSTOCK_MAX_MEGAPIXELS"
         )
     return settings
 
@@ -138,15 +141,8 @@ def _whole(environment: Mapping[str, str], one: Whole) -> int:
     return int(value) * one.unit
 
 
-def _words(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    return tuple(word for word in environment.get(name, "").lower().replace(",", " ").split() if word)
-
-
 def _keys(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Those of --api-key, which the entrypoint hands on as a JSON list, else of the variables; none: no key is asked."""
+    """Those of --api-key, which the entrypoint hands on as a JSON list, else the variable's; none: none is asked."""
     given = json.loads(environment.get("CARDSTOCK_GUARD_KEYS") or "[]")
     other = environment.get("VLLM_API_KEY") or environment.get("CARDSTOCK_API_KEY") or ""
     return tuple(given) or ((other,) if other else ())
-
-
-assert set(NUMBERS) | set(SWITCHES) <= {field.name for field in fields(GuardSettings)}  # noqa: S101  (a wrong name here)

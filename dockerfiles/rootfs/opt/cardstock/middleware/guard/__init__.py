@@ -1,6 +1,6 @@
 """The guard: one ASGI middleware before vLLM's own server (`--middleware guard.Guard`, which the entrypoint gives).
 
-Whatever vLLM leaves open to whoever reaches the port is closed here, whichever vLLM it is. Where a limit is and how it is
+What vLLM leaves open to whoever reaches the port is closed here, whichever vLLM it is. Where a limit is and how it is
 opened: guard_settings.py, docs/serve.md.
 """
 
@@ -11,4 +11,4 @@ from pathlib import Path
 if (_HERE := str(Path(__file__).resolve().parents[2])) not in sys.path:
     sys.path.append(_HERE)
 
-from .middleware import Guard as Guard  # noqa: E402
+from .middleware import Guard as Guard

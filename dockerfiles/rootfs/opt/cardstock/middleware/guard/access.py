@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
-import re
 from collections.abc import Sequence
 
+import hosts  # type: ignore[import-not-found,unused-ignore]
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from guard_settings import GuardSettings  # type: ignore[import-not-found,unused-ignore]
 
 # What load balancers and the image's own health check ask; neither tells more than that the server is there.
 OPEN_PATHS = ("/health", "/ping")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?", re.ASCII)
-# Names below these belong to nobody outside: a stranger cannot point them at 127.0.0.1.
-_PRIVATE_SUFFIXES = (".localhost", ".internal", ".cluster.local", ".svc", ".home.arpa")
+# Names below these, and names without a dot, are given by whoever runs the network: no stranger's page has one.
+OWN_SUFFIXES = (".localhost", ".internal", ".svc", ".cluster.local", ".home.arpa")
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -24,7 +22,7 @@ def values(headers: Headers, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key == name]
 
 
-def check(headers: Headers, method: str, path: str, root_path: str, scheme: str, settings: GuardSettings) -> None:
+def check(headers: Headers, method: str, path: str, root_path: str, settings: GuardSettings) -> None:
     """Raises ApiError: 400 for a Host that is none, 403 for one that is not served, or another site's page, 401 for the
     want of a key.
     """
@@ -32,58 +30,44 @@ def check(headers: Headers, method: str, path: str, root_path: str, scheme: str,
         return
     host = check_host(values(headers, b"host"), settings.hosts)
     origins = values(headers, b"origin")
-    if origins or method not in ("GET", "HEAD", "OPTIONS"):
-        check_origin(origins, values(headers, b"sec-fetch-site"), f"{scheme}://{host}", settings.origins)
+    check_origin(origins, host, settings.origins)
+    if not origins and method not in ("GET", "HEAD") and "cross-site" in values(headers, b"sec-fetch-site"):
+        raise ApiError(403, "pages of another site may not ask this server", code="origin_not_allowed")
     # A browser asks first whether it may ask, and sends no key with that; vLLM's CORS layer answers it.
     preflight = method == "OPTIONS" and bool(origins) and bool(values(headers, b"access-control-request-method"))
     if settings.keys and not preflight:
         check_key(values(headers, b"authorization"), settings.keys)
 
 
-def check_host(given: Sequence[str], allowed: Sequence[str]) -> str:
+def check_host(given: Sequence[str], allowed: frozenset[str]) -> str:
     """The Host header, "" where there is none. Raises ApiError.
 
-    Addresses, localhost and names without a dot are always served: a page of a stranger cannot have such a name, so
-    that it cannot make a browser take this server for its own (DNS rebinding).
+    Addresses, localhost and names that nobody outside can have are served, others where they are listed: a page could
+    point its own name at this machine (DNS rebinding).
     """
     if not given:
         return ""
-    match = _HOST.fullmatch(given[0])
-    if len(given) > 1 or match is None:
+    name = hosts.host_name(given[0])
+    if len(given) > 1 or not name:
         raise ApiError(400, "the Host header is not a host", code="invalid_host")
-    name = match[1].lower().rstrip(".")
-    if "*" in allowed or name in allowed or given[0].lower() in allowed or _own(name):
-        return given[0].lower()
-    raise ApiError(
-        403,
-        f"this server is not served as {name}: add it to CARDSTOCK_ALLOWED_HOSTS (./inv serve --allow-host {name})",
-        code="host_not_allowed",
-    )
+    if not (hosts.host_allowed(given[0], allowed) or "." not in name or name.endswith(OWN_SUFFIXES)):
+        raise ApiError(
+            403,
+            f"this server is not served as {name}: add it to CARDSTOCK_ALLOWED_HOSTS (./inv serve --allow-host {name})",
+            code="host_not_allowed",
+        )
+    return given[0]
 
 
-def _own(name: str) -> bool:
-    if "." not in name or name.endswith(_PRIVATE_SUFFIXES):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def check_origin(origins: Sequence[str], sites: Sequence[str], own: str, allowed: Sequence[str]) -> None:
+def check_origin(origins: Sequence[str], host: str, allowed: frozenset[str]) -> None:
     """Raises ApiError 403 for a request that a page of another site has made."""
-    if "*" in allowed:
-        return
     for origin in origins:
-        if origin.lower() not in (own, *allowed):
+        if not hosts.origin_allowed(origin, host, allowed):
             raise ApiError(
                 403,
                 f"pages of {origin[:200]} may not ask this server: add the origin to CARDSTOCK_ALLOWED_ORIGINS",
                 code="origin_not_allowed",
             )
-    if not origins and "cross-site" in sites:
-        raise ApiError(403, "pages of another site may not ask this server", code="origin_not_allowed")
 
 
 def check_key(authorization: Sequence[str], keys: Sequence[str]) -> None:

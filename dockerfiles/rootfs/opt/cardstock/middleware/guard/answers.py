@@ -18,7 +18,7 @@ _STREAMED_ERROR = (b'data: {"error"', b'data: {"object":"error"', b'data: {"obje
 
 
 def without_addresses(text: bytes) -> bytes:
-    """Python writes objects that have no text of their own with where they lie, which helps whoever wants to write there."""
+    """Python tells of an object without a text of its own where it lies: a help for who wants to write there."""
     return _ADDRESS.sub(b"0x...", text)
 
 

@@ -37,7 +37,7 @@ def install(settings: GuardSettings) -> list[str]:
 
 
 def limit(protocol: Any, settings: GuardSettings) -> None:
-    """Wrap what a protocol does when a connection is made, when bytes come, and when it is lost. Once for each class."""
+    """Wrap what a protocol does when a connection is made, when bytes come, and when it is lost. Once a class."""
     if getattr(protocol, "_cardstock", False):
         return
     made, received, lost = protocol.connection_made, protocol.data_received, protocol.connection_lost
@@ -58,11 +58,8 @@ def limit(protocol: Any, settings: GuardSettings) -> None:
         so_far = getattr(self, _BYTES, 0) + len(data)
         setattr(self, _BYTES, so_far)
         if so_far > MOST_HEADERS and not self.transport.is_closing():
-            if _between(self):  # the rest of a body whose request was refused is no header
-                setattr(self, _BYTES, 0)
-            else:
-                self.transport.write(_LONG)
-                self.transport.close()
+            self.transport.write(_LONG)
+            self.transport.close()
         if getattr(self, _TIMER, None) is None:
             _watch(self, self.transport, settings.header_seconds)
 
@@ -82,10 +79,6 @@ def _waits(protocol: Any) -> bool:
     """Whether no request is being answered: what came is part of headers."""
     cycle = getattr(protocol, "cycle", None)
     return cycle is None or bool(cycle.response_complete)
-
-
-def _between(protocol: Any) -> bool:
-    return getattr(protocol, "cycle", None) is not None
 
 
 def _watch(protocol: Any, transport: Any, seconds: float) -> None:

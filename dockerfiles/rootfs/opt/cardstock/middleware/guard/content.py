@@ -25,17 +25,17 @@ _ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True)
 class Medium:
-    """A picture or a video by its URL. ``holder[key]`` is where another URL can be put; None: nowhere."""
+    """A picture or a video by its URL, which ``holder[key]`` is, or holds the data of."""
 
     url: str
-    holder: dict[str, Any] | None = None
-    key: str = ""
+    holder: dict[str, Any]
+    key: str
     video: bool = False
 
 
 @dataclass
 class Content:
-    """``elements`` without token ids; ``text`` in characters, without the media's URLs; ``objects`` outside of schemas."""
+    """``elements`` without token ids; ``text`` in characters, without media's URLs; ``objects`` outside of schemas."""
 
     elements: int = 0
     token_ids: int = 0
@@ -52,6 +52,8 @@ def parse(raw: bytes, settings: GuardSettings) -> dict[str, Any]:
     if too_large := json_shape.too_large(raw, settings.elements + settings.token_ids, settings.depth):
         limits = "CARDSTOCK_MAX_ELEMENTS, CARDSTOCK_MAX_TOKEN_IDS, CARDSTOCK_MAX_DEPTH"
         raise ApiError(413, f"{too_large} ({limits})", code="request_too_large")
+    if raw.count(b"\\") > 2 * settings.text:  # each is a piece of work for whoever reads a string
+        raise ApiError(413, "the request has too much text (CARDSTOCK_MAX_TEXT_KB)", code="request_too_large")
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
     except UnicodeDecodeError as error:
@@ -93,7 +95,7 @@ def look(body: dict[str, Any], raw: bytes, settings: GuardSettings) -> Content:
                 _check_ids(value, key)
             else:
                 found.elements += len(value)
-    found.text -= sum(len(one.url) for one in found.media if one.holder is not None)
+    found.text -= sum(len(one.holder[one.key]) for one in found.media)
     _check_size(found, settings)
     return found
 
@@ -143,7 +145,7 @@ def _source(source: Any) -> Medium:
         return Medium(source["url"], source, "url")
     typed = source.get("media_type") if kind == "base64" else None
     if isinstance(typed, str) and _TYPED.fullmatch(typed) and isinstance(source.get("data"), str):
-        return Medium(f"data:{typed};base64,{source['data']}")
+        return Medium(f"data:{typed};base64,{source['data']}", source, "data")
     raise _no_url("source")
 
 
@@ -170,4 +172,5 @@ def _check_size(found: Content, settings: GuardSettings) -> None:
         ("characters of text", found.text, settings.text, "CARDSTOCK_MAX_TEXT_KB"),
     ):
         if has > most:
-            raise ApiError(413, f"the request has {has} {what}; {most} are taken ({variable})", code="request_too_large")
+            message = f"the request has {has} {what}; {most} are taken ({variable})"
+            raise ApiError(413, message, code="request_too_large")

@@ -1,4 +1,4 @@
-"""Pictures of a request: looked at, or fetched by the guard itself, so that vLLM fetches nothing and opens nothing odd."""
+"""Pictures of a request: looked at, or fetched by the guard itself, so that vLLM fetches and opens nothing odd."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import fetch  # type: ignore[import-not-found,unused-ignore]
+import hosts  # type: ignore[import-not-found,unused-ignore]
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from guard_settings import MEGABYTE, GuardSettings  # type: ignore[import-not-found,unused-ignore]
 
 from .content import Medium
 
-FETCHERS = 8
+WORKERS, FETCHERS = 2, 8
 _DATA = re.compile(r"data:([\w.+-]{1,40}/[\w.+-]{1,80})?;base64,", re.ASCII)
 
 
@@ -56,7 +57,8 @@ class Media:
     def __init__(self, settings: GuardSettings, opener: Opener = open_header) -> None:
         self.settings = settings
         self._open = opener
-        # Pictures that are fetched wait for each other, and never for what is done in the event loop's own threads.
+        # Fetching waits for fetching alone; and neither takes the threads of vLLM's own pictures and tokenizers.
+        self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="guard")
         self._fetchers = ThreadPoolExecutor(FETCHERS, thread_name_prefix="guard-fetch")
 
     def check_count(self, media: list[Medium]) -> None:
@@ -85,13 +87,12 @@ class Media:
                 load.cancel()
         pixels = 0
         for one, raw in zip(fetched, raws, strict=True):
-            url, size = await asyncio.to_thread(self._as_data, raw, one.video)
+            url, size = await loop.run_in_executor(self.workers, self._as_data, raw, one.video)
             pixels += size
-            assert one.holder is not None  # noqa: S101  (only a data: URL has no place)
             one.holder[one.key] = url
         for one in media:
             if one.url.startswith("data:"):
-                pixels += await asyncio.to_thread(self._look, one)
+                pixels += await loop.run_in_executor(self.workers, self._look, one)
             if pixels > self.settings.request_pixels:
                 most = self.settings.request_pixels // 10**6
                 raise _bad(f"the pictures have more than {most} megapixels (CARDSTOCK_MAX_REQUEST_MEGAPIXELS)", 413)
@@ -107,7 +108,7 @@ class Media:
             host = (urlsplit(url).hostname or "").lower().rstrip(".")
         except ValueError:
             host = ""
-        if not host or ("*" not in self.settings.domains and host not in self.settings.domains):
+        if not host or not hosts.name_allowed(host, self.settings.domains):
             raise _bad(f"this server fetches no pictures from {host[:200]!r} ({how})")
 
     def _limits(self) -> Any:

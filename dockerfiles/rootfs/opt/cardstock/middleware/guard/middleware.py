@@ -16,7 +16,7 @@ from . import access, connections, content, parameters
 from .answers import Answer, Send, refuse
 from .budget import Budget
 from .media import Media, Opener, open_header
-from .receive import Body, Gone, Receive
+from .receive import Body, Gone, Receive, drained
 
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 # A body above this is counted, parsed and searched in a thread: the event loop answers others meanwhile.
@@ -48,16 +48,15 @@ class Guard:
     async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         headers, body = scope["headers"], Body(self.bodies)
         try:
-            access.check(
-                headers, scope["method"], scope["path"], scope.get("root_path", ""), scope["scheme"], self.settings
-            )
+            access.check(headers, scope["method"], scope["path"], scope.get("root_path", ""), self.settings)
             await body.receive(receive, headers, self.settings)
             if body.raw:
                 await self._look(scope, body, receive, send)
             else:
                 await self._pass(scope, body, receive, send, 0)
         except ApiError as error:
-            await refuse(send, error, close=error.status == 408)
+            whole = body.whole or await drained(receive, headers, self.settings.body)
+            await refuse(send, error, close=not whole)
         except Gone:
             pass
         finally:
@@ -67,7 +66,7 @@ class Guard:
         _check_type(access.values(scope["headers"], b"content-type"))
         raw = body.raw
         if len(raw) > IN_THE_LOOP:
-            parsed, found = await asyncio.to_thread(self._read, raw)
+            parsed, found = await self._aside(self._read, raw)
         else:
             parsed, found = self._read(raw)
         pixels = 0
@@ -75,9 +74,7 @@ class Guard:
             self.media.check_count(found.media)
             pixels = await self.media.bring(found.media)
             if any(not one.url.startswith("data:") for one in found.media):
-                changed = await asyncio.to_thread(lambda: json.dumps(parsed).encode())
-                body.grow(max(0, len(changed) - len(raw)))
-                body.raw = changed
+                body.replace(await self._aside(_written, parsed))
         del parsed, found, raw
         if pixels and not await self.pixels.wait(pixels, self.settings.body_seconds):
             raise ApiError(
@@ -85,6 +82,9 @@ class Guard:
                 code="too_many_pixels",
             )  # fmt: skip
         await self._pass(scope, body, receive, send, pixels)
+
+    async def _aside(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.media.workers, function, *arguments)
 
     def _read(self, raw: bytes) -> tuple[dict[str, Any], content.Content]:
         parsed = content.parse(raw, self.settings)
@@ -118,6 +118,10 @@ class Guard:
             await self.app(inner, again, Answer(send, began))
         finally:
             began()
+
+
+def _written(parsed: dict[str, Any]) -> bytes:
+    return json.dumps(parsed).encode()
 
 
 def _check_type(given: list[str]) -> None:

@@ -12,6 +12,7 @@ from guard_settings import MEGABYTE, GuardSettings  # type: ignore[import-not-fo
 from .access import Headers, values
 from .budget import Budget
 
+DRAIN_SECONDS = 2.0
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -26,6 +27,7 @@ class Body:
         self.budget = budget
         self.held = 0
         self.raw = b""
+        self.whole = False
 
     def grow(self, units: int) -> None:
         """Take more of the budget. Raises ApiError 503."""
@@ -37,6 +39,11 @@ class Body:
                 code="too_many_bytes",
             )
         self.held += units
+
+    def replace(self, raw: bytes) -> None:
+        """Another body in its place. Raises ApiError 503."""
+        self.grow(max(0, len(raw) - self.held))
+        self.raw = raw
 
     def free(self) -> None:
         """Give everything back."""
@@ -69,7 +76,30 @@ class Body:
                 raise _too_large(most)
             self.grow(len(part))
             parts.append(part)
-        return bool(message.get("more_body", False))
+        self.whole = not message.get("more_body", False)
+        return not self.whole
+
+
+async def drained(receive: Receive, headers: Headers, most: int) -> bool:
+    """Whether the rest of a body that is refused has come, and was thrown away, within limits.
+
+    A client that still sends when the connection is closed may never read why. One that asks first is told at once.
+    """
+    if values(headers, b"expect"):
+        return False
+    left = most
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return False
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return True
+    except TimeoutError:
+        pass
+    return False
 
 
 def _check_length(given: Sequence[str], most: int) -> None:
