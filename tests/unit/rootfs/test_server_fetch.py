@@ -14,6 +14,7 @@ import pytest
 from images.proof.tiny_model import picture
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
+import addresses  # type: ignore[import-not-found,unused-ignore]
 import fetch  # type: ignore[import-not-found,unused-ignore]
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 
@@ -29,7 +30,7 @@ from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
     ],
 )  # fmt: skip
 def test_only_public_addresses_are_fetched_from(address: str, public: bool) -> None:
-    assert fetch.allowed(address) is public
+    assert addresses.is_public(address) is public
 
 
 @pytest.fixture
@@ -71,8 +72,8 @@ def web() -> Iterator[tuple[str, list[str]]]:
 
 def test_a_private_address_is_not_even_connected_to(web: tuple[str, list[str]]) -> None:
     with pytest.raises(ApiError, match="not a public address"):
-        fetch.load(f"{web[0]}/ok", fetch.Limits())
-    with pytest.raises(ApiError, match="CARDSTOCK_FETCH=off"):
+        fetch.load(f"{web[0]}/ok", fetch.Limits("public"))
+    with pytest.raises(ApiError, match="fetches no picture by its address"):
         fetch.load(f"{web[0]}/ok", fetch.Limits("off"))
     assert web[1] == []
 
@@ -80,9 +81,9 @@ def test_a_private_address_is_not_even_connected_to(web: tuple[str, list[str]]) 
 def test_a_redirect_is_checked_like_the_first_address(
     web: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "allowed", lambda _: len(web[1]) == 0)
+    monkeypatch.setattr(fetch, "is_public", lambda _: len(web[1]) == 0)
     with pytest.raises(ApiError, match="not a public address"):
-        fetch.load(f"{web[0]}/away", fetch.Limits())
+        fetch.load(f"{web[0]}/away", fetch.Limits("public"))
     assert web[1] == ["/away"]
 
 
