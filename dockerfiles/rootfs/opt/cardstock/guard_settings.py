@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import fetch  # type: ignore[import-not-found,unused-ignore]
 import hosts  # type: ignore[import-not-found,unused-ignore]
 
 MEGABYTE = 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-FETCH = ("off", "public", "any")
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,21 @@ NUMBERS = {
     "body": Whole("CARDSTOCK_MAX_BODY_MB", 64, MEGABYTE),
     "bodies": Whole("CARDSTOCK_MAX_BODIES_MB", 256, MEGABYTE),
     "body_seconds": Whole("CARDSTOCK_BODY_TIMEOUT", 60),
-    "header_seconds": Whole("CARDSTOCK_HEADER_TIMEOUT", 20),
+    "header_seconds": Whole("CARDSTOCK_HEADER_TIMEOUT", 10),
     "connections": Whole("CARDSTOCK_MAX_CONNECTIONS", 1024),
     "elements": Whole("CARDSTOCK_MAX_ELEMENTS", 10_000),
     "token_ids": Whole("CARDSTOCK_MAX_TOKEN_IDS", 200_000),
     "depth": Whole("CARDSTOCK_MAX_DEPTH", 64),
-    "text": Whole("CARDSTOCK_MAX_TEXT_KB", 2048, 1024),
+    "text": Whole("CARDSTOCK_MAX_TEXT_MB", 2, MEGABYTE),
     "schema": Whole("CARDSTOCK_MAX_SCHEMA_KB", 64, 1024),
     "choices": Whole("CARDSTOCK_MAX_CHOICES", 500),
     "stops": Whole("CARDSTOCK_MAX_STOPS", 16),
     "stop_length": Whole("CARDSTOCK_MAX_STOP_LENGTH", 256),
     "answers": Whole("CARDSTOCK_MAX_ANSWERS", 64),
     "images": Whole("CARDSTOCK_MAX_IMAGES", 8),
-    "image": Whole("CARDSTOCK_MAX_IMAGE_MB", 20, MEGABYTE),
     "image_pixels": Whole("CARDSTOCK_MAX_IMAGE_MEGAPIXELS", 50, 10**6),
     "request_pixels": Whole("CARDSTOCK_MAX_REQUEST_MEGAPIXELS", 100, 10**6),
-    "pixels": Whole("CARDSTOCK_MAX_MEGAPIXELS", 200, 10**6),
-    "fetch_seconds": Whole("CARDSTOCK_FETCH_TIMEOUT", 10),
+    "pixels": Whole("CARDSTOCK_MAX_OPEN_MEGAPIXELS", 128, 10**6),
 }
 # Field of GuardSettings: the variable that opens what is closed, by "1".
 SWITCHES = {
@@ -59,7 +57,7 @@ SWITCHES = {
 @dataclass(frozen=True)
 class GuardSettings:
     """What is let in. Sizes in bytes, times in seconds, pictures in pixels; ``hosts`` and ``origins`` beside those that
-    are always allowed, "*" for all; ``domains`` that pictures may be fetched from, "*" for all.
+    are always allowed, "*" for all; ``fetch`` says from where pictures are fetched, and how large one may be.
     """
 
     keys: tuple[str, ...] = ()
@@ -80,14 +78,11 @@ class GuardSettings:
     stop_length: int = 0
     answers: int = 0
     images: int = 0
-    image: int = 0
     image_pixels: int = 0
     request_pixels: int = 0
     pixels: int = 0
     formats: tuple[str, ...] = FORMATS
-    fetch: str = "off"
-    domains: frozenset[str] = frozenset()
-    fetch_seconds: int = 0
+    fetch: fetch.Limits = field(default_factory=fetch.Limits)
     video: bool = False
     embeds: bool = False
     chat_template: bool = False
@@ -98,17 +93,13 @@ def read(environment: Mapping[str, str]) -> GuardSettings:
     """The settings. Raises ValueError, with the variable and what it takes, for a value that makes no sense."""
     found: dict[str, int | bool] = {field: _whole(environment, one) for field, one in NUMBERS.items()}
     found |= {field: switched(environment, name, False) for field, name in SWITCHES.items()}
-    domains = hosts.read_list(environment.get("CARDSTOCK_MEDIA_DOMAINS", ""))
-    fetch = environment.get("CARDSTOCK_FETCH") or ("public" if domains else "off")
-    if fetch not in FETCH:
-        raise ValueError(f"CARDSTOCK_FETCH must be one of {', '.join(FETCH)}, not {fetch!r}")
     formats = sorted(hosts.read_list(environment.get("CARDSTOCK_IMAGE_FORMATS", "")))
     settings = GuardSettings(
         keys=_keys(environment),
         hosts=hosts.read_list(environment.get("CARDSTOCK_ALLOWED_HOSTS", "")),
         origins=hosts.read_list(environment.get("CARDSTOCK_ALLOWED_ORIGINS", "")),
-        fetch=fetch,
-        domains=domains or frozenset({hosts.ANY}),
+        # A redirect may lead anywhere, and pictures seldom need one.
+        fetch=replace(fetch.limits_from(environment), redirects=0),
         formats=tuple(name.upper() for name in formats) or FORMATS,
         **found,  # type: ignore[arg-type]
     )
@@ -117,7 +108,7 @@ def read(environment: Mapping[str, str]) -> GuardSettings:
     if not settings.image_pixels <= settings.request_pixels <= settings.pixels:
         raise ValueError(
             "CARDSTOCK_MAX_IMAGE_MEGAPIXELS must not be above CARDSTOCK_MAX_REQUEST_MEGAPIXELS, nor that above "
-            "CARDSTOCK_MAX_MEGAPIXELS"
+            "CARDSTOCK_MAX_OPEN_MEGAPIXELS"
         )
     return settings
 

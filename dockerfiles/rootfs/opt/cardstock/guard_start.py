@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import guard_settings
+import guard_settings  # type: ignore[import-not-found,unused-ignore]
 
 MIDDLEWARE = ["--middleware", "guard.Guard"]
 FOLDER = Path(__file__).resolve().parent / "middleware"
@@ -161,6 +161,6 @@ def _list(text: str) -> list[str]:
 
 def _read(environment: Mapping[str, str], name: str, default: bool) -> bool:
     try:
-        return guard_settings.switched(environment, name, default)
+        return bool(guard_settings.switched(environment, name, default))
     except ValueError as error:
         raise Refused(str(error)) from error

@@ -18,7 +18,7 @@ PROTOCOLS = (
     ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
 )
 MOST_HEADERS = 64 * 1024
-_TIMER, _BYTES = "_cardstock_timer", "_cardstock_bytes"
+_TIMER, _BYTES, _SINCE = "_cardstock_timer", "_cardstock_bytes", "_cardstock_since"
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -44,11 +44,9 @@ def limit(protocol: Any, settings: GuardSettings) -> None:
 
     def connection_made(self: Any, transport: Any) -> None:
         made(self, transport)
-        if len(self.connections) > settings.connections:
-            transport.write(_BUSY)
-            transport.close()
-            return
         _watch(self, transport, settings.header_seconds)
+        if len(self.connections) > settings.connections:
+            _make_room(self)
 
     def data_received(self: Any, data: bytes) -> None:
         received(self, data)
@@ -75,6 +73,15 @@ def limit(protocol: Any, settings: GuardSettings) -> None:
     protocol._cardstock = True
 
 
+def _make_room(newest: Any) -> None:
+    """Cut the connection that has waited longest for its headers; where all others are at work, the newest."""
+    waiting = [one for one in newest.connections if one is not newest and _waits(one) and hasattr(one, _SINCE)]
+    oldest = min(waiting, key=lambda one: float(getattr(one, _SINCE)), default=None)
+    if oldest is None:
+        newest.transport.write(_BUSY)
+    (oldest or newest).transport.close()
+
+
 def _waits(protocol: Any) -> bool:
     """Whether no request is being answered: what came is part of headers."""
     cycle = getattr(protocol, "cycle", None)
@@ -87,7 +94,9 @@ def _watch(protocol: Any, transport: Any, seconds: float) -> None:
         if _waits(protocol) and not transport.is_closing():
             transport.close()
 
-    setattr(protocol, _TIMER, asyncio.get_running_loop().call_later(seconds, expire))
+    loop = asyncio.get_running_loop()
+    setattr(protocol, _SINCE, loop.time())
+    setattr(protocol, _TIMER, loop.call_later(seconds, expire))
 
 
 def _unwatch(protocol: Any) -> None:

@@ -53,7 +53,7 @@ def parse(raw: bytes, settings: GuardSettings) -> dict[str, Any]:
         limits = "CARDSTOCK_MAX_ELEMENTS, CARDSTOCK_MAX_TOKEN_IDS, CARDSTOCK_MAX_DEPTH"
         raise ApiError(413, f"{too_large} ({limits})", code="request_too_large")
     if raw.count(b"\\") > 2 * settings.text:  # each is a piece of work for whoever reads a string
-        raise ApiError(413, "the request has too much text (CARDSTOCK_MAX_TEXT_KB)", code="request_too_large")
+        raise ApiError(413, "the request has too much text (CARDSTOCK_MAX_TEXT_MB)", code="request_too_large")
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
     except UnicodeDecodeError as error:
@@ -169,7 +169,7 @@ def _check_size(found: Content, settings: GuardSettings) -> None:
     for what, has, most, variable in (
         ("elements", found.elements, settings.elements, "CARDSTOCK_MAX_ELEMENTS"),
         ("token ids", found.token_ids, settings.token_ids, "CARDSTOCK_MAX_TOKEN_IDS"),
-        ("characters of text", found.text, settings.text, "CARDSTOCK_MAX_TEXT_KB"),
+        ("characters of text", found.text, settings.text, "CARDSTOCK_MAX_TEXT_MB"),
     ):
         if has > most:
             message = f"the request has {has} {what}; {most} are taken ({variable})"

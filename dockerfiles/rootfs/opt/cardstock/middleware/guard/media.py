@@ -10,12 +10,9 @@ import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 import fetch  # type: ignore[import-not-found,unused-ignore]
-import hosts  # type: ignore[import-not-found,unused-ignore]
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from guard_settings import MEGABYTE, GuardSettings  # type: ignore[import-not-found,unused-ignore]
 
@@ -75,11 +72,8 @@ class Media:
     async def bring(self, media: list[Medium]) -> int:
         """Fetch those that are elsewhere and put them into the request; pixels of all. Raises ApiError 400, 413."""
         fetched = [one for one in media if not one.url.startswith("data:")]
-        for one in fetched:
-            self._may_fetch(one.url)
         loop = asyncio.get_running_loop()
-        limits = self._limits()
-        loads = [loop.run_in_executor(self._fetchers, fetch.load, one.url, limits) for one in fetched]
+        loads = [loop.run_in_executor(self._fetchers, fetch.load, one.url, self.settings.fetch) for one in fetched]
         try:
             raws = await asyncio.gather(*loads)
         finally:
@@ -98,29 +92,6 @@ class Media:
                 raise _bad(f"the pictures have more than {most} megapixels (CARDSTOCK_MAX_REQUEST_MEGAPIXELS)", 413)
         return pixels
 
-    def _may_fetch(self, url: str) -> None:
-        if not url.lower().startswith(("http://", "https://")):
-            raise _bad("a picture's URL must begin with data:, http: or https:")
-        how = "CARDSTOCK_FETCH=public and CARDSTOCK_MEDIA_DOMAINS, ./inv serve --allow-media-domain NAME"
-        if self.settings.fetch == "off":
-            raise _bad(f"this server fetches no pictures: send it as a data: URL ({how})")
-        try:
-            host = (urlsplit(url).hostname or "").lower().rstrip(".")
-        except ValueError:
-            host = ""
-        if not host or not hosts.name_allowed(host, self.settings.domains):
-            raise _bad(f"this server fetches no pictures from {host[:200]!r} ({how})")
-
-    def _limits(self) -> Any:
-        known = {one.name for one in fields(fetch.Limits)}
-        wanted = {
-            "mode": self.settings.fetch,
-            "bytes": self.settings.image,
-            "seconds": float(self.settings.fetch_seconds),
-            "domains": self.settings.domains,
-        }
-        return fetch.Limits(**{name: value for name, value in wanted.items() if name in known})
-
     def _as_data(self, raw: bytes, video: bool) -> tuple[str, int]:
         found = Picture("mp4", 0) if video else self._picture(raw)
         kind = f"{'video' if video else 'image'}/{found.format.lower()}"
@@ -132,7 +103,7 @@ class Media:
             raise _bad("a picture's data: URL must be data:image/…;base64,…")
         if one.video:
             return 0
-        if len(one.url) - match.end() > self.settings.image * 4 // 3 + 4:
+        if len(one.url) - match.end() > self.settings.fetch.bytes * 4 // 3 + 4:
             raise self._too_large()
         try:
             raw = base64.b64decode(one.url[match.end() :], validate=True)
@@ -141,7 +112,9 @@ class Media:
         return self._picture(raw).pixels
 
     def _too_large(self) -> ApiError:
-        return _bad(f"a picture is larger than {self.settings.image // MEGABYTE} MB (CARDSTOCK_MAX_IMAGE_MB)", 413)
+        return _bad(
+            f"a picture is larger than {self.settings.fetch.bytes // MEGABYTE} MB (CARDSTOCK_MAX_IMAGE_MB)", 413
+        )
 
     def _picture(self, raw: bytes) -> Picture:
         try:

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
+from budget import Budget, Share  # type: ignore[import-not-found,unused-ignore]
 from guard_settings import GuardSettings, read  # type: ignore[import-not-found,unused-ignore]
 
 from . import access, connections, content, parameters
 from .answers import Answer, Send, refuse
-from .budget import Budget
 from .media import Media, Opener, open_header
 from .receive import Body, Gone, Receive, drained
 
@@ -29,8 +29,8 @@ class Guard:
     def __init__(self, app: App, settings: GuardSettings | None = None, opener: Opener = open_header) -> None:
         self.app = app
         self.settings = settings or read(os.environ)
-        self.bodies = Budget(self.settings.bodies)
-        self.pixels = Budget(self.settings.pixels)
+        self.bodies = Budget(self.settings.bodies, "bodies", "bytes")
+        self.pixels = Budget(self.settings.pixels, "pictures", "pixels")
         self.media = Media(self.settings, opener)
         if settings is None:
             limited = connections.install(self.settings)
@@ -53,7 +53,7 @@ class Guard:
             if body.raw:
                 await self._look(scope, body, receive, send)
             else:
-                await self._pass(scope, body, receive, send, 0)
+                await self._pass(scope, body, receive, send, Share(self.pixels))
         except ApiError as error:
             whole = body.whole or await drained(receive, headers, self.settings.body)
             await refuse(send, error, close=not whole)
@@ -76,12 +76,12 @@ class Guard:
             if any(not one.url.startswith("data:") for one in found.media):
                 body.replace(await self._aside(_written, parsed))
         del parsed, found, raw
-        if pixels and not await self.pixels.wait(pixels, self.settings.body_seconds):
-            raise ApiError(
-                503, "other requests have their pictures decoded (CARDSTOCK_MAX_MEGAPIXELS): try again",
-                code="too_many_pixels",
-            )  # fmt: skip
-        await self._pass(scope, body, receive, send, pixels)
+        share = Share(self.pixels)
+        try:
+            await share.take(pixels, self.settings.body_seconds)
+            await self._pass(scope, body, receive, send, share)
+        finally:
+            share.keep(0)
 
     async def _aside(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.media.workers, function, *arguments)
@@ -92,15 +92,8 @@ class Guard:
         parameters.check(parsed, found, self.settings)
         return parsed, found
 
-    async def _pass(self, scope: dict[str, Any], body: Body, receive: Receive, send: Send, pixels: int) -> None:
+    async def _pass(self, scope: dict[str, Any], body: Body, receive: Receive, send: Send, pixels: Share) -> None:
         """To the application, with the body that was looked at; pictures are decoded when its answer begins."""
-        held = [pixels]
-
-        def began() -> None:
-            if held[0]:
-                self.pixels.give(held[0])
-                held[0] = 0
-
         length = str(len(body.raw)).encode()
         kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
         inner = {**scope, "headers": [*kept, (b"content-length", length)]} if body.raw else scope
@@ -114,10 +107,7 @@ class Guard:
             raw, body.raw = body.raw, b""
             return {"type": "http.request", "body": raw, "more_body": False}
 
-        try:
-            await self.app(inner, again, Answer(send, began))
-        finally:
-            began()
+        await self.app(inner, again, Answer(send, lambda: pixels.keep(0)))
 
 
 def _written(parsed: dict[str, Any]) -> bytes:

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
+from budget import Budget, Share  # type: ignore[import-not-found,unused-ignore]
 from guard_settings import MEGABYTE, GuardSettings  # type: ignore[import-not-found,unused-ignore]
 
 from .access import Headers, values
-from .budget import Budget
 
 DRAIN_SECONDS = 2.0
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -21,34 +21,22 @@ class Gone(Exception):
 
 
 class Body:
-    """A body and its share of the budget, which is held until `free`."""
+    """A body and its share of what all bodies may hold, which is held until `free`."""
 
     def __init__(self, budget: Budget) -> None:
-        self.budget = budget
-        self.held = 0
+        self._share = Share(budget)
         self.raw = b""
         self.whole = False
 
-    def grow(self, units: int) -> None:
-        """Take more of the budget. Raises ApiError 503."""
-        if not self.budget.take(units):
-            raise ApiError(
-                503,
-                f"all requests together hold {self.budget.most // MEGABYTE} MB already (CARDSTOCK_MAX_BODIES_MB): "
-                "try again",
-                code="too_many_bytes",
-            )
-        self.held += units
-
     def replace(self, raw: bytes) -> None:
         """Another body in its place. Raises ApiError 503."""
-        self.grow(max(0, len(raw) - self.held))
+        self._share.take_now(max(0, len(raw) - self._share.amount))
         self.raw = raw
 
     def free(self) -> None:
         """Give everything back."""
-        self.budget.give(self.held)
-        self.held, self.raw = 0, b""
+        self._share.keep(0)
+        self.raw = b""
 
     async def receive(self, receive: Receive, headers: Headers, settings: GuardSettings) -> None:
         """Receive all of it to ``raw``. Raises ApiError 400, 408, 413 or 503; Gone."""
@@ -72,9 +60,9 @@ class Body:
             raise Gone
         part = message.get("body", b"")
         if part:
-            if self.held + len(part) > most:
+            if self._share.amount + len(part) > most:
                 raise _too_large(most)
-            self.grow(len(part))
+            self._share.take_now(len(part))
             parts.append(part)
         self.whole = not message.get("more_body", False)
         return not self.whole
