@@ -42,7 +42,9 @@ class Target:
         """One request without a body."""
         told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         host = "" if "host" in headers else "host: 127.0.0.1\r\n"
-        return send(self.port, f"{method} {path} HTTP/1.1\r\n{host}{told}connection: close\r\n\r\n".encode(), self.patience)
+        return send(
+            self.port, f"{method} {path} HTTP/1.1\r\n{host}{told}connection: close\r\n\r\n".encode(), self.patience
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,12 @@ def video(target: Target) -> list[Reply]:
 
 def inner_addresses(target: Target) -> list[Reply]:
     """Pictures at the server's own port and at one that is closed: the answers must not tell them apart."""
-    urls = ["http://127.0.0.1:8000/version", "http://127.0.0.1:9/x", "http://localhost:8000/version", "file:///etc/passwd"]
+    urls = [
+        "http://127.0.0.1:8000/version",
+        "http://127.0.0.1:9/x",
+        "http://localhost:8000/version",
+        "file:///etc/passwd",
+    ]
     return [_pictures(target, [url])[0] for url in urls]
 
 
