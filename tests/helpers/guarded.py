@@ -15,7 +15,7 @@ ROOTFS = Path(__file__).parents[2] / "dockerfiles" / "rootfs" / "opt" / "cardsto
 for _folder in (ROOTFS / "middleware", ROOTFS):
     sys.path.insert(0, str(_folder))
 
-import guard_settings  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
+import guard_settings as guard_settings  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 from guard import Guard  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 from guard.media import Picture  # type: ignore[import-not-found,unused-ignore]  # noqa: E402
 

@@ -155,6 +155,7 @@ def test_every_form_of_a_hosts_container_says_the_same(
         assert there["own"] == ["/cache", *started["tmpfs"]]
         assert there["cards"] == (len(started["gpus"][1]) if started["gpus"] else 0) == len(node.host.devices)
         assert there["shm"] == [started["shm"]]
+        assert there["memory"] == started["memory"] == started["swap"]
         assert pod["hostNetwork"] and started["network"] == "host"
 
 
