@@ -38,16 +38,16 @@ class ClusterOptions:
     flags: Sequence[str] = option(
         "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat", (), flag="flag"
     )
+    allow_host: Sequence[str] = option("a name that the server may be asked by, '*' for every one; repeat", ())
+    allow_media_domain: Sequence[str] = option(
+        "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
+    )
     hosts: str = option(
         "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
-    allow_host: Sequence[str] = option("a name that the server may be asked by, '*' for every one; repeat", ())
-    allow_media_domain: Sequence[str] = option(
-        "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
-    )
     memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
     video: int = option("videos in one request; without it none is taken", 0)
     tp: int = option("this tensor parallel size", 0)

@@ -142,16 +142,17 @@ class Stack(MatrixPart):
 
 
 class RecommendedStack(MatrixPart):
-    """A recommended stack and attention."""
+    """A recommended stack and attention. ``why`` is the reason in a sentence, "" where none is given."""
 
     stack: Name
     attention: Attention
+    why: str = ""
 
 
 class Recommended(MatrixPart):
-    """By arch, and by stack for a selection that names a stack and no arch."""
+    """By arch, the first of each list whose oldest driver a machine has; and by stack, where no list has it."""
 
-    archs: dict[ArchText, RecommendedStack]
+    archs: dict[ArchText, Annotated[list[RecommendedStack], Field(min_length=1)]]
     stacks: dict[Name, Attention]
 
 
