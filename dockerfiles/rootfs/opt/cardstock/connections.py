@@ -17,6 +17,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_BYTES = 16 * 1024
+READ_BYTES = 32 * 1024  # at a time: h11 takes ten microseconds for each chunk of a body, and one may have a single byte
 GRACE = 5.0  # seconds in which a body's reader may say that it took too long, before the connection is cut
 
 
@@ -54,6 +55,8 @@ class _Limited(H11Protocol):
         if line is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             with contextlib.suppress(OSError):
                 line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.within.unread_seconds * 1000))
+        if hasattr(transport, "max_size"):  # asyncio's own; it would read 256 kB before anything else has its turn
+            transport.max_size = READ_BYTES
         self._look()
         if len(self.connections) > self.within.most:
             self._make_room()

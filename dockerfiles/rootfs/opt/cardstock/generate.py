@@ -84,7 +84,7 @@ def open_picture(data: bytes) -> Any:
             ground = Pillow.new("RGB", picture.size, (255, 255, 255))
             ground.paste(picture, mask=picture.getchannel("A"))
             return ground
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
         raise _unreadable(error) from error
 

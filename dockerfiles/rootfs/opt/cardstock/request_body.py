@@ -7,14 +7,13 @@ is large is measured and parsed in a thread. Pictures (strings that begin with d
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import json_shape  # type: ignore[import-not-found,unused-ignore]
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from budget import Budget, Share  # type: ignore[import-not-found,unused-ignore]
-from json_shape import too_large  # type: ignore[import-not-found,unused-ignore]
 from openai_api import ChatRequest  # type: ignore[import-not-found,unused-ignore]
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -24,13 +23,8 @@ from starlette.requests import Request
 
 # Commas and brackets: MAX_PARTS of openai_api.py, each a message of its own, have half as many.
 MAX_ELEMENTS, MAX_DEPTH = 100_000, 64
-MAX_QUOTES = 2**20  # each string is looked at by itself: millions take seconds
 FREE = 64 * 1024  # bytes of each body that count for nothing: who asks with text gets in when pictures fill the memory
 SMALL = 256 * 1024  # bytes that are parsed at once; more goes to a thread
-# The text between two strings that are pictures, then the next such string. Every string is matched whole.
-_PICTURE = re.compile(
-    rb'[^"]*+(?:"(?!data:)[^"\\]*+(?:\\.[^"\\]*+)*+"[^"]*+)*+"(data:[^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL
-)
 
 
 class Bodies:
@@ -86,24 +80,12 @@ def as_request(body: bytes | bytearray, max_text: int) -> ChatRequest:
 
 def measure(body: bytes | bytearray, max_text: int) -> None:
     """Raises ApiError 413 for more than ``max_text`` bytes beside the pictures, 400 for too many values."""
-    if body.count(b'"') > MAX_QUOTES:
-        raise ApiError(400, f"the request has more than {MAX_QUOTES} quotes", code="request_too_large")
-    if len(body) > max_text:
-        text = len(body) - _picture_bytes(body)
-        if text > max_text:
-            raise ApiError(413, f"the request has {text} bytes beside its pictures; {max_text} are taken "
-                                "(CARDSTOCK_MAX_TEXT_MB)", code="request_too_large")  # fmt: skip
-    if reason := too_large(body, MAX_ELEMENTS, MAX_DEPTH):
+    shape = json_shape.measure(body, MAX_ELEMENTS, MAX_DEPTH)
+    if reason := json_shape.fault(shape, MAX_ELEMENTS, MAX_DEPTH):
         raise ApiError(400, reason, code="request_too_large")
-
-
-def _picture_bytes(body: bytes | bytearray) -> int:
-    """Bytes of all strings that are data: URLs. Each match begins where the last one ended, so all is read once."""
-    count = at = 0
-    while found := _PICTURE.match(body, at):
-        count += found.end(1) - found.start(1)
-        at = found.end()
-    return count
+    if (text := len(body) - shape.data) > max_text:
+        raise ApiError(413, f"the request has {text} bytes beside its pictures; {max_text} are taken "
+                            "(CARDSTOCK_MAX_TEXT_MB)", code="request_too_large")  # fmt: skip
 
 
 def parse(body: bytes | bytearray) -> Any:
