@@ -99,16 +99,14 @@ def inner_addresses(target: Target) -> list[Reply]:
 
 
 def _beside(target: Target, attack: bytes) -> list[Reply]:
-    """A request, and a small structured one half a second later: the reply to the attack; the other must come too."""
+    """A request and, half a second later, a small structured one: a reply of status 0 where that one got no answer."""
     replies: list[Reply] = []
     thread = threading.Thread(target=lambda: replies.append(target.post(attack)))
     thread.start()
     time.sleep(0.5)
     other = target.post(payloads.chat(target.model, structured_outputs={"choice": ["red", "blue"]}))
     thread.join()
-    if other.status != 200:
-        raise AssertionError(f"a small structured request was answered {other.status}: {other.body[:200]}")
-    return replies
+    return replies if other.status == 200 else [*replies, Reply(0, other.body)]
 
 
 def many_choices(target: Target) -> list[Reply]:

@@ -47,6 +47,13 @@ def first(*names: str) -> Any:
     raise ImportError(f"none of {names}")
 
 
+def without_a_card() -> None:
+    """vLLM asks for a device before it reads its flags; where there is none, say that it is a CPU."""
+    platforms = importlib.import_module("vllm.platforms")
+    if getattr(platforms, "_current_platform", None) is None:
+        platforms._current_platform = first("vllm.platforms.cpu:CpuPlatform")()  # type: ignore[attr-defined]
+
+
 def words(guarded: bool, model: str) -> list[str]:
     """The server's flags, as the image's entrypoint makes them; the guard's variables are set."""
     sys.path.insert(0, str(CARDSTOCK))
@@ -108,9 +115,8 @@ def small_state(app: Any, args: Any) -> None:
 def application(flags: list[str]) -> tuple[Any, Any, str]:
     """The application, its arguments, and how whole its handlers are."""
     parser = first("vllm.utils.argparse_utils:FlexibleArgumentParser", "vllm.utils:FlexibleArgumentParser")
-    make = first(
-        "vllm.entrypoints.launchers.cli_args:make_arg_parser", "vllm.entrypoints.openai.cli_args:make_arg_parser"
-    )
+    places = ("common", "launchers", "openai")  # 0.33, 0.32, before
+    make = first(*(f"vllm.entrypoints.{place}.cli_args:make_arg_parser" for place in places))
     build = first("vllm.entrypoints.launchers.app:build_app", "vllm.entrypoints.openai.api_server:build_app")
     args = make(parser()).parse_args([*flags, "--disable-log-stats"])
     app = build(args)
@@ -168,6 +174,7 @@ def ask(method: str, path: str, host: str = "127.0.0.1", key: str = "", body: by
 def main() -> None:
     """Serve, ask, tell."""
     model, how = sys.argv[1:]
+    without_a_card()
     app, _, handlers = application(words(how == "guard", model))
     serve(app)
     told: dict[str, Any] = {
