@@ -96,12 +96,16 @@ def health_watched(port: int, every: float = 0.1, patience: float = 90.0) -> Ite
     seen, ended = Seen(), threading.Event()
 
     def look() -> None:
-        while not ended.wait(every):
+        while True:
             begin = time.monotonic()
-            status = send(port, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n", patience).status
+            status = send(
+                port, b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n", patience
+            ).status
             seen.silence = max(seen.silence, time.monotonic() - begin)
             seen.asked += 1
             seen.well += status == 200
+            if ended.wait(every):
+                return
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

@@ -57,19 +57,21 @@ def surrogate(model: str) -> bytes:
     return with_pictures(model, ["data:,\ud800"])
 
 
-def png(width: int, height: int, channels: int = 3) -> bytes:
-    """A picture of one colour, black: 1 (grey), 3 (RGB) or 4 (RGBA) channels; small, however many pixels it has."""
-    colour = {1: 0, 3: 2, 4: 6}[channels]
+def png(width: int, height: int, channels: int = 3, rows: int | None = None) -> bytes:
+    """A picture of one colour, black: 1 (grey), 3 (RGB) or 4 (RGBA) channels; small, however many pixels it has.
+
+    ``rows``: how many of its rows are there, where not all.
+    """
     squeeze = zlib.compressobj(9)
     row = b"\0" + bytes(width * channels)
-    parts = [squeeze.compress(row) for _ in range(height)]
-    data = b"".join(parts) + squeeze.flush()
+    data = b"".join(squeeze.compress(row) for _ in range(height if rows is None else rows)) + squeeze.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(name, content) for name, content in chunks)
 
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+def _png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def data_url(picture: bytes, media: str = "image/png") -> str:

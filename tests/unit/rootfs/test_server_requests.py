@@ -168,7 +168,8 @@ def test_a_body_larger_than_allowed_and_a_path_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("body", "status", "why"),
     [
-        (b"[" * 100_000, 400, "nested deeper than 64"), (b'{"a": ' * 65 + b"1" + b"}" * 65, 400, "nested deeper than 64"),
+        (b"[" * 100_000, 400, "nested deeper than 64"),
+        (b'{"a": ' * 65 + b"1" + b"}" * 65, 400, "nested deeper than 64"),
         (b"[" + b"[]," * 100_000 + b"[]]", 400, "elements"), (b'""' * 300_000, 400, "elements"),
         (b'{"x": "' + b"a" * 3_000_000 + b'"}', 413, "beside its pictures"),
     ],
@@ -190,7 +191,11 @@ def test_pictures_do_not_count_as_text_and_texts_that_look_like_pictures_do() ->
 
 @pytest.mark.parametrize("half", ["\\ud800", "\\udfff", "\\ud83d\\ud83d", "x\\ud800y"])
 def test_half_a_character_is_refused_wherever_it_stands(client: TestClient, half: str) -> None:
-    places = ('{"role": "user", "content": "%s"}', '{"role": "%s", "content": "x"}', '{"role": "user", "content": [%s]}')
+    places = (
+        '{"role": "user", "content": "%s"}',
+        '{"role": "%s", "content": "x"}',
+        '{"role": "user", "content": [%s]}',
+    )
     part = '{"type": "image_url", "image_url": {"url": "data:,%s"}}'
     for place in places:
         turn = place % (part % half if "[" in place else half)

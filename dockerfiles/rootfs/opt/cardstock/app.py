@@ -70,6 +70,11 @@ def _add_endpoints(app: FastAPI, completions: Completions) -> None:
         return answer
 
 
+def _answer(error: ApiError, headers: dict[str, str] | None = None) -> Response:
+    answer: Response = error_response(error, headers)
+    return answer
+
+
 def _add_error_handlers(app: FastAPI, counts: metrics.Metrics) -> None:
     @app.exception_handler(ClientDisconnect)
     async def client_left(_: Request, error: ClientDisconnect) -> Response:
@@ -78,13 +83,13 @@ def _add_error_handlers(app: FastAPI, counts: metrics.Metrics) -> None:
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> Response:
         counts.count_refusal(error)
-        return error_response(error)
+        return _answer(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
         refusal = ApiError(error.status_code, str(error.detail))
-        return error_response(refusal, dict(error.headers or {}))  # 405 says in Allow what is taken
+        return _answer(refusal, dict(error.headers or {}))  # 405 says in Allow what is taken
 
     @app.exception_handler(Exception)
     async def any_error(_: Request, error: Exception) -> Response:
-        return error_response(ApiError(500, f"the server failed ({type(error).__name__}): see its log"))
+        return _answer(ApiError(500, f"the server failed ({type(error).__name__}): see its log"))

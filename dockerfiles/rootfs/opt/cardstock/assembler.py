@@ -51,7 +51,7 @@ class Assembler:
         return Piece(out, logprobs)
 
     def _flush(self) -> str:
-        out = self._stops.rest() + (self.decode(self._ids) if self._ids else "")
+        out: str = self._stops.rest() + (self.decode(self._ids) if self._ids else "")
         self._ids.clear()
         return out
 

@@ -206,9 +206,7 @@ def _skeleton(config: Any, attention: str) -> nn.Module:
     from transformers import AutoModelForImageTextToText
 
     with parameters_on_meta():
-        model = AutoModelForImageTextToText.from_config(
-            config, attn_implementation=attention, trust_remote_code=False
-        )
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention, trust_remote_code=False)
     return model.eval()  # type: ignore[no-any-return,unused-ignore]
 
 

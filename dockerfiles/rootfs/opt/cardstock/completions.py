@@ -50,6 +50,7 @@ class Completions:
         reply = Reply(chat.model)
         try:
             if not await _unless_left(request, job.ready()):
+                job.abandon()
                 return Response(status_code=499)
         except BaseException:
             job.abandon()

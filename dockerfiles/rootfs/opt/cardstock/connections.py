@@ -42,7 +42,7 @@ def protocol(limits: ConnectionLimits) -> type[H11Protocol]:
     return Limited
 
 
-class _Limited(H11Protocol):
+class _Limited(H11Protocol):  # type: ignore[misc,unused-ignore]
     within: ConnectionLimits
     # What is waited for: "headers", "body", or "" while the request is whole and its answer is being made.
     awaits = ""
@@ -50,7 +50,7 @@ class _Limited(H11Protocol):
     _alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type,unused-ignore]
         line = transport.get_extra_info("socket")
         if line is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             with contextlib.suppress(OSError):

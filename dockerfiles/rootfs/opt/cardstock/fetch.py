@@ -92,7 +92,9 @@ def load(url: str, limits: Limits) -> bytes:
             url = urljoin(url, value)
     except (OSError, http.client.HTTPException, ValueError) as error:
         log.info("a picture could not be fetched: %s", type(error).__name__)
-        raise _bad("the picture could not be fetched: its server is not found, does not answer, or is too slow") from error
+        raise _bad(
+            "the picture could not be fetched: its server is not found, does not answer, or is too slow"
+        ) from error
     raise _bad(f"more than {limits.redirects} redirects (the last {status})")
 
 

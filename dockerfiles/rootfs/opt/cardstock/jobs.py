@@ -82,8 +82,7 @@ class Job:
         self._ready: asyncio.Future[None] = self._loop.create_future()
 
     def start(self, gate: Gate, preparing: Preparing, worker: ThreadPoolExecutor) -> None:
-        """Get in line. From here on all that is held is given back at the end, whatever comes of it. Raises ApiError 503.
-        """
+        """Get in line. From here on all that is held is given back at the end, in any case. Raises ApiError 503."""
         gate.enter()
         self.task = asyncio.create_task(self._run(gate, preparing, worker))
 

@@ -27,13 +27,14 @@ class Shape:
 def measure(text: bytes | bytearray, max_elements: int, max_depth: int) -> Shape:
     """The shape of a JSON text, which need not be a right one. Looks at no more than ``max_elements`` brackets."""
     # Pairs first: what is left of a backslash before a quote is one that escapes it.
-    bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    bare = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
     quotes = bare.count(b'"')
     if quotes > 4 * max_elements + 2:  # an object has two strings for each of its elements, and nothing has more
         return Shape(max(max_elements + 1, quotes // 4), 0)
     parts = bare.split(b'"')
-    outside = b"".join(parts[::2])
     data = sum(len(part) for part in parts[1::2] if part.startswith(b"data:"))
+    outside = b"".join(parts[::2])
+    del bare, parts
     elements = outside.count(b",") + outside.count(b"[") + outside.count(b"{")
     if elements > max_elements:
         return Shape(elements, 0, data)

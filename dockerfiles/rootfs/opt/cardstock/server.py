@@ -72,7 +72,8 @@ def uvicorn_settings(what: Settings) -> dict[str, Any]:
     limits = ConnectionLimits(what.max_connections, what.header_seconds, what.body_seconds)
     return {
         "http": protocol(limits), "ws": "none", "loop": "asyncio", "h11_max_incomplete_event_size": HEADER_BYTES,
-        "timeout_keep_alive": 5, "proxy_headers": False, "server_header": False, "log_level": "warning", "timeout_graceful_shutdown": 5,
+        "timeout_keep_alive": 5, "proxy_headers": False, "server_header": False, "log_level": "warning",
+        "timeout_graceful_shutdown": 5,
     }  # fmt: skip
 
 
