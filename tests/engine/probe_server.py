@@ -92,7 +92,10 @@ async def whole_state(app: Any, args: Any) -> None:
 
     config = AsyncEngineArgs.from_cli_args(args).create_model_config()
     await init_app_state(
-        stub(config), SimpleNamespace(model_config=config, lora_config=None, parallel_config=MagicMock()), app.state, args
+        stub(config),
+        SimpleNamespace(model_config=config, lora_config=None, parallel_config=MagicMock()),
+        app.state,
+        args,
     )
 
 
