@@ -2,9 +2,9 @@
 
     python probe_server.py MODEL guard|bare
 
-Prints one line of JSON: the versions, and of each request its status and the beginning of its answer. The application is
-vLLM's own, made by its `build_app` of the command line that the image's entrypoint makes; below 0.12 its handlers too
-(`init_app_state`), so that a picture is read as in service. "bare" leaves the guard out.
+Prints one line of JSON: the versions, and of each request its status and the beginning of its answer. The application
+is vLLM's own, made by its `build_app` of the command line that the image's entrypoint makes; below 0.12 its handlers
+too (`init_app_state`), so that a picture is read as in service. "bare" leaves the guard out.
 """
 
 from __future__ import annotations
