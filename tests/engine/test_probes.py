@@ -31,8 +31,8 @@ PATHS = ("/metrics", "/version", "/load")
 
 def versions() -> list[str]:
     """Every vLLM of the matrix, the oldest first."""
-    found = {_vllm(one) for one in variants().valid.values() if one.backend == "vllm"}
-    return [str(version) for version in sorted(found)]
+    found = {Version(_vllm(one).public) for one in variants().valid.values() if one.backend == "vllm"}
+    return [version.public for version in sorted(found)]
 
 
 def _vllm(variant: Variant) -> Version:
@@ -54,7 +54,7 @@ def probe(engine: Engine, tiny: Path) -> Any:
     @functools.cache
     def probed(vllm: str, how: str) -> dict[str, Any]:
         images = (f"{matrix().image}:{one.id}" for one in variants().valid.values()
-                  if one.backend == "vllm" and str(_vllm(one)) == vllm)  # fmt: skip
+                  if one.backend == "vllm" and _vllm(one).public == vllm)  # fmt: skip
         image = next((name for name in images if engine.inspect(name) is not None), None)
         if image is None:
             pytest.skip(f"no image with vLLM {vllm} is built here: not run")

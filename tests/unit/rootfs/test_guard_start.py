@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.guarded import ROOTFS, guard_settings
-from tests.helpers.matrices import variants
+from tests.helpers.matrices import ROOT, variants
 from tests.helpers.nonempty import nonempty
 
 import guard_start  # type: ignore[import-not-found,unused-ignore] # isort: skip
@@ -127,3 +128,18 @@ def test_every_image_with_vllm_closes_videos_and_docs() -> None:
         counts = guard_start.limits(words[words.index("--limit-mm-per-prompt") + 1])
         assert counts["video"] == 0 and counts["image"] in (1, 8), variant.id
         assert "--disable-fastapi-docs" in words
+
+
+def test_every_variable_is_documented_with_its_default() -> None:
+    rows = {}
+    for line in (ROOT / "docs" / "serve.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `CARDSTOCK_") and len(cells) == 3:
+            rows[cells[0].strip("`")] = cells[2]
+    own = {one.name: str(one.default) for one in guard_settings.NUMBERS.values()}
+    own |= dict.fromkeys(guard_settings.SWITCHES.values(), "0")
+    for name, default in nonempty(sorted(own.items())):
+        assert rows.get(name) == default, name
+    assert rows["CARDSTOCK_IMAGE_FORMATS"] == f"`{','.join(guard_settings.FORMATS)}`"
+    fields = {one.name for one in dataclasses.fields(guard_settings.GuardSettings)}
+    assert set(guard_settings.NUMBERS) | set(guard_settings.SWITCHES) <= fields
