@@ -179,7 +179,7 @@ def test_kuberay() -> None:
         (container,) = spec["containers"]
         assert spec["hostNetwork"] is True
         assert tuple(container["args"]) == node.spec.arguments
-        assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+        assert container["resources"]["limits"] == {"nvidia.com/gpu": 8, "memory": node.spec.memory}
         given = {one["name"]: one.get("value") for one in container["env"]}
         assert given == {**dict(node.spec.env), **dict.fromkeys(node.spec.passed)}
         assert container["livenessProbe"]["exec"]["command"] == ["ray", "health-check"]
