@@ -96,6 +96,7 @@ CLOSED = [
     (chat([{"video_url": {"url": "data:video/mp4;base64,AAAA"}}]), "CARDSTOCK_VIDEO"),
     ({"prompt": "a", "prompt_embeds": "AAAA"}, "CARDSTOCK_EMBEDS"),
     (chat([{"type": "image_embeds", "image_embeds": "AAAA"}]), "CARDSTOCK_EMBEDS"),
+    ({"token_ids": [1], "features": {"kwargs_data": {"image": ["AAAA"]}}}, "CARDSTOCK_EMBEDS"),
     (chat(chat_template="{{ 1 }}"), "CARDSTOCK_CHAT_TEMPLATE"),
     (chat(chat_template_kwargs={"chat_template": "{{ 1 }}"}), "CARDSTOCK_CHAT_TEMPLATE"),
     (chat(mm_processor_kwargs={"min_pixels": 10**9}), "CARDSTOCK_PROCESSOR_KWARGS"),

@@ -14,7 +14,10 @@ from .content import Content
 
 VIDEO = frozenset({"video_url", "input_video"})
 AUDIO = frozenset({"audio_url", "input_audio"})
-EMBEDS = frozenset({"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"})
+# Tensors as somebody else has made them: the last two are of vLLM's own /inference/v1/generate.
+EMBEDS = frozenset(
+    {"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds", "kwargs_data", "mm_metadata"}
+)  # fmt: skip
 KWARGS = frozenset({"mm_processor_kwargs", "media_io_kwargs"})
 STOPS = frozenset({"stop", "stop_sequences", "bad_words"})
 ANSWERS = frozenset({"n", "best_of"})
