@@ -14,12 +14,6 @@ from bench.firing import CHAT, Reply, closed_within, lines_held, send, send_all
 MB = 2**20
 # Forms of Host of which vLLM below 0.22 makes a URL whose path is not the one that is served (CVE-2026-48746).
 HOSTS = ("a/health?", "127.0.0.1/x", "x/?", "x#", "u@127.0.0.1", "127.0.0.1:8000/health")
-# What answers without a key in one vLLM or another, although one is set.
-UNGUARDED = (
-    ("POST", "/invocations"), ("POST", "/tokenize"), ("POST", "/detokenize"), ("POST", "/pooling"), ("POST", "/score"),
-    ("POST", "/rerank"), ("POST", "/scale_elastic_ep"), ("GET", "/metrics"), ("GET", "/load"), ("GET", "/version"),
-    ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/v1/models"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import guard
-from bench.guard_attacks import ATTACKS, HOSTS, UNGUARDED, Attack, Target
+from bench.guard_attacks import ATTACKS, Attack, Target
 from images.docker.container_spec import Mount, PublishedPort
 from tests.helpers.nonempty import nonempty
 
@@ -47,13 +47,12 @@ CHEAP = [attack for attack in ATTACKS if not attack.name.startswith(("25", "ten"
 @pytest.mark.parametrize("attack", nonempty(CHEAP), ids=lambda attack: attack.name)
 def test_attacks_tell_what_they_were_answered(port: int, attack: Attack) -> None:
     replies = attack.fire(Target(port, "tiny", patience=20))
-    assert replies and {reply.status for reply in replies} == {400}
+    assert {reply.status for reply in replies} == {400}
 
 
 def test_attacks_are_of_the_issue_and_have_names_of_their_own() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) > 12
     assert all(attack.refused and not attack.refused & {0, 200} for attack in ATTACKS)
-    assert len(HOSTS) > 4 and ("POST", "/invocations") in UNGUARDED
 
 
 def test_rows_of_both_sides_and_of_a_server_that_ended() -> None:

@@ -15,7 +15,7 @@ from guard_settings import GuardSettings, read  # type: ignore[import-not-found,
 
 from . import access, connections, content, parameters
 from .answers import Answer, Send, refuse
-from .media import Media, Opener, open_header
+from .media import Media, Opener, limit_pillow, open_header
 from .receive import Body, Gone, Receive, drained
 
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
@@ -34,6 +34,7 @@ class Guard:
         self.media = Media(self.settings, opener)
         if settings is None:
             limited = connections.install(self.settings)
+            limit_pillow(self.settings.image_pixels)
             asked = "asked for on every path but /health and /ping" if self.settings.keys else "none is set"
             print(f"guard: on; key: {asked}; headers limited in {', '.join(limited)}", file=sys.stderr)
 
