@@ -24,6 +24,9 @@ class Line:
     def close(self) -> None:
         self.closed = True
 
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
     def is_closing(self) -> bool:
         return self.closed
 

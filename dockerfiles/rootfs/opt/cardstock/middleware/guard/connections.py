@@ -8,7 +8,9 @@ either; vLLM's --h11-… flags are for h11 alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import socket
 from typing import Any
 
 from guard_settings import GuardSettings  # type: ignore[import-not-found,unused-ignore]
@@ -44,6 +46,7 @@ def limit(protocol: Any, settings: GuardSettings) -> None:
 
     def connection_made(self: Any, transport: Any) -> None:
         made(self, transport)
+        _end_unread(transport, settings.body_seconds)
         _watch(self, transport, settings.header_seconds)
         if len(self.connections) > settings.connections:
             _make_room(self)
@@ -71,6 +74,14 @@ def limit(protocol: Any, settings: GuardSettings) -> None:
         connection_lost,
     )
     protocol._cardstock = True
+
+
+def _end_unread(transport: Any, seconds: int) -> None:
+    """Let the kernel cut a connection whose client takes nothing of its answer for so long."""
+    line = transport.get_extra_info("socket")
+    if line is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 def _make_room(newest: Any) -> None:

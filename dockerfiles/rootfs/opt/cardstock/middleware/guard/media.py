@@ -7,7 +7,6 @@ import base64
 import binascii
 import io
 import re
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,11 +36,9 @@ def open_header(data: bytes, formats: tuple[str, ...]) -> Picture:
     """By Pillow, which decodes nothing yet. Raises an exception of any kind for what is no picture of these formats."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            width, height = image.size
-            return Picture(str(image.format), width * height)
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        width, height = image.size
+        return Picture(str(image.format), width * height)
 
 
 def limit_pillow(pixels: int) -> None:
