@@ -64,7 +64,9 @@ def seconds(line: http.client.HTTPConnection, body: bytes, *, bare: bool) -> flo
     answer = line.getresponse()
     told = answer.read()
     if answer.status != 200:
-        raise CheckFailed(f"an ordinary request was answered {answer.status}", cause=told.decode(errors="replace")[:300])
+        raise CheckFailed(
+            f"an ordinary request was answered {answer.status}", cause=told.decode(errors="replace")[:300]
+        )
     return time.perf_counter() - begin
 
 
