@@ -18,7 +18,7 @@ from images.run.fit.weights import stage_weights, vision_weights
 
 SERVER = 3 * GIB
 CARD = 4 * GIB
-# Bodies of 256 MB as bytes, JSON and pictures, and 128 megapixels while they are decoded: guard_settings.py.
+# Bodies of 256 MB, and 128 megapixels while they are decoded: 98 took 1.5 GB. The limits: guard_settings.py.
 REQUESTS = 3 * GIB
 # vLLM keeps prepared pictures: --mm-processor-cache-gb and VLLM_MM_INPUT_CACHE_GIB, 4 in the server and in the engine.
 PICTURES = 8 * GIB

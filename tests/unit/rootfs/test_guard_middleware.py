@@ -47,8 +47,11 @@ def test_an_answer_that_is_no_error_is_not_touched() -> None:
 
 
 def test_a_long_error_is_cut_off() -> None:
-    got = ask(guard_of(Inner(status=400, parts=[b"a" * 2**20])), chat())
-    assert len(got.body) == 2**18 == int(got.headers["content-length"])
+    whole = ask(guard_of(Inner(status=400, parts=[b"a" * 2**16])), chat())
+    assert whole.body == b"a" * 2**16
+    got = ask(guard_of(Inner(status=400, kind="text/plain", parts=[b"a" * 2**15] * 3)), chat())
+    assert got.status == 400 and got.error == "a" * 1000 + " ... (cut off)"
+    assert (got.headers["content-type"], int(got.headers["content-length"])) == ("application/json", len(got.body))
 
 
 def test_the_application_hears_that_the_client_is_gone() -> None:

@@ -11,8 +11,8 @@ from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 RETRY_AFTER = 2
-# The longest error that is looked at; a longer one is cut off where nothing is left to look at.
-MOST_ERROR = 2**18
+# The longest error that is passed on; of a longer one only the beginning is told: vLLM names each of 10,000 wrong values.
+MOST_ERROR, TOLD = 2**16, 1000
 _ADDRESS = re.compile(rb"0x[0-9a-fA-F]{6,16}\b")
 _STREAMED_ERROR = (b'data: {"error"', b'data: {"object":"error"', b'data: {"object": "error"')
 
@@ -50,7 +50,7 @@ class Answer:
                 self._start = message
                 return
         elif message["type"] == "http.response.body" and self._start is not None:
-            self._error += message.get("body", b"")[: MOST_ERROR - len(self._error)]
+            self._error += message.get("body", b"")[: MOST_ERROR + 1 - len(self._error)]
             if not message.get("more_body", False):
                 await self._finish(self._start)
             return
@@ -61,6 +61,13 @@ class Answer:
     async def _finish(self, start: dict[str, Any]) -> None:
         body = without_addresses(self._error)
         kept = [pair for pair in start.get("headers", ()) if pair[0].lower() != b"content-length"]
+        if len(self._error) > MOST_ERROR:
+            told = body[:TOLD].decode(errors="replace")
+            body = json.dumps(ApiError(start["status"], f"{told} ... (cut off)", code="long_error").body()).encode()
+            kept = [
+                *(pair for pair in kept if pair[0].lower() != b"content-type"),
+                (b"content-type", b"application/json"),
+            ]
         await self._send({**start, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
         await self._send({"type": "http.response.body", "body": body})
 
