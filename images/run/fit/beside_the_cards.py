@@ -49,6 +49,7 @@ def cpu_memory(model: Model, cache: int, shm: int) -> tuple[MemoryLine, ...]:
         MemoryLine("requests", REQUESTS, "the guard's limits"),
         MemoryLine("weights", 2 * _weights(model), "as they come, and as the CPU takes them"),
         MemoryLine("key-value cache", cache * GIB, "VLLM_CPU_KVCACHE_SPACE"),
+        MemoryLine("prepared pictures", PICTURES, "kept by the server and by the engine"),
         MemoryLine("shared memory", shm * GIB, "--shm-size"),
         MemoryLine("spare", SPARE, "left free"),
     )

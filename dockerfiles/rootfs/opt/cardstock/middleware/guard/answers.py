@@ -11,7 +11,7 @@ from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 RETRY_AFTER = 2
-# The longest error that is passed on; of a longer one only the beginning is told: vLLM names each of 10,000 wrong values.
+# The longest error that is passed on; of a longer one the beginning is told: vLLM names each of 10,000 wrong values.
 MOST_ERROR, TOLD = 2**16, 1000
 _ADDRESS = re.compile(rb"0x[0-9a-fA-F]{6,16}\b")
 _STREAMED_ERROR = (b'data: {"error"', b'data: {"object":"error"', b'data: {"object": "error"')
