@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from images.render.labels import parse_contents as parse_contents
     from images.render.lock_files import LockState as LockState
     from images.render.lock_files import lock_file_name as lock_file_name
+    from images.render.lock_files import read_lock as read_lock
     from images.render.lock_files import source_digest as source_digest
     from images.render.lock_inputs import normalize_name as normalize_name
     from images.render.lock_state import KERNEL_GROUP as KERNEL_GROUP
