@@ -1,4 +1,4 @@
-"""Versions of Debian packages, in dpkg's order (deb-version(7)), and ranges of them such as ">=1.2-1,<1.2-3+deb12u1"."""
+"""Versions of Debian packages in dpkg's order (deb-version(7)), and ranges of them such as ">=1.2-1,<1.2-3"."""
 
 from __future__ import annotations
 

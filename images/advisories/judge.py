@@ -42,7 +42,9 @@ class Finding:
     @property
     def why(self) -> str:
         """The reason for the state."""
-        return f"{self.closing.kind}: {self.closing.what}" if self.state == "closed" and self.closing else self.reach.why
+        return (
+            f"{self.closing.kind}: {self.closing.what}" if self.state == "closed" and self.closing else self.reach.why
+        )
 
     @property
     def name(self) -> str:

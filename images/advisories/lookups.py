@@ -51,7 +51,7 @@ def read_lookups(root: Path) -> dict[Ecosystem, Lookup]:
             raise UsageError(
                 f"{name} is not the record of a look-up",
                 cause=f"{type(error).__name__}: {error}",
-                do="./inv advisories --update --write writes it anew; without the file its packages count as not looked up",
+                do="./inv advisories --update --write writes it anew; without it its packages are not looked up",
                 where=name,
             ) from error
     return found
@@ -64,7 +64,7 @@ def exact(packages: Mapping[str, str]) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many packages of an image a service was asked about, a person read the advisories of, and nobody looked up."""
+    """How many packages a service was asked about, a person read the advisories of, and nobody looked up."""
 
     by_service: int = 0
     by_hand: int = 0

@@ -68,8 +68,11 @@ class Reach(MatrixPart):
 
 
 class Closing(MatrixPart):
-    """What closes an advisory where ``when`` holds. ``lock``: a package of the same lock in a range, "starlette>=1.0.1";
-    else ``by``: protections that must all be there."""
+    """What closes an advisory where ``when`` holds.
+
+    ``lock``: a ``package`` of the same lock whose ``version`` is in a range; else ``by``: protections that must all be
+    there.
+    """
 
     kind: ClosingKind
     what: Line

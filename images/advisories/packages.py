@@ -90,4 +90,5 @@ def debian_record(output: str, image: str, day: str) -> str:
         raise UsageError(f"{image} does not tell which Debian packages it has", cause=output[-200:])
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
     head = json.dumps({"schema": 1, "image": image, "recorded": day})[1:-1]
-    return f'{{\n {head},\n "columns": ["package", "version", "source", "source version"],\n "packages": [\n{lines}\n ]\n}}\n'
+    columns = json.dumps(["package", "version", "source", "source version"])
+    return f'{{\n {head},\n "columns": {columns},\n "packages": [\n{lines}\n ]\n}}\n'

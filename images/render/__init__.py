@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from images.render.image_contract import MODELS as MODELS
     from images.render.image_contract import PORT as PORT
     from images.render.image_contract import USER as USER
+    from images.render.labels import ADVISORIES as ADVISORIES
     from images.render.labels import BACKEND as BACKEND
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE
     from images.render.labels import INPUT as INPUT
+    from images.render.labels import OPEN_ADVISORIES as OPEN_ADVISORIES
     from images.render.labels import PROVEN as PROVEN
     from images.render.labels import READ_CONTENTS_SCRIPT as READ_CONTENTS_SCRIPT
     from images.render.labels import REVISION as REVISION
