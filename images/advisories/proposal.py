@@ -15,6 +15,7 @@ from images.advisories.packages import Carried
 from images.advisories.reader import parse_advisories
 from images.core import UsageError
 
+_EMPTY = re.compile(r"^advisories: *\[\] *$", re.MULTILINE)
 _READ = re.compile(r"^read: *\S+", re.MULTILINE)
 
 
@@ -83,6 +84,8 @@ def with_proposal(text: str, proposal: Proposal, today: date) -> str:
     out = _READ.sub(f"read: {today}", text)
     for one in proposal.wider:
         out = _with_range(out, one)
+    if proposal.new:
+        out = _EMPTY.sub("advisories:", out)
     if not out.endswith("\n"):
         out += "\n"
     out += "".join(_entry(one, today) for one in proposal.new)

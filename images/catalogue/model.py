@@ -58,8 +58,8 @@ AdvisoryId = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,12}-[A-Za-z0-9-
 class ImageAdvisories(CataloguePart):
     """What was known of an image's holes when it was published; ``read`` is the day of the list.
 
-    ``severe`` are those of the open ones that are high, critical or not rated; ``accepted`` were published all the same,
-    by name. The counts are packages: asked of a service, read by hand, not looked up.
+    ``severe`` are those of the open ones that are high, critical or not rated; ``accepted`` are names of open ones that
+    it was published with all the same. The counts are packages: asked of a service, read by hand, not looked up.
     """
 
     read: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
@@ -88,8 +88,8 @@ class PublishedImage(CataloguePart):
 
     ``digest`` is its manifest's, ``config`` its configuration's (what engines call its id), ``tag`` the one that never
     moves. ``audited`` are the archs that its libraries were found to cover. ``compressed`` is what a first pull takes,
-    ``unpacked`` what it takes on disk, in bytes. ``layers`` are keys of the catalogue's table. ``advisories`` is None of
-    images that were published before there was such a list.
+    ``unpacked`` what it takes on disk, in bytes. ``layers`` are keys of the catalogue's table. ``advisories`` is None
+    of images that were published before there was such a list.
     """
 
     variant: Tag

@@ -28,8 +28,8 @@ def render(context: Context, options: RenderOptions) -> None:
 def write_generated(context: Context, options: RenderOptions) -> None:
     """Write what changed, or with ``check`` raise CheckFailed where something would.
 
-    With ``check`` also raises UsageError where an image that matrix.yaml recommends has an open advisory that is severe.
-    That is asked here, and not where matrix.yaml is read: it takes every lock and advisories.yaml, and a hole that
+    With ``check`` also raises UsageError where an image that matrix.yaml recommends has a severe open advisory. That is
+    asked here, and not where matrix.yaml is read: it takes every lock and advisories.yaml, and a hole that
     became known must stop what is merged and published, not `./inv serve` on somebody's machine.
     """
     checkout, report = context.checkout, context.report

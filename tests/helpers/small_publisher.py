@@ -144,7 +144,13 @@ class SmallPublisher:
         levels = (audit, LevelResult(2, "stack", "passed"), server)
         return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
-    def publisher(self, repository: str, keys: SigningKeys | None = None, packing: Packing = "gzip") -> Publisher:
+    def publisher(
+        self,
+        repository: str,
+        keys: SigningKeys | None = None,
+        packing: Packing = "gzip",
+        accepted: tuple[str, ...] = (),
+    ) -> Publisher:
         """What publishes to a repository; it tells of it in ``err``."""
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
@@ -154,6 +160,7 @@ class SmallPublisher:
             packed=Packed(self.root / "build/packed"),
             packing=packing,
             prove=self.prove,
+            accepted=accepted,
         )
 
     def plan(self, publisher: Publisher, *names: str) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from images.advisories.debian_version import DebianVersion, in_debian_range, parse_debian_range
@@ -26,7 +28,7 @@ RISING = [
 ]
 
 
-@pytest.mark.parametrize(("older", "newer"), list(zip(RISING, RISING[1:], strict=False)))
+@pytest.mark.parametrize(("older", "newer"), list(pairwise(RISING)))
 def test_versions_are_in_dpkgs_order(older: str, newer: str) -> None:
     assert DebianVersion(older) < DebianVersion(newer)
     assert DebianVersion(newer) > DebianVersion(older)

@@ -17,9 +17,13 @@ SAFE = HOLE.replace('"<0.9"', '"<0.7"')
 
 
 def test_what_is_recommended_has_no_severe_open_advisory(tmp_path: Path) -> None:
-    assessments(tmp_path, listed(SAFE)).check_recommended()
+    safe = assessments(tmp_path, listed(SAFE))
+    safe.check_recommended()
+    assert safe.recommended
     medium = HOLE.replace("severity: critical", "severity: medium").replace('"<0.9"', '"<99"')
-    assessments(tmp_path, listed(medium)).check_recommended()
+    other = assessments(tmp_path, listed(medium))
+    other.check_recommended()
+    assert all(other.of(variant).having("open") for variant in nonempty(other.recommended))
 
 
 def test_a_wider_range_names_the_variant_its_place_and_the_cure(tmp_path: Path) -> None:
@@ -38,7 +42,9 @@ def test_a_wider_range_names_the_variant_its_place_and_the_cure(tmp_path: Path) 
 
 def test_every_recommended_arch_is_looked_at() -> None:
     places = gate.places_of(matrix(), variants())
-    assert sorted(arch for archs in nonempty(list(places.values())) for arch in archs) == sorted(matrix().recommended.archs)
+    assert sorted(arch for archs in nonempty(list(places.values())) for arch in archs) == sorted(
+        matrix().recommended.archs
+    )
 
 
 def test_the_cure_says_what_is_missing_and_what_is_to_be_judged() -> None:
@@ -62,6 +68,7 @@ def test_publishing_refuses_what_nobody_accepted() -> None:
 @pytest.mark.parametrize("name", ["CVE-2026-0001", "GHSA-aaaa-bbbb-cccc"])
 def test_an_advisory_is_accepted_by_any_of_its_names(name: str) -> None:
     file = known(HOLE)
+    assert judged(file).severe_open
     gate.refuse_open(file, [judged(file)], (name,))
 
 
@@ -81,6 +88,7 @@ def test_a_name_that_is_no_advisory_is_a_mistake() -> None:
 
 def test_what_is_accepted_and_not_open_here_is_no_mistake() -> None:
     file = known(SAFE)
+    assert judged(file).findings == ()
     gate.refuse_open(file, [judged(file)], ("CVE-2026-0001",))
 
 

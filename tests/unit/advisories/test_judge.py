@@ -23,7 +23,10 @@ protections:
 
 def closed_by(*names: str, kind: str = "guard", when: str = "") -> str:
     condition = f"when: {when}, " if when else ""
-    return HOLE + f'    closed_by:\n      - {{kind: {kind}, {condition}by: [{", ".join(names)}], what: "it is in the way"}}\n'
+    return (
+        HOLE
+        + f'    closed_by:\n      - {{kind: {kind}, {condition}by: [{", ".join(names)}], what: "it is in the way"}}\n'
+    )
 
 
 def test_a_version_out_of_range_is_not_known() -> None:
@@ -123,7 +126,9 @@ def test_debian_packages_are_judged_by_their_source() -> None:
 
 
 def test_the_most_severe_come_first() -> None:
-    low = HOLE.replace("CVE-2026-0001", "CVE-2026-0000").replace("[GHSA-aaaa-bbbb-cccc]", "[]").replace("critical", "low")
+    low = (
+        HOLE.replace("CVE-2026-0001", "CVE-2026-0000").replace("[GHSA-aaaa-bbbb-cccc]", "[]").replace("critical", "low")
+    )
     assert [one.advisory.severity for one in judged(known(low, HOLE)).findings] == ["critical", "low"]
 
 
