@@ -23,7 +23,7 @@ from images.matrix import Variant, make_variants
 from images.render import Checkout, target_name
 
 # Three cards of one stack whose images need no compiler: what is measured is sharing, not nvcc.
-CARDS = tuple(f"cu124-transformers4.51.3-sdpa-sm{arch}" for arch in ("75", "80", "86"))
+CARDS = tuple(f"cu124-transformers5.24.0-sdpa-sm{arch}" for arch in ("75", "80", "86"))
 
 
 def proven_variants(tools: Workbench) -> list[tuple[Variant, Path | None]]:

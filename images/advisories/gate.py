@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 from images.advisories.judge import Assessment, Finding
 from images.advisories.model import Advisories
 from images.core import Unsafe, UsageError, closest
-from images.matrix import Matrix, Selectors, Variants, parse_arch, select
+from images.matrix import Matrix, Variants, recommended_variants
 
 # Days after which the file is old: publishing says so, and then refuses.
 OLD, TOO_OLD = 30, 90
 
 
-def places_of(matrix: Matrix, variants: Variants) -> dict[str, tuple[str, ...]]:
-    """Id of each variant that the matrix recommends for a card -> the archs that it is recommended for."""
-    places: dict[str, list[str]] = {}
-    for arch in matrix.recommended.archs:
-        for variant in select(matrix, variants, Selectors(archs=((parse_arch(arch),),))):
-            places.setdefault(variant.id, []).append(arch)
-    return {name: tuple(archs) for name, archs in places.items()}
+@dataclass(frozen=True)
+class Place:
+    """A place in the matrix that recommends a variant: its arch, and which entry of that arch's list."""
+
+    arch: str
+    index: int
+
+
+def places_of(matrix: Matrix, variants: Variants) -> dict[str, tuple[Place, ...]]:
+    """Id of each variant that the matrix recommends for a card -> where."""
+    places: dict[str, list[Place]] = {}
+    for arch, entry, variant in recommended_variants(matrix, variants):
+        listed = matrix.recommended.archs[arch.capability]
+        places.setdefault(variant.id, []).append(Place(arch.capability, listed.index(entry)))
+    return {name: tuple(found) for name, found in places.items()}
 
 
 def refuse_recommended(
     matrix: Matrix, variants: Variants, known: Advisories, assessments: Mapping[str, Assessment]
 ) -> None:
     """Raise UsageError where a recommended variant has an open advisory that is high, critical or not rated."""
-    for identifier, archs in places_of(matrix, variants).items():
+    for identifier, (place, *_) in places_of(matrix, variants).items():
         severe = assessments[identifier].severe_open
         if severe:
             more = f" (and {len(severe) - 1} more: ./inv advisories --only '{identifier}')" if len(severe) > 1 else ""
+            where = matrix.where("recommended", "archs", place.arch, place.index)
             raise UsageError(
-                f"{matrix._path}: recommended.archs.{archs[0]}: {identifier} has an open advisory: "
+                f"{matrix._path}: recommended.archs.{place.arch}.{place.index}: {identifier} has an open advisory: "
                 f"{severe[0].name}{more}",
                 cause=f"{severe[0].advisory.what}; {severe[0].why}",
                 do=cure(known, severe[0]),
-                where=f"{matrix.where('recommended', 'archs', archs[0])}; {known.where_is(severe[0].advisory.id)}",
+                where=f"{where}; {known.where_is(severe[0].advisory.id)}",
             )
 
 

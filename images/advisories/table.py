@@ -124,12 +124,8 @@ def _groups(assessments: Assessments) -> list[Group]:
 
 def _group_cells(assessments: Assessments, name: str, one: Assessment) -> list[str]:
     places = places_of(assessments.matrix, assessments.variants)
-    archs = [
-        arch
-        for identifier, archs in places.items()
-        if _lock(assessments, identifier) == one.variant.lock
-        for arch in archs
-    ]
+    mine = [found for identifier, found in places.items() if _lock(assessments, identifier) == one.variant.lock]
+    archs = [place.arch + (" (older drivers)" if place.index else "") for found in mine for place in found]
     return [f"`{name}`", ", ".join(archs) or "-", *summary_cells(one)[1:]]
 
 

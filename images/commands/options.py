@@ -45,7 +45,7 @@ class SelectorOptions:
         flag="card",
     )
     cuda: str = option("CUDA version of the stack, such as 12.4", "")
-    attention: str = option("flash-attn, xformers or sdpa", "")
+    attention: str = option("flash-attn, xformers, sdpa, triton or flashinfer", "")
     all: bool = option("every variant that the other selectors allow, not only the recommended one", False)
 
     def selectors(self, context: Context) -> Selectors:

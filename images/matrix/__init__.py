@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from images.matrix.drivers import parse_driver as parse_driver
     from images.matrix.kernel import Kernel as Kernel
     from images.matrix.kernel import duplicate_ids as duplicate_ids
+    from images.matrix.load import check_matrix as check_matrix
+    from images.matrix.load import load_matrix as load_matrix
     from images.matrix.model import Attention as Attention
     from images.matrix.model import Backend as Backend
     from images.matrix.model import Base as Base
@@ -36,13 +38,19 @@ if TYPE_CHECKING:
     from images.matrix.model import RangeText as RangeText
     from images.matrix.model import When as When
     from images.matrix.model import json_schema as json_schema
+    from images.matrix.no_image import driver_does_not_serve as driver_does_not_serve
+    from images.matrix.no_image import driver_too_old as driver_too_old
     from images.matrix.reader import parse_matrix as parse_matrix
+    from images.matrix.recommended import NOT_LISTED as NOT_LISTED
+    from images.matrix.recommended import for_older_drivers as for_older_drivers
+    from images.matrix.recommended import place as place
+    from images.matrix.recommended import rank as rank
+    from images.matrix.recommended import recommended_for as recommended_for
+    from images.matrix.recommended import recommended_variants as recommended_variants
     from images.matrix.rules import in_range as in_range
-    from images.matrix.rules import load_matrix as load_matrix
     from images.matrix.rules import when_matches as when_matches
     from images.matrix.selection import Selectors as Selectors
     from images.matrix.selection import explain as explain
-    from images.matrix.selection import rank as rank
     from images.matrix.selection import read_selectors as read_selectors
     from images.matrix.selection import select as select
     from images.matrix.variant_table import excluded_json as excluded_json

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from images.core import CardstockError, Location, closest, line_of
 from images.matrix.arch import parse_arch
 
-Attention = Literal["flash-attn", "xformers", "sdpa"]
+Attention = Literal["flash-attn", "xformers", "sdpa", "triton", "flashinfer"]
 Backend = Literal["vllm", "transformers"]
 Mark = Literal["A", "S", "D", "U"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
@@ -129,16 +129,17 @@ class Stack(MatrixPart):
 
 
 class RecommendedStack(MatrixPart):
-    """A recommended stack and attention."""
+    """A recommended stack and attention. ``why`` is the reason in a sentence, "" where none is given."""
 
     stack: Name
     attention: Attention
+    why: str = ""
 
 
 class Recommended(MatrixPart):
-    """By arch, and by stack for a selection that names a stack and no arch."""
+    """By arch, the first of each list whose oldest driver a machine has; and by stack, where no list has it."""
 
-    archs: dict[ArchText, RecommendedStack]
+    archs: dict[ArchText, Annotated[list[RecommendedStack], Field(min_length=1)]]
     stacks: dict[Name, Attention]
 
 

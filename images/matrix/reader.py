@@ -46,9 +46,10 @@ def _check_references(matrix: Matrix) -> None:
                     need(name, matrix.indexes, "index", *at)
                 elif kind == "asset":
                     need(name, matrix.assets, "asset", *at)
-    for arch, choice in matrix.recommended.archs.items():
-        need(choice.stack, matrix.stacks, "stack", "recommended", "archs", arch, "stack")
+    for arch, listed in matrix.recommended.archs.items():
         need(arch, matrix.archs, "arch", "recommended", "archs", arch)
+        for index, choice in enumerate(listed):
+            need(choice.stack, matrix.stacks, "stack", "recommended", "archs", arch, index, "stack")
     for stack_name in matrix.recommended.stacks:
         need(stack_name, matrix.stacks, "stack", "recommended", "stacks", stack_name)
     for index, wish in enumerate(matrix.kernels):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from packaging.specifiers import SpecifierSet
@@ -29,7 +28,6 @@ from images.matrix.model import (
     Toolkit,
     When,
 )
-from images.matrix.reader import read_matrix
 
 Archs = tuple[Arch, ...]
 ALL_ARCHS = tuple(parse_arch(text) for text in KNOWN_ARCHS)
@@ -187,14 +185,6 @@ def _device_code(stack: str, backend: Backend, device_code: DeviceCode) -> Parti
     )
     rule = Rule(id="no-device-code", when=When(), reason=reason, source=device_code.source, mark=device_code.mark)
     return PartialRule(rule, None, uncovered)
-
-
-def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file and check its pins against its rules. Raises UsageError."""
-    matrix = read_matrix(path)
-    check_pins(matrix)
-    check_kernels(matrix)
-    return matrix
 
 
 def check_pins(matrix: Matrix) -> None:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from images.core import NoImageFits, NothingSelected, UsageError, closest
+from images.core import UsageError, closest
 from images.matrix.arch import Arch, parse_arch
+from images.matrix.drivers import Driver, driver_suffices, driver_supports, parse_driver
 from images.matrix.model import ATTENTIONS, Attention, Matrix
+from images.matrix.no_image import driver_does_not_serve, driver_too_old, no_image, nothing, refused
+from images.matrix.recommended import best, for_older_drivers
 from images.matrix.rules import Judge
 from images.matrix.variants import Excluded, Point, Variant, Variants, backend_of, point_id
 
 ArchList = tuple[Arch, ...]
+Locked = Mapping[str, bool] | None
 
 
 @dataclass(frozen=True)
 class Selectors:
-    """What the user named; empty means open. ``archs`` holds one arch list per image wanted."""
+    """What the user named; empty means open. ``archs`` holds one arch list per image wanted.
+
+    ``driver`` is the one that the images must run on; ``here`` that of this machine, which decides between images
+    for its own list of archs where it runs one of them, and forbids nothing.
+    """
 
     archs: tuple[ArchList, ...] = ()
     cuda: str | None = None
     attention: Attention | None = None
     only: tuple[str, ...] = ()
     all: bool = False
+    driver: Driver | None = None
+    here: Driver | None = None
 
 
 def read_selectors(
@@ -34,6 +43,7 @@ def read_selectors(
     attention: str | None = None,
     only: Iterable[str] = (),
     every: bool = False,
+    driver: str | None = None,
 ) -> Selectors:
     """Selectors from the command line's words; ``"7.5 8.6"`` is one image for both. Raises UsageError."""
     lists = tuple(tuple(sorted({parse_arch(word) for word in text.replace(",", " ").split()})) for text in archs)
@@ -49,14 +59,16 @@ def read_selectors(
             f"{attention!r} is not an attention backend",
             do=f"nearest: {closest(attention, ATTENTIONS)}. Known: {', '.join(ATTENTIONS)}",
         )
-    return Selectors(lists, cuda, attention, tuple(only), every)
+    return Selectors(lists, cuda, attention, tuple(only), every, parse_driver(driver) if driver else None)
 
 
-def select(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Variant, ...]:
+def select(matrix: Matrix, variants: Variants, wanted: Selectors, locked: Locked = None) -> tuple[Variant, ...]:
     """The chosen variants, in the matrix's order.
 
-    Raises NoImageFits when a rule excludes all that was asked for (with the rule, its source and the nearest variant),
-    NothingSelected when the words match nothing.
+    Where the driver runs nothing that is recommended, an image of a locked stack goes before the others; ``locked``
+    says of each lock's name whether it is. Raises NoImageFits when a rule excludes all that was asked for (with the
+    rule, its source and the nearest variant) or the named driver runs none of it, NothingSelected when the words match
+    nothing.
     """
     pool = list(variants.valid.values())
     if wanted.cuda is not None or wanted.attention is not None:
@@ -64,21 +76,15 @@ def select(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Varia
     if wanted.only:
         pool = [v for v in pool if any(fnmatchcase(v.id, glob) for glob in wanted.only)]
         if not pool:
-            raise _nothing(variants, wanted)
+            raise nothing(variants, wanted.only)
     if not wanted.archs:
-        chosen = pool if wanted.all or wanted.only else _recommended(matrix, pool, wanted)
+        chosen = pool if wanted.all or wanted.only else _recommended(matrix, pool, wanted.driver)
+        if wanted.driver is not None:
+            chosen = [v for v in chosen if driver_suffices(wanted.driver, v.min_driver)]
         if not chosen:
-            raise _nothing(variants, wanted)
+            raise nothing(variants, wanted.only)
         return tuple(chosen)
-    ids: dict[str, Variant] = {}
-    for asked in wanted.archs:
-        archs = _stand_in(matrix, asked, wanted)
-        matching = _carrying(pool, archs)
-        if not wanted.all and not wanted.only:
-            matching = _best(matrix, matching, archs)
-        if not matching:
-            raise _no_image(matrix, variants, asked, archs, wanted)
-        ids |= {v.id: v for v in matching}
+    ids = {v.id for asked in wanted.archs for v in _for_archs(matrix, variants, pool, asked, wanted, locked)}
     return tuple(v for v in variants.valid.values() if v.id in ids)
 
 
@@ -124,38 +130,54 @@ def _stack_and_attention_match(variant: Variant, wanted: Selectors) -> bool:
     return wanted.cuda in (None, variant.cuda) and wanted.attention in (None, variant.attention)
 
 
-def _recommended(matrix: Matrix, pool: list[Variant], wanted: Selectors) -> list[Variant]:
-    """No arch said: the best image of each single arch."""
+def _recommended(matrix: Matrix, pool: list[Variant], driver: Driver | None) -> list[Variant]:
+    """No arch said: of each single arch the images of its list, or the best one; with ``driver`` the first it runs."""
     chosen: dict[str, Variant] = {}
     for text in matrix.archs:
-        archs = (parse_arch(text),)
-        chosen |= {v.id: v for v in _best(matrix, [v for v in pool if v.archs == archs], archs)}
+        arch = parse_arch(text)
+        among = [v for v in pool if v.archs == (arch,)]
+        if (first := best(matrix, among, arch, driver)) is None:
+            continue
+        later = for_older_drivers(matrix, among, arch, first) if driver is None else ()
+        chosen |= {v.id: v for v in (first, *later)}
     return list(chosen.values())
 
 
-def _best(matrix: Matrix, among: list[Variant], archs: ArchList) -> list[Variant]:
-    """The one of variants that cover these archs that the recommendations put first; the lowest arch decides.
+def _for_archs(
+    matrix: Matrix, variants: Variants, pool: list[Variant], asked: ArchList, wanted: Selectors, locked: Locked
+) -> list[Variant]:
+    """The images for one arch list. Raises as `select` does."""
+    archs = _stand_in(matrix, asked, wanted)
+    carrying = _carrying(pool, archs)
+    if not carrying:
+        listed = [e for e in explain(matrix, variants, wanted) if e.point.archs == archs]
+        raise no_image(matrix, variants, asked, listed)
+    driver = wanted.driver
+    if driver is not None:
+        _check_driver(matrix, carrying, asked, archs, driver)
+    elif wanted.here is not None and _serves(wanted.here, asked, carrying):
+        driver = wanted.here
+    if wanted.all or wanted.only:
+        return [v for v in carrying if driver is None or driver_suffices(driver, v.min_driver)]
+    found = best(matrix, carrying, archs[0], driver, locked)
+    return [found] if found else []
 
-    Of several, the one for just these archs, or with the fewest others.
-    """
-    return [min(among, key=lambda variant: rank(matrix, variant, archs[0]))] if among else []
+
+def _serves(driver: Driver, asked: ArchList, among: Iterable[Variant]) -> bool:
+    """Whether a driver serves the cards, and runs one of the images for them."""
+    known = all(driver_supports(driver, arch) for arch in asked)
+    return known and any(driver_suffices(driver, v.min_driver) for v in among)
 
 
-def rank(matrix: Matrix, variant: Variant, lowest: Arch) -> tuple[bool, bool, bool, int]:
-    """How well an image suits cards of which ``lowest`` is the oldest arch; the least is the best.
-
-    First the stack that is recommended for that arch, then the attention that is recommended, then vLLM before the
-    slower server on transformers, then the image with the fewest other archs.
-    """
-    choice = matrix.recommended.archs.get(lowest.capability)
-    recommended = choice is not None and variant.stack == choice.stack
-    attention = choice.attention if choice and recommended else matrix.recommended.stacks[variant.stack]
-    return (
-        not recommended,
-        variant.attention != attention,
-        variant.backend == "transformers",
-        len(variant.archs),
-    )
+def _check_driver(matrix: Matrix, among: list[Variant], asked: ArchList, archs: ArchList, driver: Driver) -> None:
+    """Raise NoImageFits for a driver that was named and does not serve the cards, or runs none of the images."""
+    if _serves(driver, asked, among):
+        return
+    first = best(matrix, among, archs[0]) or among[0]
+    for arch in asked:
+        if not driver_supports(driver, arch):
+            raise driver_does_not_serve(arch.capability, arch, driver, first)
+    raise driver_too_old(" ".join(arch.capability for arch in asked), archs, among, first, driver)
 
 
 def _covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
@@ -175,7 +197,7 @@ def _stand_in(matrix: Matrix, asked: ArchList, wanted: Selectors) -> ArchList:
         judged = _judged(matrix, Judge(matrix), foreign, wanted)
         tried = sum(1 for _ in _candidate_points(matrix, foreign, wanted))
         if len(judged) == tried:
-            raise _refused(matrix, asked, judged)
+            raise refused(matrix, asked, judged)
     return _covering_list(matrix, asked)
 
 
@@ -195,60 +217,3 @@ def _judged(matrix: Matrix, judge: Judge, archs: ArchList, wanted: Selectors) ->
         if rules := judge.rules_against(point.stack, point.backend, point.attention, archs):
             out.append(Excluded(point, point_id(matrix, point), rules, ""))
     return out
-
-
-def _no_image(matrix: Matrix, variants: Variants, asked: ArchList, archs: ArchList, wanted: Selectors) -> Exception:
-    listed = [e for e in explain(matrix, variants, wanted) if e.point.archs == archs]
-    if listed:
-        return _refused(matrix, asked, listed)
-    lists = sorted({" ".join(map(str, v.archs)) for v in variants.valid.values() if v.archs})
-    return NothingSelected(
-        f"no image is built for {' and '.join(map(str, asked))} together",
-        cause="images are built for single archs and for the families of matrix.yaml",
-        do=f"ask for one image each (--arch A --arch B), or for one of: {'; '.join(lists)}",
-        where=matrix.where("families"),
-    )
-
-
-def _refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImageFits:
-    """The rule that excludes most of the points speaks, at the recommended stack's point; the others are counted.
-
-    One written in matrix.yaml says more than one that follows from a stack's list of archs.
-    """
-    written = {rule.id for rule in matrix.exclude}
-    counts = Counter(rule.id for e in excluded for rule in e.rules if rule.id in written)
-    counts = counts or Counter(rule.id for e in excluded for rule in e.rules)
-    governing = counts.most_common(1)[0][0]
-    choice = matrix.recommended.archs.get(asked[0].capability)
-
-    def rank(e: Excluded) -> tuple[bool, bool, bool]:
-        spoken = all(rule.id != governing for rule in e.rules)
-        return (spoken, not e.nearest, choice is None or e.point.stack != choice.stack)
-
-    hinted = min(excluded, key=rank)
-    rule = next((rule for rule in hinted.rules if rule.id == governing), hinted.rules[0])
-    others = f" (and {len(excluded) - 1} more; see invoke explain)" if len(excluded) > 1 else ""
-    do = f"take {hinted.nearest} instead: ./inv build --only '{hinted.nearest}'" if hinted.nearest else _help(asked)
-    return NoImageFits(
-        f"no image for {' '.join(map(str, asked))}: {hinted.id} is excluded by the rule {rule.id}{others}",
-        cause=rule.reason,
-        do=do,
-        where=f"[{rule.mark}] {rule.source}",
-    )
-
-
-def _help(asked: ArchList) -> str:
-    """For cards that no stack serves."""
-    if any(arch.capability in ("5.3", "6.2", "7.2", "8.7", "11.0") for arch in asked):
-        return "use NVIDIA's Jetson containers for this module, or another card"
-    return "llama.cpp runs Qwen2.5-VL on older cards (its GGUF form); or use the cpu image: ./inv build --only 'cpu*'"
-
-
-def _nothing(variants: Variants, wanted: Selectors) -> NothingSelected:
-    said = " ".join(wanted.only) or "these selectors"
-    ids = list(variants.valid)
-    close = closest(wanted.only[0], ids) if wanted.only else ""
-    return NothingSelected(
-        f"nothing is selected by {said}",
-        do=f"nearest id: {close}. All ids: ./inv plan --all" if close else "see all ids with: ./inv plan --all",
-    )

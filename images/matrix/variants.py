@@ -203,11 +203,8 @@ def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str 
 def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
     """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
     pins = stack.backends[point.backend].pins
-    package, pin = {
-        "xformers": (XFORMERS, pins.get("xformers")),
-        "flash-attn": (FLASH_ATTN, pins.get("flash_attn")),
-        "sdpa": ("", None),
-    }[point.attention]
+    compiled = {"xformers": (XFORMERS, pins.get("xformers")), "flash-attn": (FLASH_ATTN, pins.get("flash_attn"))}
+    package, pin = compiled.get(point.attention, ("", None))
     if point.backend != "vllm" or stack.cuda is None or pin is None:
         return None
     return make_kernel(
@@ -225,7 +222,7 @@ class _Nearest:
     """Finds the variant nearest to a refused point: the arch list never changes, for the card cannot."""
 
     def __init__(self, matrix: Matrix, valid: dict[str, Variant]) -> None:
-        self._preferred = {arch: choice.stack for arch, choice in matrix.recommended.archs.items()}
+        self._preferred = {arch: [one.stack for one in listed] for arch, listed in matrix.recommended.archs.items()}
         # Of several, the first in the matrix's order.
         self._at: dict[tuple[object, ...], str] = {}
         for v in valid.values():
@@ -234,8 +231,9 @@ class _Nearest:
 
     def find(self, point: Point, rules: tuple[Rule, ...]) -> str:
         archs, stack, attention = point.archs, point.stack, point.attention
-        preferred = self._preferred.get(str(archs[0]), "") if archs else ""
+        preferred = self._preferred.get(str(archs[0]), []) if archs else []
         hints = [rule.instead for rule in rules if rule.instead]
         wishes: list[tuple[object, ...]] = [(archs, h.stack or stack, h.attention or attention) for h in hints]
-        wishes += [(archs, stack), (archs, preferred, attention), (archs, attention), (archs, preferred), (archs,)]
+        wishes += [(archs, stack), *((archs, one, attention) for one in preferred), (archs, attention)]
+        wishes += [*((archs, one) for one in preferred), (archs,)]
         return next((self._at[wish] for wish in wishes if wish in self._at), "")

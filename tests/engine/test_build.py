@@ -30,7 +30,7 @@ from images.render.labels import EVIDENCE, INPUT, PROVEN, VARIANT
 from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import ROOT, text, variants
 
-SM75 = "cu124-transformers4.51.3-sdpa-sm75"
+SM75 = "cu124-transformers5.24.0-sdpa-sm75"
 
 # A stand-in for the real template: a "Python" that answers as the reader of labels expects, and a slow second step.
 TEMPLATE = """FROM base AS runtime

@@ -55,8 +55,8 @@ def _flags(by: str, on: str) -> list[list[str]]:
     ("image", "by", "on"),
     [
         (SM75, SM75, "2080 Ti"),
-        # vLLM 0.32.0 stands in for 0.25.1, whose image needs a card to be asked anything.
-        ("cpu-vllm0.32.0-sdpa", "cu130-vllm0.25.1-flash-attn-sm90", "H200"),
+        # vLLM 0.32.0 stands in for 0.33.0, whose image needs a card to be asked anything.
+        ("cpu-vllm0.32.0-sdpa", "cu130-vllm0.33.0-flash-attn-sm90", "H200"),
     ],
 )
 def test_vllm_agrees(image: str, by: str, on: str) -> None:

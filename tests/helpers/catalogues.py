@@ -13,7 +13,7 @@ from tests.helpers.matrices import variants
 
 NOW = "2026-11-21T12:00:00Z"
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
-SM75_SDPA = "cu124-transformers4.51.3-sdpa-sm75"
+SM75_SDPA = "cu124-transformers5.24.0-sdpa-sm75"
 CPU = "cpu-vllm0.32.0-sdpa"
 SHARED = 1_500_000_000
 

@@ -16,7 +16,7 @@ from images.run.fit.usable_memory import sold_bytes, usable
 from tests.helpers import matrices
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
-SM86 = "cu128-vllm0.11.0-flash-attn-sm86"
+SM86 = "cu130-vllm0.33.0-flash-attn-sm86"
 
 
 def model(name: str) -> Model:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from images.matrix.load import check_matrix
 from images.matrix.model import Matrix
 from images.matrix.reader import parse_matrix
-from images.matrix.rules import check_kernels, check_pins
 from images.matrix.variants import Variants, make_variants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +34,7 @@ def edited(*changes: tuple[str, str]) -> Matrix:
     for old, instead in changes:
         assert old in new, old
         new = new.replace(old, instead, 1)
-    result = parse_matrix(new)
-    check_pins(result)
-    check_kernels(result)
-    return result
+    return check_matrix(parse_matrix(new))
 
 
 def line_of(piece: str, after: str = "") -> int:

@@ -36,7 +36,7 @@ from tests.helpers.contexts import all_locked
 from tests.helpers.matrices import matrix, text, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
-SM75_SDPA = "cu124-transformers4.51.3-sdpa-sm75"
+SM75_SDPA = "cu124-transformers5.24.0-sdpa-sm75"
 CPU = "cpu-vllm0.32.0-sdpa"
 NOW = "2026-11-21T12:00:00Z"
 NO_ADVISORIES = "schema: 1\nread: 2026-11-27\nadvisories: []\n"

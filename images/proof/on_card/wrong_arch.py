@@ -16,7 +16,7 @@ from images.proof.smoke import chat_request
 
 OTHER = "7.5"
 # The image whose content is taken: its own packages are this machine's, its torch cut for OTHER.
-OTHER_VARIANT = "cu130-transformers5.19.0-sdpa-sm75"
+OTHER_VARIANT = "cu130-transformers5.24.0-sdpa-sm75"
 KERNEL_IMAGE = "no kernel image is available"
 REFUSED = 4
 

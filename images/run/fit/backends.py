@@ -160,6 +160,11 @@ def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Se
             Setting(vision, "XFORMERS", "by the same variable: before 0.11.1 there is one for both", platform),
         )
         return chosen, ()
+    if variant.attention == "triton":
+        # The image's own flag names the decoder's; the vision tower's choice below 8.0 is torch's (0.18 and newer).
+        why = "this version picks it by itself below 8.0"
+        by = "by --attention-backend, which the image sets"
+        return (Setting(decoder, "TRITON_ATTN", by, platform), Setting(vision, "TORCH_SDPA", why, platform)), ()
     hopper = arch.major == 9
     flash = f"FlashAttention {3 if hopper else 2} of vLLM itself"
     if version >= Version("0.15"):

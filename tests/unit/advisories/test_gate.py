@@ -32,8 +32,9 @@ def test_a_wider_range_names_the_variant_its_place_and_the_cure(tmp_path: Path) 
     wide = SAFE.replace('"<0.7"', '">=0"').replace('"0.9.0"', '"99.1"')
     with pytest.raises(UsageError) as error:
         assessments(tmp_path, listed(wide)).check_recommended()
-    name, archs = recommended
-    assert error.value.what.startswith(f"matrix.yaml: recommended.archs.{archs[0]}: {name} has an open advisory")
+    name, (place, *_) = recommended
+    said = f"matrix.yaml: recommended.archs.{place.arch}.{place.index}: {name} has an open advisory"
+    assert error.value.what.startswith(said)
     assert "CVE-2026-0001 (critical 9.8)" in error.value.what
     assert error.value.do == "pin vllm 99.1 or newer; or recommend another image"
     assert error.value.where.startswith("matrix.yaml:")
@@ -41,10 +42,10 @@ def test_a_wider_range_names_the_variant_its_place_and_the_cure(tmp_path: Path) 
 
 
 def test_every_recommended_arch_is_looked_at() -> None:
-    places = gate.places_of(matrix(), variants())
-    assert sorted(arch for archs in nonempty(list(places.values())) for arch in archs) == sorted(
-        matrix().recommended.archs
-    )
+    places = [place for found in gate.places_of(matrix(), variants()).values() for place in found]
+    listed = matrix().recommended.archs
+    wanted = [(arch, index) for arch in nonempty(list(listed)) for index in range(len(listed[arch]))]
+    assert sorted((place.arch, place.index) for place in places) == sorted(wanted)
 
 
 def test_the_cure_says_what_is_missing_and_what_is_to_be_judged() -> None:

@@ -186,7 +186,7 @@ def test_layers_of_the_manifest_for_x86_are_added_up() -> None:
 
 
 def test_the_devel_base_is_added_or_said_to_be_out_of_reach() -> None:
-    name = "cu124-transformers4.51.3-sdpa-sm75"
+    name = "cu124-transformers5.24.0-sdpa-sm75"
     machine = BenchMachine("X", 2, 1, "Linux", "3.11.7")
     around = RunConditions(machine, None, "2026-11-21T12:00:00Z", "abc", "def")
     result = [("all, gzip", 2387.0, 2962.0), ("all, zstd", 1973.0, 2401.0), ("the rest, gzip", 357.0, 932.0)]

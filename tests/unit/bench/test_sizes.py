@@ -141,7 +141,7 @@ def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str,
     vllm = image(variants["cu124-vllm0.8.5.post1-xformers-sm75"], *own)
     assert (vllm.after.zstd, vllm.of_nvidia.zstd) == (160, 100)
     assert vllm.before.zstd == 1 + 140 + 7 + 5_000_000_000 + 2
-    sdpa = image(variants["cu124-transformers4.51.3-sdpa-sm75"], *own[:2], *own[3:])
+    sdpa = image(variants["cu124-transformers5.24.0-sdpa-sm75"], *own[:2], *own[3:])
     assert sdpa.before.zstd == 1 + 140 + 5_000_000_000 + 2
     cpu = image(variants["cpu-vllm0.32.0-sdpa"], *own[:2], ("slim", 50), ("rootfs", 2))
     assert cpu.before.zstd == 1 + 140 + 5_000_000_000 + 2
@@ -149,11 +149,11 @@ def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str,
 
 def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: dict[str, Variant]) -> None:
     own = [("os", 1), ("nvidia", 100), ("shared", 30), ("slim", 20), ("rootfs", 2)]
-    first = image(variants["cu124-transformers4.51.3-sdpa-sm75"], *own)
-    second = image(variants["cu124-transformers4.51.3-sdpa-sm86"], *own[:3], ("other", 25_000_000), ("rootfs", 2))
+    first = image(variants["cu124-transformers5.24.0-sdpa-sm75"], *own)
+    second = image(variants["cu124-transformers5.24.0-sdpa-sm86"], *own[:3], ("other", 25_000_000), ("rootfs", 2))
     assert bytes_to_fetch(second.own, first.own).zstd == 25_000_002
     rows = list(rows_of([first, second]))
     added = next(row for row in rows if "on a host with" in row.name + row.measures and "zstd" in row.measures)
     assert added.ours == pytest.approx(25.0, abs=0.01)
-    other_stack = image(variants["cu121-transformers4.51.3-sdpa-sm75"], *own)
+    other_stack = image(variants["cu121-transformers5.13.1-sdpa-sm75"], *own)
     assert not any("on a host with" in row.measures for row in rows_of([first, other_stack]))

@@ -36,7 +36,7 @@ from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT, matrix, variants
 
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
-SDPA = "cu124-transformers4.51.3-sdpa-sm75"
+SDPA = "cu124-transformers5.24.0-sdpa-sm75"
 
 
 def job(identifier: str = SM75, root: Path = ROOT) -> Job:

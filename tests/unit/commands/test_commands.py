@@ -31,7 +31,7 @@ def test_plan_json_lists_every_variant_whole(capsys: pytest.CaptureFixture[str])
     assert all(wanted <= set(row) for row in rows)
     states = {row["id"]: row["state"] for row in rows}
     assert states["cu124-vllm0.8.5.post1-xformers-sm75"] == "locked"
-    assert states["cu121-transformers4.51.3-sdpa-sm75"] == "locked"
+    assert states["cu121-transformers5.13.1-sdpa-sm75"] == "locked"
     assert states["cu118-vllm0.8.5.post1-xformers-sm75"] == "unlocked"
     assert states["cu121-vllm0.7.3-xformers-sm75"] == "unlocked"
 

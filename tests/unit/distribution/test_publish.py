@@ -159,7 +159,7 @@ def test_an_image_of_other_inputs_is_refused() -> None:
         (SM75, (70, 75), True),
         (SM75, (75,), True),
         ("cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90", (70, 75, 80, 86, 90), True),
-        ("cu130-vllm0.25.1-flash-attn-sm80_86_89_90_100_120", (80, 90, 100, 120), True),
+        ("cu130-vllm0.33.0-flash-attn-sm80_86_89_90_100_120", (80, 90, 100, 120), True),
         (CPU, (75,), False),
     ],
 )

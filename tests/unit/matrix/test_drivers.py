@@ -95,7 +95,7 @@ def test_machine_code_needs_the_majors_driver_and_ptx_the_toolkits_own() -> None
     floors = {cuda: str(oldest_driver(toolkit, ptx=False)) for cuda, toolkit in matrix().toolkits.items()}
     assert floors == {
         "11.8": "450.80.02",
-        **dict.fromkeys(("12.1", "12.4", "12.6", "12.8"), "525.60.13"),
+        **dict.fromkeys(("12.1", "12.4", "12.6", "12.8", "12.9"), "525.60.13"),
         "13.0": "580.65.06",
     }
     own = {cuda: str(oldest_driver(toolkit, ptx=True)) for cuda, toolkit in matrix().toolkits.items()}

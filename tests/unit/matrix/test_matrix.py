@@ -22,7 +22,7 @@ def refused(old: str, new: str) -> UsageError:
 
 
 def test_the_projects_matrix_is_whole() -> None:
-    assert list(matrix().stacks) == ["cu118", "cu121", "cu124", "cu126", "cu128", "cu130", "cpu"]
+    assert list(matrix().stacks) == ["cu118", "cu121", "cu124", "cu126", "cu128", "cu129", "cu130", "cpu"]
     for stack in matrix().stacks.values():
         for engine in stack.backends.values():
             assert all(pin.mark in "ASDU" and pin.source for pin in engine.pins.values())
@@ -78,7 +78,11 @@ def test_a_version_string_is_data(version: str) -> None:
     [
         ('cuda: "12.1"', 'cuda: "12.2"', "nearest: 12.1"),
         ('from: "index:pytorch-cu118"', 'from: "index:pytorch-cu119"', "nearest: pytorch-cu118"),
-        ("attention: [flash-attn, xformers, sdpa]", "attention: [flash-atn]", "nearest: flash-attn"),
+        (
+            "attention: [flash-attn, xformers, sdpa, triton, flashinfer]",
+            "attention: [flash-atn]",
+            "nearest: flash-attn",
+        ),
         ("mark: A", "mark: Z", "Allowed: A, S, D, U"),
         ("stacks: {cu118: xformers", "stacks: {cu117: xformers", "there is no"),
         ('archs: ["7.0", "7.5"', 'archs: ["7.6", "7.5"', "capability 7.6"),
@@ -120,7 +124,7 @@ def test_an_empty_file_and_a_list_are_refused() -> None:
             "qwen25vl-needs-transformers",
             "4.49.0",
         ),
-        ('transformers: {version: "5.19.0"', 'transformers: {version: "5.5.3"', "transformers-still-pictures", "5.5.4"),
+        ('transformers: {version: "5.24.0"', 'transformers: {version: "5.5.3"', "transformers-still-pictures", "5.5.4"),
         ('numpy: {version: "1.26.4"', 'numpy: {version: "2.0.0"', "vllm-numpy2", "numpy 1.26.4"),
         ('xformers: {version: "0.0.28.post3"', 'xformers: {version: "0.0.29"', "vllm-0.7-xformers", "0.0.28.post3"),
     ],

@@ -41,7 +41,7 @@ def test_lists_and_cards_without_a_list_of_their_own(asked: str, found: str) -> 
 
 
 def test_open_axes_take_the_recommended_value() -> None:
-    assert chosen(["7.5"], attention="sdpa") == ["cu124-transformers4.51.3-sdpa-sm75"]
+    assert chosen(["7.5"], attention="sdpa") == ["cu124-transformers5.24.0-sdpa-sm75"]
     assert chosen(["7.5"], cuda="12.1") == ["cu121-vllm0.7.3-xformers-sm75"]
     assert chosen(["8.6"], cuda="11.8") == ["cu118-vllm0.8.5.post1-xformers-sm86"]
     assert len(chosen()) == len(matrix().archs)
@@ -51,7 +51,7 @@ def test_all_widens_and_only_takes_globs() -> None:
     assert chosen(every=True) == list(variants().valid)
     assert set(chosen(["7.5"], every=True)) == {i for i, v in variants().valid.items() if "7.5" in map(str, v.archs)}
     assert chosen(only=["cpu*"]) == ["cpu-vllm0.32.0-sdpa"]
-    assert chosen(["7.5"], only=["cu124-transformers*"])[0] == "cu124-transformers4.51.3-sdpa-sm75"
+    assert chosen(["7.5"], only=["cu124-transformers*"])[0] == "cu124-transformers5.24.0-sdpa-sm75"
 
 
 def test_flash_attn_on_turing_says_why_not_and_what_instead() -> None:

@@ -34,13 +34,13 @@ def test_ids_are_tags_and_unique() -> None:
     for identifier in variants().valid:
         assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,127}", identifier)
     assert "cu124-vllm0.8.5.post1-xformers-sm75" in variants().valid
-    assert "cu121-transformers4.51.3-sdpa-sm75" in variants().valid
+    assert "cu121-transformers5.13.1-sdpa-sm75" in variants().valid
     assert "cpu-vllm0.32.0-sdpa" in variants().valid
 
 
 @pytest.mark.parametrize("arch", ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"])
 def test_every_arch_has_an_image_and_its_recommendation_is_one(arch: str) -> None:
-    choice = matrix().recommended.archs[arch]
+    choice, *_ = matrix().recommended.archs[arch]
     found = [v for v in variants().valid.values() if v.archs == (parse_arch(arch),)]
     assert any(v.stack == choice.stack and v.attention == choice.attention for v in found)
 
@@ -49,16 +49,23 @@ def test_every_arch_has_an_image_and_its_recommendation_is_one(arch: str) -> Non
     ("identifier", "rule"),
     [
         ("cu124-vllm0.8.5.post1-flash-attn-sm75", "flash-attn-needs-ampere"),
-        ("cu130-vllm0.25.1-xformers-sm80", "xformers-gone-from-vllm"),
+        ("cu130-vllm0.33.0-xformers-sm80", "xformers-gone-from-vllm"),
         ("cu128-vllm0.11.0-xformers-sm120", "xformers-not-on-blackwell"),
-        ("cu130-transformers5.19.0-sdpa-sm70", "volta-not-in-cuda13"),
-        ("cu130-transformers5.19.0-sdpa-sm70", "toolkit-range"),
-        ("cu124-transformers4.51.3-sdpa-sm120", "blackwell-needs-torch-2.7-cu128"),
-        ("cu124-transformers4.51.3-sdpa-sm120", "toolkit-range"),
+        ("cu130-transformers5.24.0-sdpa-sm70", "volta-not-in-cuda13"),
+        ("cu130-transformers5.24.0-sdpa-sm70", "toolkit-range"),
+        ("cu124-transformers5.24.0-sdpa-sm120", "blackwell-needs-torch-2.7-cu128"),
+        ("cu124-transformers5.24.0-sdpa-sm120", "toolkit-range"),
         ("cu126-vllm0.9.2-xformers-sm75", "triton33-below-ampere"),
-        ("cu126-transformers4.52.4-sdpa-sm100", "no-device-code"),
+        ("cu126-transformers5.24.0-sdpa-sm100", "no-device-code"),
         ("cpu-vllm0.32.0-xformers", "cpu-has-one-attention"),
         ("cu128-vllm0.11.0-xformers-sm70", "xformers-drops-volta"),
+        ("cu128-vllm0.11.0-triton-sm75", "triton-attention-needs-a-flag"),
+        ("cu129-vllm0.19.1-triton-sm86", "triton-where-flash-attn-is"),
+        ("cu129-vllm0.19.1-flashinfer-sm70", "flashinfer-not-on-volta"),
+        ("cu130-vllm0.33.0-flashinfer-sm75", "flashinfer-broken-on-turing"),
+        ("cu130-vllm0.33.0-flashinfer-sm90", "flashinfer-needs-nvcc"),
+        ("cu130-vllm0.33.0-triton-sm70", "volta-not-in-cuda13"),
+        ("cpu-vllm0.32.0-triton", "cpu-has-one-attention"),
     ],
 )
 def test_points_that_cannot_be(identifier: str, rule: str) -> None:
@@ -69,15 +76,15 @@ def test_points_that_cannot_be(identifier: str, rule: str) -> None:
     ("vllm", "torch", "rule", "arch"),
     [
         ("0.17.1", "2.10.0", "triton-attention-hangs-on-volta", "7.0"),
-        ("0.13.0", "2.9.0", "flashinfer-on-turing", "7.5"),
+        ("0.12.0", "2.9.0", "flashinfer-on-turing", "7.5"),
         ("0.20.2", "2.11.0", "volta-not-in-vllm", "7.0"),
     ],
 )
 def test_rules_about_versions_no_stack_has_bite_when_one_gets_them(vllm: str, torch: str, rule: str, arch: str) -> None:
     changed = (
         edited(
-            ('vllm: {version: "0.25.1"', f'vllm: {{version: "{vllm}"'),
-            ('torch: {version: "2.11.0"', f'torch: {{version: "{torch}"'),
+            ('vllm: {version: "0.33.0"', f'vllm: {{version: "{vllm}"'),
+            ('torch: {version: "2.14.0"', f'torch: {{version: "{torch}"'),
         )
         if vllm == "0.20.2"
         else _without_torch_rules(vllm, torch)
@@ -89,8 +96,8 @@ def test_rules_about_versions_no_stack_has_bite_when_one_gets_them(vllm: str, to
 def _without_torch_rules(vllm: str, torch: str):  # type: ignore[no-untyped-def]
     from images.matrix.reader import parse_matrix
 
-    new = text().replace('vllm: {version: "0.25.1"', f'vllm: {{version: "{vllm}"')
-    return parse_matrix(new.replace('torch: {version: "2.11.0"', f'torch: {{version: "{torch}"'))
+    new = text().replace('vllm: {version: "0.33.0"', f'vllm: {{version: "{vllm}"')
+    return parse_matrix(new.replace('torch: {version: "2.14.0"', f'torch: {{version: "{torch}"'))
 
 
 @pytest.mark.parametrize("arch", ["5.3", "6.1", "6.2", "7.2", "8.7", "11.0"])
@@ -103,13 +110,13 @@ def test_no_engine_serves_these_cards_with_vllm(arch: str) -> None:
 
 def test_drivers_and_require_cuda() -> None:
     valid = variants().valid
-    assert valid["cu118-transformers4.51.3-sdpa-sm75"].min_driver == "450.80.02"
-    assert valid["cu118-transformers4.51.3-sdpa-sm75"].require_cuda == "cuda>=11.0"
+    assert valid["cu118-transformers5.24.0-sdpa-sm75"].min_driver == "450.80.02"
+    assert valid["cu118-transformers5.24.0-sdpa-sm75"].require_cuda == "cuda>=11.0"
     assert valid["cu124-vllm0.8.5.post1-xformers-sm75"].min_driver == "525.60.13"
     assert valid["cu124-vllm0.8.5.post1-xformers-sm75"].require_cuda == "cuda>=12.0"
     assert valid["cu128-vllm0.11.0-flash-attn-sm120"].min_driver == "570.26"
     assert valid["cu128-vllm0.11.0-flash-attn-sm120"].require_cuda == "cuda>=12.8"
-    assert valid["cu130-vllm0.25.1-flash-attn-sm90"].min_driver == "580.65.06"
+    assert valid["cu130-vllm0.33.0-flash-attn-sm90"].min_driver == "580.65.06"
     assert valid["cpu-vllm0.32.0-sdpa"].min_driver is None
     assert valid["cpu-vllm0.32.0-sdpa"].require_cuda is None
 
@@ -122,7 +129,7 @@ def test_kernels_are_built_for_exactly_the_wanted_archs() -> None:
     flash = valid["cu124-vllm0.8.5.post1-flash-attn-sm80_86_89"].kernel
     assert flash is not None
     assert dict(flash.env)["FLASH_ATTN_CUDA_ARCHS"] == "80"
-    assert valid["cu124-transformers4.51.3-sdpa-sm75"].kernel is None
+    assert valid["cu124-transformers5.24.0-sdpa-sm75"].kernel is None
     assert valid["cu128-vllm0.11.0-flash-attn-sm90"].kernel is None  # vLLM brings its own
 
 

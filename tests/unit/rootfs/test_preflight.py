@@ -28,7 +28,7 @@ from tests.helpers.nvml_answers import RECORDED, Library, recorded
 
 HERE = ROOT / "dockerfiles" / "rootfs" / "opt" / "cardstock"
 SM75, SM86 = "cu124-vllm0.8.5.post1-xformers-sm75", "cu128-vllm0.11.0-flash-attn-sm86"
-SM120, SDPA75 = "cu128-vllm0.11.0-flash-attn-sm120", "cu124-transformers4.51.3-sdpa-sm75"
+SM120, SDPA75 = "cu128-vllm0.11.0-flash-attn-sm120", "cu124-transformers5.24.0-sdpa-sm75"
 CPU = "cpu-vllm0.32.0-sdpa"
 ALL_7_TO_9 = "cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90"
 
@@ -260,7 +260,7 @@ def test_a_card_that_is_lost_does_not_hide_the_others() -> None:
 
 def test_a_newer_cuda_beside_an_older_driver_will_do() -> None:
     assert verdict(SM75, "t4-with-newer-cuda-beside")[0] == 0
-    assert verdict("cu130-transformers5.19.0-sdpa-sm75", "t4-with-newer-cuda-beside")[0] == 4
+    assert verdict("cu130-transformers5.24.0-sdpa-sm75", "t4-with-newer-cuda-beside")[0] == 4
 
 
 # -- the same rules as the package's

@@ -48,8 +48,8 @@ def test_records_are_of_the_very_wheels_that_are_locked() -> None:
             assert all(one.sha256 in text for text in pinned), one.file
             locked.add(f"{one.package} {one.version}")
     assert locked == {
-        *("torch 2.4.1", "torch 2.6.0", "torch 2.7.0", "torch 2.8.0", "torch 2.11.0"),
-        *("vllm 0.8.5.post1", "vllm 0.11.0", "vllm 0.25.1"),
+        *("torch 2.4.1", "torch 2.6.0", "torch 2.7.0", "torch 2.8.0", "torch 2.10.0", "torch 2.11.0", "torch 2.14.0"),
+        *("vllm 0.8.5.post1", "vllm 0.11.0", "vllm 0.19.1", "vllm 0.33.0"),
     }
 
 
@@ -81,7 +81,7 @@ def test_the_archs_that_the_matrix_says_its_stacks_hold_are_those_of_the_wheels(
                 held = all(part.judge(one, (arch.major, arch.minor)).kind != "none" for part, one in exact)
                 assert held == any(code.runs_on(arch) for code in said), (name, str(arch))
                 compared += 1
-    assert compared == len(matrix().archs) * 8  # cu121, cu126: transformers; cu124, cu128, cu130: both
+    assert compared == len(matrix().archs) * 9  # cu121, cu126: transformers; cu129: vLLM; cu124, cu128, cu130: both
 
 
 def test_a_record_read_again_is_the_same_and_judges_the_same() -> None:
@@ -135,9 +135,9 @@ def test_wheels_with_the_same_verdicts_share_a_row() -> None:
     header, rows = table(matrix(), WHEELS)
     by_name = {row[1]: dict(zip(header, row, strict=True)) for row in rows}
     assert by_name["torch 2.4.1, 2.6.0, 2.7.0"]["stack"] == "cu121 cu124 cu126"
-    assert by_name["torch 2.11.0: linalg"]["7.5"] == "-"
-    assert by_name["torch 2.11.0"]["7.5"] == "native"
-    assert not any("2.10.0" in name for name in by_name)  # kept to compare with; no stack has it
+    assert by_name["torch 2.14.0: linalg"]["7.5"] == "-"
+    assert by_name["torch 2.14.0"]["7.5"] == "native"
+    assert not any("2.11.0" in name for name in by_name)  # kept to compare with; no stack has it
 
 
 def test_the_notes_say_what_versions_dropped() -> None:
@@ -147,7 +147,7 @@ def test_the_notes_say_what_versions_dropped() -> None:
         "torch 2.11.0 drops 7.0: ",
         "xformers 0.0.31 drops 6.0, 6.1, 7.0: ",
         "vLLM 0.20.0 drops 7.0: ",
-        "vLLM 0.25.1 has nothing for 7.0 and older",
+        "vLLM 0.33.0 has nothing for 7.0 and older",
         "vLLM 0.11.0 brings 10.0 and newer",
     ):
         assert any(note.startswith(start) for note in said), start

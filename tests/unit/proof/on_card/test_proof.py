@@ -192,7 +192,7 @@ def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
 
 
 def test_the_image_says_of_itself_what_preflight_asks() -> None:
-    env = read_env("cu130-transformers5.19.0-sdpa-sm75")
+    env = read_env("cu130-transformers5.24.0-sdpa-sm75")
     assert env["CARDSTOCK_ARCHS"] == "7.5"
     assert env["CARDSTOCK_ENGINE"] == "transformers"
     assert "-sm90" in env["CARDSTOCK_IMAGES"]

@@ -22,7 +22,7 @@ from images.proof.smoke.stack import CHECKS, plain_program, same_version
 VARIANTS = make_variants(read_matrix(Path(__file__).parents[4] / "matrix.yaml")).valid
 WANT = expect(VARIANTS["cu124-vllm0.8.5.post1-xformers-sm75"])
 CPU = expect(next(variant for variant in VARIANTS.values() if variant.stack == "cpu"))
-SDPA = expect(VARIANTS["cu124-transformers4.51.3-sdpa-sm75"])
+SDPA = expect(VARIANTS["cu124-transformers5.24.0-sdpa-sm75"])
 ENTRY = ("/usr/bin/tini", "--", "/opt/cardstock/entrypoint")
 HEALTH = ("/opt/venv/bin/python", "/opt/cardstock/healthcheck.py")
 GOOD_ENV = {

@@ -75,7 +75,7 @@ def test_a_worker_joins_the_head() -> None:
 
 def test_ray_also_where_vllm_has_a_way_of_its_own() -> None:
     hosts = parse_hosts(CARDS.replace("RTX 2080 Ti", "RTX 3090"))
-    found = fit(ask("7b", "RTX 3090", 8, nodes=2, by="cu130-vllm0.25.1-flash-attn-sm86"))
+    found = fit(ask("7b", "RTX 3090", 8, nodes=2, by="cu130-vllm0.33.0-flash-attn-sm86"))
     serve = _serve(make_nodes(hosts, fitted(hosts, found, IMAGE))[0])
     assert "--nnodes" not in serve
     assert _value(serve, "--distributed-executor-backend") == "ray"

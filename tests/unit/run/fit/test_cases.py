@@ -113,7 +113,7 @@ def test_awq_on_volta_is_refused() -> None:
         found = fit(ask(name, "V100 32GB"))
         assert (found.backend.dtype, found.backend.kernel) == ("float16", "gptq" if "gptq" in name else "")
     # transformers unpacks AWQ on any card.
-    other = fit(ask("7b-awq", "V100 32GB", by="cu124-transformers4.51.3-sdpa-sm70"))
+    other = fit(ask("7b-awq", "V100 32GB", by="cu124-transformers5.24.0-sdpa-sm70"))
     assert other.backend.kernel == "unpacked at each use"
 
 
@@ -128,16 +128,16 @@ def test_bf16_on_turing_is_refused_and_half_is_not() -> None:
 
 
 def test_transformers_on_several_cards_is_one_process() -> None:
-    found = fit(ask("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75"))
+    found = fit(ask("7b", "T4", 2, by="cu124-transformers5.24.0-sdpa-sm75"))
     assert found.split == Split(1, 2)
     words = server_flags(found)
     assert words[words.index("--pipeline-parallel-size") + 1] == "2" and "--tensor-parallel-size" not in words
     assert environment(found)["CARDSTOCK_MAX_PIXELS"] == str(found.load.image_tokens * 784)
     assert any("device_map" in one.why for one in setting_choices(found))
     with pytest.raises(NoImageFits, match="one machine only"):
-        fit(ask("7b", "T4", 2, 2, by="cu124-transformers4.51.3-sdpa-sm75"))
+        fit(ask("7b", "T4", 2, 2, by="cu124-transformers5.24.0-sdpa-sm75"))
     with pytest.raises(NoImageFits, match="cannot be cut"):
-        fit(ask("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75", tp=2))
+        fit(ask("7b", "T4", 2, by="cu124-transformers5.24.0-sdpa-sm75", tp=2))
 
 
 def test_the_3b_vision_tower_overflows_in_old_vllm() -> None:
@@ -157,10 +157,19 @@ def test_a_vision_tower_that_cannot_be_cut_is_left_whole() -> None:
 
 
 def test_the_newest_stack_names_both_attentions() -> None:
-    found = fit(ask("7b", "L40S", by="cu130-vllm0.25.1-flash-attn-sm89"))
+    found = fit(ask("7b", "L40S", by="cu130-vllm0.33.0-flash-attn-sm89"))
     assert _value(found, "--attention-backend") == _value(found, "--mm-encoder-attn-backend") == "FLASH_ATTN"
-    two = fit(ask("72b", "H200", 4, 2, by="cu130-vllm0.25.1-flash-attn-sm90"))
+    two = fit(ask("72b", "H200", 4, 2, by="cu130-vllm0.33.0-flash-attn-sm90"))
     assert _value(two, "--distributed-executor-backend") == "ray"
+
+
+def test_tritons_attention_stays_where_the_image_says_so() -> None:
+    found = fit(ask("7b-awq", "T4", by="cu130-vllm0.33.0-triton-sm75"))
+    assert {one.name: one.value for one in found.backend.choices if "attention" in one.name} == {
+        "attention": "TRITON_ATTN",
+        "vision attention": "TORCH_SDPA",
+    }
+    assert "FLASH_ATTN" not in server_flags(found)
 
 
 def test_what_nobody_has_shown_is_reported() -> None:
@@ -209,7 +218,7 @@ def _try(asked: Ask) -> Fit | None:
         (ask("7b", "RTX 3090", 4, tp=3), UsageError, "is not 4 cards"),
         (ask("7b", "RTX 3090", 0), UsageError, "must be 1 or more"),
         (replace(ask("7b", "RTX 3090"), driver=parse_driver("470.82")), NoImageFits, "too old"),
-        (ask("7b-gptq", "T4", by="cu124-transformers4.51.3-sdpa-sm75"), NoImageFits, "does not read GPTQ"),
+        (ask("7b-gptq", "T4", by="cu124-transformers5.24.0-sdpa-sm75"), NoImageFits, "does not read GPTQ"),
         (replace(ask("7b", "RTX 3090"), variant=variant("cpu-vllm0.32.0-sdpa")), UsageError, "uses no card"),
         (ask("3b", "H200", 8, 8, pp=64), NoImageFits, "cannot be cut"),
     ],
@@ -249,8 +258,8 @@ def _asks(draw: st.DrawFn) -> Ask:
     arch = draw(st.sampled_from(_CAPABILITIES))
     what = draw(st.sampled_from(_NAMES).map(model) | _shapes())
     own = image(arch)
-    servers = [own, variant(own.id.replace("vllm0.8.5.post1-xformers", "transformers4.51.3-sdpa"))]
-    servers = servers if own.stack == "cu124" else [own, variant(f"cu130-vllm0.25.1-flash-attn-sm{arch.number}")]
+    servers = [own, variant(own.id.replace("vllm0.8.5.post1-xformers", "transformers5.24.0-sdpa"))]
+    servers = servers if own.stack == "cu124" else [own, variant(f"cu130-vllm0.33.0-flash-attn-sm{arch.number}")]
     usable = draw(st.integers(2 * 2**10, 180 * 2**10)) * 2**20
     return Ask(
         what,

@@ -26,7 +26,7 @@ ABOVE = 1.15
 
 
 def _engine() -> CardBackend:
-    one = ask("7b", "H200", by="cu130-transformers5.19.0-sdpa-sm90")
+    one = ask("7b", "H200", by="cu130-transformers5.24.0-sdpa-sm90")
     return backend_for(one.model, one.variant, one.arch)
 
 

@@ -75,7 +75,7 @@ def test_a_fit_becomes_a_container() -> None:
 
 
 def test_the_transformers_engine_serves_several_cards_by_one_process() -> None:
-    made = served("7b", "T4", 2, by="cu124-transformers4.51.3-sdpa-sm75")
+    made = served("7b", "T4", 2, by="cu124-transformers5.24.0-sdpa-sm75")
     assert value(made.arguments, "--pipeline-parallel-size") == "2" and "--tensor-parallel-size" not in made.arguments
     assert (made.gpus, made.shm) == (Gpus(2), 0)
     assert set(dict(made.env)) == {"CARDSTOCK_MIN_PIXELS", "CARDSTOCK_MAX_PIXELS", "CARDSTOCK_MAX_IMAGES"}
@@ -121,7 +121,7 @@ def test_what_is_taken_from_outside_is_named_and_not_told() -> None:
     folder = Options(environment=outside)
     local = make_spec(variant(CPU), "x", Source("m", folder="/m"), model("3b"), None, folder)
     assert local.passed == ("VLLM_API_KEY", "CARDSTOCK_REPOSITORY")
-    other = variant("cu124-transformers4.51.3-sdpa-sm75")
+    other = variant("cu124-transformers5.24.0-sdpa-sm75")
     found = fit(ask("3b", "T4", by=other.id))
     made = make_spec(other, "x", Source("m", folder="/m"), model("3b"), found, folder)
     assert made.passed == ("CARDSTOCK_API_KEY", "CARDSTOCK_REPOSITORY")

@@ -1,0 +1,101 @@
+"""The errors of a selection that finds no image: what is against it, and the nearest thing that can be. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from images.core import NoImageFits, NothingSelected, closest
+from images.matrix.arch import Arch
+from images.matrix.drivers import Driver, driver_branches, parse_driver
+from images.matrix.model import Matrix
+from images.matrix.recommended import NOT_LISTED, recommended_for
+from images.matrix.variants import Excluded, Variant, Variants
+
+ArchList = tuple[Arch, ...]
+
+
+def no_image(
+    matrix: Matrix, variants: Variants, asked: ArchList, listed: list[Excluded]
+) -> NoImageFits | NothingSelected:
+    """No image carries all of these archs; ``listed`` are the points for them that rules exclude."""
+    if listed:
+        return refused(matrix, asked, listed)
+    lists = sorted({" ".join(map(str, v.archs)) for v in variants.valid.values() if v.archs})
+    return NothingSelected(
+        f"no image is built for {' and '.join(map(str, asked))} together",
+        cause="images are built for single archs and for the families of matrix.yaml",
+        do=f"ask for one image each (--arch A --arch B), or for one of: {'; '.join(lists)}",
+        where=matrix.where("families"),
+    )
+
+
+def refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImageFits:
+    """The rule that excludes most of the points speaks, at the recommended stack's point; the others are counted.
+
+    One written in matrix.yaml says more than one that follows from a stack's list of archs.
+    """
+    written = {rule.id for rule in matrix.exclude}
+    counts = Counter(rule.id for e in excluded for rule in e.rules if rule.id in written)
+    counts = counts or Counter(rule.id for e in excluded for rule in e.rules)
+    governing = counts.most_common(1)[0][0]
+    stacks = [one.stack for one in recommended_for(matrix, asked[0])]
+
+    def order(e: Excluded) -> tuple[bool, bool, int]:
+        spoken = all(rule.id != governing for rule in e.rules)
+        return (spoken, not e.nearest, stacks.index(e.point.stack) if e.point.stack in stacks else NOT_LISTED)
+
+    hinted = min(excluded, key=order)
+    rule = next((rule for rule in hinted.rules if rule.id == governing), hinted.rules[0])
+    others = f" (and {len(excluded) - 1} more; see invoke explain)" if len(excluded) > 1 else ""
+    do = f"take {hinted.nearest} instead: ./inv build --only '{hinted.nearest}'" if hinted.nearest else _help(asked)
+    return NoImageFits(
+        f"no image for {' '.join(map(str, asked))}: {hinted.id} is excluded by the rule {rule.id}{others}",
+        cause=rule.reason,
+        do=do,
+        where=f"[{rule.mark}] {rule.source}",
+    )
+
+
+def _help(asked: ArchList) -> str:
+    """For cards that no stack serves."""
+    if any(arch.capability in ("5.3", "6.2", "7.2", "8.7", "11.0") for arch in asked):
+        return "use NVIDIA's Jetson containers for this module, or another card"
+    return "llama.cpp runs Qwen2.5-VL on older cards (its GGUF form); or use the cpu image: ./inv build --only 'cpu*'"
+
+
+def nothing(variants: Variants, only: Sequence[str]) -> NothingSelected:
+    """The globs, or without globs the other selectors, match nothing."""
+    close = closest(only[0], list(variants.valid)) if only else ""
+    return NothingSelected(
+        f"nothing is selected by {' '.join(only) or 'these selectors'}",
+        do=f"nearest id: {close}. All ids: ./inv plan --all" if close else "see all ids with: ./inv plan --all",
+    )
+
+
+def driver_too_old(names: str, archs: ArchList, every: Sequence[Variant], best: Variant, driver: Driver) -> NoImageFits:
+    """``driver`` runs none of ``every`` image for cards that are called ``names``; ``best`` is recommended for them."""
+    least = min(parse_driver(v.min_driver) for v in every if v.min_driver)
+    return NoImageFits(
+        f"driver {driver} is too old for every image for {names}",
+        cause=f"{best.id} needs {best.min_driver}, and no image for {' '.join(map(str, archs))} runs below {least}",
+        do=f"install driver {best.min_driver} or newer",
+        where="CUDA release notes, table 3",
+    )
+
+
+def driver_does_not_serve(name: str, arch: Arch, driver: Driver, best: Variant) -> NoImageFits:
+    """``driver`` is of a branch that does not know a card called ``name`` yet, or no longer serves it."""
+    first, last = driver_branches(arch)
+    if last is not None and driver.branch > last:
+        cause = f"branch {last} is the last for Volta and older cards (unverified)"
+        return NoImageFits(
+            f"driver {driver} does not serve {name}", cause=cause, do=f"install a driver of branch {last} or older"
+        )
+    enough = best.min_driver is not None and parse_driver(best.min_driver).branch >= first
+    return NoImageFits(
+        f"driver {driver} does not know {name}",
+        cause=f"branch {first} is the first for cards of compute capability {arch}",
+        do=f"install driver {best.min_driver} or newer" if enough else f"install a driver of branch {first} or newer",
+        where="CUDA release notes, table 3",
+    )
