@@ -17,7 +17,7 @@ from tests.helpers.matrices import ROOT, matrix, variants
 
 DAY = date(2026, 11, 27)
 SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
-SDPA = "cu124-transformers4.51.3-sdpa-sm75"
+SDPA = "cu124-transformers5.24.0-sdpa-sm75"
 CPU = "cpu-vllm0.32.0-sdpa"
 HOLE = """\
   - id: CVE-2026-0001
