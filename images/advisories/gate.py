@@ -35,9 +35,12 @@ def places_of(matrix: Matrix, variants: Variants) -> dict[str, tuple[Place, ...]
 def refuse_recommended(
     matrix: Matrix, variants: Variants, known: Advisories, assessments: Mapping[str, Assessment]
 ) -> None:
-    """Raise UsageError where a recommended variant has an open advisory that is high, critical or not rated."""
+    """Raise UsageError where a recommended variant has an open advisory that is high, critical or not rated.
+
+    One that nobody could rate yet may be deferred for some weeks.
+    """
     for identifier, (place, *_) in places_of(matrix, variants).items():
-        severe = assessments[identifier].severe_open
+        severe = assessments[identifier].refused
         if severe:
             more = f" (and {len(severe) - 1} more: ./inv advisories --only '{identifier}')" if len(severe) > 1 else ""
             where = matrix.where("recommended", "archs", place.arch, place.index)

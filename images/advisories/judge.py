@@ -23,7 +23,8 @@ _UNJUDGED = Reach(answer="unknown", why="nobody has judged it for this image yet
 class Finding:
     """An advisory whose range has a variant's version of its package, and what becomes of it there.
 
-    ``closing`` is what closes it; ``missing`` are protections that would, and that this image was not seen to have.
+    ``closing`` is what closes it; ``missing`` are protections that would, and that this image was not seen to have;
+    ``deferred`` whether nobody could rate it, and the list says that this may wait.
     """
 
     advisory: Advisory
@@ -31,6 +32,7 @@ class Finding:
     reach: Reach
     closing: Closing | None = None
     missing: tuple[str, ...] = ()
+    deferred: bool = False
 
     @property
     def state(self) -> State:
@@ -50,7 +52,8 @@ class Finding:
     def name(self) -> str:
         """ "CVE-2026-22778 (critical 9.8)"."""
         score = f" {self.advisory.score:g}" if self.advisory.score is not None else ""
-        return f"{self.advisory.id} ({self.advisory.severity}{score})"
+        until = f", deferred until {self.advisory.deferred.until}" if self.deferred and self.advisory.deferred else ""
+        return f"{self.advisory.id} ({self.advisory.severity}{score}{until})"
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,13 @@ class Assessment:
 
     @property
     def severe_open(self) -> tuple[Finding, ...]:
-        """What a gate refuses: open ones of severity high, critical or unknown."""
+        """Open ones of severity high, critical or unknown: what publish refuses."""
         return tuple(finding for finding in self.having("open") if finding.advisory.severe)
+
+    @property
+    def refused(self) -> tuple[Finding, ...]:
+        """Those of them that are not deferred: what an image is not recommended with."""
+        return tuple(finding for finding in self.severe_open if not finding.deferred)
 
 
 _ORDER = ("critical", "high", "unknown", "medium", "low")
@@ -117,7 +125,8 @@ def _judge(
         if not absent:
             return Finding(advisory, version, reach, closing)
         missing += absent
-    return Finding(advisory, version, reach, None, tuple(dict.fromkeys(missing)))
+    deferred = advisory.deferred is not None and known.read <= advisory.deferred.until
+    return Finding(advisory, version, reach, None, tuple(dict.fromkeys(missing)), deferred)
 
 
 def is_present(protection: Protection, variant: Variant, rootfs: Rootfs) -> bool:

@@ -14,6 +14,8 @@ from images.matrix import Mark, MatrixPart, RangeText, When
 
 Ecosystem = Literal["pypi", "debian"]
 Severity = Literal["low", "medium", "high", "critical", "unknown"]
+# Days after the list's own date, at most, for which what nobody could rate may be deferred.
+LONGEST_DEFERRAL = 31
 # What nobody has rated counts as high: it may be.
 SEVERE: tuple[Severity, ...] = ("high", "critical", "unknown")
 Answer = Literal["reached", "not-reached", "unknown"]
@@ -100,6 +102,16 @@ class Probe(MatrixPart):
     note: Line | None = None
 
 
+class Deferral(MatrixPart):
+    """Why an advisory that nobody could read yet does not fail the check, and until which day of the list.
+
+    It stays open and is told as such everywhere; to publish, it has to be accepted by name all the same.
+    """
+
+    why: Line
+    until: Day
+
+
 class Advisory(MatrixPart):
     """A known hole. ``affected`` is a range of versions: PEP 440's for pypi, dpkg's for debian (by source package).
 
@@ -118,6 +130,7 @@ class Advisory(MatrixPart):
     reaches: list[Reach] = Field(default_factory=list)
     closed_by: list[Closing] = Field(default_factory=list)
     probe: list[Probe] = Field(default_factory=list)
+    deferred: Deferral | None = None
     mark: Mark
     source: Line
     read: Day
@@ -128,6 +141,8 @@ class Advisory(MatrixPart):
             parse_debian_range(self.affected)
         else:
             _Range(affected=self.affected)
+        if self.deferred and self.severity != "unknown":
+            raise ValueError("only what nobody has rated can be deferred; this is rated")
         return self
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from images.advisories.model import Advisories
+from images.advisories.model import LONGEST_DEFERRAL, Advisories
 from images.core import UsageError, closest, parse_model, read_text
 
 FILE = "advisories.yaml"
@@ -42,6 +42,13 @@ def _check_references(known: Advisories) -> None:
                     where=known.where(*at),
                 )
             seen[name] = advisory.id
+        if advisory.deferred and (advisory.deferred.until - known.read).days > LONGEST_DEFERRAL:
+            raise UsageError(
+                f"{known._path}: {advisory.id} is deferred until {advisory.deferred.until}",
+                cause=f"that is more than {LONGEST_DEFERRAL} days after {known.read}, the day of the list",
+                do="name an earlier day, or judge it",
+                where=known.where(*at, "deferred", "until"),
+            )
         for number, closing in enumerate(advisory.closed_by):
             for wanted in closing.by:
                 if wanted not in known.protections:

@@ -77,9 +77,12 @@ def show(context: Context, options: AdvisoriesOptions) -> None:
     report.line(f"{FILE} is of {known.read}; {covered.text()}", "" if covered.complete else "yellow")
     if line := gate.age_line(known, today()):
         report.line(line, "yellow")
-    severe = [(one, finding) for one in judged for finding in one.severe_open]
     if not options.check:
         return
+    severe = [(one, finding) for one in judged for finding in (one.severe_open if options.complete else one.refused)]
+    waiting = {f.name: f.advisory for one in judged for f in one.severe_open if f.deferred and not options.complete}
+    for name, advisory in waiting.items():
+        report.line(f"deferred: {name}: {advisory.deferred.why if advisory.deferred else ''}", "yellow")
     if severe:
         one, finding = severe[0]
         for refused, other in severe:
@@ -92,7 +95,8 @@ def show(context: Context, options: AdvisoriesOptions) -> None:
             do=gate.cure(known, finding),
             where=known.where_is(finding.advisory.id),
         )
-    report.line(f"{len(judged)} images: 0 open advisories that are {table.SEVERE}", "green")
+    beside = f", beside {len(waiting)} that nobody could rate yet" if waiting else ""
+    report.line(f"{len(judged)} images: 0 open advisories that are {table.SEVERE}{beside}", "green")
     if options.complete and not covered.complete:
         raise CheckFailed(
             f"not all packages were looked up by a service: {covered.text()}",

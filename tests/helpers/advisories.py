@@ -34,6 +34,10 @@ HOLE = """\
     source: "of a test"
     read: 2026-11-27
 """
+# Nobody could rate it, and until that day it may wait.
+DEFERRED = HOLE.replace("    severity: critical\n    score: 9.8\n", "    severity: unknown\n").replace(
+    "    mark: D\n", '    deferred: {until: 2026-12-18, why: "nobody could read it"}\n    mark: U\n'
+)
 HEAD = "schema: 1\nread: 2026-11-27\n"
 
 

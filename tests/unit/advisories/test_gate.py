@@ -9,7 +9,7 @@ import pytest
 
 from images.advisories import gate
 from images.core.errors import Unsafe, UsageError
-from tests.helpers.advisories import DAY, HOLE, SM75, assessments, judged, known, listed
+from tests.helpers.advisories import DAY, DEFERRED, HEAD, HOLE, SM75, assessments, judged, known, listed
 from tests.helpers.matrices import matrix, variants
 from tests.helpers.nonempty import nonempty
 
@@ -24,6 +24,25 @@ def test_what_is_recommended_has_no_severe_open_advisory(tmp_path: Path) -> None
     other = assessments(tmp_path, listed(medium))
     other.check_recommended()
     assert all(other.of(variant).having("open") for variant in nonempty(other.recommended))
+
+
+def test_what_is_deferred_may_be_recommended_until_its_day(tmp_path: Path) -> None:
+    waiting = DEFERRED.replace('"<0.9"', '">=0"')
+    now = assessments(tmp_path, listed(waiting))
+    now.check_recommended()
+    (finding,) = now.of(nonempty(now.recommended)[0]).severe_open
+    assert finding.state == "open"
+    assert finding.name == "CVE-2026-0001 (unknown, deferred until 2026-12-18)"
+    later = HEAD.replace("2026-11-27", "2026-12-19")
+    with pytest.raises(UsageError, match="has an open advisory"):
+        assessments(tmp_path, listed(waiting, head=later)).check_recommended()
+
+
+def test_what_is_deferred_is_published_where_it_is_accepted(tmp_path: Path) -> None:
+    file = known(DEFERRED)
+    with pytest.raises(Unsafe, match="deferred until 2026-12-18"):
+        gate.refuse_open(file, [judged(file)], [])
+    gate.refuse_open(file, [judged(file)], ["CVE-2026-0001"])
 
 
 def test_a_wider_range_names_the_variant_its_place_and_the_cure(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from images.advisories.model import json_schema
 from images.advisories.reader import SCHEMA_FILE, parse_advisories, read_advisories
 from images.core.errors import UsageError
-from tests.helpers.advisories import DAY, HEAD, HOLE, known, listed
+from tests.helpers.advisories import DAY, DEFERRED, HEAD, HOLE, known, listed
 from tests.helpers.matrices import ROOT
 from tests.helpers.nonempty import nonempty
 
@@ -61,6 +61,18 @@ def test_a_wrong_value_is_refused(old: str, new: str, said: str) -> None:
     error = refused(listed(HOLE.replace(old, new)))
     assert said in error.what
     assert error.where.startswith("advisories.yaml:")
+
+
+def test_only_what_nobody_rated_is_deferred() -> None:
+    assert known(DEFERRED).advisories[0].deferred
+    error = refused(listed(DEFERRED.replace("severity: unknown", "severity: high")))
+    assert "only what nobody has rated can be deferred" in error.what + error.cause
+
+
+def test_a_deferral_ends_within_a_month_of_the_list() -> None:
+    error = refused(listed(DEFERRED.replace("2026-12-18", "2026-12-29")))
+    assert error.what == "advisories.yaml: CVE-2026-0001 is deferred until 2026-12-29"
+    assert error.where == "advisories.yaml:13"
 
 
 def test_a_debian_range_is_checked_as_dpkg_has_it() -> None:

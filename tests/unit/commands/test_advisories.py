@@ -14,7 +14,7 @@ from images.commands.advisories import advisories as command
 from images.context import Context
 from images.core.errors import CheckFailed, RegistryFailure
 from images.core.site import SiteSettings
-from tests.helpers.advisories import DAY, HOLE, assessments, listed
+from tests.helpers.advisories import DAY, DEFERRED, HOLE, assessments, listed
 from tests.helpers.advisory_services import TORCH, advisory_services
 from tests.helpers.contexts import context
 
@@ -44,6 +44,16 @@ def test_a_widened_range_fails_with_variant_and_cure(tmp_path: Path, capsys: pyt
     assert error.value.do == "pin vllm 0.9.0 or newer; or recommend another image"
     err = capsys.readouterr().err
     assert err.count("open: cu") == len(one.assessments.recommended)
+
+
+def test_what_is_deferred_is_told_and_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given_here = given(tmp_path, listed(DEFERRED.replace('"<0.9"', '">=0"')))
+    show(given_here, AdvisoriesOptions(check=True))
+    err = capsys.readouterr().err
+    assert err.count("deferred: CVE-2026-0001 (unknown, deferred until 2026-12-18): nobody could read it") == 1
+    assert "0 open advisories that are high, critical or not rated, beside 1 that nobody could rate yet" in err
+    with pytest.raises(CheckFailed, match="have open advisories"):
+        show(given_here, AdvisoriesOptions(check=True, complete=True))
 
 
 def test_what_was_not_looked_up_fails_a_complete_check(tmp_path: Path) -> None:
