@@ -10,8 +10,8 @@ import io
 import shutil
 import tarfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -245,7 +245,11 @@ class Engine:
             container = self._client.containers.create(reference, ["-"], labels={RUN_LABEL: uuid.uuid4().hex})
         try:
             with translated(f"{reference} could not be exported"):
-                yield container.get_archive("/")[0]
+                chunks = cast("Generator[bytes]", container.get_archive("/")[0])
+                # Closed first: while the connection is open and unread, the engine does not remove the container, and
+                # the wait for that would hide why the reader stopped.
+                with closing(chunks):
+                    yield chunks
         finally:
             with suppress(docker.errors.NotFound):
                 container.remove(force=True)

@@ -122,9 +122,13 @@ class BackendSet(MatrixPart):
 
 
 class Stack(MatrixPart):
-    """A set of pins that belong together. ``cuda`` is None for the CPU."""
+    """A set of pins that belong together. ``cuda`` is None for the CPU.
+
+    ``torch_cuda``: what torch and NVIDIA's libraries are built for, where that is another version than vLLM's own.
+    """
 
     cuda: CudaText | None
+    torch_cuda: CudaText | None = None
     backends: Annotated[dict[Backend, BackendSet], Field(min_length=1)]
 
 

@@ -25,7 +25,7 @@ class Point:
 class Variant:
     """One image to build. ``id`` is its image tag, folder, test id and CI job name.
 
-    ``pins`` maps package to pin; ``min_driver`` is the oldest Linux driver that runs it (None for the CPU);
+    ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest Linux driver that runs it (None for the CPU);
     ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
     """
 
@@ -43,6 +43,7 @@ class Variant:
     env: tuple[tuple[str, str], ...]
     args: tuple[str, ...]
     notes: tuple[Note, ...] = field(repr=False)
+    torch_cuda: str | None = None
     gaps: tuple[LibraryGap, ...] = field(default=(), repr=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
 
@@ -180,6 +181,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         require_cuda=require,
         env=tuple(sorted(env.items())),
         args=tuple(args),
+        torch_cuda=stack.torch_cuda or stack.cuda,
         notes=judge.notes(point.stack, point.backend, point.attention, point.archs),
         gaps=judge.gaps(point.stack, point.backend, point.attention, point.archs),
         modules=judge.modules(point.stack, point.backend, point.attention),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 import time
@@ -55,6 +56,22 @@ def test_the_root_file_system_comes_out_as_a_tar(engine: Engine, host_image: str
         packed = io.BytesIO(b"".join(chunks))
     with tarfile.open(fileobj=packed) as tar:
         assert "/bin/cat" in tar.getnames()
+
+
+def test_a_reader_that_stops_is_not_waited_for(engine: Engine, tmp_path: Path) -> None:
+    """More than a socket holds is left unread: the reader's own error comes out, and the container is gone."""
+    big = tmp_path / "big.tar"
+    with tarfile.open(big, "w") as tar:
+        member = tarfile.TarInfo("zeros")
+        member.size = 64 * 2**20
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    name = f"cardstock/test-host:{uuid.uuid4().hex[:12]}"
+    engine.import_tar(big, name)
+    with pytest.raises(OSError, match="No space left"), engine.export_tar(name) as chunks:
+        assert next(chunks)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert engine.untag(name)  # refused while a container is made of it
+    assert engine.inspect(name) is None
 
 
 def test_a_run_is_confined_and_its_output_collected(engine: Engine, host_image: str, tmp_path: Path) -> None:

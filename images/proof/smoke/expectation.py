@@ -34,7 +34,7 @@ class Expectation:
     """What the matrix says of one image.
 
     ``pins`` maps installed package names to versions; ``archs`` holds capabilities such as "7.5", empty for the CPU;
-    ``cuda`` is major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
+    ``cuda`` is that of torch, major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
     packages that others require at another version, on purpose (the lock's overrides and exclusions); ``served`` is
     the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why;
     ``optional`` those that may have none at all.
@@ -102,7 +102,7 @@ def expect(variant: Variant) -> Expectation:
         backend=variant.backend,
         attention=variant.attention,
         archs=tuple(arch.capability for arch in variant.archs),
-        cuda=variant.cuda,
+        cuda=variant.torch_cuda,
         pins=pins,
         kernel=kernel,
         python=variant.python,

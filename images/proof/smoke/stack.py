@@ -54,7 +54,7 @@ def check_torch(findings: Findings) -> list[str]:
         out.append(f"torch says it is {version}, expected {wanted}")
     cuda = findings.torch["cuda"]
     if findings.expectation.cuda and cuda != findings.expectation.cuda:
-        out.append(f"torch was built for CUDA {cuda}, the stack is CUDA {findings.expectation.cuda}")
+        out.append(f"torch was built for CUDA {cuda}, the stack has it for CUDA {findings.expectation.cuda}")
     return out
 
 

@@ -121,6 +121,16 @@ def test_drivers_and_require_cuda() -> None:
     assert valid["cpu-vllm0.32.0-sdpa"].require_cuda is None
 
 
+def test_torch_may_be_built_for_another_cuda_than_vllm() -> None:
+    valid = variants().valid
+    assert (valid["cu129-vllm0.19.1-flash-attn-sm90"].cuda, valid["cu129-vllm0.19.1-flash-attn-sm90"].torch_cuda) == (
+        "12.9",
+        "12.8",
+    )
+    assert valid["cu130-vllm0.33.0-flash-attn-sm90"].torch_cuda == "13.0"
+    assert valid["cpu-vllm0.32.0-sdpa"].torch_cuda is None
+
+
 def test_kernels_are_built_for_exactly_the_wanted_archs() -> None:
     valid = variants().valid
     xformers = valid["cu124-vllm0.8.5.post1-xformers-sm70_75"].kernel
