@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench import command as command
     from bench import devel as devel
     from bench import frame as frame
+    from bench import guard as guard
     from bench import kernels as kernels
     from bench import layers as layers
     from bench import levels as levels

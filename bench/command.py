@@ -21,9 +21,10 @@ GPU_RECORDS = "records/cards"
 
 def register_all(checkout: Checkout) -> dict[str, str]:
     """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
-    from bench import audit, builds, catalogue, devel, kernels, levels, plan, preflight, rendering, sizes, slim, start
+    from bench import audit, builds, catalogue, devel, guard, kernels, levels, plan, preflight, rendering, sizes, slim
+    from bench import start as starts
 
-    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, start, preflight)
+    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, starts, preflight, guard)
     if not frame.BENCHES:
         for module in modules:
             module.register(checkout)

@@ -72,6 +72,8 @@ Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
 ArgumentText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
+# A word of a server's command line: as above, with commas, or an object of JSON without blanks.
+ServerWord = Annotated[str, StringConstraints(pattern=r'^([A-Za-z0-9._=/,-]+|\{[A-Za-z0-9_":,]*\})$')]
 
 
 class MatrixPart(BaseModel):
@@ -196,7 +198,7 @@ class Setting(MatrixPart):
 
     when: When
     env: dict[EnvName, ArgumentText] = Field(default_factory=dict)
-    args: list[ArgumentText] = Field(default_factory=list)
+    args: list[ServerWord] = Field(default_factory=list)
     source: str
     mark: Mark
 

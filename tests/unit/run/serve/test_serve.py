@@ -172,7 +172,7 @@ def test_what_is_typed_with_an_image_that_is_here() -> None:
 
 def test_what_is_typed_is_as_locked_as_what_is_started() -> None:
     typed, started = spec_without_model("x", cards=True), served("3b-awq", "T4")
-    kept = ("mounts", "ports", "shm", "gpus", "image", "arguments", "name", "env", "labels", "restart")
+    kept = ("mounts", "ports", "shm", "memory", "gpus", "image", "arguments", "name", "env", "labels", "restart")
     differ = {field.name for field in fields(ContainerSpec)} - set(kept)
     assert "read_only" in differ
     assert {name: getattr(typed, name) for name in differ} == {name: getattr(started, name) for name in differ}
