@@ -9,7 +9,7 @@ from datetime import date
 from images.advisories.judge import Assessment, Finding
 from images.advisories.model import Advisories
 from images.core import Unsafe, UsageError, closest
-from images.matrix import Matrix, Variants, recommended_variants
+from images.matrix import Matrix, Variants, recommendations
 
 # Days after which the file is old: publishing says so, and then refuses.
 OLD, TOO_OLD = 30, 90
@@ -26,9 +26,8 @@ class Place:
 def places_of(matrix: Matrix, variants: Variants) -> dict[str, tuple[Place, ...]]:
     """Id of each variant that the matrix recommends for a card -> where."""
     places: dict[str, list[Place]] = {}
-    for arch, entry, variant in recommended_variants(matrix, variants):
-        listed = matrix.recommended.archs[arch.capability]
-        places.setdefault(variant.id, []).append(Place(arch.capability, listed.index(entry)))
+    for one in recommendations(matrix, variants):
+        places.setdefault(one.variant.id, []).append(Place(one.arch.capability, one.place - 1))
     return {name: tuple(found) for name, found in places.items()}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from images.cards import LocalMachine, read_machine
+from images.cards import LocalMachine
 from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError
 from images.core.options import option
@@ -126,7 +126,7 @@ def _fit(
     asked = FitOptions(
         options.model, options.cards, count=count, driver=options.driver, variant=variant.id if variant else ""
     )
-    here = narrowed(machine or (LocalMachine() if options.cards else read_machine()), gpus)
+    here = narrowed(machine or (LocalMachine() if options.cards else context.machine), gpus)
     if not options.cards and not here.cards and variant is None:
         cpu = next(v.id for v in context.variants.valid.values() if not v.archs)
         raise NoImageFits(
