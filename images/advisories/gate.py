@@ -57,14 +57,16 @@ def cure(known: Advisories, finding: Finding) -> str:
     advisory = finding.advisory
     ways = [f"pin {advisory.package} {advisory.fixed} or newer"] if advisory.fixed else []
     if finding.missing:
-        ways.append(f"give the image {' and '.join(finding.missing)} ({_what(known, finding.missing)})")
+        ways.append(_give(known, finding.missing))
     if finding.reach.answer == "unknown":
         ways.append(f"judge in {known.where_is(advisory.id)} whether serving reaches it, and why")
     return "; or ".join([*ways, "recommend another image"])
 
 
-def _what(known: Advisories, names: Iterable[str]) -> str:
-    return "; ".join(known.protections[name].what for name in names)
+def _give(known: Advisories, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"give the image {names[0]} ({known.protections[names[0]].what})"
+    return f"give the image {', '.join(names[:-1])} and {names[-1]} ({known.where('protections')} says what they are)"
 
 
 def refuse_open(known: Advisories, assessments: Iterable[Assessment], accepted: Sequence[str]) -> None:
