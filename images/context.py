@@ -18,6 +18,7 @@ from images.render import Checkout, LockState, lock_states
 
 if TYPE_CHECKING:
     from images.advisories import Assessments
+    from images.cards import LocalMachine
     from images.docker import Engine
     from images.registry import Repository
 
@@ -90,6 +91,13 @@ class Context:
         from images.docker import connect  # docker-py is slow to import, and most commands need none
 
         return connect(say=self.report.line)
+
+    @cached_property
+    def machine(self) -> LocalMachine:
+        """The cards and the driver of this machine, as NVML tells them; without a card a value too."""
+        from images.cards import read_machine
+
+        return read_machine()
 
     def running_engine(self) -> Engine | None:
         """The engine if one answers; none is started."""

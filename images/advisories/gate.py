@@ -9,7 +9,7 @@ from datetime import date
 from images.advisories.judge import Assessment, Finding
 from images.advisories.model import Advisories
 from images.core import Unsafe, UsageError, closest
-from images.matrix import Matrix, Variants, recommended_variants
+from images.matrix import Matrix, Variants, recommendations
 
 # Days after which the file is old: publishing says so, and then refuses.
 OLD, TOO_OLD = 30, 90
@@ -26,9 +26,8 @@ class Place:
 def places_of(matrix: Matrix, variants: Variants) -> dict[str, tuple[Place, ...]]:
     """Id of each variant that the matrix recommends for a card -> where."""
     places: dict[str, list[Place]] = {}
-    for arch, entry, variant in recommended_variants(matrix, variants):
-        listed = matrix.recommended.archs[arch.capability]
-        places.setdefault(variant.id, []).append(Place(arch.capability, listed.index(entry)))
+    for one in recommendations(matrix, variants):
+        places.setdefault(one.variant.id, []).append(Place(one.arch.capability, one.place - 1))
     return {name: tuple(found) for name, found in places.items()}
 
 
@@ -58,14 +57,16 @@ def cure(known: Advisories, finding: Finding) -> str:
     advisory = finding.advisory
     ways = [f"pin {advisory.package} {advisory.fixed} or newer"] if advisory.fixed else []
     if finding.missing:
-        ways.append(f"give the image {' and '.join(finding.missing)} ({_what(known, finding.missing)})")
+        ways.append(_give(known, finding.missing))
     if finding.reach.answer == "unknown":
         ways.append(f"judge in {known.where_is(advisory.id)} whether serving reaches it, and why")
     return "; or ".join([*ways, "recommend another image"])
 
 
-def _what(known: Advisories, names: Iterable[str]) -> str:
-    return "; ".join(known.protections[name].what for name in names)
+def _give(known: Advisories, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"give the image {names[0]} ({known.protections[names[0]].what})"
+    return f"give the image {', '.join(names[:-1])} and {names[-1]} ({known.where('protections')} says what they are)"
 
 
 def refuse_open(known: Advisories, assessments: Iterable[Assessment], accepted: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from images.cards.data import Card
 from images.core import CardstockError, NoImageFits, NothingSelected
@@ -14,10 +15,12 @@ from images.matrix import (
     Selectors,
     Variant,
     Variants,
-    driver_branches,
+    driver_does_not_serve,
     driver_suffices,
     driver_supports,
-    parse_driver,
+    driver_too_old,
+    for_older_drivers,
+    is_recommended,
     select,
 )
 
@@ -63,10 +66,10 @@ def choose_images(
     driver: Driver | None = None,
     locked: Mapping[str, bool] | None = None,
 ) -> ImageChoice:
-    """The recommended image for cards of one machine.
+    """The recommended image for cards of one machine: the first of the list of the oldest one that ``driver`` runs.
 
-    ``driver`` None: any. ``locked`` says of each lock's name whether it is; of those that the driver runs, an image of
-    a locked stack is preferred.
+    ``driver`` None: any. ``locked`` says of each lock's name whether it is; where the driver runs nothing of the list,
+    an image of a locked stack is preferred.
     """
     refusals = [Refusal(card, why) for card in cards if (why := why_no_image(card))]
     refused = {refusal.card for refusal in refusals}
@@ -135,53 +138,38 @@ class _Chooser:
     def pick(self, cards: Sequence[Card]) -> Pick:
         """Raises NoImageFits or NothingSelected."""
         archs = tuple(sorted({card.arch for card in cards}))
-        best = select(self._matrix, self._variants, Selectors(archs=(archs,)))[0]
+        wanted = Selectors(archs=(archs,))
+        first = select(self._matrix, self._variants, wanted)[0]
         driver = self._driver
-        if driver is not None and (strangers := [card for card in cards if not driver_supports(driver, card.arch)]):
-            raise _driver_mismatch(strangers[0], driver, best)
-        if driver is None or driver_suffices(driver, best.min_driver):
-            return Pick(best, tuple(cards), self._notes(best))
-        able = [v for v in self._variants.valid.values() if v.cuda and driver_suffices(driver, v.min_driver)]
-        for among in ([v for v in able if self._locked.get(v.lock, False)], able):
-            try:
-                variant = self._select(archs, among)
-            except (NoImageFits, NothingSelected):
-                continue
-            older = f"driver {driver} is too old for {best.id}, which needs {best.min_driver}; this one runs on it"
-            return Pick(variant, tuple(cards), (older, *self._notes(variant)))
-        raise self._too_old(archs, cards, best, driver)
+        if driver is None:
+            return Pick(first, tuple(cards), (*self._for_older(first, wanted), *self._notes(first)))
+        if strangers := [card for card in cards if not driver_supports(driver, card.arch)]:
+            raise driver_does_not_serve(strangers[0].name, strangers[0].arch, driver, self._listed(first, wanted))
+        if driver_suffices(driver, first.min_driver):
+            return Pick(first, tuple(cards), self._notes(first))
+        try:
+            (variant,) = select(self._matrix, self._variants, replace(wanted, driver=driver), self._locked)
+        except NoImageFits as error:  # it knows archs, and here cards have names
+            every = select(self._matrix, self._variants, replace(wanted, all=True))
+            names = " and ".join(card.name for card in cards)
+            raise driver_too_old(names, archs, every, self._listed(first, wanted), driver) from error
+        older = f"driver {driver} is too old for {first.id}, which needs {first.min_driver}; this one runs on it"
+        if not is_recommended(self._matrix, variant, wanted):
+            older += ", and is not among the recommended ones"
+        return Pick(variant, tuple(cards), (older, *self._notes(variant)))
 
-    def _select(self, archs: tuple[Arch, ...], among: Iterable[Variant]) -> Variant:
-        some = Variants({variant.id: variant for variant in among}, self._variants.excluded)
-        return select(self._matrix, some, Selectors(archs=(archs,)))[0]
+    def _for_older(self, first: Variant, wanted: Selectors) -> tuple[str, ...]:
+        """What older drivers get of the list, where nobody said which driver there is."""
+        return tuple(
+            f"with a driver older than {before.min_driver} it is {one.id}, driver from {one.min_driver}"
+            for before, one in pairwise(self._listed(first, wanted))
+        )
+
+    def _listed(self, first: Variant, wanted: Selectors) -> tuple[Variant, ...]:
+        """The first, and those of the list for drivers that are too old for it."""
+        return (first, *for_older_drivers(self._matrix, self._variants, wanted, first))
 
     def _notes(self, variant: Variant) -> tuple[str, ...]:
         if self._locked.get(variant.lock, True):
             return ()
         return (f"{variant.lock} is not locked: such an image may be built, and is never published",)
-
-    def _too_old(self, archs: tuple[Arch, ...], cards: Sequence[Card], best: Variant, driver: Driver) -> NoImageFits:
-        every = select(self._matrix, self._variants, Selectors(archs=(archs,), all=True))
-        least = min(parse_driver(v.min_driver) for v in every if v.min_driver)
-        return NoImageFits(
-            f"driver {driver} is too old for every image for {' and '.join(card.name for card in cards)}",
-            cause=f"{best.id} needs {best.min_driver}, and no image for {' '.join(map(str, archs))} runs below {least}",
-            do=f"install driver {best.min_driver} or newer",
-            where="CUDA release notes, table 3",
-        )
-
-
-def _driver_mismatch(card: Card, driver: Driver, best: Variant) -> NoImageFits:
-    first, last = driver_branches(card.arch)
-    if last is not None and driver.branch > last:
-        cause = f"branch {last} is the last for Volta and older cards (unverified)"
-        return NoImageFits(
-            f"driver {driver} does not serve {card.name}", cause=cause, do=f"install a driver of branch {last} or older"
-        )
-    enough = best.min_driver is not None and parse_driver(best.min_driver).branch >= first
-    return NoImageFits(
-        f"driver {driver} does not know {card.name}",
-        cause=f"branch {first} is the first for cards of compute capability {card.arch}",
-        do=f"install driver {best.min_driver} or newer" if enough else f"install a driver of branch {first} or newer",
-        where="CUDA release notes, table 3",
-    )

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from images.cards.data import Card
-from images.matrix import Arch
+from images.core import UsageError
+from images.matrix import Arch, Driver, parse_driver
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class LocalMachine:
     cards: tuple[LocalCard, ...] = ()
     why: str = ""
     host: str = ""
+
+    @property
+    def known_driver(self) -> Driver | None:
+        """The driver of its cards; None without a card, or where the driver's version is of no known form."""
+        try:
+            return parse_driver(self.driver) if self.cards else None
+        except UsageError:
+            return None
 
     def as_cards(self) -> tuple[Card, ...]:
         """Its cards as any others, memory in whole GB; of one that is cut by MIG the largest slice counts."""

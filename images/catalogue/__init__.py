@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from images.catalogue.card_table import choice_json as choice_json
     from images.catalogue.card_table import choice_lines as choice_lines
     from images.catalogue.card_table import image_cells as image_cells
+    from images.catalogue.card_table import one_by_one as one_by_one
     from images.catalogue.card_table import published_rows as published_rows
     from images.catalogue.card_table import row_json as row_json
     from images.catalogue.card_table import with_records as with_records

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from images.cards import Card, ImageChoice, choose_images, why_no_image
 from images.catalogue.evidence import image_evidence, records_evidence
 from images.catalogue.model import Catalogue, PublishedImage
-from images.catalogue.resolve import match_images
+from images.catalogue.resolve import images_for_older_drivers, match_images
 from images.core import CardstockError, NoImageFits, human_bytes
-from images.matrix import Arch, Matrix, Variant, Variants
+from images.matrix import Arch, Matrix, Selectors, Variant, Variants, for_older_drivers
 from images.proof.on_card import GpuRecord
 
 
@@ -19,7 +19,8 @@ from images.proof.on_card import GpuRecord
 class CardRow:
     """A card with the image it should have, or the error that says why it has none.
 
-    ``published`` is the image that a catalogue has for it; ``evidence`` says on what it was seen to run.
+    ``published`` is the image that a catalogue has for it; ``evidence`` says on what it was seen to run. ``older`` are
+    the rows of the images that the same card gets with drivers that are too old for this one, the next ones first.
     """
 
     card: Card
@@ -27,11 +28,19 @@ class CardRow:
     why: CardstockError | None = None
     published: PublishedImage | None = None
     evidence: str = ""
+    older: tuple[CardRow, ...] = ()
+
+
+def one_by_one(rows: Iterable[CardRow]) -> Iterator[CardRow]:
+    """Every row, and behind it those of the same card's images for older drivers."""
+    for row in rows:
+        yield from (row, *row.older)
 
 
 def card_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list[CardRow]:
-    """One row for each card, for any driver that is new enough for its image."""
+    """One row for each card, for any driver that is new enough for its image; ``older`` has what older ones get."""
     known: dict[Arch, ImageChoice] = {}
+    below: dict[Arch, list[Variant]] = {}
     table = []
     for card in cards:
         if reason := why_no_image(card):
@@ -41,7 +50,10 @@ def card_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list
             known[card.arch] = choose_images(matrix, variants, [card])
         choice = known[card.arch]
         if choice.picks:
-            table.append(CardRow(card, choice.picks[0].variant))
+            first = choice.picks[0].variant
+            if card.arch not in below:
+                below[card.arch] = for_older_drivers(matrix, variants, Selectors(archs=((card.arch,),)), first)
+            table.append(CardRow(card, first, older=tuple(CardRow(card, one) for one in below[card.arch])))
         else:
             table.append(CardRow(card, None, choice.refusals[0].why))
     return table
@@ -57,7 +69,8 @@ def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], ca
             continue
         if card.arch not in known:
             known[card.arch] = _published_row(matrix, variants, card, catalogue)
-        row = replace(known[card.arch], card=card)
+        row = known[card.arch]
+        row = replace(row, card=card, older=tuple(replace(one, card=card) for one in row.older))
         if row.why is not None:  # it names the first card of this capability
             row = replace(row, why=NoImageFits(f"no image for {card.name}", cause=row.why.cause, do=row.why.do))
         table.append(row)
@@ -69,12 +82,23 @@ def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Ca
     if not answer.matches:
         return CardRow(card, None, answer.refusals[0].why)
     image = answer.matches[0].image
-    return CardRow(card, variants.valid[image.variant], None, image, image_evidence(image))
+    below = images_for_older_drivers(catalogue, matrix, variants, card, image)
+    first, *older = (
+        CardRow(card, variants.valid[one.variant], None, one, image_evidence(one)) for one in (image, *below)
+    )
+    return replace(first, older=tuple(older))
 
 
 def with_records(rows: Iterable[CardRow], records: Sequence[GpuRecord]) -> list[CardRow]:
     """Rows of what is not published, with what records of runs on cards say of their images."""
-    return [replace(row, evidence=records_evidence(records, row.image.id) if row.image else "") for row in rows]
+    return [
+        replace(
+            row,
+            evidence=records_evidence(records, row.image.id) if row.image else "",
+            older=tuple(with_records(row.older, records)),
+        )
+        for row in rows
+    ]
 
 
 def card_cells(row: CardRow) -> list[str]:
@@ -100,7 +124,7 @@ IMAGES_HEADER = ["image", "digest", "to pull", "on disk", "audited for", "driver
 def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
     """The published images that cards should have, a row each, by id."""
     cards: dict[str, list[CardRow]] = {}
-    for row in rows:
+    for row in one_by_one(rows):
         if row.published:
             cards.setdefault(row.published.variant, []).append(row)
     return [
@@ -114,17 +138,24 @@ def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
 
 
 def row_json(row: CardRow) -> dict[str, Any]:
-    """A row for scripts."""
+    """A row for scripts; ``older_drivers`` are the images for drivers that are too old for ``image``."""
     return {
         "card": row.card.name,
         "arch": row.card.arch.capability,
         "memory_gb": row.card.memory,
         "source": row.card.source,
+        **_row_json(row),
+        "older_drivers": [_row_json(one) for one in row.older],
+        **_error_json(row.why),
+    }
+
+
+def _row_json(row: CardRow) -> dict[str, Any]:
+    return {
         "image": row.image.id if row.image else None,
         "min_driver": row.image.min_driver if row.image else None,
         "evidence": row.evidence or None,
         "published": _image_json(row.published) if row.published else None,
-        **_error_json(row.why),
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import Card, all_cards
-from images.catalogue.card_table import CardRow, card_rows, published_rows, with_records
+from images.catalogue.card_table import CardRow, card_rows, one_by_one, published_rows, with_records
 from images.catalogue.evidence import image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes
@@ -37,6 +37,9 @@ _HOW_FAR = "how far it is proven"
 _RECOMMENDED = """\
 These are the images that `matrix.yaml` recommends. None of them gets a name before it has passed the audit and the
 canary on a CPU; the last column says what was seen beyond that, by the records of runs on cards (`records/cards`)."""
+_BY_DRIVER = """\
+Where a card has several rows, it gets the first whose driver the machine has
+([Your driver decides](docs/which-image.md#your-driver-decides))."""
 _PUBLISHED = """\
 These are the images that are published, as of {updated} (`catalogue.json`). Where a proof ran on a card, the last
 column names the card and its driver."""
@@ -51,10 +54,10 @@ class ImageGroup:
 
 
 def group_by_image(table: Iterable[CardRow]) -> list[ImageGroup]:
-    """Rows of cards with an image, by that image, the oldest cards first."""
+    """Rows of cards with an image, by that image, the oldest cards first, and of theirs the newest drivers."""
     archs: dict[str, set[Arch]] = {}
     first: dict[str, CardRow] = {}
-    for row in table:
+    for row in one_by_one(table):
         if row.image:
             archs.setdefault(row.image.id, set()).add(row.card.arch)
             first.setdefault(row.image.id, row)
@@ -76,7 +79,9 @@ def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord],
     for group in grouped:
         for note in group.row.image.notes if group.row.image else ():
             notes.setdefault(note.text, []).extend(arch.capability for arch in group.archs)
-    note_lines = [f"- {', '.join(archs)}: {text}." for text, archs in notes.items()]
+    if len({arch for group in grouped for arch in group.archs}) < sum(len(group.archs) for group in grouped):
+        caption = f"{_BY_DRIVER}\n\n{caption}"
+    note_lines = [f"- {', '.join(dict.fromkeys(archs))}: {text}." for text, archs in notes.items()]
     return "\n".join(
         [*(f"| {' | '.join(line)} |" for line in lines), "", *note_lines, *([""] if note_lines else []), caption]
     )

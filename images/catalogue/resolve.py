@@ -13,7 +13,17 @@ from typing import NamedTuple
 from images.cards import Card, Refusal, choose_images
 from images.catalogue.model import Catalogue, PublishedImage
 from images.core import CardstockError, NoImageFits, closest
-from images.matrix import Arch, Driver, Matrix, Variants, covers, driver_suffices, parse_arch
+from images.matrix import (
+    Arch,
+    Driver,
+    Matrix,
+    Selectors,
+    Variants,
+    covers,
+    driver_suffices,
+    for_older_drivers,
+    parse_arch,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,30 @@ def match_images(
 ) -> MatchResult:
     """The published images for cards of one machine. ``driver`` None: any."""
     archs = {card.arch for card in cards}
-    kinds = [kind for kind in _kinds(catalogue) if any(_covers(kind.audited, arch) for arch in archs)]
-    # What the matrix says of a variant's driver may have changed since its image was published: both must hold.
+    kinds = _kinds_for(catalogue, archs)
+    known, some = _known(kinds, variants, driver)
+    choice = choose_images(matrix, some, cards, driver)
+    matches = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
+    refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
+    return MatchResult(matches, refusals, _passed_over(kinds, matches, variants, archs, driver))
+
+
+def images_for_older_drivers(
+    catalogue: Catalogue, matrix: Matrix, variants: Variants, card: Card, than: PublishedImage
+) -> list[PublishedImage]:
+    """The published images that the card's list has for drivers that are too old for ``than``, in its order."""
+    known, some = _known(_kinds_for(catalogue, {card.arch}), variants, None)
+    wanted = Selectors(archs=((card.arch,),))
+    return [known[one.id] for one in for_older_drivers(matrix, some, wanted, variants.valid[than.variant])]
+
+
+def _known(
+    kinds: Iterable[_Kind], variants: Variants, driver: Driver | None
+) -> tuple[dict[str, PublishedImage], Variants]:
+    """The published images of these kinds by variant, and their variants alone.
+
+    What the matrix says of a variant's driver may have changed since its image was published: both must hold.
+    """
     known = {
         image.variant: image
         for kind in kinds
@@ -55,11 +87,8 @@ def match_images(
         if (variant := variants.valid.get(image.variant))
         and (variant.min_driver == kind.min_driver or driver is None or _runs(driver, kind.min_driver))
     }
-    some = Variants({name: variant for name, variant in variants.valid.items() if name in known}, variants.excluded)
-    choice = choose_images(matrix, some, cards, driver)
-    matches = tuple(CardMatch(known[pick.variant.id], pick.cards, pick.notes) for pick in choice.picks)
-    refusals = tuple(_explained(refusal, matrix, variants, driver) for refusal in choice.refusals)
-    return MatchResult(matches, refusals, _passed_over(kinds, matches, variants, archs, driver))
+    some = {name: variant for name, variant in variants.valid.items() if name in known}
+    return known, Variants(some, variants.excluded)
 
 
 @dataclass
@@ -70,6 +99,11 @@ class _Kind:
     cards: int
     min_driver: str | None
     images: list[PublishedImage]
+
+
+def _kinds_for(catalogue: Catalogue, archs: set[Arch]) -> list[_Kind]:
+    """The kinds of images that run on one of these archs."""
+    return [kind for kind in _kinds(catalogue) if any(_covers(kind.audited, arch) for arch in archs)]
 
 
 def _kinds(catalogue: Catalogue) -> Iterable[_Kind]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from images.cards import Card, all_cards, choose_images, named_cards, read_machine
+from images.cards import Card, all_cards, choose_images, named_cards
 from images.catalogue import (
     EVIDENCE_HEADER,
     IMAGES_HEADER,
@@ -20,6 +20,7 @@ from images.catalogue import (
     choice_lines,
     image_cells,
     match_images,
+    one_by_one,
     published_rows,
     records_evidence,
     reference_of,
@@ -102,7 +103,7 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
 
 def print_tables(context: Context, table: Sequence[CardRow]) -> None:
     """The cards, and the images that they should have."""
-    context.report.table([cells_with_evidence(row) for row in table], EVIDENCE_HEADER)
+    context.report.table([cells_with_evidence(row) for row in one_by_one(table)], EVIDENCE_HEADER)
     if images := image_cells(table):
         context.report.table(images, IMAGES_HEADER)
 
@@ -136,12 +137,12 @@ def show_published(context: Context, options: CardsOptions, catalogue: Catalogue
 
 def report_this_machine(context: Context) -> None:
     """What this machine's own cards should have, as progress lines."""
-    machine, report = read_machine(), context.report
+    machine, report = context.machine, context.report
     if not machine.cards:
         report.line(f"this machine has no card: {machine.why}")
         return
     report.line(f"this machine: driver {machine.driver}, CUDA {machine.cuda}")
     cards = machine.as_cards()
-    choice = choose_images(context.matrix, context.variants, cards, parse_driver(machine.driver), context.locked)
+    choice = choose_images(context.matrix, context.variants, cards, machine.known_driver, context.locked)
     for line in choice_lines(choice):
         report.line(line)

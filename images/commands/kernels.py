@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
+from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json, say_driver
 from images.context import Context
 from images.core import CheckFailed, Report, UsageError, human_bytes
 from images.core.options import option
@@ -60,7 +60,10 @@ def manage_wheels(context: Context, options: KernelsOptions) -> None:
     """List, make, export or push wheels. Without selectors it lists all there are."""
     wanted = options.selectors(context)
     everything = wanted == Selectors() and not (options.export or options.push or options.dry_run)
-    chosen = context.variants.kernels if everything else choose_kernels(context.matrix, context.variants, wanted)
+    chosen = context.variants.kernels
+    if not everything:
+        chosen = choose_kernels(context.matrix, context.variants, wanted, context.locked)
+        say_driver(context, wanted)
     needs = needs_of(chosen, context.checkout.locks, context.lock_states)
     repository = context.repository(options.wheels) if options.wheels else None
     wheels = Wheels(default_store(), repository, context.report)

@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -16,7 +16,7 @@ from invoke.tasks import Task
 from images.context import Context
 from images.core import Report, discard_stdout, print_error
 from images.core.options import Flag, flags_of, option
-from images.matrix import Selectors, Variant, read_selectors, select
+from images.matrix import Selectors, Variant, driver_lines, read_selectors, select
 from images.render import Checkout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,22 +47,48 @@ class SelectorOptions:
     cuda: str = option("CUDA version of the stack, such as 12.4", "")
     attention: str = option("flash-attn, xformers, sdpa, triton or flashinfer", "")
     all: bool = option("every variant that the other selectors allow, not only the recommended one", False)
+    driver: str = option(
+        "the driver that the images must run on, such as 535 or 535.104.05; without it, this machine's own", ""
+    )
 
     def selectors(self, context: Context) -> Selectors:
-        """As the matrix understands them. Raises UsageError, NoImageFits for a card that no image can serve."""
+        """As the matrix understands them. Raises UsageError, NoImageFits for a card that no image can serve.
+
+        Where archs or cards are named, and neither a driver nor variants, this machine's driver is asked for.
+        """
         archs = list(self.archs)
         if self.cards:
             from images.cards import archs_of  # its list of cards takes half a second, and most commands need none
 
             archs += archs_of(self.cards, context.report)
-        return read_selectors(
-            context.matrix, archs, self.cuda or None, self.attention or None, self.only, every=self.all
+        wanted = read_selectors(
+            context.matrix,
+            archs,
+            self.cuda or None,
+            self.attention or None,
+            self.only,
+            every=self.all,
+            driver=self.driver or None,
         )
+        if wanted.driver or wanted.only or wanted.all or not wanted.archs:
+            return wanted
+        return replace(wanted, here=context.machine.known_driver)
 
     def select(self, context: Context) -> tuple[Variant, ...]:
-        """The chosen variants, in the matrix's order. Raises UsageError, NoImageFits, NothingSelected."""
+        """The chosen variants, in the matrix's order; says by which driver they were chosen.
+
+        Raises UsageError, NoImageFits, NothingSelected.
+        """
         wanted = self.selectors(context)
-        return select(context.matrix, context.variants, wanted)
+        chosen = select(context.matrix, context.variants, wanted, context.locked)
+        say_driver(context, wanted)
+        return chosen
+
+
+def say_driver(context: Context, wanted: Selectors) -> None:
+    """Say by which driver is chosen, and what to type for another."""
+    for line in driver_lines(context.matrix, context.variants, wanted, context.locked):
+        context.report.line(line)
 
 
 def this_context() -> Context:

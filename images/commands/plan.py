@@ -8,7 +8,7 @@ from images.build import Plan, make_plan
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
 from images.core.options import option
-from images.matrix import variant_json
+from images.matrix import recommendations, variant_json
 from images.render import all_locks, why_unlocked
 
 
@@ -31,7 +31,8 @@ def show_plan(context: Context, options: PlanOptions) -> None:
     states = context.lock_states
     if options.json:
         image = context.matrix.image
-        print_json([variant_json(image, v, states[v.lock], known_state(made, v.id)) for v in made.variants])
+        listed = recommendations(context.matrix, context.variants)
+        print_json([variant_json(image, v, states[v.lock], known_state(made, v.id), listed) for v in made.variants])
         return
     rows = [
         [v.id, v.backend, v.cuda or "-", v.min_driver or "-", states[v.lock], str(made.state(v))] for v in made.variants
@@ -50,7 +51,11 @@ def known_state(made: Plan, identifier: str) -> str | None:
 
 
 def print_remarks(context: Context, made: Plan) -> None:
-    """What is to be known of the plan: stacks without a lock, notes on variants, how many are left out."""
+    """What is to be known of the plan: why an image, stacks without a lock, notes, how many are left out."""
+    chosen = {variant.id for variant in made.variants}
+    for one in recommendations(context.matrix, context.variants):
+        if one.why and one.variant.id in chosen:
+            context.report.line(f"why {one.variant.id}: {one.why}")
     for lock_name in dict.fromkeys(variant.lock for variant in made.unlocked):
         reason = why_unlocked(context.matrix, *all_locks(context.matrix)[lock_name])
         context.report.line(f"unlocked: {lock_name} ({reason}): may be built here, is never published")

@@ -160,6 +160,7 @@ def find_images(context: Context, options: PullOptions, catalogue: Catalogue) ->
             options.driver,
             purpose="to find an image for",
             do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
+            machine=None if options.cards else context.machine,
         )
         query = CardQuery.of(asked)
         resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)

@@ -60,10 +60,9 @@ def folders_of(options: TestOptions) -> list[str]:
 
 def prove_on_card(context: Context, options: TestOptions) -> None:
     """The image for this machine's card proves itself on it, and leaves a record."""
-    from images.cards import read_machine
     from images.proof.on_card import proof
 
-    card = proof.card_of(read_machine())
+    card = proof.card_of(context.machine)
     variant = SelectorOptions(cards=[card]).select(context)[0]
     reference = f"{context.matrix.image}:{variant.id}"
     facts = context.engine.inspect(reference)

@@ -39,7 +39,7 @@ from images.distribution import push as pushing
 from images.distribution.push import Packed, Pushed
 from images.distribution.rollback import Destination, published_images, save_catalogue
 from images.docker import Engine, ImageFacts
-from images.matrix import Matrix, Selectors, Variant, Variants, join_sm, parse_arch, select
+from images.matrix import Matrix, Selectors, Variant, Variants, for_older_drivers, join_sm, select
 from images.proof.audit import audit_image
 from images.proof.smoke import ProofRecord, expect, prove_image
 from images.registry import ArtifactPart, Packing, Repository
@@ -105,11 +105,18 @@ def prover(engine: Engine, report: Report, gpus: str | None = None, model: str |
 
 
 def moving_tags(matrix: Matrix, variants: Variants, variant: Variant) -> tuple[str, ...]:
-    """The tags that move to a variant's newest image: its id, and "sm75" of each arch that it is recommended for."""
-    archs = [(parse_arch(text),) for text in matrix.archs]
-    best = [one for one in archs if one == variant.archs]
-    names = [join_sm(one) for one in best if select(matrix, variants, Selectors(archs=(one,)))[0].id == variant.id]
-    return (variant.id, *names)
+    """The tags that move to a variant's newest image: its id, and that of the arch that it is recommended for.
+
+    The first of the arch's list has "sm86"; those for older drivers have the name of their stack as well: "sm86-cu124".
+    """
+    if len(variant.archs) != 1:
+        return (variant.id,)
+    wanted, arch = Selectors(archs=(variant.archs,)), join_sm(variant.archs)
+    first = select(matrix, variants, wanted)[0]
+    if first.id == variant.id:
+        return (variant.id, arch)
+    below = for_older_drivers(matrix, variants, wanted, first)
+    return (variant.id, *(f"{arch}-{one.stack}" for one in below if one.id == variant.id))
 
 
 def publish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from images.core import NothingSelected, closest
@@ -9,8 +10,10 @@ from images.matrix import Kernel, Matrix, Selectors, Variants
 from images.matrix import selection as planning
 
 
-def choose_kernels(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Kernel, ...]:
-    """The kernels of the variants that `plan` would choose, in the matrix's order.
+def choose_kernels(
+    matrix: Matrix, variants: Variants, wanted: Selectors, locked: Mapping[str, bool] | None = None
+) -> tuple[Kernel, ...]:
+    """The kernels of the variants that `plan` would choose, in the matrix's order. ``locked`` as `select` takes it.
 
     ``only`` takes globs on kernels' ids as well: then, as with ``all``, those beside the variants take part.
     Raises what `plan.select` raises (a rule that excludes all, with its reason), NothingSelected where no kernel is
@@ -20,7 +23,7 @@ def choose_kernels(matrix: Matrix, variants: Variants, wanted: Selectors) -> tup
     if named:
         chosen = {k for k in named if _matches(k, wanted)}
     else:
-        needed = (variant.kernel for variant in planning.select(matrix, variants, wanted))
+        needed = (variant.kernel for variant in planning.select(matrix, variants, wanted, locked))
         chosen = {kernel for kernel in needed if kernel}
         if wanted.all:
             chosen |= {kernel for kernel in variants.extra if _matches(kernel, wanted)}

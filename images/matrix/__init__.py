@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from images.matrix.arch import covers as covers
     from images.matrix.arch import join_sm as join_sm
     from images.matrix.arch import parse_arch as parse_arch
+    from images.matrix.by_driver import driver_lines as driver_lines
+    from images.matrix.by_driver import for_older_drivers as for_older_drivers
+    from images.matrix.by_driver import is_recommended as is_recommended
+    from images.matrix.by_driver import recommended_for as recommended_for
     from images.matrix.drivers import Driver as Driver
     from images.matrix.drivers import driver_branches as driver_branches
     from images.matrix.drivers import driver_suffices as driver_suffices
@@ -41,12 +45,9 @@ if TYPE_CHECKING:
     from images.matrix.no_image import driver_does_not_serve as driver_does_not_serve
     from images.matrix.no_image import driver_too_old as driver_too_old
     from images.matrix.reader import parse_matrix as parse_matrix
-    from images.matrix.recommended import NOT_LISTED as NOT_LISTED
-    from images.matrix.recommended import for_older_drivers as for_older_drivers
-    from images.matrix.recommended import place as place
-    from images.matrix.recommended import rank as rank
-    from images.matrix.recommended import recommended_for as recommended_for
-    from images.matrix.recommended import recommended_variants as recommended_variants
+    from images.matrix.recommended import Recommendation as Recommendation
+    from images.matrix.recommended import ranking as ranking
+    from images.matrix.recommended import recommendations as recommendations
     from images.matrix.rules import in_range as in_range
     from images.matrix.rules import when_matches as when_matches
     from images.matrix.selection import Selectors as Selectors
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from images.matrix.selection import select as select
     from images.matrix.variant_table import excluded_json as excluded_json
     from images.matrix.variant_table import excluded_lines as excluded_lines
+    from images.matrix.variant_table import recommended_lines as recommended_lines
     from images.matrix.variant_table import variant_json as variant_json
     from images.matrix.variants import Variant as Variant
     from images.matrix.variants import Variants as Variants

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from images.core import UsageError
 from images.matrix.arch import Arch
@@ -86,6 +87,7 @@ def has_ptx(archs: Iterable[Arch]) -> bool:
     return any(arch.major >= 10 for arch in archs)
 
 
+@lru_cache(maxsize=4096)
 def driver_suffices(driver: Driver, minimum: str | None) -> bool:
     """Whether ``driver`` is new enough for an image that needs ``minimum`` ("525.60.13"; None: no driver)."""
     return minimum is None or newest_of(driver) >= parse_driver(minimum)

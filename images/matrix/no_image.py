@@ -9,7 +9,7 @@ from images.core import NoImageFits, NothingSelected, closest
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, driver_branches, parse_driver
 from images.matrix.model import Matrix
-from images.matrix.recommended import NOT_LISTED, recommended_for
+from images.matrix.recommended import NOT_LISTED, entries_of
 from images.matrix.variants import Excluded, Variant, Variants
 
 ArchList = tuple[Arch, ...]
@@ -39,7 +39,7 @@ def refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImag
     counts = Counter(rule.id for e in excluded for rule in e.rules if rule.id in written)
     counts = counts or Counter(rule.id for e in excluded for rule in e.rules)
     governing = counts.most_common(1)[0][0]
-    stacks = [one.stack for one in recommended_for(matrix, asked[0])]
+    stacks = [one.stack for one in entries_of(matrix, asked[0])]
 
     def order(e: Excluded) -> tuple[bool, bool, int]:
         spoken = all(rule.id != governing for rule in e.rules)
@@ -73,29 +73,45 @@ def nothing(variants: Variants, only: Sequence[str]) -> NothingSelected:
     )
 
 
-def driver_too_old(names: str, archs: ArchList, every: Sequence[Variant], best: Variant, driver: Driver) -> NoImageFits:
-    """``driver`` runs none of ``every`` image for cards that are called ``names``; ``best`` is recommended for them."""
+def driver_too_old(
+    names: str, archs: ArchList, every: Sequence[Variant], best: Sequence[Variant], driver: Driver
+) -> NoImageFits:
+    """``driver`` runs none of ``every`` image for cards that are called ``names``.
+
+    ``best`` are those to take instead, for the newest drivers first.
+    """
     least = min(parse_driver(v.min_driver) for v in every if v.min_driver)
+    carried = " ".join(map(str, archs))
     return NoImageFits(
         f"driver {driver} is too old for every image for {names}",
-        cause=f"{best.id} needs {best.min_driver}, and no image for {' '.join(map(str, archs))} runs below {least}",
-        do=f"install driver {best.min_driver} or newer",
+        cause=f"{best[0].id} needs {best[0].min_driver}, and no image for {carried} runs below {least}",
+        do=_install(best),
         where="CUDA release notes, table 3",
     )
 
 
-def driver_does_not_serve(name: str, arch: Arch, driver: Driver, best: Variant) -> NoImageFits:
-    """``driver`` is of a branch that does not know a card called ``name`` yet, or no longer serves it."""
+def driver_does_not_serve(name: str, arch: Arch, driver: Driver, best: Sequence[Variant]) -> NoImageFits:
+    """``driver`` is of a branch that does not know a card called ``name`` yet, or no longer serves it.
+
+    ``best`` are the images for the card, for the newest drivers first.
+    """
     first, last = driver_branches(arch)
     if last is not None and driver.branch > last:
         cause = f"branch {last} is the last for Volta and older cards (unverified)"
         return NoImageFits(
             f"driver {driver} does not serve {name}", cause=cause, do=f"install a driver of branch {last} or older"
         )
-    enough = best.min_driver is not None and parse_driver(best.min_driver).branch >= first
+    enough = [one for one in best if one.min_driver is not None and parse_driver(one.min_driver).branch >= first]
     return NoImageFits(
         f"driver {driver} does not know {name}",
         cause=f"branch {first} is the first for cards of compute capability {arch}",
-        do=f"install driver {best.min_driver} or newer" if enough else f"install a driver of branch {first} or newer",
+        do=_install(enough) if enough else f"install a driver of branch {first} or newer",
         where="CUDA release notes, table 3",
     )
+
+
+def _install(best: Sequence[Variant]) -> str:
+    """The driver for the first of these, and the oldest that does for one of them."""
+    first, last = best[0], best[-1]
+    also = f"; {last.min_driver} is enough for {last.id}" if last is not first else ""
+    return f"install driver {first.min_driver} or newer{also}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from images.core import UsageError
 from images.matrix.arch import Arch, parse_arch
@@ -14,41 +15,44 @@ from images.matrix.variants import Variant, Variants, backend_of
 NOT_LISTED = 1_000
 
 
-def recommended_for(matrix: Matrix, lowest: Arch) -> Sequence[RecommendedStack]:
+def entries_of(matrix: Matrix, lowest: Arch) -> Sequence[RecommendedStack]:
     """The ordered list of an arch, empty for one that has none."""
     return matrix.recommended.archs.get(lowest.capability, ())
 
 
-def place(matrix: Matrix, variant: Variant, lowest: Arch) -> int:
-    """Where a variant stands in the list of ``lowest``, from 0; NOT_LISTED where it does not."""
-    listed = recommended_for(matrix, lowest)
-    pairs = [(one.stack, one.attention) for one in listed]
-    pair = (variant.stack, variant.attention)
-    return pairs.index(pair) if pair in pairs else NOT_LISTED
+Rank = tuple[int, int, bool, bool, int]
 
 
-def rank(matrix: Matrix, variant: Variant, lowest: Arch) -> tuple[int, int, bool, bool, int]:
-    """How well an image suits cards of which ``lowest`` is the oldest arch; the least is the best.
+def ranking(matrix: Matrix, lowest: Arch) -> Callable[[Variant], Rank]:
+    """How well images suit cards of which ``lowest`` is the oldest arch; the least is the best.
 
     First its place in the list of that arch, then that of its stack, then the attention that is recommended with the
     stack, then vLLM before the slower server on transformers, then the image with the fewest other archs.
     """
-    at = place(matrix, variant, lowest)
-    stacks = [one.stack for one in recommended_for(matrix, lowest)]
-    listed = variant.stack in stacks
-    usual = at != NOT_LISTED if listed else variant.attention == matrix.recommended.stacks[variant.stack]
-    return (
-        at,
-        stacks.index(variant.stack) if listed else NOT_LISTED,
-        not usual,
-        variant.backend == "transformers",
-        len(variant.archs),
-    )
+    places: dict[tuple[str, str], int] = {}
+    stacks: dict[str, int] = {}
+    for at, one in enumerate(entries_of(matrix, lowest)):
+        places[one.stack, one.attention] = at
+        stacks.setdefault(one.stack, at)
+    usual = matrix.recommended.stacks
+
+    def rank_of(variant: Variant) -> Rank:
+        at = places.get((variant.stack, variant.attention), NOT_LISTED)
+        stack = stacks.get(variant.stack, NOT_LISTED)
+        unusual = at == NOT_LISTED and (stack != NOT_LISTED or variant.attention != usual[variant.stack])
+        return (at, stack, unusual, variant.backend == "transformers", len(variant.archs))
+
+    return rank_of
+
+
+def place(matrix: Matrix, variant: Variant, lowest: Arch) -> int:
+    """Where a variant stands in the list of ``lowest``, from 0; NOT_LISTED where it does not."""
+    return ranking(matrix, lowest)(variant)[0]
 
 
 def best(
     matrix: Matrix,
-    among: Iterable[Variant],
+    among: Sequence[Variant],
     lowest: Arch,
     driver: Driver | None = None,
     locked: Mapping[str, bool] | None = None,
@@ -58,24 +62,25 @@ def best(
     Where the driver runs nothing of the list, an image of a locked stack goes before the others; ``locked`` says of
     each lock's name whether it is.
     """
-    ranked = sorted(among, key=lambda variant: rank(matrix, variant, lowest))
-    able = [variant for variant in ranked if driver is None or driver_suffices(driver, variant.min_driver)]
-    if able and able[0] is not ranked[0] and place(matrix, able[0], lowest) == NOT_LISTED:
-        able = [variant for variant in able if (locked or {}).get(variant.lock, False)] or able
-    return able[0] if able else None
+    rank_of = ranking(matrix, lowest)
+    first = min(among, key=rank_of, default=None)
+    if first is None or driver is None or driver_suffices(driver, first.min_driver):
+        return first
+    able = [variant for variant in among if driver_suffices(driver, variant.min_driver)]
+    found = min(able, key=rank_of, default=None)
+    if found is None or rank_of(found)[0] != NOT_LISTED:
+        return found
+    return min((variant for variant in able if (locked or {}).get(variant.lock, False)), key=rank_of, default=found)
 
 
-def for_older_drivers(matrix: Matrix, among: Iterable[Variant], lowest: Arch, than: Variant) -> list[Variant]:
+def listed_below(matrix: Matrix, among: Iterable[Variant], lowest: Arch, than: Variant) -> list[Variant]:
     """Those of the list of ``lowest`` which run on older drivers than ``than``, one for each place.
 
     ``among`` are variants that carry the cards' archs.
     """
-    first: dict[int, Variant] = {}
-    for variant in sorted(among, key=lambda variant: rank(matrix, variant, lowest)):
-        if (at := place(matrix, variant, lowest)) != NOT_LISTED:
-            first.setdefault(at, variant)
+    rank_of = ranking(matrix, lowest)
     out = [than]
-    for variant in first.values():
+    for variant in sorted((one for one in among if rank_of(one)[0] != NOT_LISTED), key=rank_of):
         if older(variant, out[-1]):
             out.append(variant)
     return out[1:]
@@ -88,15 +93,25 @@ def older(variant: Variant, than: Variant) -> bool:
     return parse_driver(variant.min_driver) < parse_driver(than.min_driver)
 
 
-def recommended_variants(matrix: Matrix, variants: Variants) -> list[tuple[Arch, RecommendedStack, Variant]]:
-    """Every entry of every list with the variant for just its arch, in the matrix's order."""
+@dataclass(frozen=True)
+class Recommendation:
+    """An entry of an arch's list: its place from 1 on, the variant for just this arch, the reason ("" for none)."""
+
+    arch: Arch
+    place: int
+    variant: Variant
+    why: str
+
+
+def recommendations(matrix: Matrix, variants: Variants) -> list[Recommendation]:
+    """Every entry of every list, in the matrix's order."""
     single = {(v.stack, v.attention, v.archs): v for v in variants.valid.values() if len(v.archs) == 1}
     out = []
     for text in matrix.archs:
         arch = parse_arch(text)
-        for one in recommended_for(matrix, arch):
+        for at, one in enumerate(entries_of(matrix, arch), 1):
             if found := single.get((one.stack, one.attention, (arch,))):
-                out.append((arch, one, found))
+                out.append(Recommendation(arch, at, found, one.why))
     return out
 
 

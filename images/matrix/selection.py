@@ -11,7 +11,7 @@ from images.matrix.arch import Arch, parse_arch
 from images.matrix.drivers import Driver, driver_suffices, driver_supports, parse_driver
 from images.matrix.model import ATTENTIONS, Attention, Matrix
 from images.matrix.no_image import driver_does_not_serve, driver_too_old, no_image, nothing, refused
-from images.matrix.recommended import best, for_older_drivers
+from images.matrix.recommended import best, listed_below
 from images.matrix.rules import Judge
 from images.matrix.variants import Excluded, Point, Variant, Variants, backend_of, point_id
 
@@ -70,13 +70,9 @@ def select(matrix: Matrix, variants: Variants, wanted: Selectors, locked: Locked
     rule, its source and the nearest variant) or the named driver runs none of it, NothingSelected when the words match
     nothing.
     """
-    pool = list(variants.valid.values())
-    if wanted.cuda is not None or wanted.attention is not None:
-        pool = [v for v in pool if _stack_and_attention_match(v, wanted)]
-    if wanted.only:
-        pool = [v for v in pool if any(fnmatchcase(v.id, glob) for glob in wanted.only)]
-        if not pool:
-            raise nothing(variants, wanted.only)
+    pool = _pool(variants, wanted)
+    if wanted.only and not pool:
+        raise nothing(variants, wanted.only)
     if not wanted.archs:
         chosen = pool if wanted.all or wanted.only else _recommended(matrix, pool, wanted.driver)
         if wanted.driver is not None:
@@ -94,7 +90,7 @@ def explain(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Excl
     listed, foreign = [], []
     for asked in wanted.archs:
         # An arch of no image of its own (6.1, 8.7) is not among the points: judge it as if it were.
-        covering = _covering_list(matrix, asked)
+        covering = covering_list(matrix, asked)
         if any(arch.capability not in matrix.archs for arch in asked) or covering not in _known(variants):
             foreign += _judged(matrix, judge, asked, wanted)
         else:
@@ -114,6 +110,34 @@ def explain(matrix: Matrix, variants: Variants, wanted: Selectors) -> tuple[Excl
 
 def _known(variants: Variants) -> set[ArchList]:
     return {v.archs for v in variants.valid.values()} | {e.point.archs for e in variants.excluded}
+
+
+def _pool(variants: Variants, wanted: Selectors) -> list[Variant]:
+    """The variants that the selectors allow, whatever their archs and drivers."""
+    pool = list(variants.valid.values())
+    if wanted.cuda is not None or wanted.attention is not None:
+        pool = [v for v in pool if _stack_and_attention_match(v, wanted)]
+    if wanted.only:
+        pool = [v for v in pool if any(fnmatchcase(v.id, glob) for glob in wanted.only)]
+    return pool
+
+
+def candidates(
+    matrix: Matrix, variants: Variants, asked: ArchList, wanted: Selectors
+) -> tuple[Arch, list[Variant], Driver | None]:
+    """What is chosen from for one arch list: the oldest arch, whose list decides, the variants that carry all of the
+    archs, and the driver that they must run on (None: whatever it is).
+    """
+    archs = covering_list(matrix, asked)
+    among = _carrying(_pool(variants, wanted), archs)
+    return archs[0], among, _driver(wanted, asked, among)
+
+
+def _driver(wanted: Selectors, asked: ArchList, among: Iterable[Variant]) -> Driver | None:
+    """The driver that was named; else this machine's, where it serves the cards and runs an image for them."""
+    if wanted.driver is None and wanted.here is not None and not _serves(wanted.here, asked, among):
+        return None
+    return wanted.driver or wanted.here
 
 
 def _carrying(pool: Sequence[Variant], archs: ArchList) -> list[Variant]:
@@ -138,7 +162,7 @@ def _recommended(matrix: Matrix, pool: list[Variant], driver: Driver | None) -> 
         among = [v for v in pool if v.archs == (arch,)]
         if (first := best(matrix, among, arch, driver)) is None:
             continue
-        later = for_older_drivers(matrix, among, arch, first) if driver is None else ()
+        later = listed_below(matrix, among, arch, first) if driver is None else ()
         chosen |= {v.id: v for v in (first, *later)}
     return list(chosen.values())
 
@@ -152,11 +176,9 @@ def _for_archs(
     if not carrying:
         listed = [e for e in explain(matrix, variants, wanted) if e.point.archs == archs]
         raise no_image(matrix, variants, asked, listed)
-    driver = wanted.driver
-    if driver is not None:
-        _check_driver(matrix, carrying, asked, archs, driver)
-    elif wanted.here is not None and _serves(wanted.here, asked, carrying):
-        driver = wanted.here
+    driver = _driver(wanted, asked, carrying)
+    if wanted.driver is not None:
+        _check_driver(matrix, carrying, asked, archs, wanted.driver)
     if wanted.all or wanted.only:
         return [v for v in carrying if driver is None or driver_suffices(driver, v.min_driver)]
     found = best(matrix, carrying, archs[0], driver, locked)
@@ -174,13 +196,14 @@ def _check_driver(matrix: Matrix, among: list[Variant], asked: ArchList, archs: 
     if _serves(driver, asked, among):
         return
     first = best(matrix, among, archs[0]) or among[0]
+    listed = (first, *listed_below(matrix, among, archs[0], first))
     for arch in asked:
         if not driver_supports(driver, arch):
-            raise driver_does_not_serve(arch.capability, arch, driver, first)
-    raise driver_too_old(" ".join(arch.capability for arch in asked), archs, among, first, driver)
+            raise driver_does_not_serve(arch.capability, arch, driver, listed)
+    raise driver_too_old(" ".join(arch.capability for arch in asked), archs, among, listed, driver)
 
 
-def _covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
+def covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
     """The arch list whose image serves these cards: 12.1 is served by 12.0, 10.3 by 10.0."""
     listed = [parse_arch(text) for text in matrix.archs]
     out = set()
@@ -191,14 +214,14 @@ def _covering_list(matrix: Matrix, asked: ArchList) -> ArchList:
 
 
 def _stand_in(matrix: Matrix, asked: ArchList, wanted: Selectors) -> ArchList:
-    """As `_covering_list`, but only where no rule forbids the card itself (8.7 could run 8.6 code, yet must not)."""
+    """As `covering_list`, but only where no rule forbids the card itself (8.7 could run 8.6 code, yet must not)."""
     foreign = tuple(arch for arch in asked if arch.capability not in matrix.archs)
     if foreign:
         judged = _judged(matrix, Judge(matrix), foreign, wanted)
         tried = sum(1 for _ in _candidate_points(matrix, foreign, wanted))
         if len(judged) == tried:
             raise refused(matrix, asked, judged)
-    return _covering_list(matrix, asked)
+    return covering_list(matrix, asked)
 
 
 def _candidate_points(matrix: Matrix, archs: ArchList, wanted: Selectors) -> Iterable[Point]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from images.matrix.recommended import Recommendation
 from images.matrix.variants import Excluded, Variant
 
 
-def variant_json(image: str, variant: Variant, state: str, built: str | None) -> dict[str, Any]:
-    """A variant for scripts and CI."""
+def variant_json(
+    image: str, variant: Variant, state: str, built: str | None, recommended: Iterable[Recommendation] = ()
+) -> dict[str, Any]:
+    """A variant for scripts and CI; ``recommended`` are all recommendations, of which it shows its own."""
     return {
         "id": variant.id,
         "tags": [f"{image}:{variant.id}"],
@@ -22,6 +25,11 @@ def variant_json(image: str, variant: Variant, state: str, built: str | None) ->
         "kernel": variant.kernel.package if variant.kernel else None,
         "min_driver": variant.min_driver,
         "notes": [note.id for note in variant.notes],
+        "recommended": [
+            {"arch": one.arch.capability, "place": one.place, "why": one.why or None}
+            for one in recommended
+            if one.variant.id == variant.id
+        ],
         "state": state,
         "image": built,
     }
@@ -44,6 +52,17 @@ def excluded_json(excluded: Excluded) -> dict[str, Any]:
         "nearest": excluded.nearest or None,
         "rules": [rule.id for rule in excluded.rules],
     }
+
+
+def recommended_lines(recommended: Sequence[Recommendation]) -> list[str]:
+    """Arch by arch: its images in their order, the oldest driver of each, and why."""
+    out: list[str] = []
+    for one in recommended:
+        if one.place == 1:
+            out.append(f"recommended for {one.arch}: the first that the driver runs")
+        out.append(f"  {one.place}. {one.variant.id}, driver from {one.variant.min_driver}")
+        out += [f"     why: {one.why}"] if one.why else []
+    return out
 
 
 def excluded_lines(found: Iterable[Excluded]) -> list[str]:

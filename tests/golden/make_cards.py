@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from images.cards.data import all_cards
-from images.catalogue.card_table import CARD_HEADER, card_cells, card_rows
+from images.catalogue.card_table import CARD_HEADER, card_cells, card_rows, one_by_one
 from images.commands.cards import OLDEST
 from tests.helpers.matrices import matrix, variants
 
@@ -18,10 +18,8 @@ PATH = Path(__file__).with_name("cards.tsv")
 def table() -> str:
     """The text of the table."""
     cards = [card for card in all_cards() if card.arch >= OLDEST]
-    return (
-        "\n".join("\t".join(line) for line in [CARD_HEADER, *map(card_cells, card_rows(matrix(), variants(), cards))])
-        + "\n"
-    )
+    rows = one_by_one(card_rows(matrix(), variants(), cards))
+    return "\n".join("\t".join(line) for line in [CARD_HEADER, *map(card_cells, rows)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def test_the_image_for_this_card_proves_itself(tmp_path: Path) -> None:
     machine = read_machine()
     proof.card_of(machine)  # raises where there is no card: this test is for machines that have one
     arch = parse_arch(machine.cards[0].arch.capability)
-    variant = select(matrix(), variants(), Selectors(archs=((arch,),)))[0]
+    variant = select(matrix(), variants(), Selectors(archs=((arch,),), driver=machine.known_driver))[0]
     engine = connect(start=False)
     reference = f"{matrix().image}:{variant.id}"
     facts = engine.inspect(reference)

@@ -68,5 +68,9 @@ def image(name: str, salt: str = "") -> PublishedImage:
 
 def catalogue(*names: str) -> Catalogue:
     """A catalogue with the named variants, or with all."""
-    chosen = [variants().valid[name] for name in names] or list(variants().valid.values())
+    return catalogue_of([variants().valid[name] for name in names] or variants().valid.values())
+
+
+def catalogue_of(chosen: Iterable[Variant]) -> Catalogue:
+    """A catalogue with these variants."""
     return Catalogue.model_validate_json(json.dumps(content(fields(variant) for variant in chosen)))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from images.cards.this_machine import LocalMachine
 from images.context import Context
 from images.core.errors import EngineUnreachable
 from images.core.report import Report
@@ -15,6 +16,8 @@ from images.core.site import SiteSettings
 from images.docker.engine import Engine
 from images.render.checkout import Checkout
 from tests.helpers.matrices import ROOT, matrix, variants
+
+NO_CARD = LocalMachine(why="no card in this test")
 
 
 def no_engine() -> Engine:
@@ -30,13 +33,14 @@ def context(
     environment: Mapping[str, str] | None = None,
     **known: Any,
 ) -> Context:
-    """With ``known`` values instead of those that would be read, such as ``locked={}``."""
+    """With ``known`` values instead of those that would be read, such as ``locked={}``; without a card unless told."""
     made = Context(
         Checkout(root),
         report or Report(live=False),
         os.environ if environment is None else environment,
         (lambda: engine) if engine is not None else no_engine,
     )
+    known = {"machine": NO_CARD, **known}
     if root == ROOT:
         known = {"matrix": matrix(), "variants": variants(), **known}
     return made.having(**known)

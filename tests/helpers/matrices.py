@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import yaml
+
+from images.matrix.arch import parse_arch
 from images.matrix.load import check_matrix
 from images.matrix.model import Matrix
 from images.matrix.reader import parse_matrix
@@ -35,6 +39,21 @@ def edited(*changes: tuple[str, str]) -> Matrix:
         assert old in new, old
         new = new.replace(old, instead, 1)
     return check_matrix(parse_matrix(new))
+
+
+def text_with_lists(**lists: Sequence[str]) -> str:
+    """The text of matrix.yaml with other recommendations: ``sm86=("cu130 flash-attn", "cu124 xformers why it is")``."""
+    data = yaml.safe_load(text())
+    for name, entries in lists.items():
+        words = [entry.split(" ", 2) for entry in entries]
+        listed = [dict(zip(("stack", "attention", "why"), one, strict=False)) for one in words]
+        data["recommended"]["archs"][str(parse_arch(name))] = listed
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def with_lists(**lists: Sequence[str]) -> Matrix:
+    """The matrix of `text_with_lists`, checked."""
+    return check_matrix(parse_matrix(text_with_lists(**lists)))
 
 
 def line_of(piece: str, after: str = "") -> int:

@@ -34,10 +34,10 @@ class Expectation:
     """What the matrix says of one image.
 
     ``pins`` maps installed package names to versions; ``archs`` holds capabilities such as "7.5", empty for the CPU;
-    ``cuda`` is that of torch, major.minor; ``default_args`` and ``env`` are what the image starts its server with; ``loose`` names
-    packages that others require at another version, on purpose (the lock's overrides and exclusions); ``served`` is
-    the list of libraries its server loads, ``gaps`` are libraries (globs) that may lack code in part, and why;
-    ``optional`` those that may have none at all.
+    ``cuda`` is that of torch, major.minor; ``default_args`` and ``env`` are what the image starts its server with;
+    ``loose`` names packages that others require at another version, on purpose (the lock's overrides and exclusions);
+    ``loaded_libraries`` is the list of libraries its server loads, ``modules`` what it imports; ``gaps`` are libraries
+    (globs) that may lack code in part, and why, ``optional`` those that may have none at all.
     """
 
     variant_id: str
@@ -54,6 +54,7 @@ class Expectation:
     env: Mapping[str, str] = field(default_factory=dict)
     loose: tuple[str, ...] = ()
     loaded_libraries: str = ""
+    modules: tuple[str, ...] = ()
     gaps: tuple[tuple[str, str], ...] = ()
     optional: tuple[tuple[str, str], ...] = ()
 
@@ -69,7 +70,7 @@ class Expectation:
             kernel = data.pop("kernel")
             if kernel:
                 kernel = BuiltKernel(kernel["package"], kernel["version"], tuple(kernel["archs"]))
-            data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose")}
+            data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose", "modules") if name in data}
             for kind in ("gaps", "optional"):
                 data[kind] = tuple((glob, reason) for glob, reason in data.get(kind, ()))
             return Expectation(kernel=kernel, **data)
@@ -111,6 +112,7 @@ def expect(variant: Variant) -> Expectation:
         env=dict(variant.env),
         loose=_loose(variant),
         loaded_libraries=variant.loaded_libraries,
+        modules=variant.modules,
         gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
         optional=tuple((gap.library, gap.reason) for gap in variant.gaps if gap.optional),
     )

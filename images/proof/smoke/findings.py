@@ -65,7 +65,10 @@ class Findings:
 
 
 def required_modules(expectation: Expectation) -> tuple[str, ...]:
-    """What must be importable: the backend and what its server stands on."""
+    """What must be importable each by itself: the backend and what its server stands on.
+
+    What the server imports beyond that (``expectation.modules``) is imported in one process.
+    """
     if expectation.backend == "transformers":
         names = [
             "transformers",
@@ -81,7 +84,7 @@ def required_modules(expectation: Expectation) -> tuple[str, ...]:
         names = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
     if expectation.kernel:
         names.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
-    return tuple(names)
+    return tuple(name for name in names if name not in expectation.modules)
 
 
 def command_paths(config: ImageConfig) -> list[str]:

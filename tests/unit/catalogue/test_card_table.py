@@ -11,7 +11,15 @@ import pytest
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card
 from images.catalogue import readme_table as page
-from images.catalogue.card_table import card_rows, image_cells, published_rows, with_records
+from images.catalogue.card_table import (
+    card_cells,
+    card_rows,
+    image_cells,
+    one_by_one,
+    published_rows,
+    row_json,
+    with_records,
+)
 from images.catalogue.evidence import UNSEEN, image_evidence, records_evidence
 from images.catalogue.model import Proof
 from images.catalogue.readme_table import CATALOGUE, FAMILIES, group_by_image, table_text, with_images_table
@@ -19,14 +27,17 @@ from images.commands import options as typed
 from images.commands.cards import CardsOptions, show_cards
 from images.commands.render import RenderOptions, write_generated
 from images.core.errors import CheckFailed, Unsafe, UsageError
+from images.matrix.model import Matrix
+from images.matrix.variants import Variant, Variants, make_variants
 from images.proof.on_card.records import GpuRecord, Step
 from images.render.document import IMAGES
-from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, image
-from tests.helpers.contexts import context
-from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, catalogue_of, image
+from tests.helpers.contexts import context, silent
+from tests.helpers.matrices import ROOT, matrix, variants, with_lists
+from tests.helpers.nonempty import nonempty
 
 README = IMAGES.page
-SM90 = "cu128-vllm0.11.0-flash-attn-sm90"
+SM90 = "cu130-vllm0.33.0-flash-attn-sm90"
 RECORD = GpuRecord(
     card="NVIDIA H200",
     capability="9.0",
@@ -98,6 +109,95 @@ def test_where_the_recommended_image_is_not_published_the_next_one_is_told() -> 
     assert row.published.variant == SM75_SDPA
 
 
+# -- an arch with an ordered list
+
+
+@pytest.fixture(scope="module")
+def listed() -> tuple[Matrix, Variants]:
+    made = with_lists(sm86=("cu130 flash-attn", "cu128 flash-attn", "cu118 flash-attn"))
+    return made, make_variants(made)
+
+
+def for_8_6(made: Variants, *stacks: str) -> list[Variant]:
+    by_stack = {v.stack: v for v in made.valid.values() if v.id.endswith("-flash-attn-sm86")}
+    return [by_stack[stack] for stack in stacks]
+
+
+def test_a_card_has_a_row_for_each_image_of_its_list(listed: tuple[Matrix, Variants]) -> None:
+    rows = card_rows(*listed, [card("RTX 3090"), card("RTX 3080 Ti"), card("Tesla T4")])
+    assert [row.card.name for row in rows] == [card(name).name for name in ("RTX 3090", "RTX 3080 Ti", "Tesla T4")]
+    expected = [(one.id, one.min_driver) for one in for_8_6(listed[1], "cu130", "cu128", "cu118")]
+    for row in nonempty(rows[:2]):
+        cells = [card_cells(one) for one in one_by_one([row])]
+        assert [(one[3], one[4]) for one in cells] == expected
+        assert {one[0] for one in cells} == {row.card.name}
+        told = row_json(row)
+        images = [(told["image"], told["min_driver"])]
+        images += [(one["image"], one["min_driver"]) for one in told["older_drivers"]]
+        assert images == expected
+    assert row_json(rows[2])["older_drivers"] == []
+
+
+def test_records_speak_of_each_image_of_a_list(listed: tuple[Matrix, Variants]) -> None:
+    first, second, third = for_8_6(listed[1], "cu130", "cu128", "cu118")
+    (row,) = with_records(card_rows(*listed, [card("RTX 3090")]), [replace(RECORD, variant=second.id)])
+    evidence = {one.image.id: one.evidence for one in one_by_one([row]) if one.image}
+    seen = f"tested-on {RECORD.card}, driver {RECORD.driver}"
+    assert evidence == {first.id: UNSEEN, second.id: seen, third.id: UNSEEN}
+
+
+def rows_of_8_6(text: str) -> list[tuple[str, str]]:
+    """Image and oldest driver of the table's rows for 8.6 alone."""
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| 8.6 ")]
+    return [(one[2].strip("`"), one[3]) for one in cells]
+
+
+def test_the_readmes_table_has_a_row_for_each_image_of_a_list(listed: tuple[Matrix, Variants]) -> None:
+    chosen = for_8_6(listed[1], "cu130", "cu128", "cu118")
+    text = table_text(*listed, [], None)
+    assert rows_of_8_6(text) == [(one.id, one.min_driver) for one in chosen]
+    assert "Where a card has several rows, it gets the first whose driver the machine has" in text
+    notes = [line for line in text.splitlines() if line.startswith("- ") and ": " in line]
+    for archs in (line[2:].split(": ")[0].split(", ") for line in nonempty(notes)):
+        assert len(archs) == len(set(archs))
+
+
+def test_a_list_of_which_some_images_are_published(listed: tuple[Matrix, Variants]) -> None:
+    matrix, made = listed
+    first, second, third = for_8_6(made, "cu130", "cu128", "cu118")
+    (row,) = published_rows(matrix, made, [card("RTX 3090")], catalogue_of([first, third]))
+    assert [one.published.variant for one in one_by_one([row]) if one.published] == [first.id, third.id]
+    (row,) = published_rows(matrix, made, [card("RTX 3090")], catalogue_of([second]))
+    assert [one.published.variant for one in one_by_one([row]) if one.published] == [second.id]
+    text = table_text(matrix, made, [], catalogue_of([first, third]))
+    assert rows_of_8_6(text) == [(one.id, one.min_driver) for one in (first, third)]
+
+
+def test_a_named_card_is_told_what_older_drivers_get(
+    listed: tuple[Matrix, Variants], capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = context(matrix=listed[0], variants=listed[1])
+    first, second, third = for_8_6(listed[1], "cu130", "cu128", "cu118")
+    show_cards(here, CardsOptions(["RTX 3090"]))
+    out = capsys.readouterr().out
+    assert f"{first.id}, driver from 580.65.06" in out
+    assert f"note: with a driver older than 580.65.06 it is {second.id}, driver from 525.60.13" in out
+    assert f"note: with a driver older than 525.60.13 it is {third.id}, driver from 450.80.02" in out
+    show_cards(here, CardsOptions(["RTX 3090"], "580"))
+    assert "older than" not in capsys.readouterr().out
+
+
+def test_the_table_of_all_cards_counts_cards(
+    listed: tuple[Matrix, Variants], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, err = silent()
+    show_cards(context(report, matrix=listed[0], variants=listed[1]), CardsOptions(json=True))
+    rows = json.loads(capsys.readouterr().out)
+    names = [row["card"] for row in rows]
+    assert len(names) == len(set(names))
+    assert f"{len(rows)} cards, {sum(row['image'] is not None for row in rows)} with an image" in err.getvalue()
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> str:
     path = tmp_path / "saved.json"
@@ -129,7 +229,7 @@ def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str
 
 def test_the_table_of_images_without_a_catalogue() -> None:
     text = table_text(matrix(), variants(), [RECORD], None)
-    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 525.60.13 | tested-on NVIDIA H200, driver 580.159.04 |" in text
+    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 580.65.06 | tested-on NVIDIA H200, driver 580.159.04 |" in text
     assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in text
     assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in text
     assert "- 7.0: AWQ needs 7.5" in text

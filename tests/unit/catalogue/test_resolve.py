@@ -12,9 +12,10 @@ from images.catalogue.model import immutable_tag, read_catalogue
 from images.catalogue.resolve import image_by_name, match_images, require_match
 from images.core.errors import NoImageFits
 from images.matrix.drivers import parse_driver
+from images.matrix.variants import make_variants
 from tests.golden.make_cards import PATH
-from tests.helpers.catalogues import CPU, SM75, SM75_SDPA, catalogue, content, fields, image
-from tests.helpers.matrices import matrix, variants
+from tests.helpers.catalogues import CPU, SM75, SM75_SDPA, catalogue, catalogue_of, content, fields, image
+from tests.helpers.matrices import matrix, variants, with_lists
 
 
 def card(name: str) -> Card:
@@ -30,7 +31,7 @@ def found(names: tuple[str, ...], cards: list[str], driver: str | None = None) -
 
 def test_a_card_gets_the_recommended_image() -> None:
     assert found((), ["RTX 2080 Ti"], "535.104") == [SM75]
-    assert found((), ["RTX 4090"]) == ["cu128-vllm0.11.0-flash-attn-sm89"]
+    assert found((), ["RTX 4090"]) == ["cu130-vllm0.33.0-flash-attn-sm89"]
 
 
 def test_what_is_published_is_what_can_be_had() -> None:
@@ -38,7 +39,30 @@ def test_what_is_published_is_what_can_be_had() -> None:
     with pytest.raises(NoImageFits, match="no image for GeForce RTX 4090 is published here") as caught:
         found((SM75, CPU), ["RTX 4090"])
     assert caught.value.exit_code == 4
-    assert "cu128-vllm0.11.0-flash-attn-sm89" in caught.value.do
+    assert "cu130-vllm0.33.0-flash-attn-sm89" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("published", "driver", "stack"),
+    [
+        (("cu130", "cu128", "cu118"), "580", "cu130"),
+        (("cu130", "cu128", "cu118"), None, "cu130"),
+        (("cu130", "cu128", "cu118"), "535", "cu128"),
+        (("cu128", "cu118"), "580", "cu128"),  # the first of the list is not published
+        (("cu130", "cu118"), "535", "cu118"),  # nor the one for this driver
+        (("cu126", "cu124"), "580", "cu126"),  # nothing of the list: as well as may be
+    ],
+)
+def test_the_first_of_a_list_that_is_published_and_runs(
+    published: tuple[str, ...], driver: str | None, stack: str
+) -> None:
+    listed = with_lists(sm86=("cu130 flash-attn", "cu128 flash-attn", "cu118 flash-attn"))
+    made = make_variants(listed)
+    same = [v for v in made.valid.values() if v.id.endswith("-flash-attn-sm86") and v.stack in published]
+    resolved = match_images(
+        catalogue_of(same), listed, made, [card("RTX 3090")], parse_driver(driver) if driver else None
+    )
+    assert [one.image.stack for one in resolved.matches] == [stack]
 
 
 def test_a_driver_too_old_is_recognised() -> None:
@@ -94,13 +118,17 @@ def test_with_everything_published_every_card_gets_what_the_golden_table_says() 
     whole, cards = catalogue(), {one.name: one for one in all_cards()}
     lines = [line.split("\t") for line in PATH.read_text(encoding="utf-8").splitlines()[1:]]
     wrong = []
-    for name, _, _, image_id, _, reason in lines:
-        resolved = match_images(whole, matrix(), variants(), [cards[name]])
+    listed = set[str]()
+    for name, _, _, image_id, oldest, reason in lines:
+        # Behind a card's first row are those for older drivers, each from its oldest on.
+        driver = parse_driver(oldest) if name in listed else None
+        listed.add(name)
+        resolved = match_images(whole, matrix(), variants(), [cards[name]], driver)
         had = resolved.matches[0].image.variant if resolved.matches else "-"
         why = resolved.refusals[0].why if resolved.refusals else None
         if had != image_id or (why is not None and not reason.startswith(why.cause[:40])):
             wrong.append(f"{name}: {had}, {why}")
-    assert len(lines) > 490
+    assert len(lines) > len(listed) > 490
     assert wrong == []
 
 

@@ -25,6 +25,7 @@ from images.distribution import sbom
 from images.distribution.disk_space import Disk
 from images.distribution.publish import moving_tags
 from images.docker.facts import ImageFacts
+from images.matrix.variants import make_variants
 from images.proof.smoke.record import LevelResult, ProofRecord
 from images.registry.artifact import ArtifactPart
 from images.registry.client import Repository
@@ -35,7 +36,7 @@ from tests.helpers.advisories import DAY, assessments, listed
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, digest, image
 from tests.helpers.contexts import context, silent
 from tests.helpers.elf_files import library, sm
-from tests.helpers.matrices import ROOT, matrix, variants
+from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.registries import FakeRegistry, registry
 
 
@@ -58,11 +59,22 @@ PASSED = (LevelResult(1, "audit", "passed", facts={"audited archs": ["7.5"]}), L
         (SM75_SDPA, (SM75_SDPA,)),
         (CPU, (CPU,)),
         ("cu124-vllm0.8.5.post1-xformers-sm70_75", ("cu124-vllm0.8.5.post1-xformers-sm70_75",)),
-        ("cu128-vllm0.11.0-flash-attn-sm89", ("cu128-vllm0.11.0-flash-attn-sm89", "sm89")),
+        ("cu130-vllm0.33.0-flash-attn-sm89", ("cu130-vllm0.33.0-flash-attn-sm89", "sm89")),
+        ("cu129-vllm0.19.1-flash-attn-sm89", ("cu129-vllm0.19.1-flash-attn-sm89", "sm89-cu129")),
+        ("cu128-vllm0.11.0-flash-attn-sm89", ("cu128-vllm0.11.0-flash-attn-sm89",)),
     ],
 )
 def test_the_recommended_image_of_an_arch_has_its_tag_too(name: str, names: tuple[str, ...]) -> None:
     assert moving_tags(matrix(), variants(), variants().valid[name]) == names
+
+
+def test_each_image_of_an_archs_list_has_a_tag_of_its_own() -> None:
+    listed = with_lists(sm86=("cu130 flash-attn", "cu128 flash-attn", "cu118 flash-attn"))
+    made = make_variants(listed)
+    same = [one for one in made.valid.values() if one.id.endswith("flash-attn-sm86")]
+    tags = {one.stack: moving_tags(listed, made, one)[1:] for one in same}
+    assert (tags["cu130"], tags["cu128"], tags["cu118"]) == (("sm86",), ("sm86-cu128",), ("sm86-cu118",))
+    assert tags["cu126"] == ()
 
 
 # -- what is never published

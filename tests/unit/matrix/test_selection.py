@@ -20,20 +20,20 @@ def test_one_arch_gives_the_one_recommended_image(arch: str) -> None:
 
 
 def test_each_arch_named_gives_its_own_image() -> None:
-    assert chosen(["7.5", "8.6"]) == ["cu124-vllm0.8.5.post1-xformers-sm75", "cu128-vllm0.11.0-flash-attn-sm86"]
+    assert chosen(["7.5", "8.6"]) == ["cu124-vllm0.8.5.post1-xformers-sm75", "cu130-vllm0.33.0-flash-attn-sm86"]
 
 
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
         ("7.5 7.0", "cu124-vllm0.8.5.post1-xformers-sm70_75"),
-        ("8.0,8.6,8.9", "cu128-vllm0.11.0-flash-attn-sm80_86_89"),
+        ("8.0,8.6,8.9", "cu130-vllm0.33.0-flash-attn-sm80_86_89"),
         (
             "7.5 9.0",
             "cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90",
         ),  # no list of just these: the smallest that has both
-        ("12.1", "cu128-vllm0.11.0-flash-attn-sm120"),  # runs 12.0 code
-        ("10.3", "cu128-vllm0.11.0-flash-attn-sm100"),
+        ("12.1", "cu130-vllm0.33.0-flash-attn-sm120"),  # runs 12.0 code
+        ("10.3", "cu130-vllm0.33.0-flash-attn-sm100"),
     ],
 )
 def test_lists_and_cards_without_a_list_of_their_own(asked: str, found: str) -> None:
@@ -44,7 +44,8 @@ def test_open_axes_take_the_recommended_value() -> None:
     assert chosen(["7.5"], attention="sdpa") == ["cu124-transformers5.24.0-sdpa-sm75"]
     assert chosen(["7.5"], cuda="12.1") == ["cu121-vllm0.7.3-xformers-sm75"]
     assert chosen(["8.6"], cuda="11.8") == ["cu118-vllm0.8.5.post1-xformers-sm86"]
-    assert len(chosen()) == len(matrix().archs)
+    assert len(chosen()) == sum(map(len, matrix().recommended.archs.values()))
+    assert len(chosen(driver="580")) == len(matrix().archs)
 
 
 def test_all_widens_and_only_takes_globs() -> None:

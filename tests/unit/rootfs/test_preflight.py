@@ -21,8 +21,9 @@ from images.core import process
 from images.core.errors import NoImageFits
 from images.matrix import drivers
 from images.matrix.arch import KNOWN_ARCHS, Arch, parse_arch
-from images.render.preflight_images import images_for_preflight
-from tests.helpers.matrices import ROOT, matrix, variants
+from images.matrix.variants import make_variants
+from images.render.preflight_images import as_text, images_for_preflight
+from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.nonempty import nonempty
 from tests.helpers.nvml_answers import RECORDED, Library, recorded
 
@@ -118,8 +119,8 @@ def test_a_4090_is_sent_to_its_image_by_every_other(variant: str) -> None:
     code, text = verdict(variant, "rtx-4090", CARDSTOCK_REPOSITORY="registry.example.com/team/qwen")
     assert code == 4
     assert f"{variant} has no code for NVIDIA GeForce RTX 4090 (8.9)" in text
-    assert "do: docker pull registry.example.com/team/qwen:cu128-vllm0.11.0-flash-attn-sm89 " in text
-    assert "./inv build --only cu128-vllm0.11.0-flash-attn-sm89" in text
+    assert "do: docker pull registry.example.com/team/qwen:cu129-vllm0.19.1-flash-attn-sm89 " in text
+    assert "./inv build --only cu129-vllm0.19.1-flash-attn-sm89" in text
 
 
 def test_a_4090_runs_code_of_a_lower_minor_of_its_major() -> None:
@@ -166,7 +167,7 @@ def test_cards_that_no_image_covers_together_are_told_one_by_one() -> None:
     code, text = verdict(SM75, "v100-and-rtx-5090")
     assert code == 4
     assert "for Tesla V100-SXM2-16GB: docker pull cardstock/qwen2.5-vl:cu124-vllm0.8.5.post1-xformers-sm70 " in text
-    assert "for NVIDIA GeForce RTX 5090: update the host's driver to 570.26 or newer" in text
+    assert "for NVIDIA GeForce RTX 5090: update the host's driver to 580.65.06 or newer" in text
 
 
 def test_a_card_without_an_image_is_told_why() -> None:
@@ -340,6 +341,23 @@ def test_different_cards_are_sent_to_the_one_image_that_the_package_would_choose
             seen = [nvml.Seen(at, str(card), "", (card.major, card.minor)) for at, card in enumerate(cards)]
             found = preflight.best(others, seen, nvml.Machine(driver=newest))
             assert (found.tag if found else "") == _chosen(cards, newest), cards
+
+
+@pytest.mark.parametrize("driver", ["525.60.13", "535.104.05", "570.26", "580.65.06"])
+def test_cards_are_sent_along_the_ordered_lists_of_their_archs(driver: str) -> None:
+    archs = [text for text in matrix().archs if text.startswith("8")]
+    listed = with_lists(**{f"sm{text.replace('.', '')}": ("cu130 flash-attn", "cu128 flash-attn") for text in archs})
+    made = make_variants(listed)
+    others = [preflight.read_other(word) for word in as_text(images_for_preflight(listed, made)).split()]
+    for count in (1, 2):
+        for cards in nonempty(combinations([parse_arch(text) for text in archs], count)):
+            seen = [nvml.Seen(at, str(card), "", (card.major, card.minor)) for at, card in enumerate(cards)]
+            named = [Card(str(card), card, 80, "test") for card in cards]
+            choice = choose_images(listed, made, named, drivers.parse_driver(driver))
+            stack = "cu130" if driver.startswith("580") else "cu128"
+            assert choice.picks[0].variant.stack == stack
+            found = preflight.best(others, seen, nvml.Machine(driver=driver))
+            assert found and found.tag == choice.picks[0].variant.id, (cards, driver)
 
 
 # -- the program

@@ -19,7 +19,7 @@ from images.proof.tiny_model import checkpoint
 
 ROOT = Path(__file__).parents[4]
 GOLDEN = ROOT / "images" / "proof" / "tiny_model" / "golden" / "golden.json"
-PROBE = ROOT / "images" / "proof" / "smoke" / "inside" / "probe.py"
+INSIDE = ROOT / "images" / "proof" / "smoke" / "inside"
 CANNOT_START = 4
 COLLECTOR = pytest.StashKey[Collector]()
 CLOSED = pytest.StashKey[bool]()
@@ -139,7 +139,10 @@ def checkpoint_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def volume(containers: ProofContainers, checkpoint_folder: Path) -> str:
     """A volume with the probe, the checkpoint and its golden answers."""
-    return containers.proof_volume({"probe.py": PROBE, "golden.json": GOLDEN, "tiny": checkpoint_folder})
+    return containers.proof_volume(
+        {name: INSIDE / name for name in ("probe.py", "loaded_libraries.py")}
+        | {"golden.json": GOLDEN, "tiny": checkpoint_folder}
+    )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -38,7 +39,8 @@ def findings(
             probe=json.loads(finished.out),
             torch=_torch(container),
             xformers_info=_xformers_info(container) if kernel == "xformers" else {},
-            imports={name: _import(container, name) for name in required_modules(expectation)},
+            imports={name: _import(container, name) for name in required_modules(expectation)}
+            | _imports_of_the_server(container, expectation.modules),
             private_cas=private_cas,
         )
 
@@ -66,6 +68,15 @@ def _import(container: TemporaryContainer, name: str) -> str:
     # The exception comes first: the first line of a complaint is what the record's reason shows.
     last = (finished.tail or f"exit code {finished.code}").splitlines()[-1]
     return f"{last}\n{finished.tail}"
+
+
+def _imports_of_the_server(container: TemporaryContainer, modules: Sequence[str]) -> dict[str, str]:
+    """What the server imports, in one process; libraries that only miss the driver do no harm there."""
+    finished = container.run(["python", f"{PROOF}/loaded_libraries.py", *modules])
+    if finished.code:
+        return dict.fromkeys(modules, finished.tail or f"exit code {finished.code}")
+    failed: dict[str, str] = json.loads(finished.out.splitlines()[-1])["failed"]
+    return {name: failed.get(name, "") for name in modules}
 
 
 @pytest.mark.parametrize("name", CHECKS)

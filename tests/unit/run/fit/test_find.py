@@ -158,7 +158,7 @@ def test_the_cards_of_this_machine_with_their_own_memory(capsys: pytest.CaptureF
     two = _machine("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3090", gib=23.9)
     _run(FitOptions("7b"), json_form=True, machine=two)
     data = json.loads(capsys.readouterr().out)
-    assert (data["count"], data["variant"]) == (2, "cu128-vllm0.11.0-flash-attn-sm86")
+    assert (data["count"], data["variant"]) == (2, "cu129-vllm0.19.1-flash-attn-sm86")
     assert data["memory"]["usable"] == int(23.9 * 2**30) - 2**29
     _run(FitOptions("7b", count=1), json_form=True, machine=two)
     assert json.loads(capsys.readouterr().out)["count"] == 1

@@ -273,7 +273,7 @@ def test_the_cards_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     two = rig("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3090")
     words = printed(capsys, two, model="7b")
     assert value(words, "--gpus") == "2" and value(words, "--tensor-parallel-size") == "2"
-    assert "cardstock/qwen2.5-vl:cu128-vllm0.11.0-flash-attn-sm86" in words
+    assert "cardstock/qwen2.5-vl:cu129-vllm0.19.1-flash-attn-sm86" in words
     words = printed(capsys, two, model="7b", gpus="device=1", served="mine", port=9000, name="other")
     assert value(words, "--gpus") == "device=1" and "--tensor-parallel-size" not in words
     assert value(words, "--publish") == "127.0.0.1:9000:8000" and value(words, "--served-model-name") == "mine"
