@@ -26,7 +26,9 @@ def register_all(checkout: Checkout) -> dict[str, str]:
 
     modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, starts, preflight, guard)
     if not frame.BENCHES:
-        for module in modules:
+        from bench import guard_cost, server
+
+        for module in (*modules, server, guard_cost):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

@@ -1,4 +1,4 @@
-"""`invoke bench guard`: attacks on vLLM's own server, with the guard before it and without, and what the guard costs.
+"""`invoke bench guard`: attacks on vLLM's own server, with the guard before it and without.
 
 The image for the CPU serves the tiny checkpoint, with the checkout's own guard mounted into it, 6 GiB of memory and no
 swap. Without the guard it starts as images did before there was one. A server that an attack ends is started anew.
@@ -13,16 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 from bench.firing import Memory, fire
 from bench.frame import bench
 from bench.guard_attacks import ATTACKS, Attack, Target
-from bench.payloads import chat
 from bench.record import Row
 from bench.stages import Workbench, workbench
 from bench.start import Clock, make_spec, seconds_to_healthy
-from images.core import CardstockError, NothingSelected, process
+from images.core import CardstockError, process
 from images.docker import ContainerSpec, Mount, PublishedPort
 from images.matrix import Variant
 from images.proof.tiny_model import write_checkpoint
@@ -30,7 +28,6 @@ from images.render import Checkout
 
 MEMORY = 6 * 2**30
 PORT = 18_765
-REQUESTS = 500
 PATIENCE = 120.0
 BARE = (("CARDSTOCK_GUARD", "off"), ("CARDSTOCK_DEFAULT_ARGS", '["--enforce-eager"]'))
 # A file of a megabyte whose 64 frames have 8 megapixels each.
@@ -125,37 +122,22 @@ def attacked(server: Server, attack: Attack) -> Side:
     return Side(fired.seconds, fired.health.silence, fired.growth / 1e6, ended=not server.lives())
 
 
-def all_attacks(tools: Workbench, spec: ContainerSpec) -> tuple[list[Side], float]:
-    """Each attack on a server that is well, and before them the median seconds of an ordinary request."""
+def all_attacks(tools: Workbench, spec: ContainerSpec) -> list[Side]:
+    """Each attack on a server that is well."""
     sides: list[Side] = []
-    usual = 0.0
     while len(sides) < len(ATTACKS):
         named = replace(spec, name=f"cardstock-bench-{uuid.uuid4().hex[:12]}")
         with serving(tools, named) as server:
-            usual = usual or ordinary(server)
             for attack in ATTACKS[len(sides) :]:
                 sides.append(attacked(server, attack))
                 tools.report.line(f"{attack.name}: {sides[-1]}")
                 if sides[-1].ended:
                     break
-    return sides, usual
+    return sides
 
 
-def ordinary(server: Server) -> float:
-    """Median seconds of a small question, of `REQUESTS`; after twenty that do not count."""
-    body = chat("tiny", max_tokens=1)
-    taken = []
-    for at in range(REQUESTS + 20):
-        begin = time.perf_counter()
-        reply = server.target.post(body, connection="close")
-        if reply.status != 200:
-            raise NothingSelected(f"an ordinary request was answered {reply.status}", do="see the server's log")
-        taken += [time.perf_counter() - begin] if at >= 20 else []
-    return median(taken)
-
-
-def rows(image: str, ours: Sequence[Side], peers: Sequence[Side], costs: tuple[float, float]) -> Iterator[Row]:
-    """Three rows an attack, and one for what the guard costs."""
+def rows(image: str, ours: Sequence[Side], peers: Sequence[Side]) -> Iterator[Row]:
+    """Three rows an attack."""
     against = "without the guard"
     for attack, with_it, without in zip(ATTACKS, ours, peers, strict=True):
         end = "; without the guard the server ends" if without.ended else ""
@@ -165,7 +147,6 @@ def rows(image: str, ours: Sequence[Side], peers: Sequence[Side], costs: tuple[f
                   why="" if with_it.silence is not None else "the server ended", image=image)  # fmt: skip
         yield Row("guard", f"{name}: memory that it takes", with_it.megabytes, without.megabytes, "MB", against,
                   why="" if with_it.megabytes is not None else "the server ended", image=image)  # fmt: skip
-    yield Row("guard", f"an ordinary request, median of {REQUESTS}", *costs, "s", against, image=image, headline=True)
 
 
 def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
@@ -176,9 +157,9 @@ def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
         Path(folder).chmod(0o755)
         rootfs = tools.checkout.root / "dockerfiles" / "rootfs" / "opt" / "cardstock"
         image = tools.image_name(variant)
-        ours, cost = all_attacks(tools, server_spec(image, model, rootfs, ()))
-        peers, usual = all_attacks(tools, server_spec(image, model, rootfs, BARE))
-    yield from rows(tools.image_label(variant), ours, peers, (cost, usual))
+        ours = all_attacks(tools, server_spec(image, model, rootfs, ()))
+        peers = all_attacks(tools, server_spec(image, model, rootfs, BARE))
+    yield from rows(tools.image_label(variant), ours, peers)
 
 
 def register(checkout: Checkout) -> None:

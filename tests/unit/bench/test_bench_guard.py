@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import guard
+from bench import guard, guard_cost
 from bench.guard_attacks import ATTACKS, Attack, Target
+from images.core.errors import CheckFailed
 from images.docker.container_spec import Mount, PublishedPort
 from tests.helpers.nonempty import nonempty
 
@@ -58,12 +59,11 @@ def test_attacks_are_of_the_issue_and_have_names_of_their_own() -> None:
 def test_rows_of_both_sides_and_of_a_server_that_ended() -> None:
     ours = [guard.Side(0.1, 0.01, 5.0)] * len(ATTACKS)
     peers = [guard.Side(9.0, None, None, ended=True), *[guard.Side(2.0, 0.5, 900.0)] * (len(ATTACKS) - 1)]
-    rows = list(guard.rows("cpu@x", ours, peers, (0.05, 0.04)))
-    assert len(rows) == 3 * len(ATTACKS) + 1
+    rows = list(guard.rows("cpu@x", ours, peers))
+    assert len(rows) == 3 * len(ATTACKS)
     assert (rows[0].ours, rows[0].peer, rows[0].unit) == (0.1, 9.0, "s") and "ends" in rows[0].measures
     assert (rows[1].ours, rows[1].peer) == (0.01, None)
     assert rows[5].ratio == pytest.approx(5 / 900)
-    assert rows[-1].ratio == pytest.approx(1.25) and "500" in rows[-1].measures
 
 
 def test_a_container_of_the_bench() -> None:
@@ -71,3 +71,24 @@ def test_a_container_of_the_bench() -> None:
     assert spec.memory == guard.MEMORY and spec.ports == (PublishedPort(8000, guard.PORT),)
     assert Mount("/checkout/rootfs", "/opt/cardstock") in spec.mounts
     assert dict(spec.env)["CARDSTOCK_GUARD"] == "off" and "CARDSTOCK_DEFAULT_ARGS" in dict(spec.env)
+
+
+def test_both_ways_take_turns(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def seconds(_line: object, _body: bytes, *, bare: bool) -> float:
+        asked.append(bare)
+        return 0.2 if bare else 0.3
+
+    monkeypatch.setattr(guard_cost, "seconds", seconds)
+    ours, bare = guard_cost.pairs(port, b"", 6)
+    assert (ours, bare) == ([0.3] * 6, [0.2] * 6)
+    assert asked[:4] == [True, False, False, True] and asked.count(True) == asked.count(False) == 16
+    (row,) = guard_cost.rows("cpu@x", "a question", ours, bare)
+    assert row.ratio == pytest.approx(1.5) and "median of 6" in row.measures
+
+
+def test_an_answer_that_is_no_answer_ends_the_bench(port: int) -> None:
+    with pytest.raises(CheckFailed, match="answered 400"):
+        guard_cost.pairs(port, b"{}", 1)
+    assert len(guard_cost.bodies()) == 3

@@ -260,3 +260,28 @@ def test_who_waits_for_pixels_may_leave_and_does_not_wait_for_ever() -> None:
         assert first.status == 200
 
     asyncio.run(scene())
+
+
+def test_long_prompts_that_are_being_made_hold_back_no_short_one() -> None:
+    class Slow(FakeBackend):
+        def prepare(self, chat: Any, pictures: Any) -> Any:
+            if len(chat.messages[0].parts[0]) > 100:
+                slow.append(1)
+                hold.wait(10)
+            return super().prepare(chat, pictures)
+
+    hold, slow = threading.Event(), list[int]()
+
+    async def scene() -> None:
+        app = create_app(Slow(max_model_len=10**6), Settings(("tiny",)))
+        long = [Caller(app, ask("x" * 40_000)) for _ in range(4)]
+        await until(lambda: len(slow) == 2)
+        beside = Caller(app, ask())
+        await asyncio.wait_for(beside.task, 5)
+        assert beside.status == 200
+        hold.set()
+        for caller in long:
+            await asyncio.wait_for(caller.task, 5)
+            assert caller.status == 200
+
+    asyncio.run(scene())

@@ -146,7 +146,7 @@ class ChatRequest(Form):
     ] = Field(
         None,
         max_length=MAX_STOPS,
-        description=f"A text, or up to {MAX_STOPS}, of {MAX_STOP_LENGTH} characters each, before which the answer ends.",
+        description=f"A text, or up to {MAX_STOPS}, of {MAX_STOP_LENGTH} characters each; the answer ends before it.",
     )
     seed: int | None = Field(
         None, ge=-(2**63), le=2**63 - 1, description="The same seed and request give the same answer."

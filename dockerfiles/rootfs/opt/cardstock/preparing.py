@@ -20,6 +20,7 @@ from settings import Settings  # type: ignore[import-not-found,unused-ignore]
 FETCHING = 16  # pictures of all requests that are fetched at a time
 FETCHING_OF_ONE = 2  # of one request
 THREADS = 2  # that make prompts
+SHORT = 32_768  # letters; prompts that are shorter and have no pictures have a thread of their own
 
 
 class _Backend(Protocol):
@@ -34,6 +35,7 @@ class Preparing:
         self._backend, self._limits, self.seconds = backend, settings.fetch, settings.queue_seconds
         self._fetching = ThreadPoolExecutor(FETCHING, "fetch")
         self._threads = ThreadPoolExecutor(THREADS, "prepare")
+        self._short = ThreadPoolExecutor(1, "prepare-short")
         self.pixels = Budget(settings.max_open_pixels, "pictures", "pixels")
 
     async def load(self, chat: Chat, gone: threading.Event, body: Share) -> list[bytes]:
@@ -79,4 +81,5 @@ class Preparing:
 
     async def prompt(self, chat: Chat, pictures: Sequence[bytes]) -> Any:
         """The prompt. Raises ApiError."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._backend.prepare, chat, pictures)
+        pool = self._threads if pictures or chat.letters() > SHORT else self._short
+        return await asyncio.get_running_loop().run_in_executor(pool, self._backend.prepare, chat, pictures)

@@ -1,0 +1,91 @@
+"""What comes to the demo page before gradio sees it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from images.run.demo.settings import MB, Limits, Settings
+
+sys.path.insert(0, str(Path(__file__).parents[4] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
+from images.run.demo import guard
+
+JOIN = "/gradio_api/queue/join"
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """A page that tells how many bytes came."""
+    monkeypatch.setenv("CARDSTOCK_ALLOWED_HOSTS", "demo.example.org")
+    monkeypatch.setenv("CARDSTOCK_ALLOWED_ORIGINS", "https://app.example.org")
+
+    async def told(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    settings = Settings("http://x", "m", "127.0.0.1", 7860, tmp_path, Limits(picture_bytes=1000, video_bytes=1000))
+    app = Starlette(
+        routes=[Route("/{path:path}", told, methods=["GET", "POST"])],
+        middleware=[Middleware(guard.Guard, settings=settings)],
+    )
+    with TestClient(app, "http://127.0.0.1:7860") as client:
+        yield client
+
+
+def test_what_is_asked_of_the_page_reaches_it_whole_with_the_policy(client: TestClient) -> None:
+    answer = client.post(JOIN, json={"data": ["x" * 1000]}, headers={"Origin": "http://127.0.0.1:7860"})
+    assert (answer.status_code, answer.text) == (200, "1013")
+    assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "a/health?"])
+def test_a_name_that_is_not_the_pages_is_refused(client: TestClient, host: str) -> None:
+    answer = client.get("/", headers={"Host": host})
+    assert answer.status_code == 403 and "CARDSTOCK_ALLOWED_HOSTS" in answer.text
+    assert "content-security-policy" in answer.headers
+
+
+def test_names_and_pages_that_are_allowed_are_let_in(client: TestClient) -> None:
+    for host in ("demo.example.org", "localhost:7860", "10.0.0.5:7860", platform.node()):
+        assert client.get("/", headers={"Host": host}).status_code == 200
+    assert client.post(JOIN, json={}, headers={"Origin": "https://app.example.org"}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:8000"])
+def test_pages_of_strangers_are_refused(client: TestClient, origin: str) -> None:
+    assert client.post(JOIN, json={}, headers={"Origin": origin}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (JOIN, b'{"x": [' + b"[]," * 200_000 + b"[]]}", 400),
+        (JOIN, b"[" * 1000, 400),
+        (JOIN, b" " * (guard.MAX_ASKED + 1), 413),
+        (guard.UPLOAD, b" " * (8 * 1000 + MB + 1), 413),
+        (guard.UPLOAD, b"[" * 8000, 200),
+        (JOIN, iter([b"{}"]), 411),
+    ],
+)
+def test_what_is_larger_than_people_send_is_refused(client: TestClient, path: str, body: Any, status: int) -> None:
+    assert client.post(path, content=body).status_code == status
+
+
+def test_uploads_have_a_bounded_place(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_KEPT", 5000)
+    assert client.post(guard.UPLOAD, content=b"x" * 900).status_code == 200
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "a.png").write_bytes(b"x" * 4500)
+    answer = client.post(guard.UPLOAD, content=b"x" * 900)
+    assert answer.status_code == 413 and "try again tomorrow" in answer.text
