@@ -111,6 +111,43 @@ def test_what_is_closed_is_opened_by_its_variable(body: dict[str, Any], variable
     assert tried(body, **{variable: "1"})[0] == 200
 
 
+RULES = [
+    chat(structured_outputs={"regex": "(a+)+"}),
+    chat(guided_regex="(a+)+"),
+    chat(guided_grammar="root ::= root"),
+    chat(guided_json={"type": "object"}, guided_whitespace_pattern="(a+)+"),
+    chat(response_format={"json_schema": {"schema": {"properties": {"x": {"type": "string", "pattern": "(a+)+"}}}}}),
+    chat(guided_json=json.dumps({"pattern": "(a+)+"})),
+    chat(guided_json={"patternProperties": {"(a+)+": {}}}),
+    chat(tool_choice="required", tools=[{"function": {"parameters": {"properties": {"x": {"pattern": "(a+)+"}}}}}]),
+    chat(structured_outputs={"structural_tag": json.dumps({"format": {"type": "grammar", "grammar": "root ::= a"}})}),
+    chat(guided_json={"$ref": "#"}),
+    chat(guided_json={"properties": {"x": {"$ref": "#/properties/x"}}}),
+    chat(guided_json={"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+    chat(guided_json={"$defs": {"a": {"anyOf": [{"allOf": [{"$ref": "#/$defs/b"}]}]}, "b": {"$ref": "#/$defs/a"}}}),
+]
+
+
+@pytest.mark.parametrize("body", RULES)
+def test_rules_are_taken_unless_they_are_closed(body: dict[str, Any]) -> None:
+    assert tried(body)[0] == 200
+    status, told = tried(body, CARDSTOCK_RULES="0")
+    assert status == 400 and "CARDSTOCK_RULES=1" in told
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"pattern": {"type": "string"}}},
+        {"$defs": {"a": {"properties": {"x": {"$ref": "#/$defs/a"}}}}, "properties": {"a": {"$ref": "#/$defs/a"}}},
+        {"$defs": {"a": {"type": "string"}, "b": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}}},
+    ],
+)
+def test_schemas_without_rules_are_taken_where_rules_are_closed(schema: dict[str, Any]) -> None:
+    assert tried(chat(guided_json=schema), CARDSTOCK_RULES="0")[0] == 200
+    assert tried(chat(guided_json=json.dumps(schema)), CARDSTOCK_RULES="0")[0] == 200
+
+
 def test_sounds_are_never_taken() -> None:
     assert tried(chat([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]))[0] == 400
 

@@ -52,12 +52,16 @@ SWITCHES = {
     "chat_template": "CARDSTOCK_CHAT_TEMPLATE",
     "processor_kwargs": "CARDSTOCK_PROCESSOR_KWARGS",
 }
+# Closes, by "0", regular expressions and grammars as the form of an answer: images whose vLLM compiles them without an
+# end have it so (matrix.yaml).
+RULES = "CARDSTOCK_RULES"
 
 
 @dataclass(frozen=True)
 class GuardSettings:
     """What is let in. Sizes in bytes, times in seconds, pictures in pixels; ``hosts`` and ``origins`` beside those that
-    are always allowed, "*" for all; ``fetch`` says from where pictures are fetched, and how large one may be.
+    are always allowed, "*" for all; ``fetch`` says from where pictures are fetched, and how large one may be;
+    ``rules`` whether regular expressions and grammars may be the form of an answer.
     """
 
     keys: tuple[str, ...] = ()
@@ -87,6 +91,7 @@ class GuardSettings:
     embeds: bool = False
     chat_template: bool = False
     processor_kwargs: bool = False
+    rules: bool = True
 
 
 def read(environment: Mapping[str, str]) -> GuardSettings:
@@ -101,6 +106,7 @@ def read(environment: Mapping[str, str]) -> GuardSettings:
         # A redirect may lead anywhere, and pictures seldom need one.
         fetch=replace(fetch.limits_from(environment), redirects=0),
         formats=tuple(name.upper() for name in formats) or FORMATS,
+        rules=switched(environment, RULES, True),
         **found,  # type: ignore[arg-type]
     )
     if settings.bodies < settings.body:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import json_shape  # type: ignore[import-not-found,unused-ignore]
@@ -24,10 +26,15 @@ ANSWERS = frozenset({"n", "best_of"})
 # What describes the form of an answer, and is made into an automaton before the first token.
 STRUCTURED = frozenset(
     {"response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
-     "text", "output_format", "output_config"}
+     "guided_whitespace_pattern", "text", "output_format", "output_config"}
 )  # fmt: skip
-LISTS = frozenset({"enum", "choice", "guided_choice", "anyOf", "oneOf", "allOf"})
-RULES = frozenset({"regex", "guided_regex", "grammar", "guided_grammar", "pattern"})
+ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+LISTS = frozenset({"enum", "choice", "guided_choice", *ALTERNATIVES})
+DEFINITION = re.compile(r"#/(\$defs|definitions)/[^/~%]+")
+RULES = frozenset(
+    {"regex", "guided_regex", "grammar", "guided_grammar", "pattern", "patternProperties", "whitespace_pattern",
+     "guided_whitespace_pattern"}
+)  # fmt: skip
 
 
 def check(body: dict[str, Any], content: Content, settings: GuardSettings) -> None:
@@ -93,7 +100,10 @@ def _check_structured(value: dict[str, Any], settings: GuardSettings) -> None:
             param=min(parts),
             code="schema_too_large",
         )
-    choices = sum(_choices(parts, settings))
+    nodes = list(_nodes(parts, settings))
+    if not settings.rules:
+        _check_rules(nodes)
+    choices = sum(_choices(nodes))
     if choices > settings.choices:
         raise ApiError(
             413,
@@ -103,20 +113,60 @@ def _check_structured(value: dict[str, Any], settings: GuardSettings) -> None:
         )
 
 
-def _choices(parts: dict[str, Any], settings: GuardSettings) -> Iterator[int]:
-    """How many there are at each place: entries of lists, alternatives of grammars and regular expressions."""
+def _nodes(parts: dict[str, Any], settings: GuardSettings) -> Iterator[tuple[str, Any]]:
+    """Every value below, with the key that it or its list stands under. A text of JSON counts as what it says."""
     stack: list[tuple[str, Any]] = [("", parts)]
     while stack:
         key, value = stack.pop()
+        if isinstance(value, str) and key not in RULES and value.lstrip()[:1] == "{":
+            value = _inner(value, settings)
+        yield key, value
         if isinstance(value, dict):
             stack.extend(value.items())
         elif isinstance(value, list):
-            yield len(value) if key in LISTS else 0
             stack.extend((key, below) for below in value)
+
+
+def _choices(nodes: Sequence[tuple[str, Any]]) -> Iterator[int]:
+    """How many there are at each place: entries of lists, alternatives of grammars and regular expressions."""
+    for key, value in nodes:
+        if isinstance(value, list) and key in LISTS:
+            yield len(value)
         elif isinstance(value, str) and key in RULES:
             yield value.count("|")
-        elif isinstance(value, str) and value.lstrip()[:1] == "{":
-            stack.append(("", _inner(value, settings)))
+
+
+def _check_rules(nodes: Sequence[tuple[str, Any]]) -> None:
+    """Raises ApiError 400 for what some vLLM never finish to compile: rules, definitions that begin with themselves."""
+    how = "(CARDSTOCK_RULES=1)"
+    begins: dict[str, list[str]] = {}
+    for key, value in nodes:
+        if key in RULES and value and (isinstance(value, str) or key == "patternProperties"):
+            message = f"this server takes no regular expressions and no grammars as the form of an answer {how}"
+            raise ApiError(400, message, param=key, code="not_allowed")
+        if key == "$ref" and not DEFINITION.fullmatch(str(value)):
+            raise ApiError(400, f"a $ref leads to #/$defs/NAME on this server {how}", param=key, code="not_allowed")
+        if key in ("$defs", "definitions") and isinstance(value, dict):
+            for name, below in value.items():
+                begins.setdefault(f"#/{key}/{name}", []).extend(_begins_with(below))
+    try:
+        TopologicalSorter(begins).prepare()
+    except CycleError as error:
+        message = f"a definition begins with itself, which this server does not take {how}"
+        raise ApiError(400, message, param="$ref", code="not_allowed") from error
+
+
+def _begins_with(schema: Any) -> Iterator[str]:
+    """The definitions that a schema may come to before the first character of an answer."""
+    stack = [schema]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            if "$ref" in one:
+                yield str(one["$ref"])
+            stack.extend(one.get(key) for key in ALTERNATIVES)
+        elif isinstance(one, list):
+            stack.extend(one)
 
 
 def _inner(text: str, settings: GuardSettings) -> Any:
