@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from images.core import CheckFailed
@@ -25,7 +25,7 @@ def record_libraries(engine: Engine, image: str, python: str, modules: Sequence[
     home = {"HOME": "/cache"}
     finished = engine.run(image, [script, *modules], entrypoint=[python], files={script: SCRIPT.read_bytes()}, env=home)
     loaded = json.loads(finished.out.strip().splitlines()[-1])
-    broken = {name: error for name, error in loaded["failed"].items() if "libcuda.so" not in error}
+    broken = broken_imports(loaded["failed"])
     if broken:
         raise CheckFailed(
             f"{image} cannot load what its server imports",
@@ -33,6 +33,11 @@ def record_libraries(engine: Engine, image: str, python: str, modules: Sequence[
             do="correct `serving` in matrix.yaml, or the stack's pins",
         )
     return tuple(sorted({*loaded["mapped"], *loaded["asked"]} - {p for p in loaded["mapped"] if owned_by_nvidia(p)}))
+
+
+def broken_imports(failed: Mapping[str, str]) -> dict[str, str]:
+    """Of modules that failed to load, and why: those that miss more than the driver, which only cards bring."""
+    return {name: error for name, error in failed.items() if "libcuda.so" not in error}
 
 
 def owned_by_nvidia(path: str) -> bool:

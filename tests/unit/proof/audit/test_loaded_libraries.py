@@ -45,6 +45,14 @@ def test_a_module_that_fails_otherwise_is_an_error() -> None:
     assert "vllm.nonsense" in caught.value.cause
 
 
+def test_what_misses_the_driver_alone_is_not_broken() -> None:
+    missing = "ImportError: libcuda.so.1: cannot open shared object file: No such file or directory"
+    other = "AttributeError: module 'cuda.bindings.runtime' has no attribute 'cudaLibrary_t'"
+    assert served.broken_imports({"vllm.worker.worker": missing, "vllm.v1.worker.gpu_worker": other}) == {
+        "vllm.v1.worker.gpu_worker": other
+    }
+
+
 def test_a_list_is_read_as_it_was_written() -> None:
     text = served.list_text(["a/b.so", "c.so"], "an-image")
     assert served.parse_list(text) == {"a/b.so", "c.so"}
