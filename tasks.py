@@ -1,5 +1,6 @@
 """The commands of `./inv`: invoke finds them by their names here. docs/commands.md has them by what one wants."""
 
+from images.commands.advisories import advisories
 from images.commands.audit import audit
 from images.commands.bench import bench
 from images.commands.build import build
@@ -25,6 +26,7 @@ from images.commands.smoke import smoke
 from images.commands.test import test
 
 __all__ = [
+    "advisories",
     "audit",
     "bench",
     "build",

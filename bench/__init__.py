@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from bench import command as command
     from bench import devel as devel
     from bench import frame as frame
+    from bench import guard as guard
+    from bench import guard_cost as guard_cost
     from bench import kernels as kernels
     from bench import layers as layers
     from bench import levels as levels
     from bench import plan as plan
     from bench import preflight as preflight
     from bench import rendering as rendering
+    from bench import server as server
     from bench import sizes as sizes
     from bench import slim as slim
     from bench import start as start

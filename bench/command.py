@@ -21,11 +21,14 @@ GPU_RECORDS = "records/cards"
 
 def register_all(checkout: Checkout) -> dict[str, str]:
     """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
-    from bench import audit, builds, catalogue, devel, kernels, levels, plan, preflight, rendering, sizes, slim, start
+    from bench import audit, builds, catalogue, devel, guard, kernels, levels, plan, preflight, rendering, sizes, slim
+    from bench import start as starts
 
-    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, start, preflight)
+    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, starts, preflight, guard)
     if not frame.BENCHES:
-        for module in modules:
+        from bench import guard_cost, server
+
+        for module in (*modules, server, guard_cost):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

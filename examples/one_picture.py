@@ -2,8 +2,8 @@
 
 python one_picture.py https://example.com/picture.jpg "What is this?"
 
-The server fetches the picture. Environment: OPENAI_BASE_URL, such as http://127.0.0.1:8000/v1, and OPENAI_API_KEY (any
-text, unless the server was started with a key).
+The server fetches the picture, if it was started with --allow-media-domain example.com. Environment: OPENAI_BASE_URL,
+such as http://127.0.0.1:8000/v1, and OPENAI_API_KEY (any text, unless the server was started with a key).
 """
 
 import sys

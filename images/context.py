@@ -17,6 +17,7 @@ from images.matrix import Matrix, Variants, make_variants
 from images.render import Checkout, LockState, lock_states
 
 if TYPE_CHECKING:
+    from images.advisories import Assessments
     from images.cards import LocalMachine
     from images.docker import Engine
     from images.registry import Repository
@@ -62,6 +63,13 @@ class Context:
     def locked(self) -> dict[str, bool]:
         """Lock name -> whether it is there, whole and as the matrix has its pins."""
         return {name: state == "locked" for name, state in self.lock_states.items()}
+
+    @cached_property
+    def assessments(self) -> Assessments:
+        """advisories.yaml and what it means for each variant; it is read when the first one is asked for."""
+        from images.advisories import Assessments
+
+        return Assessments(self.checkout, self.matrix, self.variants)
 
     @cached_property
     def site(self) -> SiteSettings:

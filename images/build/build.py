@@ -171,7 +171,7 @@ def prove_job(context: Context, job: Job, how: BuildSettings) -> ProofRecord:
 def label_and_name(context: Context, job: Job, record: ProofRecord | None) -> None:
     """Give the built image its labels and its names, and take its working name away."""
     checkout, engine = context.checkout, context.engine
-    give_labels(checkout, job, engine, job.staging, _labels(checkout, job, engine, record))
+    give_labels(checkout, job, engine, job.staging, _labels(context, job, record))
     engine.untag(job.staging)
     if engine.embedded:
         drop_replaced(job, engine, context.report)
@@ -194,7 +194,8 @@ def drop_replaced(job: Job, engine: Engine, report: Report) -> None:
                     report.line(f"replaced: {tag}")
 
 
-def _labels(checkout: Checkout, job: Job, engine: Engine, record: ProofRecord | None) -> dict[str, str]:
+def _labels(context: Context, job: Job, record: ProofRecord | None) -> dict[str, str]:
+    checkout, engine, judged = context.checkout, context.engine, context.assessments.of(job.variant)
     ran = engine.run(job.staging, ["-c", READ_CONTENTS_SCRIPT], entrypoint=[PYTHON_IN_IMAGE])
     return make_labels(
         job.variant,
@@ -206,6 +207,10 @@ def _labels(checkout: Checkout, job: Job, engine: Engine, record: ProofRecord | 
         locked=job.state == "locked",
         revision=revision(checkout.root),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        advisories=(
+            context.assessments.known.read.isoformat(),
+            [finding.advisory.id for finding in judged.having("open")],
+        ),
     )
 
 

@@ -28,6 +28,9 @@ class CardQuery:
         return cls(asked.cards, asked.driver, tuple((card.name, card.uuid) for card in own))
 
 
+_NO_ADVISORIES = "advisories: not known, it was published before there was a list"
+
+
 def uuids_of(match: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
     """UUIDs of this machine's cards that an image is for; empty where it is for all of them."""
     if len(resolved.matches) == 1 and not resolved.refusals:
@@ -56,6 +59,7 @@ def match_json(repository: str, catalogue: Catalogue, match: CardMatch, run: Seq
         "compressed": image.compressed,
         "unpacked": image.unpacked,
         "evidence": image.summary(),
+        "advisories": image.advisories.model_dump(mode="json") if image.advisories else None,
         "run": list(run),
     }
 
@@ -93,6 +97,7 @@ def answer_lines(repository: str, catalogue: Catalogue, resolved: MatchResult) -
         out.append(f"  to pull {human_bytes(image.compressed)}, on disk {human_bytes(image.unpacked)}{shared}")
         out.append(f"  audited for {' '.join(image.audited) or 'the CPU'}; driver from {image.min_driver or 'none'}")
         out.append(f"  {image.summary()}")
+        out.append(f"  {image.advisories.summary() if image.advisories else _NO_ADVISORIES}")
         out += [f"  note: {note}" for note in one.notes]
     if len(resolved.matches) > 1:
         out.append("no image published here covers all of these cards: one for each kind of card")

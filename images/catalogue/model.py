@@ -52,12 +52,44 @@ class Proof(CataloguePart):
     at: Time
 
 
+AdvisoryId = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,12}-[A-Za-z0-9-]{4,40}$")]
+
+
+class ImageAdvisories(CataloguePart):
+    """What was known of an image's holes when it was published; ``read`` is the day of the list.
+
+    ``severe`` are those of the open ones that are high, critical or not rated; ``accepted`` are names of open ones that
+    it was published with all the same. The counts are packages: asked of a service, read by hand, not looked up.
+    """
+
+    read: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+    known: Annotated[int, Field(ge=0)]
+    not_reached: tuple[AdvisoryId, ...] = ()
+    closed: tuple[AdvisoryId, ...] = ()
+    open: tuple[AdvisoryId, ...] = ()
+    severe: tuple[AdvisoryId, ...] = ()
+    accepted: tuple[AdvisoryId, ...] = ()
+    looked_up: Annotated[int, Field(ge=0)]
+    read_by_hand: Annotated[int, Field(ge=0)]
+    not_looked_up: Annotated[int, Field(ge=0)]
+
+    def summary(self) -> str:
+        """The open ones in a line."""
+        if not self.open:
+            return f"no open advisory by the list of {self.read}"
+        rest = len(self.open) - len(self.severe)
+        parts = [", ".join(self.severe)] if self.severe else []
+        parts += [f"{rest} of lower severity"] if rest else []
+        return f"open advisories by the list of {self.read}: {' and '.join(parts)}"
+
+
 class PublishedImage(CataloguePart):
     """A published image.
 
     ``digest`` is its manifest's, ``config`` its configuration's (what engines call its id), ``tag`` the one that never
     moves. ``audited`` are the archs that its libraries were found to cover. ``compressed`` is what a first pull takes,
-    ``unpacked`` what it takes on disk, in bytes. ``layers`` are keys of the catalogue's table.
+    ``unpacked`` what it takes on disk, in bytes. ``layers`` are keys of the catalogue's table. ``advisories`` is None
+    of images that were published before there was such a list.
     """
 
     variant: Tag
@@ -81,6 +113,7 @@ class PublishedImage(CataloguePart):
     revision: PlainText
     created: Time
     published: Time
+    advisories: ImageAdvisories | None = None
 
     def summary(self) -> str:
         """Its evidence in a line: "audit: passed; … server: passed (RTX 2080 Ti, driver 535.104.05)"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from images.commands.options import command
@@ -26,6 +26,7 @@ from images.run.cluster import (
     parse_hosts,
 )
 from images.run.fit import FitOptions, find_fit, find_variant, read_model, unverified
+from images.run.serve import Opened, memory_of, video_flag
 
 JOIN = 600.0
 
@@ -37,12 +38,18 @@ class ClusterOptions:
     flags: Sequence[str] = option(
         "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat", (), flag="flag"
     )
+    allow_host: Sequence[str] = option("a name that the server may be asked by, '*' for every one; repeat", ())
+    allow_media_domain: Sequence[str] = option(
+        "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
+    )
     hosts: str = option(
         "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
+    memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
+    video: int = option("videos in one request; without it none is taken", 0)
     tp: int = option("this tensor parallel size", 0)
     pp: int = option("this pipeline parallel size", 0)
     print: bool = option("print a compose file for each host, start nothing", False)
@@ -96,8 +103,9 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
         )
     variant = find_variant(context.variants, wanted) if wanted else None
     if variant is not None and not variant.archs:
-        made = on_cpus(hosts, read_model(model), variant.id, f"{context.matrix.image}:{variant.id}", options.flags)
-        return _named(made, options.image)
+        flags = [*video_flag(options.video), *options.flags]
+        made = on_cpus(hosts, read_model(model), variant.id, f"{context.matrix.image}:{variant.id}", flags)
+        return _as_asked(made, options)
     nameless = [host.name for host in hosts.hosts if not host.card or not host.devices]
     if nameless:
         raise UsageError(
@@ -114,18 +122,26 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             where=options.hosts,
         )
     slots = hosts.head.slots
-    asked = FitOptions(model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp)
+    asked = FitOptions(
+        model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp, options.video
+    )
     found = find_fit(context, asked)
     for what in unverified(found):
         context.report.line(f"unverified: {what}")
     context.report.line(
         f"{found.ask.model.name} on {found.ask.cards}: tensor parallel {found.split.tp} x {found.split.pp} stages"
     )
-    return _named(fitted(hosts, found, f"{context.matrix.image}:{found.ask.variant.id}", options.flags), options.image)
+    made = fitted(hosts, found, f"{context.matrix.image}:{found.ask.variant.id}", options.flags)
+    return _as_asked(made, options)
 
 
-def _named(made: ClusterPlan, image: str) -> ClusterPlan:
-    return ClusterPlan(image or made.image, made.variant, made.split, made.flags, made.shm, made.served)
+def _as_asked(made: ClusterPlan, options: ClusterOptions) -> ClusterPlan:
+    return replace(
+        made,
+        image=options.image or made.image,
+        memory=memory_of(options.memory_limit, made.memory),
+        opened=Opened(options.allow_host, options.allow_media_domain),
+    )
 
 
 def write_files(hosts: Hosts, nodes: tuple[Node, ...], options: ClusterOptions, report: Report) -> None:

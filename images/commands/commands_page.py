@@ -11,7 +11,7 @@ from images.render import document
 
 # The commands by what one wants, in the page's order.
 GROUPS = {
-    "Which image, and why": ("doctor", "cards", "plan", "explain"),
+    "Which image, and why": ("doctor", "cards", "plan", "explain", "advisories"),
     "Make it": ("build", "kernels", "slim", "engine"),
     "Prove it, look into it": ("smoke", "audit", "served", "bench"),
     "Hand it out, fetch it": ("publish", "pull"),
@@ -20,6 +20,7 @@ GROUPS = {
 }
 # The page that says more about a command.
 MORE = {
+    "advisories": "[Known holes](security.md)",
     "audit": "[Audit and slim](audit-and-slim.md)",
     "bench": "[Benchmarks](benchmarks.md)",
     "build": "[Build](build.md)",

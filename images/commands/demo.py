@@ -17,6 +17,7 @@ from images.core.options import option
 from images.run.demo import Limits, Settings, find_model, is_loopback, parse_address, read_size
 
 LOCK = Path("dev/demo.lock")
+ROOTFS = Path("dockerfiles/rootfs/opt/cardstock")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -80,7 +81,8 @@ def surroundings(root: Path, work: Path) -> dict[str, str]:
     """The page's environment: gradio's folders below ``work``, no reports to its makers, no proxy for itself."""
     past_proxies = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), *LOOPBACK]))
     return {
-        "PYTHONPATH": str(root),
+        # The page and the server on transformers share what guards them.
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / ROOTFS)]),
         "GRADIO_TEMP_DIR": str(work / "uploads"),
         "TMPDIR": str(work / "tmp"),
         "GRADIO_ANALYTICS_ENABLED": "False",

@@ -137,8 +137,8 @@ def _signature(flags: Sequence[Flag]) -> inspect.Signature:
         return inspect.Parameter(_parameter(flag), inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
 
     context = inspect.Parameter("c", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    # invoke takes repeated flags without a default wherever they stand; Python itself would want them first.
-    return inspect.Signature([context, *map(parameter, flags)], __validate_parameters__=False)
+    # invoke takes repeated flags without a default; a signature wants them before those that have one.
+    return inspect.Signature([context, *sorted(map(parameter, flags), key=lambda one: one.default is not one.empty)])
 
 
 def run(action: Callable[[], None], debug: bool = False) -> None:

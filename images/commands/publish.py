@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ class PublishOptions(SelectorOptions):
     gpus: str = option("prove on cards (all), also what is published already", "")
     wheels: str = option(WHEELS, "")
     rollback: bool = option("move the moving tags back to the image before", False)
+    accept: Sequence[str] = option(
+        "publish in spite of this open advisory, and keep its name in the image's record; repeat for more", ()
+    )
+    stale_advisories: bool = option("publish by an advisories.yaml that is older than 90 days", False)
     dry_run: bool = option("say what is published and what would be, touch nothing", False)
     json: bool = option(JSON, False)
 
@@ -72,12 +77,14 @@ def publish_images(context: Context, options: PublishOptions) -> None:
     repository = context.named_repository(options.to, "--to")
     publish_checks.refuse_unlocked(plan.jobs)
     publish_checks.clean_revision(context.checkout.root)
+    publish_checks.refuse_stale_advisories(context, datetime.now(UTC).date(), accepted=options.stale_advisories)
     keys = options.keys(context)
     publisher = Publisher(
         Destination(context, repository, keys),
         packed=Packed(default_layout().home / "packed"),
         packing="zstd" if options.zstd else "gzip",
         prove=prover(context.engine, context.report, options.gpus or None),
+        accepted=tuple(options.accept),
     )
 
     def build(missing: Plan) -> None:

@@ -8,7 +8,7 @@ from images.commands.options import command
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
-from images.render import DOCUMENTS, differences
+from images.render import DOCUMENTS, differences, document
 from images.render import render as render_files
 
 
@@ -26,7 +26,12 @@ def render(context: Context, options: RenderOptions) -> None:
 
 
 def write_generated(context: Context, options: RenderOptions) -> None:
-    """Write what changed, or with ``check`` raise CheckFailed where something would."""
+    """Write what changed, or with ``check`` raise CheckFailed where something would.
+
+    With ``check`` also raises UsageError where an image that matrix.yaml recommends has a severe open advisory. That is
+    asked here, and not where matrix.yaml is read: it takes every lock and advisories.yaml, and a hole that
+    became known must stop what is merged and published, not `./inv serve` on somebody's machine.
+    """
     checkout, report = context.checkout, context.report
     files = render_files(context.matrix, context.variants, checkout.templates(), context.locked)
     pages = rendered_pages(context)
@@ -39,6 +44,8 @@ def write_generated(context: Context, options: RenderOptions) -> None:
                 do="./inv render, and commit what it writes",
             )
         report.line(f"{len(files) + len(pages)} generated files are as they should be")
+        context.assessments.check_recommended()
+        report.line(f"{len(context.assessments.recommended)} recommended images: no open advisory that is severe")
         return
     touched = [*checkout.write_generated(files), *checkout.write_pages(pages)]
     report.line(f"{len(files) + len(pages)} generated files, {len(touched)} changed")
@@ -48,11 +55,14 @@ def write_generated(context: Context, options: RenderOptions) -> None:
 def rendered_pages(context: Context) -> dict[str, str]:
     """The documents with generated parts: path -> text."""
     from bench import pages as bench_pages  # these are slow to import, and all other commands do without
+    from images.advisories import SCHEMA_FILE, json_schema, table
     from images.catalogue import with_images_table
     from images.commands.commands_page import grouped_commands, with_commands_help
     from images.proof.audit import with_cards_table
 
     root = context.checkout.root
     pages = with_cards_table(root, context.matrix, context.checkout.texts(DOCUMENTS))
+    pages = document.ADVISORIES.fill_in(pages, table.page_text(context.assessments))
+    pages[SCHEMA_FILE] = json_schema()
     pages = with_commands_help(grouped_commands(), bench_pages(context.checkout, pages))
     return with_images_table(root, context.matrix, context.variants, pages)

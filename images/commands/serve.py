@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from images.advisories import table
 from images.cards import LocalMachine
 from images.commands.options import command
 from images.context import Context
@@ -49,7 +50,16 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
         return
     spec = plan(context, options, source, model, machine, context.engine)
     check_here(context, spec, source, model)
+    tell_open_advisories(context, spec)
     start_and_wait(context, spec, options)
+
+
+def tell_open_advisories(context: Context, spec: ContainerSpec) -> None:
+    """A line on what is known of the image's open holes, before anything is started."""
+    tag = spec.image.rpartition(":")[2]
+    names = [name for name in context.variants.valid if tag == name or tag.startswith(f"{name}-")]
+    if names and (line := table.open_line(context.assessments.of(context.variants.valid[max(names, key=len)]))):
+        context.report.line(line, "yellow")
 
 
 def model_of(text: str, source: Source, environment: Mapping[str, str], ca: Path | None) -> Model:

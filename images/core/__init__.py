@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from images.core.report import print_error as print_error
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.yaml_model import Location as Location
+    from images.core.yaml_model import line_of as line_of
+    from images.core.yaml_model import parse_model as parse_model
+    from images.core.yaml_model import plain_values as plain_values
+    from images.core.yaml_model import read_text as read_text
     from images.core.yaml_text import to_yaml as to_yaml
 else:
     __getattr__ = face(__name__, __file__)

@@ -5,6 +5,7 @@ Nothing of it reaches an image: files go in as build secrets, bases as named con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +17,10 @@ from images.core.closest_match import closest
 from images.core.errors import UsageError
 
 FILE = "site.yaml"
+# Services that `invoke advisories --update` asks; a mirror of a site answers the same questions.
+OSV = "https://api.osv.dev"
+DEBIAN_TRACKER = "https://security-tracker.debian.org/tracker/data/json"
+_ADDRESSES: Mapping[str, str] = {"osv": OSV, "debian_tracker": DEBIAN_TRACKER}
 # Where base images come from: a registry by digest and else packages, or packages only.
 BaseSource = Literal["auto", "packages"]
 _BASE_SOURCES: Mapping[str, BaseSource] = {"auto": "auto", "packages": "packages"}
@@ -28,7 +33,8 @@ class SiteSettings:
     ``ca``: PEM bundle of certificate authorities. ``uv``: a uv.toml with private indexes. ``apt``: an apt sources file
     for the base's release.
     ``pip``: a pip.conf for the installer itself. ``sccache``: NAME=VALUE lines, settings of a compiler cache elsewhere.
-    ``bases``: "auto" (a registry by digest, else packages) or "packages".
+    ``bases``: "auto" (a registry by digest, else packages) or "packages". ``osv`` and ``debian_tracker`` are addresses:
+    of OSV's API, and of the list of Debian's security tracker.
     """
 
     ca: Path | None = None
@@ -37,10 +43,12 @@ class SiteSettings:
     pip: Path | None = None
     sccache: Path | None = None
     bases: BaseSource = "auto"
+    osv: str = OSV
+    debian_tracker: str = DEBIAN_TRACKER
 
 
 def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
-    """Settings of CARDSTOCK_CA, _UV, _APT, _PIP, _SCCACHE and _BASES, else of site.yaml.
+    """Settings of CARDSTOCK_CA, _UV, _APT, _PIP, _SCCACHE, _BASES, _OSV and _DEBIAN_TRACKER, else of site.yaml.
 
     Raises UsageError for unknown keys and files that are not there.
     """
@@ -62,8 +70,21 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     bases = _BASE_SOURCES.get(wanted)
     if bases is None:
         raise UsageError(f"bases: {wanted!r} is not allowed", do="take auto or packages", where=FILE)
+    addresses = {key: values.pop(key, usual) for key, usual in _ADDRESSES.items()}
+    for key, address in addresses.items():
+        if re.fullmatch(r"https?://[^\s/]+(/[^\s?#]*)?", address) is None:
+            raise UsageError(f"{key}: {address!r} is not an address", do="write it as in https://host/path", where=FILE)
     files = {key: Path(value).expanduser() for key, value in values.items()}
     for key, file in files.items():
         if not file.is_file():
             raise UsageError(f"{key}: no file {file}", do=f"correct CARDSTOCK_{key.upper()} or {FILE}", where=FILE)
-    return SiteSettings(**files, bases=bases)
+    return SiteSettings(
+        ca=files.get("ca"),
+        uv=files.get("uv"),
+        apt=files.get("apt"),
+        pip=files.get("pip"),
+        sccache=files.get("sccache"),
+        bases=bases,
+        osv=addresses["osv"],
+        debian_tracker=addresses["debian_tracker"],
+    )

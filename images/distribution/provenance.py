@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from images import __version__
 
@@ -31,14 +32,28 @@ def builder_of(environment: Mapping[str, str]) -> Builder:
     return Builder(f"{server}/{repository}/actions/runs/{run}", f"git+{server}/{repository}")
 
 
-def predicate(variant: str, input_hash: str, revision: str, created: str, builder: Builder) -> str:
-    """The predicate as JSON: the same image gives the same text. ``revision`` is a commit, ``created`` RFC 3339."""
+def predicate(
+    variant: str,
+    input_hash: str,
+    revision: str,
+    created: str,
+    builder: Builder,
+    advisories: Mapping[str, Any] | None = None,
+) -> str:
+    """The predicate as JSON: the same image gives the same text. ``revision`` is a commit, ``created`` RFC 3339.
+
+    ``advisories`` is what was known of its holes, and which of them were accepted by name.
+    """
     source = {"digest": {"gitCommit": revision}} | ({"uri": builder.source} if builder.source else {})
     content = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {"variant": variant},
-            "internalParameters": {"inputs": {"sha256": input_hash}, "cardstock": __version__},
+            "internalParameters": {
+                "inputs": {"sha256": input_hash},
+                "cardstock": __version__,
+                **({"advisories": dict(advisories)} if advisories else {}),
+            },
             "resolvedDependencies": [source],
         },
         "runDetails": {"builder": {"id": builder.id}, "metadata": {"finishedOn": created}},

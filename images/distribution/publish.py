@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from images.advisories import table as advisories_table
 from images.build import RECORDS, Job, Plan, say_commit
 from images.catalogue import (
     PublishedImage,
@@ -54,6 +55,8 @@ class Publisher:
     packed: Packed
     packing: Packing
     prove: Prove
+    # Ids of open advisories that images are published with all the same.
+    accepted: tuple[str, ...] = ()
 
     @property
     def context(self) -> Context:
@@ -133,6 +136,7 @@ def publish(
     for published in there.values():
         check_image(publisher.repository, published)
     if missing := {job.variant.id for job in jobs if job.variant.id not in there}:
+        checks.refuse_advisories(publisher.context, plan.only(missing).jobs, publisher.accepted)
         build(plan.only(missing))
     out = []
     for job in jobs:
@@ -189,7 +193,8 @@ def _publish_one(publisher: Publisher, job: Job, revision: str) -> PublishedImag
     record = _proven(publisher, job, reference)
     with publisher.report.step("bill of materials, provenance, signature"):
         _say_what_it_is(publisher, job, facts, pushed, revision)
-    image = make_image(job, facts, pushed, record, revision, publisher.packing)
+    known = _known_advisories(publisher, job)
+    image = make_image(job, facts, pushed, record, revision, publisher.packing, known)
     names = moving_tags(publisher.context.matrix, publisher.context.variants, job.variant)
     _name(publisher, image, pushed, names)
     publisher.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
@@ -248,8 +253,10 @@ def _say_what_it_is(publisher: Publisher, job: Job, facts: ImageFacts, pushed: P
     builder = provenance.builder_of(os.environ)
     with tempfile.TemporaryDirectory(prefix="cardstock-attached-") as folder:
         bill, origin, whole = (Path(folder, name) for name in (sbom.FILE, "predicate.json", provenance.FILE))
-        bill.write_text(sbom.make(job.variant.id, digest, packages, created), encoding="utf-8")
-        predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder)
+        judged = publisher.context.assessments.of(job.variant)
+        bill.write_text(sbom.make(job.variant.id, digest, packages, created, judged), encoding="utf-8")
+        known = _known_advisories(publisher, job)
+        predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder, known)
         origin.write_text(predicate, encoding="utf-8")
         whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
         attach_file(repository, digest, sbom.KIND, ArtifactPart(bill, sbom.KIND))
@@ -261,10 +268,24 @@ def _say_what_it_is(publisher: Publisher, job: Job, facts: ImageFacts, pushed: P
             cosign.sign(repository.name, digest, key)
 
 
+def _known_advisories(publisher: Publisher, job: Job) -> Mapping[str, Any]:
+    """What is known of an image's holes today, and which of the open ones were accepted."""
+    assessments = publisher.context.assessments
+    judged = assessments.of(job.variant)
+    return advisories_table.record(judged, assessments.known, assessments.coverage([job.variant]), publisher.accepted)
+
+
 def make_image(
-    job: Job, facts: ImageFacts, pushed: Pushed, record: ProofRecord, revision: str, packing: Packing
+    job: Job,
+    facts: ImageFacts,
+    pushed: Pushed,
+    record: ProofRecord,
+    revision: str,
+    packing: Packing,
+    advisories: Mapping[str, Any] | None = None,
 ) -> PublishedImage:
-    """The catalogue's entry of an image: what it says of itself by its labels, what was pushed, what was proven."""
+    """The catalogue's entry of an image: what it says of itself by its labels, what was pushed, what was proven,
+    what was known of its holes."""
     labels = facts.labels
     pins = dict(pair.split("==", 1) for pair in labels["dev.cardstock.pins"].split())
     return PublishedImage.model_validate_json(
@@ -291,6 +312,7 @@ def make_image(
                 "revision": revision,
                 "created": labels["org.opencontainers.image.created"],
                 "published": utc_now(),
+                "advisories": advisories,
             }
         )
     )

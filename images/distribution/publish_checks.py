@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
+from images.advisories import gate
 from images.build import Job
+from images.context import Context
 from images.core import CheckFailed, Unsafe, process
 from images.device_code.audit import Audit, Audited
 from images.docker import ImageFacts
@@ -26,6 +29,30 @@ def refuse_unlocked(jobs: Sequence[Job], why: str = "") -> None:
             cause=f"the lock {bad[0].variant.lock} is {bad[0].state}{': ' + why if why else ''}",
             do=f"./inv lock --stack {bad[0].variant.stack} where its index can be reached, and commit what it writes",
         )
+
+
+def refuse_advisories(context: Context, jobs: Sequence[Job], accepted: Sequence[str]) -> None:
+    """Raise Unsafe where an image has an open advisory that is high, critical or not rated, and not ``accepted``.
+
+    Says how many packages were looked up, and what is published in spite of an open advisory.
+    """
+    assessments = context.assessments
+    judged = [assessments.of(job.variant) for job in jobs]
+    context.report.line(
+        f"advisories of {assessments.known.read}; {assessments.coverage([j.variant for j in jobs]).text()}"
+    )
+    gate.refuse_open(assessments.known, judged, accepted)
+    for one in judged:
+        for finding in one.severe_open:
+            context.report.line(f"accepted: {finding.name} in {one.variant.id}")
+
+
+def refuse_stale_advisories(context: Context, today: date, *, accepted: bool) -> None:
+    """Say that advisories.yaml is older than 30 days; raise Unsafe where it is older than 90, unless ``accepted``."""
+    known = context.assessments.known
+    if line := gate.age_line(known, today):
+        context.report.line(line)
+    gate.refuse_stale(known, today, accepted=accepted)
 
 
 def clean_revision(root: Path) -> str:

@@ -13,6 +13,7 @@ from images import __version__
 from images.core import CheckFailed
 
 if TYPE_CHECKING:
+    from images.advisories import Assessment
     from images.docker import Engine
 
 KIND = "application/vnd.cyclonedx+json"
@@ -69,14 +70,16 @@ def parse(output: str) -> Packages:
     return Packages(python, debian)
 
 
-def make(name: str, digest: str, packages: Packages, created: str) -> str:
+def make(name: str, digest: str, packages: Packages, created: str, assessment: Assessment | None = None) -> str:
     """The bill as JSON. The same image gives the same text: its serial number is made of the digest, its time is the
-    image's (``created``, RFC 3339)."""
+    image's (``created``, RFC 3339). With an ``assessment``, its advisories stand in it with their VEX states."""
     from cyclonedx.model.bom import Bom, BomMetaData  # slow to load, and only publishing needs it
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.license import LicenseExpression
     from cyclonedx.output.json import JsonV1Dot6
     from packageurl import PackageURL
+
+    from images.distribution import vex
 
     image = Component(
         name=name,
@@ -113,6 +116,8 @@ def make(name: str, digest: str, packages: Packages, created: str) -> str:
         serial_number=uuid.uuid5(_NAMESPACE, digest),
     )
     bill.metadata.tools.components.add(made)
+    if assessment is not None:
+        bill.vulnerabilities.update(vex.vulnerabilities(assessment, parts))
     bill.register_dependency(image, parts)
     return JsonV1Dot6(bill).output_as_string(indent=1) + "\n"
 

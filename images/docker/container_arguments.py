@@ -26,6 +26,7 @@ def create_arguments(spec: ContainerSpec, environment: Mapping[str, str]) -> dic
         "device_requests": [_request(spec.gpus)] if spec.gpus != NO_CARDS else None,
         "shm_size": f"{spec.shm}g" if spec.shm else None,
         "mem_limit": spec.memory or None,
+        "memswap_limit": spec.memory or None,  # of both together: none beside the memory
         "network": spec.network or None,
         "networking_config": {spec.network: {"IPAMConfig": own}} if spec.address else None,
         "labels": dict(spec.labels),

@@ -16,6 +16,8 @@ STOP_TIMEOUT = 30
 NETWORK_MODES = ("none", "host", "bridge")
 # docker's own rule for names of containers.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_MEMORY = re.compile(r"(\d{1,6})([gm])(?:i?b)?")
+LEAST_MEMORY = 2**29
 _DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[0-9a-zA-Z/-]+")
 
 
@@ -69,9 +71,10 @@ class ContainerSpec:
     ``entrypoint`` None is the image's own, () none at all; ``arguments`` follow it. ``env`` is set; ``passed`` names
     variables whose values are taken from whoever starts it, so that a token is in no text; one that is not set there is
     not set in the container. ``tmpfs`` are pairs of a path and its mount options. ``shm`` is in GiB and ``memory`` in
-    bytes, 0: docker's own. ``network`` "" is docker's own, "none", "host" or "bridge" a mode, anything else a network's
-    name, in which ``address`` is the container's own. ``healthcheck`` False: the image's is not run. ``stop_timeout``
-    is in seconds. An empty ``name``, ``user`` or ``workdir`` is left to docker or to the image.
+    bytes, 0: docker's own; where there is a limit, no swap comes on top of it. ``network`` "" is docker's own, "none",
+    "host" or "bridge" a mode, anything else a network's name, in which ``address`` is the container's own.
+    ``healthcheck`` False: the image's is not run. ``stop_timeout`` is in seconds. An empty ``name``, ``user`` or
+    ``workdir`` is left to docker or to the image.
     """
 
     image: str
@@ -113,6 +116,17 @@ def read_gpus(text: str) -> Gpus:
     if all(_DEVICE.fullmatch(part) for part in listed):
         return Gpus(devices=listed)
     raise UsageError(f"--gpus {text!r} names no cards", do="--gpus all, --gpus 2, --gpus device=0,1, or --gpus none")
+
+
+def read_memory(text: str) -> int:
+    """``--memory-limit`` in bytes: "24g", "24GiB", "900m"; "none" is 0. Raises UsageError for anything else."""
+    if text.strip().lower() == "none":
+        return 0
+    match = _MEMORY.fullmatch(text.strip().lower())
+    found = int(match[1]) * (2**30 if match[2] == "g" else 2**20) if match else 0
+    if found < LEAST_MEMORY:
+        raise UsageError(f"--memory-limit {text!r} is no size of a server's memory", do="--memory-limit 24g, or none")
+    return found
 
 
 def check_name(name: str, what: str = "a container's name") -> str:

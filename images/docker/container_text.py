@@ -23,7 +23,7 @@ def docker_words(spec: ContainerSpec, *, foreground: bool = False) -> list[str]:
     words += [] if foreground else ["--restart", spec.restart]
     words += ["--gpus", _gpus_word(spec.gpus)] if spec.gpus != NO_CARDS else []
     words += ["--shm-size", f"{spec.shm}g"] if spec.shm else []
-    words += ["--memory", str(spec.memory)] if spec.memory else []
+    words += ["--memory", str(spec.memory), "--memory-swap", str(spec.memory)] if spec.memory else []
     words += ["--network", spec.network] if spec.network else []
     words += ["--ip6" if ":" in spec.address else "--ip", spec.address] if spec.address else []
     words += [word for port in spec.ports for word in ("--publish", _port_word(port))]
@@ -104,6 +104,7 @@ def _service(spec: ContainerSpec) -> dict[str, Any]:
         "working_dir": spec.workdir,
         "shm_size": f"{spec.shm}gb" if spec.shm else "",
         "mem_limit": str(spec.memory) if spec.memory else "",
+        "memswap_limit": str(spec.memory) if spec.memory else "",
     }
     # What is not said is left out: an empty command would take the image's own away.
     service = {key: value for key, value in service.items() if value or key == "environment"}

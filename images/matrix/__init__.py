@@ -34,19 +34,22 @@ if TYPE_CHECKING:
     from images.matrix.model import Backend as Backend
     from images.matrix.model import Base as Base
     from images.matrix.model import CudaText as CudaText
-    from images.matrix.model import Location as Location
+    from images.matrix.model import Mark as Mark
     from images.matrix.model import Matrix as Matrix
+    from images.matrix.model import MatrixPart as MatrixPart
     from images.matrix.model import Name as Name
     from images.matrix.model import PackageName as PackageName
+    from images.matrix.model import RangeText as RangeText
+    from images.matrix.model import When as When
     from images.matrix.model import json_schema as json_schema
-    from images.matrix.model import line_of as line_of
     from images.matrix.no_image import driver_does_not_serve as driver_does_not_serve
     from images.matrix.no_image import driver_too_old as driver_too_old
     from images.matrix.reader import parse_matrix as parse_matrix
-    from images.matrix.reader import plain_values as plain_values
     from images.matrix.recommended import Recommendation as Recommendation
     from images.matrix.recommended import ranking as ranking
     from images.matrix.recommended import recommendations as recommendations
+    from images.matrix.rules import in_range as in_range
+    from images.matrix.rules import when_matches as when_matches
     from images.matrix.selection import Selectors as Selectors
     from images.matrix.selection import explain as explain
     from images.matrix.selection import read_selectors as read_selectors

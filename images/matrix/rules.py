@@ -42,7 +42,8 @@ T = TypeVar("T", bound=_Conditional)
 
 
 @lru_cache(maxsize=4096)
-def _in_range(version: str, wanted: str) -> bool:
+def in_range(version: str, wanted: str) -> bool:
+    """Whether a version is in a range such as ">=0.8.3,<0.14.1"."""
     # Local parts (+cu118) say where a build comes from, not how new it is.
     return SpecifierSet(wanted).contains(Version(version.partition("+")[0]), prereleases=True)
 
@@ -63,7 +64,7 @@ class PartialRule(Generic[T]):
 
 @lru_cache(maxsize=1024)
 def _arch_numbers(ranges: tuple[str, ...]) -> frozenset[int]:
-    return frozenset(arch.number for arch in ALL_ARCHS if any(_in_range(arch.capability, wanted) for wanted in ranges))
+    return frozenset(arch.number for arch in ALL_ARCHS if any(in_range(arch.capability, wanted) for wanted in ranges))
 
 
 def _versions(pins: Mapping[PackageName, Pin], cuda: str | None) -> dict[str, str]:
@@ -75,7 +76,7 @@ def _stack_matches(when: When, stack: str, backend: Backend, versions: Mapping[s
     """Whether the conditions on stack, backend and pins match."""
     if when.stack not in (None, stack) or when.backend not in (None, backend):
         return False
-    return all(package in versions and _in_range(versions[package], wanted) for package, wanted in when.version_ranges)
+    return all(package in versions and in_range(versions[package], wanted) for package, wanted in when.version_ranges)
 
 
 def _as_tuple(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -91,6 +92,24 @@ def _point_conditions(when: When) -> tuple[frozenset[str] | None, frozenset[int]
         None if attentions is None else frozenset(attentions),
         None if ranges is None else _arch_numbers(ranges),
     )
+
+
+def when_matches(
+    when: When,
+    *,
+    stack: str,
+    backend: Backend,
+    attention: Attention,
+    archs: Archs,
+    pins: Mapping[PackageName, Pin],
+    cuda: str | None,
+) -> bool:
+    """Whether all conditions of ``when`` hold for one point of the matrix."""
+    if not _stack_matches(when, stack, backend, _versions(pins, cuda)):
+        return False
+    attentions, arch_numbers = _point_conditions(when)
+    in_attention = attentions is None or attention in attentions
+    return in_attention and (arch_numbers is None or any(arch.number in arch_numbers for arch in archs))
 
 
 class Judge:
@@ -208,7 +227,7 @@ def check_kernels(matrix: Matrix) -> None:
             for rule in matrix.exclude
             if rule.when.stack is None
             and rule.when.backend is None
-            and all(name in versions and _in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
+            and all(name in versions and in_range(versions[name], wanted) for name, wanted in rule.when.version_ranges)
         ]
         for partial in (*rules, _toolkit_range(wish.cuda, matrix.toolkits[wish.cuda])):
             if partial.matches(wish.package, archs):

@@ -35,5 +35,8 @@ if TYPE_CHECKING:
     from images.registry.oci_image import read_blob as read_blob
     from images.registry.oci_image import read_image as read_image
     from images.registry.ping import answer as answer
+    from images.registry.retry import Retry as Retry
+    from images.registry.retry import TransientError as TransientError
+    from images.registry.transport import Transport as Transport
 else:
     __getattr__ = face(__name__, __file__)

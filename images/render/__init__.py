@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from images.render.image_contract import MODELS as MODELS
     from images.render.image_contract import PORT as PORT
     from images.render.image_contract import USER as USER
+    from images.render.labels import ADVISORIES as ADVISORIES
     from images.render.labels import BACKEND as BACKEND
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE
     from images.render.labels import INPUT as INPUT
+    from images.render.labels import OPEN_ADVISORIES as OPEN_ADVISORIES
     from images.render.labels import PROVEN as PROVEN
     from images.render.labels import READ_CONTENTS_SCRIPT as READ_CONTENTS_SCRIPT
     from images.render.labels import REVISION as REVISION
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from images.render.labels import parse_contents as parse_contents
     from images.render.lock_files import LockState as LockState
     from images.render.lock_files import lock_file_name as lock_file_name
+    from images.render.lock_files import read_lock as read_lock
     from images.render.lock_files import source_digest as source_digest
     from images.render.lock_inputs import normalize_name as normalize_name
     from images.render.lock_state import KERNEL_GROUP as KERNEL_GROUP

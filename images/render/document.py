@@ -43,5 +43,6 @@ CARDS = Section("docs/compatibility.md", "cards", "the table of cards")
 MEASUREMENTS = Section("docs/benchmarks.md", "bench", "the measurements")
 PLOTS = Section("docs/benchmarks.md", "plots", "the plots")
 COMMANDS = Section("docs/commands.md", "commands", "the help of every command")
+ADVISORIES = Section("docs/security.md", "advisories", "the table of advisories")
 # The pages that have them.
-DOCUMENTS = tuple(dict.fromkeys(section.page for section in (IMAGES, CARDS, MEASUREMENTS, PLOTS, COMMANDS)))
+DOCUMENTS = tuple(dict.fromkeys(section.page for section in (IMAGES, CARDS, MEASUREMENTS, PLOTS, COMMANDS, ADVISORIES)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from images import __version__
@@ -14,6 +14,9 @@ EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
 BACKEND = "dev.cardstock.engine"  # as images that are published have it
 PROVEN = "dev.cardstock.proven"
+# The day of the list of advisories that the image was judged by when it was labelled, and those open then.
+ADVISORIES = "dev.cardstock.advisories"
+OPEN_ADVISORIES = "dev.cardstock.advisories-open"
 REVISION = "org.opencontainers.image.revision"
 DIRTY = "-dirty"  # behind a revision that does not have the inputs as they were
 
@@ -63,9 +66,12 @@ def make_labels(
     locked: bool,
     revision: str,
     created: str,
+    advisories: tuple[str, Sequence[str]] = ("", ()),
 ) -> dict[str, str]:
     """All labels of a finished image.
 
+    ``advisories`` is the day of the list of advisories and the ids that are open. They are no input of the image: one
+    that is built already keeps the list of its day, and the catalogue has the newer one.
     ``audited`` are the archs that level 1 found covered; ``created`` is RFC 3339 UTC; ``revision`` a git commit, maybe
     with "-dirty".
     """
@@ -92,6 +98,9 @@ def make_labels(
         EVIDENCE: evidence,
         PROVEN: "yes" if proven else "no",
     }
+    read, still_open = advisories
+    if read:
+        out |= {ADVISORIES: read, OPEN_ADVISORIES: " ".join(still_open) or "none"}
     if audited:
         out["dev.cardstock.audited-archs"] = " ".join(audited)
     if reading.kernel_archs:

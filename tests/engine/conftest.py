@@ -21,7 +21,7 @@ from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
 from images.docker.engine import Engine
 from tests.engine import real_registry
-from tests.engine.cpu_server import CpuServer
+from tests.engine.cpu_server import CpuServer, short_limits
 from tests.engine.cpu_server import cpu_server as started
 from tests.engine.real_registry import RealRegistry
 
@@ -92,7 +92,7 @@ SERVERS = {"cpu_server", "light_server"}
 @pytest.fixture(scope="session")
 def cpu_server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CpuServer]:
     """The image for the CPU, serving the tiny AWQ checkpoint; shared, so leave it as it is found."""
-    with started(engine, tmp_path_factory.mktemp("model") / "tiny") as server:
+    with started(engine, tmp_path_factory.mktemp("model") / "tiny", short_limits(engine)) as server:
         yield server
 
 

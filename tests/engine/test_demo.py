@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from bench import firing, payloads
 from images.core import process
 from images.proof.tiny_model import picture
 from tests.engine import browser
@@ -216,6 +217,21 @@ def test_a_picture_larger_than_pictures_may_be_is_refused_by_its_content(page: R
     event, data = page.ask([given(page.upload(tmp_path / "clip.mp4").json()[0])])
     assert event == "error"
     assert json.loads(data)["error"] == "clip.mp4 is too large: it has 20 MB, a picture may have 10 MB."
+
+
+def test_requests_of_strangers_and_those_that_would_fill_the_memory_are_refused(page: RunningPage) -> None:
+    port = int(page.url.rpartition(":")[2])
+    chat = "/gradio_api/call/chat"
+    for raw, status in (
+        (payloads.request(chat, payloads.wide_body("tiny", 10)), 413),
+        (payloads.request(chat, payloads.wide_body("tiny", 3)), 400),
+        (payloads.request(chat, b"{}", host="evil.example"), 403),
+        (payloads.request(chat, b"{}", origin="https://evil.example"), 403),
+    ):
+        assert firing.send(port, raw).status == status
+    with firing.lines_held(port, payloads.half_headers(), 300) as held:
+        assert session().get(page.url, timeout=30).status_code == 200
+        assert firing.closed_within(held, 60) == 300
 
 
 def test_a_video_is_asked_about(page: RunningPage, tmp_path: Path) -> None:

@@ -23,8 +23,12 @@ sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider
 """
 
 
+FILES = [("test_awq.py", 29), ("test_cpu_int4.py", 30), ("test_server.py", 15), ("test_server_attacks.py", 22)]
+MEMORY = 6 * 2**30  # attacks that get through end here, and not with the machine
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("file", "least"), [("test_awq.py", 20), ("test_cpu_int4.py", 30), ("test_server.py", 5)])
+@pytest.mark.parametrize(("file", "least"), FILES)
 def test_inside_the_image_for_the_cpu(file: str, least: int) -> None:
     engine = connect()
     identifier = next(v.id for v in variants().valid.values() if v.cuda is None)
@@ -40,6 +44,7 @@ def test_inside_the_image_for_the_cpu(file: str, least: int) -> None:
             Mount(next(path for path in site.getsitepackages() if Path(path, "pytest").is_dir()), "/development"),
         ],
         env={"HOME": "/tmp"},
+        memory=MEMORY,
         timeout=540,
     )
     passed = re.search(r"(\d+) passed", ran.out)

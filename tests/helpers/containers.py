@@ -90,6 +90,7 @@ def of_words(words: list[str], outside: Mapping[str, str]) -> Normal:
         "gpus": _gpus_word(one["--gpus"]) if "--gpus" in one else None,
         "shm": int(one.get("--shm-size", "0g").removesuffix("g")),
         "memory": int(one.get("--memory", 0)),
+        "swap": int(one.get("--memory-swap", 0)),
         "network": one.get("--network", ""),
         "address": one.get("--ip", one.get("--ip6", "")),
         "labels": {text.partition("=")[0]: text.partition("=")[2] for text in given.get("--label", [])},
@@ -151,6 +152,7 @@ def of_compose(text: str, outside: Mapping[str, str]) -> Normal:
         "gpus": _device(devices[0]) if devices else None,
         "shm": int(service.get("shm_size", "0gb").removesuffix("gb")),
         "memory": int(service.get("mem_limit", 0)),
+        "swap": int(service.get("memswap_limit", 0)),
         "network": next(iter(networks), service.get("network_mode", "")),
         "address": "".join(value for one in networks.values() for value in (one or {}).values()),
         "labels": service.get("labels", {}),
@@ -204,6 +206,7 @@ def of_arguments(image: str, words: Mapping[str, Any]) -> Normal:
         "gpus": (requests[0].get("count", 0), requests[0].get("device_ids", [])) if requests else None,
         "shm": int((words["shm_size"] or "0g").removesuffix("g")),
         "memory": words["mem_limit"] or 0,
+        "swap": words["memswap_limit"] or 0,
         "network": words["network"] or "",
         "address": "".join(config.get("IPAMConfig", {}).values()),
         "labels": words["labels"],
@@ -237,6 +240,7 @@ def of_pod(spec: Mapping[str, Any], outside: Mapping[str, str]) -> Normal:
         "binds": [(place["hostPath"]["path"], path, only) for place, path, only in mounted if "hostPath" in place],
         "own": sorted(path for place, path, _ in mounted if place.get("emptyDir") == {}),
         "cards": container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0),
+        "memory": container.get("resources", {}).get("limits", {}).get("memory", 0),
         "shm": [
             int(place["emptyDir"]["sizeLimit"].removesuffix("Gi"))
             for place, path, _ in mounted

@@ -39,11 +39,16 @@ class FakeBackend:
     hold: threading.Event | None = None
     said: list[int] = field(default_factory=list)
     pictures: list[bytes] = field(default_factory=list)
+    opened: int = 0
+    kept: int = 0
     running: int = 0
     most: int = 0
 
     def decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i != END).decode(errors="replace")
+
+    def pixels(self, pictures: Sequence[bytes]) -> tuple[int, int]:
+        return self.opened * len(pictures), self.kept * len(pictures)
 
     def prepare(self, chat: Any, pictures: Sequence[bytes]) -> FakePrompt:
         self.pictures += pictures
@@ -68,7 +73,7 @@ class FakeBackend:
 
 
 def client_of(engine: FakeBackend, **limits: Any) -> TestClient:
-    return TestClient(create_app(engine, Settings(models=("tiny", "alias"), **limits)))
+    return TestClient(create_app(engine, Settings(models=("tiny", "alias"), **limits)), "http://localhost")
 
 
 def ask(text: Any = "What colour?", **fields: Any) -> dict[str, Any]:

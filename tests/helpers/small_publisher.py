@@ -39,6 +39,7 @@ SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
 SM75_SDPA = "cu124-transformers5.24.0-sdpa-sm75"
 CPU = "cpu-vllm0.32.0-sdpa"
 NOW = "2026-11-21T12:00:00Z"
+NO_ADVISORIES = "schema: 1\nread: 2026-11-27\nadvisories: []\n"
 PYTHON = """#!/bin/sh
 echo '{"python": [["torch", "2.6.0", "BSD-3-Clause"], ["vllm", "0.8.5", ""]], "debian": [["tini", "0.19", "amd64"]]}'
 """
@@ -62,6 +63,7 @@ class SmallPublisher:
         for name in ("dockerfiles/rootfs", "dockerfiles/locks", "dockerfiles/templates", "images/device_code"):
             (root / name).mkdir(parents=True)
         (root / "matrix.yaml").write_text(text().replace("image: cardstock/qwen2.5-vl", f"image: test/{root.name}"))
+        (root / "advisories.yaml").write_text(NO_ADVISORIES)
         (root / "dockerfiles/rootfs/salt").write_text("first\n")
         (root / "dockerfiles/templates/Dockerfile.j2").write_text("FROM base AS runtime\n")
         (root / "dockerfiles/templates/kernel.j2").write_text("FROM scratch AS wheels\n")
@@ -142,7 +144,13 @@ class SmallPublisher:
         levels = (audit, LevelResult(2, "stack", "passed"), server)
         return ProofRecord(job.variant.id, reference, facts.id, NOW, self.card, driver, self.engine.version, levels)
 
-    def publisher(self, repository: str, keys: SigningKeys | None = None, packing: Packing = "gzip") -> Publisher:
+    def publisher(
+        self,
+        repository: str,
+        keys: SigningKeys | None = None,
+        packing: Packing = "gzip",
+        accepted: tuple[str, ...] = (),
+    ) -> Publisher:
         """What publishes to a repository; it tells of it in ``err``."""
         self.err = io.StringIO()
         report = Report(io.StringIO(), self.err)
@@ -152,6 +160,7 @@ class SmallPublisher:
             packed=Packed(self.root / "build/packed"),
             packing=packing,
             prove=self.prove,
+            accepted=accepted,
         )
 
     def plan(self, publisher: Publisher, *names: str) -> Plan:

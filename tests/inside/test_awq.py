@@ -228,3 +228,50 @@ def test_making_modules_elsewhere_is_as_before() -> None:
     with awq_loader.parameters_on_meta():
         assert torch.nn.Linear(2, 2).weight.is_meta
     assert not torch.nn.Linear(2, 2).weight.is_meta
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_weights_that_can_hold_code_are_refused_with_the_reason(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(awq_loader.LoadError, match=rf"{name}: only safetensors .* can run code"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-1.bin", "../model.safetensors", "/model.safetensors"])
+def test_an_index_names_safetensors_of_its_own_folder_only(save: Save, name: str) -> None:
+    folder = save(shards=2)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(awq_loader.LoadError, match="only safetensors files of the folder itself"):
+        load(folder)
+
+
+MARK = """
+import pathlib
+pathlib.Path({mark!r}).write_text("it ran")
+"""
+
+
+def test_code_of_a_models_repository_never_runs(save: Save, tmp_path: Path) -> None:
+    from generate import Transformers  # type: ignore[import-not-found,unused-ignore]
+
+    mark = tmp_path / "ran"
+    names = {name: f"own.{name}" for name in ("AutoConfig", "AutoModelForImageTextToText", "AutoTokenizer",
+                                              "AutoImageProcessor", "AutoProcessor")}  # fmt: skip
+    folder = save(auto_map=names)
+    (folder / "own.py").write_text(MARK.format(mark=str(mark)))
+    for settings in ("tokenizer_config.json", "preprocessor_config.json"):
+        told = json.loads((folder / settings).read_text())
+        (folder / settings).write_text(json.dumps({**told, "auto_map": names}))
+    assert Transformers(folder, dtype="float32", devices=["cpu"]).healthy
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"_attn_implementation": "evil/kernel"}, {"vision_config": {"_attn_implementation": "evil/kernel"}},
+     {"text_config": {"sub": [{"experts_implementation": "evil/kernel:x"}]}}],
+)  # fmt: skip
+def test_a_config_that_names_kernels_of_a_repository_is_refused(save: Save, config: dict[str, Any]) -> None:
+    with pytest.raises(awq_loader.LoadError, match="asks for code of another repository"):
+        load(save(**config))

@@ -11,21 +11,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench import payloads
 from images.proof.smoke import server as serving
 from images.proof.smoke.client import Client, chat_request
 from images.proof.tiny_model import checkpoint
 from images.proof.tiny_model.golden import ROOTFS
 
 sys.path.insert(0, str(ROOTFS))
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from app import create_app  # type: ignore[import-not-found,unused-ignore]
+from chat import Chat, Image, Message, Sampling  # type: ignore[import-not-found,unused-ignore]
 from generate import Transformers  # type: ignore[import-not-found,unused-ignore]
+from picture_size import resized  # type: ignore[import-not-found,unused-ignore]
 from settings import Settings  # type: ignore[import-not-found,unused-ignore]
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 GOLDEN = {golden.name: golden for golden in serving.read_golden(serving.GOLDEN.read_text())}
 RED = GOLDEN["picture-red"]
@@ -45,6 +52,46 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     yield Client(server.servers[0].sockets[0].getsockname()[1])
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "size", [(56, 56), (10, 10), (224, 224), (640, 480), (1920, 1080), (8000, 8000), (8001, 7000), (20_000, 200)]
+)
+def test_the_size_of_a_picture_is_known_before_it_is_opened(size: tuple[int, int]) -> None:
+    width, height = size
+    high, wide = smart_resize(height, width, 28, 3136, 12_845_056)
+    assert resized(width, height, 28, 3136, 12_845_056) == (wide, high)
+
+
+def test_pixels_of_a_prompt_are_known_before_it_is_made(tmp_path: Path) -> None:
+    backend = Transformers(checkpoint.write_checkpoint(tmp_path / "tiny").folder, dtype="float32", devices=["cpu"])
+    pictures = [payloads.png(300, 200), payloads.png(90, 400, 4), payloads.png(17, 17, 1)]
+    opened, kept = backend.pixels(pictures)
+    chat = Chat("tiny", (Message("user", (*(Image("") for _ in pictures), "What?")),), Sampling(), False, False)
+    prompt = backend.prepare(chat, pictures)
+    assert prompt.inputs["pixel_values"].shape[0] * 14 * 14 == kept == opened - 300 * 200
+    alone = [backend.prepare(Chat("tiny", (Message("user", (Image(""),)),), Sampling(), False, False), [one])
+             for one in pictures]  # fmt: skip
+    assert torch.equal(prompt.inputs["pixel_values"], torch.cat([one.inputs["pixel_values"] for one in alone]))
+
+
+def test_a_conversation_too_long_is_refused_before_a_picture_is_opened(tmp_path: Path) -> None:
+    backend = Transformers(checkpoint.write_checkpoint(tmp_path / "tiny").folder, devices=["cpu"], max_model_len=100)
+    truncated = payloads.png(8000, 8000, rows=1)  # opening it would fail in another way
+    chat = Chat(
+        "tiny",
+        (
+            Message(
+                "user",
+                (Image(""), Image("")),
+            ),
+        ),
+        Sampling(),
+        False,
+        False,
+    )
+    with pytest.raises(ApiError, match="maximum context length is 100 tokens"):
+        backend.prepare(chat, [truncated, truncated])
 
 
 def metrics(client: Client) -> dict[str, float]:

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from images.core import UsageError, closest
-from images.matrix import Location, line_of, plain_values
+from images.core import Location, UsageError, closest, line_of, plain_values
 
 # A host's name becomes a Ray resource and a file's name; a network card's name has at most 15 bytes in Linux.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]

@@ -114,8 +114,9 @@ def _container(node: Node) -> dict[str, Any]:
             "capabilities": {"drop": ["ALL"]},
         },
     }
-    if spec.gpus.devices:
-        out["resources"] = {"limits": {"nvidia.com/gpu": len(spec.gpus.devices)}}
+    limits = {"nvidia.com/gpu": len(spec.gpus.devices), "memory": spec.memory}
+    if limits := {name: most for name, most in limits.items() if most}:
+        out["resources"] = {"limits": limits}
     return out
 
 

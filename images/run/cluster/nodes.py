@@ -12,8 +12,8 @@ from images.core import NoImageFits
 from images.docker import ContainerSpec, Gpus, Mount
 from images.render import CACHE, ENTRYPOINT, MODELS
 from images.run.cluster.hosts import Host, Hosts
-from images.run.fit import Fit, Model, Split, server_flags, shm_gigabytes
-from images.run.serve import CACHE_VOLUME, cpu_length, merged, read_flags
+from images.run.fit import Fit, Model, Split, host_memory, memory_limit, server_flags, shm_gigabytes
+from images.run.serve import CACHE_VOLUME, NOTHING, Opened, cpu_length, merged, on_cpu, read_flags
 
 # What Ray keeps in shared memory; vLLM sends hardly anything through it. In bytes, beside what vLLM itself needs.
 OBJECT_STORE = 256 * 2**20
@@ -26,7 +26,10 @@ LABEL = "dev.cardstock.cluster"
 
 @dataclass(frozen=True)
 class ClusterPlan:
-    """What is served: the image, the split, the engine's flags; ``shm`` is in GiB, ``served`` the API's name of it."""
+    """What is served: the image, the split, the engine's flags; ``shm`` is in GiB, ``served`` the API's name of it.
+
+    ``memory`` of each host's container in bytes, 0: docker's own; ``opened`` what the guard lets in beyond its own.
+    """
 
     image: str
     variant: str
@@ -34,6 +37,8 @@ class ClusterPlan:
     flags: tuple[str, ...]
     shm: int
     served: str
+    memory: int = 0
+    opened: Opened = NOTHING
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> Cl
     served = PurePosixPath(hosts.folder).name
     own = ["--served-model-name", served, *server_flags(found)]
     words = tuple(merged(own, read_flags(user)))
-    return ClusterPlan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served)
+    memory = memory_limit(host_memory(found)) + OBJECT_STORE
+    return ClusterPlan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served, memory)
 
 
 def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence[str] = ()) -> ClusterPlan:
@@ -69,7 +75,8 @@ def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence
     # vLLM makes what a later stage receives into while it warms up, which it does not do on a CPU when it is eager;
     # mode 1 compiles nothing either (gpu_model_runner.py, cpu_worker.py _should_warm_up_model @v0.32.0).
     own += ["--no-enforce-eager", "--compilation-config", '{"mode": 1}']
-    return ClusterPlan(image, variant, Split(1, stages), tuple(merged(own, read_flags(user))), 2, served)
+    memory = memory_limit(on_cpu(model)) + OBJECT_STORE
+    return ClusterPlan(image, variant, Split(1, stages), tuple(merged(own, read_flags(user))), 2, served, memory)
 
 
 def resource(host: Host) -> str:
@@ -135,11 +142,12 @@ def make_spec(hosts: Hosts, host: Host, plan: ClusterPlan) -> ContainerSpec:
         plan.image,
         tuple(command(hosts, host, plan)),
         name=f"cardstock-{host.name}",
-        env=tuple(environment(hosts, host).items()),
+        env=tuple({**environment(hosts, host), **(plan.opened.environment() if head else {})}.items()),
         passed=(TOKEN, API_KEY) if head else (TOKEN,),
         mounts=(Mount(hosts.folder_of(host), MODELS), Mount(CACHE_VOLUME, CACHE, read_only=False)),
         gpus=Gpus(devices=tuple(map(str, host.devices))),
         shm=plan.shm + 1,
+        memory=plan.memory,
         network=hosts.network or "host",
         address=host.address if hosts.network else "",
         labels=((LABEL, hosts.head.name),),

@@ -14,27 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from connections import ConnectionLimits, protocol  # type: ignore[import-not-found,unused-ignore]
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from images.run.demo import messages
 from images.run.demo.ask import PartsOf, make_chat, parts_of
 from images.run.demo.files import Refused
+from images.run.demo.guard import Guard
 from images.run.demo.settings import Settings, format_size
 
 _HOUR = 3600
 _LOOK = 2.0  # seconds between looks at the parent
+# An upload over a slow line takes minutes.
+_CONNECTIONS = ConnectionLimits(most=256, header_seconds=10.0, body_seconds=300.0)
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 # Without gradio's footer and its way to share a picture with the world; a refusal above what it is about, not over it.
 _CSS = """
 footer, button[title="Share"] {display: none !important}
 .wrap:has(> .validation-error), .validation-error {position: static !important}
 """
-# A picture's address in an answer would tell a stranger what was asked: the browser fetches from here only.
-_POLICY = (
-    b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    b"frame-ancestors 'self'; object-src 'none'; base-uri 'self'; form-action 'self'"
-)
 
 
 def serve(settings: Settings) -> None:
@@ -61,10 +59,17 @@ def serve(settings: Settings) -> None:
         pwa=False,
         mcp_server=False,
         num_workers=0,
-        app_kwargs={"middleware": [Middleware(_Policy)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={
+            "middleware": [Middleware(Guard, settings=settings)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
         theme=gr.themes.Soft(font=_FONT, font_mono=["DejaVu Sans Mono", "monospace"], primary_hue="teal"),
         css=_CSS,
     )
+    # gradio hands uvicorn no such setting; connections that come from here on are made of this class.
+    page.server.config.http_protocol_class = protocol(_CONNECTIONS)
     print(f"open {page.local_url}", flush=True)
     # Whoever started it may be killed with no chance to end it: it does not live on alone.
     while not ended.wait(_LOOK) and os.getppid() == parent:
@@ -143,19 +148,3 @@ def _from_here_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return await move(path)
 
     return checked
-
-
-class _Policy:
-    """Adds the content security policy to each answer; plain ASGI, so that streams stay streams."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message.setdefault("headers", [])
-                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY)]
-            await send(message)
-
-        await self._app(scope, receive, with_policy)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.run.fit.beside_the_cards import cpu_memory as cpu_memory
+    from images.run.fit.beside_the_cards import host_memory as host_memory
+    from images.run.fit.beside_the_cards import memory_limit as memory_limit
     from images.run.fit.choose import Fit as Fit
     from images.run.fit.find import FitOptions as FitOptions
     from images.run.fit.find import find_fit as find_fit
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from images.run.fit.find import read_model as read_model
     from images.run.fit.fit_table import fit_json as fit_json
     from images.run.fit.fit_table import fit_lines as fit_lines
+    from images.run.fit.memory import MemoryLine as MemoryLine
     from images.run.fit.model import Model as Model
     from images.run.fit.model import from_config as from_config
     from images.run.fit.model import model_by_name as model_by_name

@@ -25,7 +25,7 @@ USUAL = 2048
 class Ask:
     """What is to be served on what: ``count`` cards in each of ``nodes`` machines, each with ``usable`` bytes.
 
-    ``card`` is told to people. ``tp`` and ``pp`` 0: whatever fits best.
+    ``card`` is told to people. ``tp`` and ``pp`` 0: whatever fits best. ``video``: so many in one request.
     """
 
     model: Model
@@ -38,6 +38,7 @@ class Ask:
     driver: Driver | None = None
     tp: int = 0
     pp: int = 0
+    video: int = 0
 
     @property
     def cards(self) -> str:
@@ -73,6 +74,12 @@ def fit(ask: Ask) -> Fit:
             f"{ask.variant.id} serves from one machine only",
             cause="its server is one process",
             do="--nodes 1, or a variant with vLLM",
+        )
+    if not backend.vllm and ask.video:
+        raise NoImageFits(
+            f"{ask.variant.id} takes no videos",
+            cause="its server takes pictures",
+            do="a variant with vLLM, or no --video",
         )
     splits, obstacle = _splits(ask, backend)
     if not splits:
@@ -133,7 +140,7 @@ def _longest(ask: Ask, backend: CardBackend, split: Split) -> Fit | None:
     for length in LENGTHS:
         if length > ask.model.shape.positions:
             continue
-        load = Load(length, image_tokens=min(IMAGE_TOKENS, length // 2))
+        load = Load(length, image_tokens=min(IMAGE_TOKENS, length // 2), video=ask.video > 0)
         total = add_up(ask.model, backend, split, load, ask.usable)
         if not total.missing:
             return Fit(ask, backend, split, load, total)
@@ -141,7 +148,7 @@ def _longest(ask: Ask, backend: CardBackend, split: Split) -> Fit | None:
 
 
 def _improve(found: Fit) -> Fit:
-    """What memory is left goes to requests at a time, CUDA graphs, pictures and videos, in this order."""
+    """What memory is left goes to requests at a time, CUDA graphs and pictures, in this order."""
     for change in _changes(found):
         load = change(found.load)
         total = add_up(found.ask.model, found.backend, found.split, load, found.ask.usable)
@@ -161,7 +168,6 @@ def _changes(found: Fit) -> Iterator[Callable[[Load], Load]]:
         if images * tokens <= half:
             yield partial(replace, images=images, image_tokens=tokens)
     if vllm:
-        yield partial(replace, video=True)
         for seqs in (8, 16, 32, 64):
             yield partial(replace, seqs=seqs)
         if found.backend.chunked:

@@ -31,6 +31,7 @@ class FitOptions:
     variant: str = option("this image instead of the card's own", "")
     tp: int = option("this tensor parallel size", 0)
     pp: int = option("this pipeline parallel size", 0)
+    video: int = option("videos in one request", 0)
     json: bool = option("machine-readable, on stdout alone", False)
 
 
@@ -145,6 +146,7 @@ def _ask(options: FitOptions, model: Model, hardware: _Hardware, variant: Varian
         hardware.driver,
         options.tp,
         options.pp,
+        options.video,
     )
 
 

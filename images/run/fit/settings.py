@@ -50,7 +50,7 @@ def server_flags(fit: Fit) -> list[str]:
 
 
 def _limits(fit: Fit) -> str:
-    limits = {"image": fit.load.images, "video": int(fit.load.video)}
+    limits = {"image": fit.load.images, "video": fit.ask.video}
     if fit.backend.version < _JSON_LIMITS:
         return ",".join(f"{name}={count}" for name, count in limits.items())
     return json.dumps(limits)
@@ -117,7 +117,7 @@ def _loads(fit: Fit) -> list[Setting]:
     _, most = pixel_limits(fit)
     side = round(most**0.5)
     why = f"{load.image_tokens} tokens of {fit.ask.model.shape.vision.pixels_a_token} pixels, such as {side} x {side}"
-    why += f"; {load.images} in one request" + ("" if load.video else ", no video: it may be as long as a conversation")
+    why += f"; {load.images} in one request" + ("" if load.video else ", no video, unless --video asks for it")
     settings.append(Setting("max_pixels", str(most), why, "compatibility facts, section 7"))
     if not fit.backend.vllm:
         return settings

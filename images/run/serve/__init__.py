@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from images.run.serve.make import make_spec as make_spec
     from images.run.serve.make import merged as merged
     from images.run.serve.make import model_name as model_name
+    from images.run.serve.make import on_cpu as on_cpu
     from images.run.serve.make import read_flags as read_flags
+    from images.run.serve.opened import NOTHING as NOTHING
+    from images.run.serve.opened import Opened as Opened
+    from images.run.serve.opened import memory_of as memory_of
+    from images.run.serve.opened import video_flag as video_flag
     from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here
     from images.run.serve.pick import plan as plan

@@ -24,14 +24,19 @@ from images.render import CACHE, MODELS, PORT
 from images.run.fit import (
     GIB,
     Fit,
+    MemoryLine,
     Model,
+    cpu_memory,
     environment,
+    host_memory,
     kv_bytes,
+    memory_limit,
     server_flags,
     shm_gigabytes,
     stage_weights,
     vision_weights,
 )
+from images.run.serve.opened import NOTHING, Opened, memory_of, video_flag
 from images.run.serve.source import Source
 
 CACHE_VOLUME = "cardstock-cache"
@@ -50,6 +55,7 @@ _OURS = {"--port": "--port", "--host": "--host", "--model": "--model", "--served
 CPU_LENGTH = 8192
 # The image's own VLLM_CPU_KVCACHE_SPACE, in GiB.
 _CPU_CACHE = 1
+_CPU_SHM = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Options:
     """What was asked for beside image and model. ``gpus`` None: as many as the fit has; ``flags`` win over the fit's.
 
     ``served`` is another name for the model; ``cache`` a volume or a folder for what is fetched and compiled;
-    ``environment`` is that of whoever starts it.
+    ``environment`` is that of whoever starts it. ``memory`` "": what the host needs by `fit`'s sum; ``video`` is for an
+    image that uses no card, the fit has its own.
     """
 
     name: str = "cardstock"
@@ -69,6 +76,9 @@ class Options:
     cache: str = CACHE_VOLUME
     flags: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
+    memory: str = ""
+    video: int = 0
+    opened: Opened = NOTHING
 
 
 def make_spec(
@@ -89,9 +99,11 @@ def make_spec(
     name = how.served or source.name
     own = [*([] if source.folder else ["--model", source.repository]), "--served-model-name", name]
     own += server_flags(found) if found else ["--max-model-len", str(cpu_length(model))]
+    own += [] if found else read_flags(video_flag(how.video))
     env = environment(found) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
+    env |= how.opened.environment()
     wanted = (API_KEYS[variant.backend], REPOSITORY, *(HUB_SETTINGS if source.repository else ()))
     return ContainerSpec(
         name=check_name(how.name),
@@ -104,7 +116,8 @@ def make_spec(
             Mount(_cache(how.cache), CACHE, read_only=False),
         ),
         gpus=(how.gpus or Gpus(found.ask.count)) if found else NO_CARDS,
-        shm=0 if variant.backend == "transformers" else shm_gigabytes(found) if found else 2,
+        shm=0 if variant.backend == "transformers" else shm_gigabytes(found) if found else _CPU_SHM,
+        memory=memory_of(how.memory, memory_limit(host_memory(found) if found else on_cpu(model))),
         ports=(PublishedPort(PORT, check_port(how.port), how.host),),
         restart=how.restart,
         labels=((SERVED, variant.id), (MODEL, name)),
@@ -165,8 +178,18 @@ def cpu_length(model: Model) -> int:
 
 def cpu_environment(model: Model) -> dict[str, str]:
     """The cache's size in GiB, where the image's own is too small for one conversation."""
-    needed = math.ceil(kv_bytes(model, model.shape.layers, 1) * cpu_length(model) / GIB)
+    needed = cpu_cache(model)
     return {"VLLM_CPU_KVCACHE_SPACE": str(needed)} if needed > _CPU_CACHE else {}
+
+
+def cpu_cache(model: Model) -> int:
+    """GiB of the key-value cache on a CPU: one conversation, or what the image has."""
+    return max(_CPU_CACHE, math.ceil(kv_bytes(model, model.shape.layers, 1) * cpu_length(model) / GIB))
+
+
+def on_cpu(model: Model) -> tuple[MemoryLine, ...]:
+    """The memory of a server on a CPU, line by line."""
+    return cpu_memory(model, cpu_cache(model), _CPU_SHM)
 
 
 def check_memory(model: Model, memory: int) -> None:

@@ -15,6 +15,7 @@ from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
 from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
 from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
+from images.run.serve.opened import Opened
 from images.run.serve.source import Source
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class ServeOptions:
         "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat", (), flag="flag"
     )
     env: Sequence[str] = option("NAME=VALUE for the server; repeat", ())
+    allow_host: Sequence[str] = option("a name that the server may be asked by, '*' for every one; repeat", ())
+    allow_media_domain: Sequence[str] = option(
+        "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
+    )
     model: str = option("3b-awq and its like, a repository OWNER/NAME, or a model's folder", "")
     variant: str = option("this image instead of the card's own, such as the one for the CPU", "")
     image: str = option("an image by its own name, instead of --variant", "")
@@ -43,6 +48,8 @@ class ServeOptions:
     served: str = option("what the API calls the model", "")
     cache: str = option("the volume or folder for what is fetched and compiled", CACHE_VOLUME)
     restart: str = option("unless-stopped, on-failure or no", "unless-stopped")
+    memory_limit: str = option("the container's memory, such as 24g, or none; without it what fit sums up", "")
+    video: int = option("videos in one request; without it none is taken", 0)
     driver: str = option("with --card: its driver", "")
     wait: int = option("seconds until it must be healthy", WAIT)
     from_modelscope: bool = option("fetch the model from ModelScope (as VLLM_USE_MODELSCOPE=1)", False)
@@ -81,6 +88,9 @@ def plan(
         cache=options.cache,
         flags=options.flags,
         environment=context.environment,
+        memory=options.memory_limit,
+        video=options.video,
+        opened=Opened(options.allow_host, options.allow_media_domain),
     )
     spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
     return replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
@@ -124,7 +134,12 @@ def _fit(
 ) -> Fit:
     count = gpus.count if gpus and gpus.count > 0 and options.cards else 0
     asked = FitOptions(
-        options.model, options.cards, count=count, driver=options.driver, variant=variant.id if variant else ""
+        options.model,
+        options.cards,
+        count=count,
+        driver=options.driver,
+        variant=variant.id if variant else "",
+        video=options.video,
     )
     here = narrowed(machine or (LocalMachine() if options.cards else context.machine), gpus)
     if not options.cards and not here.cards and variant is None:

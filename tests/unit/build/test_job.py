@@ -175,7 +175,10 @@ def test_labels_tell_what_the_image_told() -> None:
         locked=True,
         revision="abc",
         created="2026-01-01T00:00:00Z",
+        advisories=("2026-11-27", ["CVE-2026-0001", "CVE-2026-0002"]),
     )
+    assert told["dev.cardstock.advisories"] == "2026-11-27"
+    assert told["dev.cardstock.advisories-open"] == "CVE-2026-0001 CVE-2026-0002"
     assert told["dev.cardstock.pins"] == "torch==2.6.0"
     assert told["dev.cardstock.archs"] == told["dev.cardstock.kernel-archs"] == "7.5"
     assert told["dev.cardstock.min-driver"] == "525.60.13"

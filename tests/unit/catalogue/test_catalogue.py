@@ -184,3 +184,42 @@ def test_what_a_second_image_costs() -> None:
     whole = catalogue(SM75, CPU)
     assert shared_bytes(whole, image(SM75, "new"), [image(SM75)]) == SHARED
     assert shared_bytes(whole, image(SM75), [image(CPU)]) == 0
+
+
+KNOWN = {
+    "read": "2026-11-27",
+    "known": 3,
+    "not_reached": ["CVE-2026-0003"],
+    "open": ["CVE-2026-0001", "CVE-2026-0002"],
+    "severe": ["CVE-2026-0001"],
+    "accepted": ["CVE-2026-0001"],
+    "looked_up": 0,
+    "read_by_hand": 8,
+    "not_looked_up": 190,
+}
+
+
+def test_a_catalogue_from_before_the_list_of_advisories_is_read() -> None:
+    content = valid_content()
+    assert all("advisories" not in one for one in content["images"])
+    assert read_catalogue(json.dumps(content), "here").images[0].advisories is None
+
+
+def test_what_was_known_of_an_image_is_kept() -> None:
+    content = valid_content()
+    content["images"][0]["advisories"] = KNOWN
+    catalogue = read_catalogue(json.dumps(content), "here")
+    kept = read_catalogue(catalogue.to_json(), "here").images[0].advisories
+    assert kept is not None
+    assert kept.summary() == "open advisories by the list of 2026-11-27: CVE-2026-0001 and 1 of lower severity"
+    assert kept.model_copy(update={"open": ()}).summary() == "no open advisory by the list of 2026-11-27"
+
+
+@pytest.mark.parametrize(
+    "lie", [{"read": "yesterday"}, {"open": ["a\u001b[31m"]}, {"known": -1}, {"not_looked_up": "none"}, {"more": 1}]
+)
+def test_what_is_said_of_holes_is_checked_as_the_rest(lie: dict[str, Any]) -> None:
+    content = valid_content()
+    content["images"][0]["advisories"] = {**KNOWN, **lie}
+    with pytest.raises(Unsafe, match="cannot be trusted"):
+        read_catalogue(json.dumps(content), "here")

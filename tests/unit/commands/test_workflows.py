@@ -29,6 +29,7 @@ WRITES = {
     ("publish.yml", "images"): {"packages": "write", "id-token": "write"},
     ("publish.yml", "kernel"): {"packages": "write"},
     ("publish.yml", "readme"): {"contents": "write"},
+    ("weekly.yml", "advisories"): {"contents": "write", "pull-requests": "write"},
 }
 # Hours of compiling; every other job is a matter of minutes.
 LONG = {("publish.yml", "kernel"): 350}

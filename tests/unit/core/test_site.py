@@ -60,3 +60,17 @@ def test_a_compiler_cache_elsewhere_is_handed_to_compilers_alone(tmp_path: Path)
 def test_credentials_alone_and_a_local_cache_are_no_cache_elsewhere(tmp_path: Path) -> None:
     environ = {"AWS_SECRET_ACCESS_KEY": "s", "SCCACHE_DIR": "/here", "SCCACHE_CACHE_SIZE": "1G"}
     assert "sccache" not in dict(compiler_secrets(tmp_path, SiteSettings(), environ))
+
+
+def test_mirrors_of_the_services_that_know_holes(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("osv: https://mirror.example.com/osv\n")
+    site = read_site(tmp_path, {"CARDSTOCK_DEBIAN_TRACKER": "http://127.0.0.1:8000/data.json"})
+    assert (site.osv, site.debian_tracker) == ("https://mirror.example.com/osv", "http://127.0.0.1:8000/data.json")
+
+
+@pytest.mark.parametrize(
+    "address", ["mirror.example.com", "file:///etc/passwd", "https://", "https://a b/c", "https://a/?q"]
+)
+def test_an_address_is_an_address(tmp_path: Path, address: str) -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        read_site(tmp_path, {"CARDSTOCK_OSV": address})

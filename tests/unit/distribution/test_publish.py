@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from images.registry.client import Repository
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
 from images.render.labels import INPUT, VARIANT
+from tests.helpers.advisories import DAY, assessments, listed
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, digest, image
+from tests.helpers.contexts import context, silent
 from tests.helpers.elf_files import library, sm
 from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.registries import FakeRegistry, registry
@@ -336,3 +339,16 @@ def test_what_hangs_on_an_image_is_listed_once(place: tuple[Repository, FakeRegi
     attached = repository.manifest(last)
     assert attached is not None
     assert attached.content["subject"]["digest"] == subject
+
+
+def test_an_old_list_of_advisories_is_said_and_a_very_old_one_refused(tmp_path: Path) -> None:
+    report, err = silent()
+    given = assessments(tmp_path, listed())
+    here = context(report, root=tmp_path, matrix=given.matrix, variants=given.variants, assessments=given)
+    checks.refuse_stale_advisories(here, DAY, accepted=False)
+    assert err.getvalue() == ""
+    checks.refuse_stale_advisories(here, DAY + timedelta(31), accepted=False)
+    assert "31 days old" in err.getvalue()
+    with pytest.raises(Unsafe, match="nothing is published by it"):
+        checks.refuse_stale_advisories(here, DAY + timedelta(91), accepted=False)
+    checks.refuse_stale_advisories(here, DAY + timedelta(91), accepted=True)

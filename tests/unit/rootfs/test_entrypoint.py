@@ -33,6 +33,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+sys.path.insert(0, str(HERE))
 entrypoint: Any = load("entrypoint")
 healthcheck: Any = load("healthcheck.py")
 VLLM = {"CARDSTOCK_ENGINE": "vllm", "PATH": "/usr/bin:/bin"}

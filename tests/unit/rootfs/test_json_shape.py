@@ -62,4 +62,17 @@ def test_too_large_says_which_limit(text: bytes, says: str) -> None:
 @pytest.mark.parametrize("hostile", [b'"\\' * 200_000, b'\\"' * 200_000, b'"' * 400_001, b'"' + b"\\\\" * 200_000])
 def test_hostile_quotes_are_read_once(hostile: bytes) -> None:
     """A quadratic reading of these would take minutes; the test would not end."""
-    assert json_shape.measure(b"[" + hostile, 10, 10).depth == 1
+    shape = json_shape.measure(b"[" + hostile, 10, 10)
+    assert shape.depth == 1 or shape.elements > 10
+
+
+def test_more_strings_than_the_values_could_have_are_too_many_elements() -> None:
+    assert "elements" in json_shape.too_large(b"[" + b'""' * 5000, 1000, 64)
+    most = json.dumps({f"k{n}": "v" for n in range(1000)}).encode()
+    assert json_shape.too_large(most, 1000, 64) == "" and json_shape.too_large(most, 999, 64) != ""
+    assert json_shape.too_large(b'"' + b'\\"' * 5000 + b'"', 1000, 64) == "", "quotes inside of a text are text"
+
+
+def test_strings_that_are_data_urls_are_counted_by_themselves() -> None:
+    value = {"data:": "x", "url": "data:image/png;base64,AAAA", "text": 'say "data:x"', "t": "not data:"}
+    assert json_shape.measure(json.dumps(value).encode(), 10, 10).data == len("data:") + len(value["url"])

@@ -30,6 +30,11 @@ def test_what_starts_and_watches_a_container_needs_the_standard_library_alone(pr
     assert len(names) > 4 and names <= sys.stdlib_module_names
 
 
+@pytest.mark.parametrize("module", ["hosts.py", "addresses.py", "fetch.py", "json_shape.py", "checkpoint_files.py"])
+def test_what_other_servers_are_guarded_with_needs_the_standard_library_alone(module: str) -> None:
+    assert imported(ROOTFS / module) <= sys.stdlib_module_names
+
+
 @pytest.mark.parametrize("program", ["canary.py", "generate.py"])
 def test_what_runs_the_model_needs_nothing_of_the_server(program: str) -> None:
     names = imported(ROOTFS / program)

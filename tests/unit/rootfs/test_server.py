@@ -138,7 +138,9 @@ def test_a_failure_is_a_500_or_what_the_engine_says_and_the_next_request_works(e
             {"error": {"message": "out of GPU memory", "type": "server_error", "param": None, "code": None}},
             "[DONE]",
         ]
-    with TestClient(create_app(engine, settings.Settings(("tiny",))), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(engine, settings.Settings(("tiny",))), "http://localhost", raise_server_exceptions=False
+    ) as client:
         engine.fails = RuntimeError("secret detail")
         response = post(client, ask())
         assert response.status_code == 500 and "secret" not in response.text
@@ -162,7 +164,8 @@ class Caller:
     async def _call(self) -> None:
         scope = {
             "type": "http", "method": "POST", "path": "/v1/chat/completions", "raw_path": b"", "query_string": b"",
-            "headers": [], "scheme": "http", "server": ("x", 80), "client": ("y", 1), "http_version": "1.1",
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+            "scheme": "http", "server": ("x", 80), "client": ("y", 1), "http_version": "1.1",
             "asgi": {"version": "3.0", "spec_version": "2.3"}, "root_path": "",
         }  # fmt: skip
         await self.app(scope, self._receive, self._send)

@@ -21,7 +21,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is wrong: the message says what."},
     401: {"model": ErrorBody, "description": "The server has a key, and it was not given."},
     404: {"model": ErrorBody, "description": "No such model here."},
-    413: {"model": ErrorBody, "description": "The request is larger than CARDSTOCK_MAX_BODY_MB."},
+    403: {"model": ErrorBody, "description": "The request's Host or Origin is not answered."},
+    408: {"model": ErrorBody, "description": "The request did not arrive within CARDSTOCK_BODY_TIMEOUT."},
+    413: {"model": ErrorBody, "description": "More than CARDSTOCK_MAX_BODY_MB, or than CARDSTOCK_MAX_TEXT_MB of text."},
+    415: {"model": ErrorBody, "description": "Content-Type is not application/json."},
     500: {"model": ErrorBody, "description": "The server failed: its log says more."},
     503: {"model": ErrorBody, "description": "Too many requests wait, or memory ran out: ask again later."},
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chat import Piece, Sampling, Token  # type: ignore[import-not-found,unused-ignore]
+from stops import StopTexts  # type: ignore[import-not-found,unused-ignore]
 
 HELD_TOKENS = 8  # a character of UTF-8 has at most 4 bytes: after 8 tokens a broken tail is broken for good
 
@@ -25,7 +26,10 @@ class Assembler:
     limit: int
     count: int = 0
     _ids: list[int] = field(default_factory=list)
-    _held: str = ""
+    _stops: StopTexts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stops = StopTexts(self.sampling.stop)
 
     def push(self, token: Token) -> Piece:
         """Take one token. A piece with ``finish`` set is the last: "stop" or "length"."""
@@ -39,25 +43,15 @@ class Assembler:
             text = ""
         else:
             self._ids.clear()
-        self._held += text
-        cut = min((at for stop in self.sampling.stop if (at := self._held.find(stop)) >= 0), default=-1)
-        if cut >= 0:
-            return Piece(self._held[:cut], logprobs, "stop")
+        out, ended = self._stops.push(text)
+        if ended:
+            return Piece(out, logprobs, "stop")
         if self.count >= self.limit:
-            return Piece(self._flush(), logprobs, "length")
-        return Piece(self._release(), logprobs)
-
-    def _release(self) -> str:
-        """What is held, but for an end that may be the beginning of a stop text."""
-        keep = max((n for stop in self.sampling.stop for n in range(1, len(stop)) if self._held.endswith(stop[:n])),
-                   default=0)  # fmt: skip
-        out = self._held[: len(self._held) - keep]
-        self._held = self._held[len(out) :]
-        return out
+            return Piece(out + self._flush(), logprobs, "length")
+        return Piece(out, logprobs)
 
     def _flush(self) -> str:
-        out = self._held + (self.decode(self._ids) if self._ids else "")
-        self._held = ""
+        out: str = self._stops.rest() + (self.decode(self._ids) if self._ids else "")
         self._ids.clear()
         return out
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from checkpoint_files import (  # type: ignore[import-not-found,unused-ignore]
+    NAMES_SHOWN,
+    LoadError,
+    refuse_code,
+    shards,
+)
 from torch import nn
 
 # Nibble n of a word holds column ORDER[n] of its eight.
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 QUANTISED = ("qweight", "qzeros", "scales")
-NAMES_SHOWN = 8
-
-
-class LoadError(Exception):
-    """The folder does not hold what the model needs; the message names the tensors or the setting."""
 
 
 def unpack(words: torch.Tensor) -> torch.Tensor:
@@ -104,19 +105,6 @@ def parameters_on_meta() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign,unused-ignore]
 
 
-def shards(folder: Path) -> list[Path]:
-    """The weight files, in order. Raises LoadError when one is missing or there is none."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        names = ["model.safetensors"]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise LoadError(f"{folder} lacks {', '.join(missing[:NAMES_SHOWN])}")
-    return [folder / name for name in names]
-
-
 def tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of the checkpoint, one at a time, on the CPU."""
     from safetensors import safe_open
@@ -162,7 +150,8 @@ def _config(folder: Path) -> tuple[Any, bool]:
     """The model's config without its quantisation, and whether it is AWQ. Raises LoadError for another kind."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(folder))
+    refuse_code(json.loads((folder / "config.json").read_text()), folder)
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     found = getattr(config, "quantization_config", None)
     if found is None:
         return config, False
@@ -178,7 +167,7 @@ def _skeleton(config: Any, attention: str) -> nn.Module:
     from transformers import AutoModelForImageTextToText
 
     with parameters_on_meta():
-        model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention, trust_remote_code=False)
     return model.eval()  # type: ignore[no-any-return,unused-ignore]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class Chat:
         """The pictures, in order."""
         return [part for message in self.messages for part in message.parts if isinstance(part, Image)]
 
+    def letters(self) -> int:
+        """Characters of all texts."""
+        return sum(len(part) for message in self.messages for part in message.parts if isinstance(part, str))
+
+    def without_urls(self) -> Chat:
+        """The same with every picture's URL empty: what a data: URL holds need not be kept twice."""
+        messages = (
+            Message(turn.role, tuple(part if isinstance(part, str) else Image("") for part in turn.parts))
+            for turn in self.messages
+        )
+        return replace(self, messages=tuple(messages))
+
 
 @dataclass(frozen=True)
 class Token:
@@ -69,3 +83,16 @@ class Piece:
     text: str = ""
     logprobs: tuple[dict[str, Any], ...] = ()
     finish: str | None = None
+
+
+def token_limit(sampling: Sampling, prompt: int, longest: int) -> int:
+    """How many tokens may be generated. Raises ApiError 400 when prompt and ``max_tokens`` do not fit ``longest``."""
+    wanted = sampling.max_tokens or 1
+    if prompt + wanted > longest:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {longest} tokens: the prompt has {prompt}, {wanted} are asked for",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return sampling.max_tokens or longest - prompt

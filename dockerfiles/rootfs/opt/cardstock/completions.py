@@ -1,23 +1,24 @@
-"""Chat completions for one backend: pictures fetched, a place in line, the answer whole or as a stream."""
+"""Chat completions for one backend: a body read, a place in line, the answer whole or as a stream."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fetch  # type: ignore[import-not-found,unused-ignore]
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from chat import Chat, Piece  # type: ignore[import-not-found,unused-ignore]
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from jobs import Backend, Gate, Job, token_limit  # type: ignore[import-not-found,unused-ignore]
+from jobs import Backend, Gate, Job  # type: ignore[import-not-found,unused-ignore]
 from metrics import Metrics, RequestTimes  # type: ignore[import-not-found,unused-ignore]
 from openai_answers import Reply, usage  # type: ignore[import-not-found,unused-ignore]
 from openai_api import ChatRequest, to_chat  # type: ignore[import-not-found,unused-ignore]
+from preparing import Preparing  # type: ignore[import-not-found,unused-ignore]
+from request_body import Bodies  # type: ignore[import-not-found,unused-ignore]
 from settings import Settings  # type: ignore[import-not-found,unused-ignore]
 
 log = logging.getLogger("cardstock")
@@ -30,52 +31,56 @@ class Completions:
         self.backend, self.settings = backend, settings
         self.gate = Gate(settings.max_queue)
         self.worker = ThreadPoolExecutor(1, "generate")
+        self.preparing = Preparing(backend, settings)
+        self.bodies = Bodies(settings)
         self.metrics = Metrics(settings.models[0], self.gate.running, self.gate.waiting)
 
-    async def answer(self, request: Request, asked: ChatRequest) -> Response:
-        """The answer to ``asked``, which came in ``request``. Raises ApiError."""
+    async def answer(self, request: Request) -> Response:
+        """The answer to a request whose body is still to be read. Raises ApiError."""
         times = RequestTimes(self.metrics)
-        limits = self.settings
-        chat = to_chat(asked, limits.models, self.backend.defaults, self.backend.max_model_len, limits.max_images)
-        self.gate.enter()
+        body = self.bodies.share()
         try:
-            job = await self._prepare(chat, times)
+            chat = self._chat(await self.bodies.read(request, body))
+            job = Job(self.backend, chat, body, times)
+            job.start(self.gate, self.preparing, self.worker)
         except BaseException:
-            self.gate.leave()
+            body.keep(0)
             raise
-        job.start(self.gate, self.worker)
+        chat = chat.without_urls()
         reply = Reply(chat.model)
+        try:
+            if not await _unless_left(request, job.ready()):
+                job.abandon()
+                return Response(status_code=499)
+        except BaseException:
+            job.abandon()
+            raise
         if chat.stream:
             return StreamingResponse(self._stream(chat, job, reply), media_type="text/event-stream")
         return await self._whole(request, chat, job, reply)
 
-    async def _prepare(self, chat: Chat, times: RequestTimes) -> Job:
-        pictures = await asyncio.gather(
-            *(asyncio.to_thread(fetch.load, image.url, self.settings.fetch) for image in chat.images())
+    def _chat(self, asked: ChatRequest) -> Chat:
+        limits, backend = self.settings, self.backend
+        return to_chat(
+            asked, limits.models, backend.defaults, backend.max_model_len, limits.max_images, limits.max_text
         )
-        prompt = await asyncio.to_thread(self.backend.prepare, chat, pictures)
-        limit = token_limit(chat.sampling, prompt.length, self.backend.max_model_len)
-        return Job(self.backend, prompt, chat.sampling, limit, times)
 
     async def _whole(self, request: Request, chat: Chat, job: Job, reply: Reply) -> Response:
-        async def read() -> list[Piece]:
-            return [piece async for piece in job.pieces()]
+        pieces: list[Piece] = []
 
-        reading = asyncio.create_task(read())
-        leaving = asyncio.create_task(_disconnected(request))
+        async def read() -> None:
+            async for piece in job.pieces():
+                pieces.append(piece)
+
         try:
-            await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
+            if not await _unless_left(request, read()):
                 self._note(job, reply, "client left")
                 return Response(status_code=499)
-            pieces = reading.result()
         except Exception:
             self._note(job, reply, "failed")
             raise
         finally:
             job.abandon()
-            reading.cancel()
-            leaving.cancel()
         self._note(job, reply, pieces[-1].finish)
         return JSONResponse(reply.whole(pieces, chat.sampling, usage(job.prompt.length, job.assembler.count)))
 
@@ -104,6 +109,19 @@ class Completions:
         count = job.assembler.count
         seconds = job.times.end(finish or "unknown", job.prompt.length, count)
         log.info("%s: prompt %d, answer %d tokens, %s, %.1f s", reply.id, job.prompt.length, count, finish, seconds)
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether ``work`` ended before the client left; if not, it is cancelled. Raises what it raises."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        leaving.cancel()
 
 
 async def _disconnected(request: Request) -> None:

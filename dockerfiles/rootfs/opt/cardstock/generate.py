@@ -7,7 +7,6 @@ of transformers, repeatable by seed, and log-probabilities are the model's own, 
 from __future__ import annotations
 
 import inspect
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,14 @@ from typing import Any
 import torch
 from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from awq_loader import load_model  # type: ignore[import-not-found,unused-ignore]
-from chat import Chat, Image, Sampling, Token  # type: ignore[import-not-found,unused-ignore]
+from chat import Chat, Image, Sampling, Token, token_limit  # type: ignore[import-not-found,unused-ignore]
+from picture_size import resized  # type: ignore[import-not-found,unused-ignore]
+from pictures import begin_picture, open_picture  # type: ignore[import-not-found,unused-ignore]
 
 DTYPES = {
     "half": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16,
     "float": torch.float32, "float32": torch.float32,
 }  # fmt: skip
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
-MAX_SOURCE_PIXELS = (
-    64_000_000  # of a picture as sent, before it is made smaller: a guard against tiny files that unpack huge
-)
 
 
 @dataclass(frozen=True)
@@ -46,28 +43,6 @@ def pick_dtype(name: str, config: dict[str, Any], device: torch.device) -> torch
     wanted = DTYPES.get(str(config.get("torch_dtype") or config.get("dtype")), torch.float16)
     old = torch.cuda.get_device_capability(device) < (8, 0)
     return torch.float16 if old and wanted == torch.bfloat16 else wanted
-
-
-def open_picture(data: bytes) -> Any:
-    """An RGB picture; see-through parts become white. Raises ApiError 400 for what is no picture or too large."""
-    from PIL import Image as Pillow
-    from PIL import ImageOps
-
-    try:
-        Pillow.init()  # registers the formats; a Pillow may be built without some
-        picture: Any = Pillow.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Pillow.OPEN])
-        width, height = picture.size
-        if width * height > MAX_SOURCE_PIXELS:
-            raise ApiError(400, f"the picture has {width} x {height} pixels", param="messages", code="image_too_large")
-        picture = ImageOps.exif_transpose(picture)
-        if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
-            picture = picture.convert("RGBA")
-            ground = Pillow.new("RGBA", picture.size, (255, 255, 255, 255))
-            picture = Pillow.alpha_composite(ground, picture)
-        return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
-        message = f"the picture cannot be read: {type(error).__name__}"
-        raise ApiError(400, message, param="messages", code="invalid_image") from error
 
 
 class _Sampler:
@@ -137,9 +112,9 @@ class Transformers:
         self.device = torch.device(places[0])
         self.dtype = pick_dtype(dtype, config, self.device)
         self.model = load_model(folder, dtype=self.dtype, attention=attention, devices=places, dequantised=dequantised)
-        self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self.tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         pixels = {name: value for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if value}
-        self.pictures = AutoImageProcessor.from_pretrained(str(folder), **pixels)
+        self.pictures = AutoImageProcessor.from_pretrained(str(folder), trust_remote_code=False, **pixels)
         self.template = _template(folder)
         text = config.get("text_config", config)
         self.max_model_len = min(max_model_len or 2**31, int(text["max_position_embeddings"]))
@@ -158,8 +133,33 @@ class Transformers:
         """Text of ids, special tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def _resized(self, data: bytes) -> tuple[int, int]:
+        """Pixels of a picture as it came, and as the model will see it. Raises ApiError 400."""
+        width, height = begin_picture(data).size
+        size = self.pictures.size
+        least = getattr(self.pictures, "min_pixels", None) or size["shortest_edge"]
+        most = getattr(self.pictures, "max_pixels", None) or size["longest_edge"]
+        factor = self.pictures.patch_size * self.pictures.merge_size
+        try:
+            wide, high = resized(width, height, factor, least, most)
+        except ValueError as error:
+            message = f"the picture cannot be used: {error}"
+            raise ApiError(400, message, param="messages", code="invalid_image") from error
+        return width * height, wide * high
+
+    def pixels(self, pictures: Sequence[bytes]) -> tuple[int, int]:
+        """Pixels that `prepare` holds while it opens them, one at a time, and those that the prompt holds then.
+
+        Only headers are read. Raises ApiError 400 for a bad picture.
+        """
+        sizes = [self._resized(data) for data in pictures]
+        kept = sum(after for _, after in sizes)
+        return kept + max((before for before, _ in sizes), default=0), kept
+
     def prepare(self, chat: Chat, pictures: Sequence[bytes]) -> Prompt:
-        """Template, tokens and patches. Raises ApiError 400 for a bad picture."""
+        """Template, tokens and patches. Raises ApiError 400 for a bad picture, and for a prompt that is too long
+        before a picture is opened.
+        """
         messages = [{"role": m.role, "content": _content(m.parts)} for m in chat.messages]
         text = self.tokenizer.apply_chat_template(
             messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
@@ -168,25 +168,38 @@ class Transformers:
         marks = sum(ids.count(token) for token in self.vision_tokens.values())
         if marks != len(pictures):
             raise ApiError(400, "the text holds picture or video marks of the model's own", param="messages")
+        patch = self.pictures.patch_size**2 * self.merge  # pixels of a token
+        counts = [self._resized(data)[1] // patch for data in pictures]
+        token_limit(chat.sampling, len(ids) + sum(counts) - len(counts), self.max_model_len)
         inputs: dict[str, Any] = {}
         if pictures:
-            inputs = self._patches([open_picture(data) for data in pictures])
-            counts = iter([int(grid.prod()) // self.merge for grid in inputs["image_grid_thw"]])
-            ids = [token for at in ids for token in [at] * (next(counts) if at == self.image_token else 1)]
+            inputs = self._patches(pictures, sum(counts) * self.merge)
+            tokens = iter([int(grid.prod()) // self.merge for grid in inputs["image_grid_thw"]])
+            ids = [token for at in ids for token in [at] * (next(tokens) if at == self.image_token else 1)]
         inputs["input_ids"] = torch.tensor([ids])
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if self.wants_types:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.image_token).int()
         return Prompt(inputs, len(ids))
 
-    def _patches(self, opened: list[Any]) -> dict[str, Any]:
-        try:
-            out = self.pictures(images=opened, return_tensors="pt")
-        except ValueError as error:  # a side ratio above 200
-            raise ApiError(
-                400, f"the picture cannot be used: {error}", param="messages", code="invalid_image"
-            ) from error
-        return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
+    def _patches(self, pictures: Sequence[bytes], rows: int) -> dict[str, Any]:
+        """Opened and cut into ``rows`` patches one after the other, so that no two are there as pixels."""
+        values: torch.Tensor | None = None
+        grids, at = [], 0
+        for data in pictures:
+            try:
+                out = self.pictures(images=[open_picture(data)], return_tensors="pt")
+            except ValueError as error:
+                message = f"the picture cannot be used: {error}"
+                raise ApiError(400, message, param="messages", code="invalid_image") from error
+            one = out["pixel_values"]
+            if values is None:
+                values = one if len(pictures) == 1 else one.new_empty((rows, one.shape[1]))
+            if len(pictures) > 1:
+                values[at : at + len(one)] = one
+            at += len(one)
+            grids.append(out["image_grid_thw"])
+        return {"pixel_values": values, "image_grid_thw": torch.cat(grids)}
 
     def generate(self, prompt: Prompt, sampling: Sampling, limit: int, emit: Callable[[Token], bool]) -> None:
         """Call ``emit`` with each token, at most ``limit``, until it returns true. Raises ApiError 503 (memory)."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import prometheus_client
+from api_error import ApiError  # type: ignore[import-not-found,unused-ignore]
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
@@ -63,6 +64,10 @@ class Metrics:
             "e2e_request_latency_seconds", "Seconds from the request to its last token.", REQUEST_BUCKETS
         )
         self.queue = histogram("request_queue_time_seconds", "Seconds a request waited for its turn.", REQUEST_BUCKETS)
+
+    def count_refusal(self, error: ApiError) -> None:
+        """A request was refused."""
+        self.refused.labels(error.status).inc()
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
         return Counter(f"cardstock_{name}", told, labels, registry=self.registry)

@@ -15,7 +15,7 @@ from chat import Chat, Image, Message, Sampling  # type: ignore[import-not-found
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic_core import PydanticCustomError
 
-MAX_STOPS, MAX_TOP_LOGPROBS = 4, 20
+MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP_LOGPROBS = 4, 1024, 20
 # Texts and pictures of a whole conversation: far more than people send, few enough to be checked at once.
 MAX_PARTS = 8192
 
@@ -63,6 +63,7 @@ def _stop_as_list(value: Any) -> Any:
 # Only a value that is empty (null, false, [], {}) passes: clients send those without meaning anything by it.
 Unsupported = Annotated[Any, AfterValidator(_refuse), Field(description="Not supported: leave it out, or empty.")]
 FullText = Annotated[str, Field(min_length=1)]
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
 class TextPart(Form):
@@ -139,10 +140,14 @@ class ChatRequest(Form):
     max_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens; default: what fits.")
     max_completion_tokens: int | None = Field(None, ge=1, description="The same under its newer name, which wins.")
     stop: Annotated[
-        list[FullText] | None,
+        list[StopText] | None,
         FailFast(),
-        BeforeValidator(_stop_as_list, json_schema_input_type=FullText | list[FullText] | None),
-    ] = Field(None, max_length=MAX_STOPS, description=f"A text, or up to {MAX_STOPS}, before which the answer ends.")
+        BeforeValidator(_stop_as_list, json_schema_input_type=StopText | list[StopText] | None),
+    ] = Field(
+        None,
+        max_length=MAX_STOPS,
+        description=f"A text, or up to {MAX_STOPS}, of {MAX_STOP_LENGTH} characters each; the answer ends before it.",
+    )
     seed: int | None = Field(
         None, ge=-(2**63), le=2**63 - 1, description="The same seed and request give the same answer."
     )
@@ -160,10 +165,13 @@ class ChatRequest(Form):
     logit_bias: Unsupported = None
 
 
-def to_chat(asked: ChatRequest, models: Sequence[str], defaults: Sampling, longest: int, max_images: int) -> Chat:
-    """The request as a `Chat`. ``longest``: tokens of the model's longest sequence.
+def to_chat(
+    asked: ChatRequest, models: Sequence[str], defaults: Sampling, longest: int, max_images: int, max_text: int
+) -> Chat:
+    """The request as a `Chat`. ``longest``: tokens of the model's longest sequence; ``max_text``: letters of all texts.
 
-    Raises ApiError: 404 for a model that is not served here, 400 for what does not go together or with this server.
+    Raises ApiError: 404 for a model that is not served here, 413 for too much text, 400 for what does not go together
+    or with this server.
     """
     if asked.model not in models:
         known = ", ".join(models)
@@ -173,6 +181,9 @@ def to_chat(asked: ChatRequest, models: Sequence[str], defaults: Sampling, longe
     messages = tuple(_message(message, index) for index, message in enumerate(asked.messages))
     sampling = _sampling(asked, defaults, longest)
     chat = Chat(asked.model, messages, sampling, bool(asked.stream), bool(options.include_usage))
+    if (letters := chat.letters()) > max_text:
+        raise ApiError(413, f"the messages have {letters} characters; {max_text} are taken (CARDSTOCK_MAX_TEXT_MB)",
+                       param="messages", code="request_too_large")  # fmt: skip
     if len(chat.images()) > max_images:
         raise ApiError(400, f"{len(chat.images())} pictures, at most {max_images} are taken", param="messages")
     return chat

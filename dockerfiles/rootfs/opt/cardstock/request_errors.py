@@ -27,6 +27,7 @@ SENTENCES = {
 COMPLETE = {
     "missing": "is missing",
     "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
     "too_short": "must not be empty",
     "too_long": "must hold at most {max_length}, not {actual_length}",
     "union_tag_not_found": "is missing",

@@ -4,17 +4,26 @@
                      [--max-model-len N] [--attention sdpa|eager] [--pipeline-parallel-size N] [--api-key KEY]
 
 GET /health, GET /v1/models, GET /metrics (for Prometheus), POST /v1/chat/completions (text, pictures, streaming);
-GET /openapi.json describes them, and GET /docs shows that as a page (its viewer comes from a CDN, by the browser). One
-answer is generated at a time, others wait in a bounded queue, and a client that leaves frees its place. Environment:
+GET /openapi.json describes them, and GET /docs shows that as a page. One answer is generated at a time, others wait in
+a bounded queue, and a client that leaves frees its place. Environment:
 
     CARDSTOCK_PORT             port when --port is not given (8000)
-    CARDSTOCK_API_KEY          like --api-key, unseen in the process list
+    CARDSTOCK_API_KEY          like --api-key, unseen in the process list; asked for everywhere but on /health
+    CARDSTOCK_ALLOWED_HOSTS    names that requests may be sent to, besides addresses and localhost; * is any
+    CARDSTOCK_ALLOWED_ORIGINS  pages that may send requests (https://app.example.org), besides the server's own
     CARDSTOCK_MIN_PIXELS, CARDSTOCK_MAX_PIXELS   size a picture is brought to (the checkpoint's own)
     CARDSTOCK_MAX_IMAGES       pictures in one request (8)
     CARDSTOCK_MAX_IMAGE_MB     of one picture as sent (20)
+    CARDSTOCK_MAX_OPEN_MEGAPIXELS   millions of pixels of all requests' opened pictures together (128)
     CARDSTOCK_MAX_BODY_MB      of one request (64)
+    CARDSTOCK_MAX_TEXT_MB      of one request beside its pictures (2)
+    CARDSTOCK_MAX_BODIES_MB    of all requests together, as long as they are not prompts yet (128)
     CARDSTOCK_MAX_QUEUE        requests that may wait (16); beyond, 503 with Retry-After
-    CARDSTOCK_FETCH            public | any | off: which http(s) pictures are fetched (public: no private address)
+    CARDSTOCK_QUEUE_TIMEOUT    seconds that one may wait for room to open its pictures (60)
+    CARDSTOCK_HEADER_TIMEOUT, CARDSTOCK_BODY_TIMEOUT   seconds in which a request's headers (10), body (60) must come
+    CARDSTOCK_MAX_CONNECTIONS  at a time (256)
+    CARDSTOCK_FETCH            off | public | any: which http(s) pictures are fetched (public: no private address)
+    CARDSTOCK_MEDIA_DOMAINS    hosts that pictures are fetched from (none named: as CARDSTOCK_FETCH says)
     CARDSTOCK_FETCH_TIMEOUT    seconds for one picture (10)
 """
 
@@ -27,9 +36,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from app import create_app  # type: ignore[import-not-found,unused-ignore]
-from settings import parse_arguments, pixels, positive, settings  # type: ignore[import-not-found,unused-ignore]
+from settings import (  # type: ignore[import-not-found,unused-ignore]
+    Settings,
+    parse_arguments,
+    pixels,
+    positive,
+    settings,
+)
 
 log = logging.getLogger("cardstock")
 
@@ -47,6 +63,18 @@ def _devices(args: argparse.Namespace) -> list[str]:
     if args.pipeline_parallel_size > 1:
         return [f"cuda:{index}" for index in range(args.pipeline_parallel_size)]
     return [args.device] if args.device else []
+
+
+def uvicorn_settings(what: Settings) -> dict[str, Any]:
+    """How uvicorn serves: HTTP alone, by h11, within limits."""
+    from connections import HEADER_BYTES, ConnectionLimits, protocol  # type: ignore[import-not-found,unused-ignore]
+
+    limits = ConnectionLimits(what.max_connections, what.header_seconds, what.body_seconds)
+    return {
+        "http": protocol(limits), "ws": "none", "loop": "asyncio", "h11_max_incomplete_event_size": HEADER_BYTES,
+        "timeout_keep_alive": 5, "proxy_headers": False, "server_header": False, "log_level": "warning",
+        "timeout_graceful_shutdown": 5,
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     log.info("%s on %s, %s, %s attention, %d tokens, loaded in %.1f s", args.model, backend.device, backend.dtype,
              args.attention, backend.max_model_len, time.monotonic() - start)  # fmt: skip
-    uvicorn.run(create_app(backend, what), host=args.host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.run(create_app(backend, what), host=args.host, port=port, **uvicorn_settings(what))
     return 0
 
 

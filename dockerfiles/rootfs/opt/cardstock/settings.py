@@ -7,19 +7,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import fetch  # type: ignore[import-not-found,unused-ignore]
+from hosts import read_list  # type: ignore[import-not-found,unused-ignore]
 
 MEGABYTE = 2**20
+MILLION = 10**6
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``max_body`` in bytes, ``max_queue`` requests that wait."""
+    """``max_body`` and ``max_text`` of one request, ``max_bodies`` of all, in bytes; ``max_queue`` requests that wait;
+    ``max_open_pixels`` of all requests' pictures together; times in seconds; ``max_connections`` at a time.
+
+    ``hosts`` and ``origins`` are those that are answered besides addresses, localhost and the server's own.
+    """
 
     models: tuple[str, ...]
     api_key: str | None = None
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
     max_images: int = 8
     max_body: int = 64 * MEGABYTE
+    max_text: int = 2 * MEGABYTE
+    max_bodies: int = 128 * MEGABYTE
+    max_open_pixels: int = 128 * MILLION
     max_queue: int = 16
+    queue_seconds: int = 60
+    header_seconds: int = 10
+    body_seconds: int = 60
+    max_connections: int = 256
     fetch: fetch.Limits = field(default_factory=fetch.Limits)
 
 
@@ -58,19 +73,28 @@ def pixels(environment: Mapping[str, str], name: str) -> int | None:
 
 def settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """Limits from the environment. Raises SystemExit for a value that makes no sense."""
-    mode = environment.get("CARDSTOCK_FETCH") or "public"
-    if mode not in ("public", "any", "off"):
-        raise SystemExit(f"CARDSTOCK_FETCH must be public, any or off, not {mode!r}")
-    limits = fetch.Limits(
-        mode,
-        positive(environment, "CARDSTOCK_MAX_IMAGE_MB", 20) * MEGABYTE,
-        positive(environment, "CARDSTOCK_FETCH_TIMEOUT", 10),
-    )
+
+    def number(name: str, default: int) -> int:
+        return positive(environment, f"CARDSTOCK_{name}", default)
+
+    try:
+        limits = fetch.limits_from(environment)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     return Settings(
         models=tuple(args.served_model_name or [args.model]),
         api_key=args.api_key or environment.get("CARDSTOCK_API_KEY") or None,
-        max_images=positive(environment, "CARDSTOCK_MAX_IMAGES", 8),
-        max_body=positive(environment, "CARDSTOCK_MAX_BODY_MB", 64) * MEGABYTE,
-        max_queue=positive(environment, "CARDSTOCK_MAX_QUEUE", 16),
+        hosts=read_list(environment.get("CARDSTOCK_ALLOWED_HOSTS") or ""),
+        origins=read_list(environment.get("CARDSTOCK_ALLOWED_ORIGINS") or ""),
+        max_images=number("MAX_IMAGES", 8),
+        max_body=number("MAX_BODY_MB", 64) * MEGABYTE,
+        max_text=number("MAX_TEXT_MB", 2) * MEGABYTE,
+        max_bodies=number("MAX_BODIES_MB", 128) * MEGABYTE,
+        max_open_pixels=number("MAX_OPEN_MEGAPIXELS", 128) * MILLION,
+        max_queue=number("MAX_QUEUE", 16),
+        queue_seconds=number("QUEUE_TIMEOUT", 60),
+        header_seconds=number("HEADER_TIMEOUT", 10),
+        body_seconds=number("BODY_TIMEOUT", 60),
+        max_connections=number("MAX_CONNECTIONS", 256),
         fetch=limits,
     )

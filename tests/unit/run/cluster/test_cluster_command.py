@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -88,3 +89,25 @@ def test_no_file(tmp_path: Path) -> None:
         _run(ClusterOptions())
     with pytest.raises(UsageError, match="No such file"):
         _run(ClusterOptions(hosts=str(tmp_path / "none.yaml")))
+
+
+def test_memory_hosts_and_videos_reach_the_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = _file(tmp_path, CARDS)
+    words = ClusterOptions(
+        hosts=name, kuberay=True, memory_limit="40g", video=1, allow_host=["gpu.example.org"], allow_media_domain=["*"]
+    )
+    _run(words)
+    head, worker = _pods(capsys.readouterr().out)
+    assert head["resources"]["limits"]["memory"] == worker["resources"]["limits"]["memory"] == 40 * 2**30
+    named = {one["name"]: one.get("value") for one in head["env"]}
+    assert named["CARDSTOCK_ALLOWED_HOSTS"] == "gpu.example.org" and named["CARDSTOCK_MEDIA_DOMAINS"] == "*"
+    assert "CARDSTOCK_ALLOWED_HOSTS" not in {one["name"] for one in worker["env"]}
+    assert '"video": 1' in " ".join(head["args"])
+    _run(ClusterOptions(hosts=name, kuberay=True))
+    assert all(pod["resources"]["limits"]["memory"] > 20 * 2**30 for pod in _pods(capsys.readouterr().out))
+
+
+def _pods(manifest: str) -> list[dict[str, Any]]:
+    cluster, _ = yaml.safe_load_all(manifest)
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    return [group["template"]["spec"]["containers"][0] for group in groups]

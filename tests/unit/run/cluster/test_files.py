@@ -155,6 +155,7 @@ def test_every_form_of_a_hosts_container_says_the_same(
         assert there["own"] == ["/cache", *started["tmpfs"]]
         assert there["cards"] == (len(started["gpus"][1]) if started["gpus"] else 0) == len(node.host.devices)
         assert there["shm"] == [started["shm"]]
+        assert there["memory"] == started["memory"] == started["swap"]
         assert pod["hostNetwork"] and started["network"] == "host"
 
 
@@ -178,7 +179,7 @@ def test_kuberay() -> None:
         (container,) = spec["containers"]
         assert spec["hostNetwork"] is True
         assert tuple(container["args"]) == node.spec.arguments
-        assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+        assert container["resources"]["limits"] == {"nvidia.com/gpu": 8, "memory": node.spec.memory}
         given = {one["name"]: one.get("value") for one in container["env"]}
         assert given == {**dict(node.spec.env), **dict.fromkeys(node.spec.passed)}
         assert container["livenessProbe"]["exec"]["command"] == ["ray", "health-check"]

@@ -28,7 +28,8 @@ from images.run.serve import hub, modelscope, pick
 from images.run.serve.by_hand import serve_words, spec_without_model
 from images.run.serve.make import Options, check_memory, cpu_environment, make_spec, merged, model_name, read_flags
 from images.run.serve.source import Source, check_weights, find_source
-from tests.helpers.contexts import context
+from tests.helpers.advisories import HOLE, assessments, listed
+from tests.helpers.contexts import context, silent
 from tests.helpers.fits import SM75, ask, model, variant
 
 CPU = "cpu-vllm0.32.0-sdpa"
@@ -171,7 +172,7 @@ def test_what_is_typed_with_an_image_that_is_here() -> None:
 
 def test_what_is_typed_is_as_locked_as_what_is_started() -> None:
     typed, started = spec_without_model("x", cards=True), served("3b-awq", "T4")
-    kept = ("mounts", "ports", "shm", "gpus", "image", "arguments", "name", "env", "labels", "restart")
+    kept = ("mounts", "ports", "shm", "memory", "gpus", "image", "arguments", "name", "env", "labels", "restart")
     differ = {field.name for field in fields(ContainerSpec)} - set(kept)
     assert "read_only" in differ
     assert {name: getattr(typed, name) for name in differ} == {name: getattr(started, name) for name in differ}
@@ -445,3 +446,20 @@ def test_a_line_for_modelscope_fetches_nothing(
     assert not (home / "asked.json").exists()
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
     assert printed(capsys, model="3b-awq", variant=CPU) == words
+
+
+@pytest.mark.parametrize("tag", [SM75, f"{SM75}-0123456789ab"])
+def test_open_advisories_are_told_before_a_server_starts(tmp_path: Path, tag: str) -> None:
+    given = assessments(tmp_path, listed(HOLE))
+    report, err = silent()
+    here = context(report, root=tmp_path, matrix=given.matrix, variants=given.variants, assessments=given)
+    command.tell_open_advisories(here, spec_without_model(f"cardstock/qwen2.5-vl:{tag}", cards=True))
+    assert err.getvalue().startswith(f"open advisories in {SM75}: CVE-2026-0001 (critical 9.8)")
+
+
+def test_an_image_of_another_kind_is_told_nothing_of(tmp_path: Path) -> None:
+    given = assessments(tmp_path, listed(HOLE))
+    report, err = silent()
+    here = context(report, root=tmp_path, matrix=given.matrix, variants=given.variants, assessments=given)
+    command.tell_open_advisories(here, spec_without_model("somebody/else:1", cards=True))
+    assert err.getvalue() == ""
