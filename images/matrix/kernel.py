@@ -38,6 +38,11 @@ class Kernel:
     env: tuple[tuple[str, str], ...]
 
     @property
+    def distribution(self) -> str:
+        """The name that its wheel is installed under."""
+        return "flashinfer-jit-cache" if self.package == FLASHINFER else self.package
+
+    @property
     def id(self) -> str:
         """Such as "xformers0.0.29.post2-torch2.6.0-cu124-sm75": its folder and what people call it.
 
@@ -102,7 +107,7 @@ def _flash_attn_env(archs: tuple[Arch, ...]) -> dict[str, str]:
 def _flashinfer_env(archs: tuple[Arch, ...]) -> dict[str, str]:
     return {
         "FLASHINFER_CUDA_ARCH_LIST": " ".join(arch.capability for arch in archs),
-        # What Qwen2.5-VL's decoder has in every size: float16 below 8.0, heads of 128 (images/kernels/inside/jit_cache.py).
+        # What Qwen2.5-VL's decoder has in every size: float16 below 8.0, heads of 128; see inside/jit_cache.py.
         "CARDSTOCK_FLASHINFER_MODULES": "f16-128",
     }
 

@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from images.core import CardstockError, RegistryFailure, UsageError, process
 from images.render.lock_files import (
@@ -79,8 +78,8 @@ def resolve_lock(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "
             parts["build"] = {package: block for package, block in tools.items() if package not in nvidia}
         sources = {}
         for package in KERNEL_PARTS:
-            packed = "wheels" if package == FLASHINFER else "sdist"
-            if inputs.build and package in parts and (digest := resolve.source(pinned(parts[package]), packed)):
+            wheel = package == FLASHINFER
+            if inputs.build and package in parts and (digest := resolve.source(pinned(parts[package]), wheel=wheel)):
                 sources[package] = digest
     return Lock(inputs.digest(), parts, inputs.lines(), sources)
 
@@ -97,11 +96,11 @@ class _Resolver:
     def __call__(self, asked: Sequence[str], *flags: str, constraints: Sequence[str] = ()) -> dict[str, str]:
         return parse(self._run(asked, ["--generate-hashes", *flags], constraints))
 
-    def source(self, asked: Sequence[str], packed: Literal["sdist", "wheels"] = "sdist") -> str | None:
-        """The sha256 of the one package's source: its source distribution, or its only wheel; None where it has none."""
+    def source(self, asked: Sequence[str], *, wheel: bool = False) -> str | None:
+        """The sha256 of the one package's source distribution, or of its only ``wheel``; None where it has none."""
         pylock = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
         (package,) = tomllib.loads(pylock)["packages"]
-        files = package.get("wheels", []) if packed == "wheels" else [package.get("sdist", {})]
+        files = package.get("wheels", []) if wheel else [package.get("sdist", {})]
         digest = files[0].get("hashes", {}).get("sha256") if len(files) == 1 else None
         return str(digest) if digest else None
 

@@ -101,7 +101,7 @@ def compile_modules(asked: Sequence[tuple[str, int]]) -> tuple[str, dict[str, Pa
     vllm/v1/attention/backends/flashinfer.py). No rotary embedding, sliding window or soft cap: the model has vLLM's
     own, none, and none.
     """
-    import torch
+    import torch  # here: the functions above are for machines without it, too
     from flashinfer.jit.attention.modules import _gen_batch_prefill_primary_module
     from flashinfer.version import __version__
 
@@ -115,12 +115,12 @@ def compile_modules(asked: Sequence[tuple[str, int]]) -> tuple[str, dict[str, Pa
 
 
 def without_driver(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Variables for a machine without a driver: FlashInfer's link line names libcuda, and these kernels call none of it.
+    """Variables for a machine without a driver: FlashInfer links with libcuda, of which these kernels call nothing.
 
-    An empty linker script stands in its place; a kernel that did call it would not load, which verify.py tries.
+    An empty archive stands in its place; a kernel that did call it would not load, which verify.py tries.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "libcuda.so").write_text("GROUP ( )\n", encoding="ascii")
+    (folder / "libcuda.a").write_bytes(b"!<arch>\n")
     return {
         "LIBRARY_PATH": f"{folder}:{env.get('LIBRARY_PATH', '')}".rstrip(":"),
         "FLASHINFER_NVCC": env.get("PYTORCH_NVCC", f"{env['CUDA_HOME']}/bin/nvcc"),

@@ -23,7 +23,7 @@ class Recipe:
 RECIPES = {
     "xformers": Recipe("xformers", "xformers", ()),
     "flash-attn": Recipe("flash-attn", "flash-attn", ("flash_attn", "flash_attn_2_cuda")),
-    # FlashInfer's wheel holds its CUDA sources and no compiled code; it looks for that in the package flashinfer_jit_cache.
+    # FlashInfer's wheel holds CUDA sources and no compiled code; that it looks for in the package flashinfer_jit_cache.
     "flashinfer": Recipe("flashinfer-python", "flashinfer-jit-cache", ("flashinfer_jit_cache",), "wheel"),
 }
 

@@ -82,7 +82,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     try:
         if archive.suffix == ".whl":
             with zipfile.ZipFile(archive) as wheel:
-                wheel.extractall(folder / "new/top")  # names that lead out of it stay in it, and links become files
+                wheel.extractall(folder / "new/top")  # noqa: S202  names that lead out stay in it, links become files
         else:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder / "new", members=_plain(tar))  # noqa: S202  plain files and folders only

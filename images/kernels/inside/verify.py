@@ -19,6 +19,9 @@ from images.kernels.inside.toolchain import Toolchain, output
 
 _IMPORT = "import importlib, sys, torch; [importlib.import_module(name) for name in sys.argv[1:]]"
 
+# A function of the driver's library. FlashInfer links with it and these kernels need none; see jit_cache.py.
+_DRIVER = re.compile(r"^\s*U (cu[A-Z]\w*)$", re.MULTILINE)
+
 # Loads every module of a flashinfer-jit-cache as FlashInfer does, and says its functions.
 _LOAD = """
 import json, sys, torch, tvm_ffi, flashinfer_jit_cache
@@ -109,7 +112,7 @@ def check(
         if wanted.package == "xformers":
             xformers_accounts(folder, wanted, tools, env)
         if wanted.package == "flashinfer":
-            flashinfer_account(wanted, env)
+            flashinfer_account(folder, wanted, env)
     return found
 
 
@@ -134,10 +137,21 @@ def xformers_accounts(folder: Path, wanted: Wanted, tools: Toolchain, env: Mappi
             raise Failure(f"{name} says {said!r}, expected is {expected!r}")
 
 
-def flashinfer_account(wanted: Wanted, env: Mapping[str, str]) -> None:
-    """What FlashInfer will be told of the wheel must be what was asked, and each module must load. Raises Failure."""
-    told = json.loads(output([sys.executable, "-c", _LOAD], env).splitlines()[-1])
-    expected = {"version": wanted.version, "architectures": sorted(f"sm{arch.replace('.', '')}" for arch in wanted.archs)}
+def flashinfer_account(folder: Path, wanted: Wanted, env: Mapping[str, str]) -> None:
+    """What FlashInfer will be told of the wheel must be what was asked, and each module must load. Raises Failure.
+
+    Symbols are looked up as they are called: FlashInfer's library names instances for tiles of 32 rows, which only
+    heads of 512 take, and leaves them out otherwise (csrc/batch_prefill_paged_kernel_inst.jinja@0.7.2.post1).
+    """
+    for path in sorted(folder.rglob("*.so")):
+        if found := _DRIVER.findall(output(["nm", "-D", "--undefined-only", str(path)], env)):
+            raise Failure(f"{path.name} calls {found[0]} of libcuda, which it was not linked with")
+    lazy = {name: value for name, value in env.items() if name != "LD_BIND_NOW"}
+    told = json.loads(output([sys.executable, "-c", _LOAD], lazy).splitlines()[-1])
+    expected = {
+        "version": wanted.version,
+        "architectures": sorted(f"sm{arch.replace('.', '')}" for arch in wanted.archs),
+    }
     for name, value in expected.items():
         if told[name] != value:
             raise Failure(f"flashinfer_jit_cache says {name} {told[name]!r}, expected is {value!r}")

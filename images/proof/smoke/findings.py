@@ -65,7 +65,11 @@ class Findings:
 
 
 # What the wheel of an attention package is imported as.
-KERNEL_MODULES = {"xformers": "xformers.ops", "flash-attn": "flash_attn", "flashinfer-jit-cache": "flashinfer_jit_cache"}
+KERNEL_MODULES = {
+    "xformers": "xformers.ops",
+    "flash-attn": "flash_attn",
+    "flashinfer-jit-cache": "flashinfer_jit_cache",
+}
 
 
 def required_modules(expectation: Expectation) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """FlashInfer's attention for vLLM on cards of compute capability 7.5, where the image has its kernels.
 
 vLLM 0.33.0 takes FlashInfer from 8.0 on, for its launcher asked 7.5 for more shared memory than there is
-(flashinfer#3620; mended in flashinfer-python 0.7.2.post1, which it pins). This plugin puts a class of vLLM's own kind in
-the place of its FlashInfer backend, with 7.5 added to the cards that it takes. Without the kernel wheel it refuses: the
-image has no nvcc, and FlashInfer would fail at the first request.
+(flashinfer#3620; mended in flashinfer-python 0.7.2.post1, which it pins). This plugin puts a class derived from vLLM's
+FlashInfer backend in its place, with 7.5 added to the cards that it takes. Without the kernel wheel it refuses: the
+image has no nvcc, and FlashInfer would fail while the server starts.
 
-vLLM is not told that FlashInfer is there at large (`has_flashinfer` stays as it is, False in an image without nvcc): the
-attention backend does not ask, and what asks (top-k, norms, fused collectives) would take kernels that no wheel has.
+vLLM is not told that FlashInfer is there at large (`has_flashinfer` stays as it is, False in an image without nvcc):
+the attention backend does not ask, and what asks (top-k, norms, collectives) would take kernels that no wheel has.
 
 vLLM finds `register` by the entry point in the folder beside this file, which PYTHONPATH names; CARDSTOCK_FLASHINFER
 says that the image is meant for it. Source of the interfaces: vllm/plugins/__init__.py,
