@@ -99,8 +99,10 @@ def test_without_it_the_first_stage_of_22778_succeeds(probe: Any, vllm: str) -> 
     assert all(told[path]["status"] == 200 for path in PATHS)
     assert told["rebinding"]["status"] == 200
     if Version(vllm) < Version("0.12"):  # its own handlers, so the picture is read
-        assert told["handlers"] == "vLLM's own"
-        assert told["invocations"]["status"] == 400 and "object at 0x" in told["invocations"]["body"]
+        assert told["handlers"] == "vLLM's own", told["handlers"]
+        # 0.8.5 does not catch what Pillow raises there (serving_chat.py@v0.8.5), and answers 500 without its text.
+        told_of = told["invocations"]["status"], "object at 0x" in told["invocations"]["body"]
+        assert told_of == (400, True) or (Version(vllm) < Version("0.10") and told_of == (500, False))
 
 
 @pytest.mark.timeout(400)

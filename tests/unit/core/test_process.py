@@ -138,9 +138,14 @@ def test_an_interrupt_while_capturing_ends_the_child(tmp_path: Path) -> None:
         wait_until((tmp_path / "pid").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell that starts the tests in the background has them ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=press, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        process.run(["sh", "-c", f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 60"])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.run(["sh", "-c", f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 60"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
