@@ -107,6 +107,10 @@ def test_other_images_are_left_alone(vllm: Vllm, monkeypatch: pytest.MonkeyPatch
         (lambda vllm: vllm.kernels("sm75"), "flashinfer-python is not installed"),
         (lambda vllm: vllm.flashinfer(), "the wheel flashinfer-jit-cache with the kernels is not installed"),
         (
+            lambda vllm: (vllm.flashinfer(), (vllm.site / "flashinfer_jit_cache").mkdir()),
+            "the wheel flashinfer-jit-cache with the kernels is not installed",
+        ),
+        (
             lambda vllm: (vllm.flashinfer("0.8.0"), vllm.kernels("sm75")),
             r"flashinfer-jit-cache is 0\.7\.2, flashinfer-python 0\.8\.0",
         ),

@@ -36,10 +36,11 @@ def missing() -> str:
         return "flashinfer-python is not installed"
     try:
         cache = import_module("flashinfer_jit_cache")
-    except ImportError:
+        found = cache.__version__
+    except (ImportError, AttributeError):  # no such package, or a folder of its name without one
         return "the wheel flashinfer-jit-cache with the kernels is not installed"
-    if cache.__version__ != wanted:
-        return f"flashinfer-jit-cache is {cache.__version__}, flashinfer-python {wanted}"
+    if found != wanted:
+        return f"flashinfer-jit-cache is {found}, flashinfer-python {wanted}"
     held = {name for provider in cache.get_jit_cache_providers() for name in provider.cuda_architectures}
     if ARCHITECTURE not in held:
         return f"flashinfer-jit-cache holds code for {', '.join(sorted(held)) or 'no card'}, not {ARCHITECTURE}"
