@@ -49,7 +49,9 @@ def start(run: Run, content: str, engine: str, model: Path, words: Sequence[str]
     argv = ["--model", str(model), "--served-model-name", "model", "--max-model-len", "8192", *words]
     if engine == "vllm":
         argv += [word for word in VLLM_WORDS if word not in words]
-    own = run.env(content, CARDSTOCK_ENGINE=engine, **env)
+    # The flags that an image starts its own engine with are none of the other's.
+    foreign = {**os.environ, **run.image_env()}.get("CARDSTOCK_ENGINE", engine) != engine
+    own = run.env(content, CARDSTOCK_ENGINE=engine, **({"CARDSTOCK_DEFAULT_ARGS": "[]"} if foreign else {}), **env)
     return run_server(run.entrypoint, argv, own, port, LIMIT, run.scratch / f"server-{port}.log")
 
 

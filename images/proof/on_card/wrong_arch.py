@@ -10,7 +10,7 @@ from typing import Any
 from images.core import process
 from images.device_code.choose import parse_wanted
 from images.proof.on_card.answers import messages
-from images.proof.on_card.runs import Failed, Run, read_env
+from images.proof.on_card.runs import Failed, NotRun, Run, read_env
 from images.proof.on_card.server import ServerFailed, run_server
 from images.proof.smoke import chat_request
 
@@ -22,7 +22,12 @@ REFUSED = 4
 
 
 def slim_for_other(run: Run) -> dict[str, Any]:
-    """A copy of torch, stripped and slimmed for OTHER as a build does it, becomes the content "other"."""
+    """A copy of torch, stripped and slimmed for OTHER as a build does it, becomes the content "other".
+
+    Raises NotRun in an image: its torch is slimmed already, and has no code of OTHER left.
+    """
+    if run.record.place == "image":
+        raise NotRun("this image's torch is slimmed for its own cards already: it has no other card's code")
     from images.proof.on_card.slim_identity import slim_copy  # reads torch's place, so only where there is one
 
     shutil.rmtree(run.scratch / "other", ignore_errors=True)
@@ -50,6 +55,8 @@ def refused(run: Run, model: Path, right: str) -> dict[str, Any]:
 
 def skipped(run: Run, model: Path) -> dict[str, Any]:
     """With CARDSTOCK_SKIP_PREFLIGHT=1 the server ends, or answers 500, with CUDA's kernel-image error."""
+    if "other" not in run.sites:
+        raise NotRun("there is no content for another card")
     env = _env(run) | {"CARDSTOCK_SKIP_PREFLIGHT": "1"}
     words = ["--model", str(model), "--served-model-name", "model", "--max-model-len", "2048"]
     try:

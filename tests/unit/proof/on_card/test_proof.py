@@ -15,6 +15,7 @@ from images.core import process
 from images.core.errors import CheckFailed, NothingSelected
 from images.docker.container_spec import ALL_CARDS, Mount
 from images.matrix.arch import Arch
+from images.proof.on_card import backends, wrong_arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
 from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
 from images.proof.on_card.prefill import prefill
@@ -81,6 +82,26 @@ def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in found["odd"].reason
     run.step("bad", dict)
     assert [step.verdict for step in read_gpu_record(run.out).steps if step.name == "bad"] == ["passed"]
+
+
+def test_an_image_has_no_other_cards_code_to_refuse(tmp_path: Path) -> None:
+    run = Run(replace(_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
+    with pytest.raises(NotRun, match="slimmed for its own cards already"):
+        wrong_arch.slim_for_other(run)
+    with pytest.raises(NotRun, match="no content for another card"):
+        wrong_arch.skipped(run, tmp_path)
+
+
+@pytest.mark.parametrize(("engine", "flags"), [("transformers", "[]"), ("vllm", None)])
+def test_the_other_engine_of_an_image_does_not_get_its_flags(
+    engine: str, flags: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARDSTOCK_ENGINE", "vllm")
+    monkeypatch.setattr(backends, "run_server", lambda entrypoint, words, env, *rest: dict(env))
+    run = Run(replace(_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
+    given: Any = backends.start(run, "image", engine, tmp_path)
+    assert given.get("CARDSTOCK_DEFAULT_ARGS") == flags
+    assert given["CARDSTOCK_ENGINE"] == engine
 
 
 def test_a_figure_taken_again_gives_way(tmp_path: Path) -> None:
