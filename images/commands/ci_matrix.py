@@ -56,7 +56,7 @@ def _image(row: Row) -> dict[str, Any]:
 
 def _weight(row: Row) -> tuple[int, int]:
     """Fewest cards first, and of those the one whose kernel compiles soonest."""
-    return len(row["archs"]), [None, "xformers", "flash-attn"].index(row["kernel"])
+    return len(row["archs"]), [None, "flashinfer", "xformers", "flash-attn"].index(row["kernel"])
 
 
 def _within(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

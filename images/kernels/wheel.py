@@ -8,6 +8,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from images.core import CheckFailed, Unsafe
+from images.kernels.inside.recipes import recipe
 from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
 from images.kernels.record import WheelRecord
@@ -35,8 +36,9 @@ def check_wheel(path: Path, record: WheelRecord) -> None:
     The audit is done anew here: what a build (or a registry) says of its own work is not taken on trust.
     """
     name, version = _named(path)
-    if (normalize_name(name), version.partition("+")[0]) != (normalize_name(record.package), record.version):
-        raise CheckFailed(f"{path.name} is {name} {version}, not {record.package} {record.version}", where=str(path))
+    wanted_name = recipe(record.package).wheel
+    if (normalize_name(name), version.partition("+")[0]) != (normalize_name(wanted_name), record.version):
+        raise CheckFailed(f"{path.name} is {name} {version}, not {wanted_name} {record.version}", where=str(path))
     held = {one.name: sorted(holds(one.library)) for one in audit_path(path).libraries}
     wanted = {library: sorted(archs) for library, archs in record.audit.items()}
     if not held or held != wanted or any(archs != sorted(record.archs) for archs in held.values()):

@@ -8,6 +8,7 @@ from images.matrix.arch import Arch, join_sm, parse_arch
 
 XFORMERS = "xformers"
 FLASH_ATTN = "flash-attn"
+FLASHINFER = "flashinfer"
 
 # Thrust and CUB, which torch's headers include, put the whole arch list into the names of their inline namespaces. Then
 # one more arch changes what every other arch is compiled from, and no compiler cache can help. The names keep apart
@@ -20,7 +21,7 @@ APPENDED = (
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel wheel to build; variants with equal kernels share it.
+    """One kernel wheel to build; variants with equal kernels share it. ``package`` is an attention of the matrix.
 
     ``torch`` as pinned, ``cuda`` such as "12.4", ``python`` such as "3.11". ``lock`` names the lock whose nvidia, build
     and package parts it is built with. ``archs`` is what its device code must hold, neither more nor less. ``env`` is
@@ -35,6 +36,11 @@ class Kernel:
     lock: str
     archs: tuple[Arch, ...]
     env: tuple[tuple[str, str], ...]
+
+    @property
+    def distribution(self) -> str:
+        """The name that its wheel is installed under."""
+        return "flashinfer-jit-cache" if self.package == FLASHINFER else self.package
 
     @property
     def id(self) -> str:
@@ -70,6 +76,9 @@ def make_kernel(
         # The build understands 80, 90, 100 and 120 only; 8.6 and 8.9 cards run the 8.0 code (setup.py@2.8.3).
         archs = tuple(parse_arch(f"{major}.0") for major in sorted({card.major for card in cards}))
         env = _flash_attn_env(archs)
+    elif package == FLASHINFER:
+        archs = tuple(sorted(set(cards)))
+        env = _flashinfer_env(archs)
     else:
         raise ValueError(f"no recipe for {package}")
     return Kernel(package, version, torch, cuda, python, lock, archs, tuple(env.items()))
@@ -92,6 +101,14 @@ def _flash_attn_env(archs: tuple[Arch, ...]) -> dict[str, str]:
         "FLASH_ATTENTION_FORCE_BUILD": "TRUE",
         "NVCC_THREADS": "1",
         "NVCC_APPEND_FLAGS": APPENDED,
+    }
+
+
+def _flashinfer_env(archs: tuple[Arch, ...]) -> dict[str, str]:
+    return {
+        "FLASHINFER_CUDA_ARCH_LIST": " ".join(arch.capability for arch in archs),
+        # What Qwen2.5-VL's decoder has in every size: float16 below 8.0, heads of 128; see inside/jit_cache.py.
+        "CARDSTOCK_FLASHINFER_MODULES": "f16-128",
     }
 
 

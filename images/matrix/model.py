@@ -237,9 +237,13 @@ class LibraryGap(MatrixPart):
 
 
 class ExtraKernel(MatrixPart):
-    """A kernel wheel that no variant needs, built by `invoke kernels` all the same: for other people's environments."""
+    """A kernel wheel with a lock of its own.
 
-    package: Literal["xformers", "flash-attn"]
+    xformers and flash-attn: no variant needs it, `invoke kernels` builds it for other people's environments.
+    flashinfer: the variants of that attention with this torch, CUDA and these cards.
+    """
+
+    package: Literal["xformers", "flash-attn", "flashinfer"]
     version: VersionText
     torch: VersionText
     cuda: CudaText

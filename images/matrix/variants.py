@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from images.matrix.arch import Arch, join_sm, parse_arch
-from images.matrix.kernel import FLASH_ATTN, XFORMERS, Kernel, make_kernel
-from images.matrix.model import Attention, Backend, LibraryGap, Matrix, Note, PackageName, Pin, Rule, Stack
+from images.matrix.kernel import FLASH_ATTN, FLASHINFER, XFORMERS, Kernel, make_kernel
+from images.matrix.model import Attention, Backend, ExtraKernel, LibraryGap, Matrix, Note, PackageName, Pin, Rule, Stack
 from images.matrix.rules import Judge
 
 
@@ -76,7 +76,7 @@ class Excluded:
 class Variants:
     """All points of a matrix: the valid ones as variants by id, in the matrix's order, and the excluded ones.
 
-    ``extra`` are kernel wheels that the matrix names beside its variants.
+    ``extra`` are kernel wheels that the matrix names by themselves, each with a lock of its own.
     """
 
     valid: dict[str, Variant]
@@ -142,18 +142,19 @@ def make_variants(matrix: Matrix) -> Variants:
 
 
 def extra_kernels(matrix: Matrix) -> tuple[Kernel, ...]:
-    """The kernel wheels that the matrix names beside its variants; each has a lock of its own."""
-    return tuple(
-        make_kernel(
-            wish.package,
-            wish.version,
-            torch=wish.torch,
-            cuda=wish.cuda,
-            python=matrix.python,
-            lock=f"kernel-{wish.package}{wish.version}-torch{wish.torch}",
-            cards=tuple(parse_arch(arch) for arch in wish.archs),
-        )
-        for wish in matrix.kernels
+    """The kernel wheels that the matrix names by themselves; each has a lock of its own."""
+    return tuple(_extra_kernel(matrix, wish) for wish in matrix.kernels)
+
+
+def _extra_kernel(matrix: Matrix, wish: ExtraKernel) -> Kernel:
+    return make_kernel(
+        wish.package,
+        wish.version,
+        torch=wish.torch,
+        cuda=wish.cuda,
+        python=matrix.python,
+        lock=f"kernel-{wish.package}{wish.version}-torch{wish.torch}",
+        cards=tuple(parse_arch(arch) for arch in wish.archs),
     )
 
 
@@ -203,8 +204,13 @@ def _driver(matrix: Matrix, stack: Stack, archs: tuple[Arch, ...]) -> tuple[str 
 
 
 def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
-    """What is compiled from source for this point: xformers, or flash-attn where the stack pins it."""
+    """What is compiled from source for this point: xformers, or flash-attn where the stack pins it.
+
+    FlashInfer's is one that the matrix names by itself: its Python part comes with vLLM, so the stack pins nothing.
+    """
     pins = stack.backends[point.backend].pins
+    if point.attention == "flashinfer":
+        return _flashinfer_kernel(matrix, stack, point)
     compiled = {"xformers": (XFORMERS, pins.get("xformers")), "flash-attn": (FLASH_ATTN, pins.get("flash_attn"))}
     package, pin = compiled.get(point.attention, ("", None))
     if point.backend != "vllm" or stack.cuda is None or pin is None:
@@ -218,6 +224,16 @@ def _kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
         lock=f"{point.stack}-{point.backend}",
         cards=point.archs,
     )
+
+
+def _flashinfer_kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | None:
+    torch = stack.backends[point.backend].pins["torch"].version
+    for wish in matrix.kernels:
+        if (wish.package, wish.torch, wish.cuda) == (FLASHINFER, torch, stack.cuda):
+            kernel = _extra_kernel(matrix, wish)
+            if kernel.archs == point.archs:
+                return kernel
+    return None
 
 
 class _Nearest:

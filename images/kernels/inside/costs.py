@@ -39,6 +39,13 @@ COSTS = {
         wheel=62_000_000,
         source="2.8.3.post2, nvcc 13.0, 9.0: 16 cores, 15 jobs, 14 min 53 s, largest process 4.2 GB; NVCC_THREADS=1",
     ),
+    "flashinfer": Cost(
+        memory=1 * GB,
+        seconds=27,
+        objects=10,
+        wheel=1_456_000,
+        source="0.7.2.post1, nvcc 13.0, 7.5: 267 s of processor time on two busy cores; largest process 0.48 GB",
+    ),
 }
 
 # For a package that nobody has measured.

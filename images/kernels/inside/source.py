@@ -1,4 +1,7 @@
-"""The source distribution: fetched or given, checked by hash, unpacked where it always is."""
+"""The source: fetched or given, checked by hash, unpacked where it always is.
+
+A source distribution for most packages; FlashInfer's source comes in a wheel.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from images.kernels.inside.failure import REFUSED, Failure
+from images.kernels.inside.recipes import recipe
 
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -32,14 +37,14 @@ def digest(path: Path) -> str:
 def obtain(
     package: str, version: str, *, given: Path | None, lock: Path | None, keep: Path, env: Mapping[str, str]
 ) -> Path:
-    """The package's source distribution: the one given, one kept in the folder ``keep``, or fetched with pip into it.
+    """The package's source: the file given, one kept in the folder ``keep``, or fetched with pip into it.
 
     Raises Failure when it cannot be had, or is not one that the lock allows.
     """
     allowed = locked_hashes(lock)
     keep.mkdir(parents=True, exist_ok=True)
     if given is None:
-        kept = (path for path in sorted(keep.glob("*.tar.gz")) if digest(path) in allowed)
+        kept = (path for path in sorted([*keep.glob("*.tar.gz"), *keep.glob("*.whl")]) if digest(path) in allowed)
         given = next(kept, None) or fetch(package, version, lock, keep, env)
     if allowed and digest(given) not in allowed:
         raise Failure(f"{given.name} has sha256 {digest(given)}, which the lock does not allow", REFUSED)
@@ -48,18 +53,23 @@ def obtain(
 
 def fetch(package: str, version: str, lock: Path | None, folder: Path, env: Mapping[str, str]) -> Path:
     """Download with pip: it knows the site's index, proxy and CA. Raises Failure."""
-    wanted = ["--require-hashes", "-r", str(lock)] if locked_hashes(lock) else [f"{package}=={version}"]
+    of = recipe(package)
+    wanted = ["--require-hashes", "-r", str(lock)] if locked_hashes(lock) else [f"{of.source}=={version}"]
+    form = ["--no-binary", of.source] if of.packed == "sdist" else ["--only-binary", of.source]
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
-    argv += ["--disable-pip-version-check", "--no-binary", package, "--dest", str(folder), *wanted]
+    argv += ["--disable-pip-version-check", *form, "--dest", str(folder), *wanted]
     done = subprocess.run(argv, capture_output=True, text=True, env=dict(env), check=False)
-    found = sorted(folder.glob(f"*{version}.tar.gz"), key=lambda path: path.stat().st_mtime)
+    names = f"*{version}.tar.gz" if of.packed == "sdist" else f"*-{version}-*.whl"
+    found = sorted(folder.glob(names), key=lambda path: path.stat().st_mtime)
     if done.returncode or not found:
-        raise Failure(f"{package} {version} cannot be fetched: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise Failure(f"{of.source} {version} cannot be fetched: {(done.stderr or done.stdout).strip()[-2000:]}")
     return found[-1]
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """The archive's top folder, as ``folder``/source; left alone if it is this archive's already, with what was built.
+    """The archive's top folder (a wheel's is itself), as ``folder``/source.
+
+    It is left alone if it is this archive's already, with what was built.
 
     Always the same place, for paths are part of what a compiler cache compares. Raises Failure for a broken archive.
     """
@@ -70,10 +80,14 @@ def unpack(archive: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)  # it is still there if something is mounted on it
     try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder / "new", members=_plain(tar))  # noqa: S202  plain files and folders only
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                wheel.extractall(folder / "new/top")  # noqa: S202  names that lead out stay in it, links become files
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder / "new", members=_plain(tar))  # noqa: S202  plain files and folders only
         (top,) = (folder / "new").iterdir()
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise Failure(f"{archive.name} cannot be unpacked: {error}") from error
     top.rename(source)
     (folder / "new").rmdir()

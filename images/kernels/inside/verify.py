@@ -14,12 +14,24 @@ from pathlib import Path
 from images.device_code.fatbin import SASS, FatbinError, Library, read
 from images.kernels.inside.costs import SUSPICIOUS
 from images.kernels.inside.failure import Failure
+from images.kernels.inside.recipes import recipe
 from images.kernels.inside.toolchain import Toolchain, output
 
-# What each package is imported as, its extension with it; xformers' own account of itself imports it, see below.
-IMPORTS = {"xformers": (), "flash-attn": ("flash_attn", "flash_attn_2_cuda")}
-
 _IMPORT = "import importlib, sys, torch; [importlib.import_module(name) for name in sys.argv[1:]]"
+
+# A function of the driver's library. FlashInfer links with it and these kernels need none; see jit_cache.py.
+_DRIVER = re.compile(r"^\s*U (cu[A-Z]\w*)$", re.MULTILINE)
+
+# Loads every module of a flashinfer-jit-cache as FlashInfer does, and says its functions.
+_LOAD = """
+import json, sys, torch, tvm_ffi, flashinfer_jit_cache
+(provider,) = flashinfer_jit_cache.get_jit_cache_providers()
+found = {}
+for name in provider.modules:
+    module = tvm_ffi.load_module(f"{provider.jit_cache_dir}/{name}/{name}.so")
+    found[name] = [one for one in ("plan", "paged_run", "ragged_run") if getattr(module, one, None) is not None]
+print(json.dumps({"version": provider.version, "architectures": sorted(provider.cuda_architectures), "modules": found}))
+"""
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,9 @@ def check(
 ) -> dict[str, list[str]]:
     """All checks of a wheel; its audit. Raises Failure with the first that fails."""
     name, version = wheel.name.split("-")[:2]
-    if (name, version) != (re.sub(r"[-_.]+", "_", wanted.package), wanted.version):
-        raise Failure(f"{wheel.name} is not {wanted.package} {wanted.version}")
+    of = recipe(wanted.package)
+    if (name, version) != (re.sub(r"[-_.]+", "_", of.wheel), wanted.version):
+        raise Failure(f"{wheel.name} is not {of.wheel} {wanted.version}")
     size(wheel, record, len(wanted.archs))
     with tempfile.TemporaryDirectory(prefix="kernel-check-") as place:
         folder = Path(place)
@@ -94,10 +107,12 @@ def check(
         # Every symbol is looked up when the library is loaded, so that one built for another C++ ABI cannot pass.
         env = {**env, "PYTHONPATH": place, "LD_BIND_NOW": "1", "CUDA_VISIBLE_DEVICES": ""}
         env["PYTHONDONTWRITEBYTECODE"] = "1"
-        if modules := IMPORTS.get(wanted.package, (name,)):
-            output([sys.executable, "-c", _IMPORT, *modules], env)
+        if of.modules:
+            output([sys.executable, "-c", _IMPORT, *of.modules], env)
         if wanted.package == "xformers":
             xformers_accounts(folder, wanted, tools, env)
+        if wanted.package == "flashinfer":
+            flashinfer_account(folder, wanted, env)
     return found
 
 
@@ -120,3 +135,28 @@ def xformers_accounts(folder: Path, wanted: Wanted, tools: Toolchain, env: Mappi
     for name, (said, expected) in accounts.items():
         if said != expected:
             raise Failure(f"{name} says {said!r}, expected is {expected!r}")
+
+
+def flashinfer_account(folder: Path, wanted: Wanted, env: Mapping[str, str]) -> None:
+    """What FlashInfer will be told of the wheel must be what was asked, and each module must load. Raises Failure.
+
+    Symbols are looked up as they are called: FlashInfer's library names instances for tiles of 32 rows, which only
+    heads of 512 take, and leaves them out otherwise (csrc/batch_prefill_paged_kernel_inst.jinja@0.7.2.post1).
+    """
+    for path in sorted(folder.rglob("*.so")):
+        if found := _DRIVER.findall(output(["nm", "-D", "--undefined-only", str(path)], env)):
+            raise Failure(f"{path.name} calls {found[0]} of libcuda, which it was not linked with")
+    lazy = {name: value for name, value in env.items() if name != "LD_BIND_NOW"}
+    told = json.loads(output([sys.executable, "-c", _LOAD], lazy).splitlines()[-1])
+    expected = {
+        "version": wanted.version,
+        "architectures": sorted(f"sm{arch.replace('.', '')}" for arch in wanted.archs),
+    }
+    for name, value in expected.items():
+        if told[name] != value:
+            raise Failure(f"flashinfer_jit_cache says {name} {told[name]!r}, expected is {value!r}")
+    if not told["modules"]:
+        raise Failure("flashinfer_jit_cache names no module")
+    for module, functions in told["modules"].items():
+        if len(functions) != 3:
+            raise Failure(f"{module} has {', '.join(functions) or 'none'} of plan, paged_run and ragged_run")

@@ -14,14 +14,14 @@ if TYPE_CHECKING:  # the programs of on_card read expectations too, where there 
     from images.matrix import Kernel, Variant
 
 BackendName = Literal["vllm", "transformers"]
-ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS")
+ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS", "FLASHINFER_CUDA_ARCH_LIST")
 
 
 @dataclass(frozen=True)
 class BuiltKernel:
     """An attention package compiled for the image: installed name, version, and the arch list it was given.
 
-    ``archs`` is written as the package's own build writes it: "7.5" for xformers, "80" for flash-attn.
+    ``archs`` is written as the package's own build writes it: "7.5" for xformers and FlashInfer, "80" for flash-attn.
     """
 
     package: str
@@ -126,4 +126,4 @@ def _loose(variant: Variant) -> tuple[str, ...]:
 def _kernel(kernel: Kernel) -> BuiltKernel:
     env = dict(kernel.env)
     archs = next(env[name] for name in ARCH_LISTS if name in env)
-    return BuiltKernel(installed_name(kernel.package), kernel.version, tuple(archs.split(";")))
+    return BuiltKernel(kernel.distribution, kernel.version, tuple(archs.replace(";", " ").split()))

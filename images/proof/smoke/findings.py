@@ -64,6 +64,14 @@ class Findings:
     private_cas: frozenset[str] = frozenset()
 
 
+# What the wheel of an attention package is imported as.
+KERNEL_MODULES = {
+    "xformers": "xformers.ops",
+    "flash-attn": "flash_attn",
+    "flashinfer-jit-cache": "flashinfer_jit_cache",
+}
+
+
 def required_modules(expectation: Expectation) -> tuple[str, ...]:
     """What must be importable each by itself: the backend and what its server stands on.
 
@@ -83,7 +91,7 @@ def required_modules(expectation: Expectation) -> tuple[str, ...]:
     else:
         names = ["vllm", "vllm.entrypoints.openai.api_server", "transformers"]
     if expectation.kernel:
-        names.append({"xformers": "xformers.ops", "flash-attn": "flash_attn"}[expectation.kernel.package])
+        names.append(KERNEL_MODULES[expectation.kernel.package])
     return tuple(name for name in names if name not in expectation.modules)
 
 

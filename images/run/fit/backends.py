@@ -165,6 +165,11 @@ def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Se
         why = "this version picks it by itself below 8.0"
         by = "by --attention-backend, which the image sets"
         return (Setting(decoder, "TRITON_ATTN", by, platform), Setting(vision, "TORCH_SDPA", why, platform)), ()
+    if variant.attention == "flashinfer":
+        # Above 8.0 no image has its kernels; below, the vision tower is as with Triton's: it is not told to be another.
+        why = "this version picks it by itself below 8.0"
+        by = "by --attention-backend, which the image sets; its kernels are compiled into the image"
+        return (Setting(decoder, "FLASHINFER", by, platform), Setting(vision, "TORCH_SDPA", why, platform)), ()
     hopper = arch.major == 9
     flash = f"FlashAttention {3 if hopper else 2} of vLLM itself"
     if version >= Version("0.15"):

@@ -75,6 +75,8 @@ def unverified(fit: Fit) -> list[str]:
         claims.append("several machines: served by two hosts without cards, on cards not yet")
     if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
         claims.append("this vLLM on a card below 8.0: not shown by anybody yet")
+    if any(note.id == "flashinfer-candidate" for note in fit.ask.variant.notes):
+        claims.append("FlashInfer's kernels for 7.5, a candidate: compiled here, no card has run them")
     return claims
 
 

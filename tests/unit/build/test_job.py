@@ -205,6 +205,24 @@ def test_the_reader_needs_no_import_of_torch(
     assert json.loads(capsys.readouterr().out)["cuda"] == "12.4"
 
 
+def test_the_reader_tells_what_flashinfers_kernels_are_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from images.kernels.inside.jit_cache import INIT
+    from images.render.labels import READ_CONTENTS_SCRIPT
+
+    told = INIT.format(version="1.2", architectures=["sm75", "sm120"], modules=["a"])
+    for package, text in (("torch", "cuda = '13.0'"), ("flashinfer_jit_cache", told)):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(text)
+    (tmp_path / "torch/version.py").write_text("cuda = '13.0'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    script = tmp_path / "read.py"
+    script.write_text(READ_CONTENTS_SCRIPT)
+    runpy.run_path(str(script))
+    assert json.loads(capsys.readouterr().out)["kernel_archs"] == "12.0;7.5"
+
+
 class Shelf:
     """An engine with names of images, of which some are in use."""
 

@@ -19,6 +19,8 @@ from images.core.errors import UsageError
 from images.matrix.variant_table import variant_json
 from images.matrix.variants import make_variants
 from images.render.checkout import Checkout
+from tests.helpers.matrices import variants
+from tests.helpers.nonempty import nonempty
 
 ROOT = Path(__file__).parents[3]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -144,6 +146,14 @@ def test_a_stack_is_built_for_one_card_with_the_kernel_that_compiles_soonest() -
         ]
     )
     assert [one["id"] for one in found] == ["soon", "sdpa"]
+
+
+def test_every_kernel_of_the_matrix_has_a_weight() -> None:
+    packages = nonempty({one.package for one in variants().kernels})
+    weights = [workflow.stacks(rows(2, archs=["7.5"], kernel=package)) for package in packages]
+    assert all(len(found) == 1 for found in weights)
+    both = [*rows(id="x", archs=["7.5"], kernel="xformers"), *rows(id="f", archs=["7.5"], kernel="flashinfer")]
+    assert [one["id"] for one in workflow.stacks(both)] == ["f"]
 
 
 def kernel(where: str, *variants: str) -> dict[str, Any]:

@@ -33,6 +33,13 @@ def test_flash_attn_is_compiled_for_the_cards_its_build_knows() -> None:
     assert kernel("flash-attn", "8.6") == kernel("flash-attn", "8.9")
 
 
+def test_flashinfers_wheel_has_a_name_of_its_own() -> None:
+    turing = kernel("flashinfer", "7.5")
+    assert (turing.id, turing.distribution) == ("flashinfer1.2-torch2.6.0-cu118-sm75", "flashinfer-jit-cache")
+    assert dict(turing.env) == {"FLASHINFER_CUDA_ARCH_LIST": "7.5", "CARDSTOCK_FLASHINFER_MODULES": "f16-128"}
+    assert kernel("xformers", "7.5").distribution == "xformers"
+
+
 def test_there_is_no_recipe_for_other_packages() -> None:
     with pytest.raises(ValueError, match="sageattention"):
         kernel("sageattention", "8.0")

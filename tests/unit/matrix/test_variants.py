@@ -62,7 +62,7 @@ def test_every_arch_has_an_image_and_its_recommendation_is_one(arch: str) -> Non
         ("cu128-vllm0.11.0-triton-sm75", "triton-attention-needs-a-flag"),
         ("cu129-vllm0.19.1-triton-sm86", "triton-where-flash-attn-is"),
         ("cu129-vllm0.19.1-flashinfer-sm70", "flashinfer-not-on-volta"),
-        ("cu130-vllm0.33.0-flashinfer-sm75", "flashinfer-broken-on-turing"),
+        ("cu129-vllm0.19.1-flashinfer-sm75", "flashinfer-broken-on-turing"),
         ("cu130-vllm0.33.0-flashinfer-sm90", "flashinfer-needs-nvcc"),
         ("cu130-vllm0.33.0-triton-sm70", "volta-not-in-cuda13"),
         ("cpu-vllm0.32.0-triton", "cpu-has-one-attention"),
@@ -166,3 +166,28 @@ def test_a_generated_matrix_of_ten_thousand_points_is_judged() -> None:
     made = make_variants(large_matrix(text()))
     assert len(made.valid) + len(made.excluded) >= 10_000
     assert all(e.nearest for e in made.excluded)
+
+
+def test_flashinfer_is_for_turing_alone_where_its_kernels_are_compiled() -> None:
+    with_it = nonempty(v for v in variants().valid.values() if v.attention == "flashinfer")
+    assert [v.id for v in with_it] == ["cu130-vllm0.33.0-flashinfer-sm75"]
+    (variant,) = with_it
+    kernel = variant.kernel
+    assert kernel is not None and (kernel.package, kernel.capabilities) == ("flashinfer", ("7.5",))
+    assert variants().kernels.count(kernel) == 1  # named by the matrix, and needed by the variant
+    assert kernel.lock != variant.lock
+    assert variant.args[:2] == ("--attention-backend", "FLASHINFER")
+    assert dict(variant.env)["FLASHINFER_CUDA_ARCH_LIST"] == "7.5"
+
+
+def test_flashinfer_is_a_candidate_that_nothing_recommends() -> None:
+    lists = matrix().recommended.archs.values()
+    assert "flashinfer" not in {one.attention for listed in lists for one in listed}
+    assert "flashinfer" not in matrix().recommended.stacks.values()
+    (variant,) = (v for v in variants().valid.values() if v.attention == "flashinfer")
+    assert [note.mark for note in variant.notes if note.id == "flashinfer-candidate"] == ["U"]
+
+
+def test_without_a_wheel_for_its_torch_there_is_no_kernel_for_flashinfer() -> None:
+    other = edited(('version: "0.7.2.post1", torch: "2.14.0"', 'version: "0.7.2.post1", torch: "2.11.0"'))
+    assert make_variants(other).valid["cu130-vllm0.33.0-flashinfer-sm75"].kernel is None

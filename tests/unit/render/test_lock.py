@@ -28,6 +28,7 @@ INDEX = {
     "nvidia-cublas-cu12": "nvidia-cublas-cu12==12.4.5.8",
     "nvidia-ml-py": "nvidia-ml-py==13.6",
     "flash-attn": "flash-attn==2.7",
+    "flashinfer-python": "flashinfer-python==0.7.2",
     "ninja": "ninja==1.13",
     "setuptools": "setuptools==80.0",
 }
@@ -54,9 +55,10 @@ class FakeUv:
             return process.Finished(tuple(argv), 1, "", self.error)
         if "pylock.toml" in argv:
             sdist = 'sdist = { hashes = { sha256 = "' + "c" * 64 + '" } }' if "flash" in stdin else ""
-            out = f'[[packages]]\nname = "x"\n{sdist}\n'
+            wheel = 'wheels = [{ hashes = { sha256 = "' + "d" * 64 + '" } }]' if "flashinfer" in stdin else ""
+            out = f'[[packages]]\nname = "x"\n{sdist}\n{wheel}\n'
         elif "--no-deps" in argv:
-            out = said(["flash-attn"])
+            out = said(["flashinfer-python" if "flashinfer" in stdin else "flash-attn"])
         elif "ninja" in stdin:
             out = said([*TORCH, "ninja", "setuptools"])
         elif "vllm" in stdin:
@@ -147,10 +149,30 @@ def test_a_kernels_part_says_which_hash_is_its_source(uv: FakeUv, tmp_path: Path
     assert "# source" not in (tmp_path / "cu1-vllm.xformers.txt").read_text()
 
 
+def test_flashinfers_source_is_the_wheel_of_another_name(uv: FakeUv, tmp_path: Path) -> None:
+    inputs = inputs_for("k", "vllm", {"torch": "2.14.0", "flashinfer": "0.7.2"})
+    assert (inputs.requirements, inputs.kernels) == (("torch==2.14.0",), ("flashinfer-python==0.7.2",))
+    assert "build: apache-tvm-ffi==0.1.11" in inputs.lines()
+    resolved = lock.resolve_lock(inputs)
+    assert resolved.sources == {"flashinfer": "d" * 64}
+    assert "k.flashinfer.txt" in render_files(resolved, "k")
+
+
+def test_flashinfers_kernels_are_compiled_with_what_the_image_has() -> None:
+    folder = REPOSITORY / "dockerfiles" / "locks"
+    (main,) = nonempty(path for path in folder.glob("kernel-flashinfer*.txt") if path.name.endswith("2.14.0.txt"))
+    parts, stack = lock.read_lock(folder, main.stem), lock.read_lock(folder, "cu130-vllm")
+    assert parts is not None and stack is not None
+    for part, package in (("flashinfer", "flashinfer-python"), ("build", "apache-tvm-ffi"), ("build", "torch")):
+        assert parts.parts[part][package] == stack.parts[""][package]
+    assert parts.parts["nvidia"] == stack.parts["nvidia"]  # the same bytes: one layer
+
+
 def test_the_committed_kernel_parts_name_one_of_their_hashes_as_the_source() -> None:
     files = [*(REPOSITORY / "dockerfiles" / "locks").glob("*.xformers.txt")]
     files += (REPOSITORY / "dockerfiles" / "locks").glob("*.flash-attn.txt")
-    assert files
+    files += (REPOSITORY / "dockerfiles" / "locks").glob("*.flashinfer.txt")
+    assert {path.name.rsplit(".", 2)[1] for path in files} == {"xformers", "flash-attn", "flashinfer"}
     for path in files:
         text = path.read_text(encoding="utf-8")
         assert f"--hash=sha256:{source_hash(text)}" in text, path.name

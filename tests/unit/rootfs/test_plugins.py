@@ -1,21 +1,144 @@
-"""vLLM finds the plugins of an image by their entry points."""
+"""vLLM finds the plugins of an image by their entry points; the one for FlashInfer on 7.5 with stand-ins of vLLM."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import distributions
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import pytest
+
+from images.kernels.inside.jit_cache import INIT
+from images.matrix import Variant
 from tests.helpers.matrices import ROOT, variants
+from tests.helpers.nonempty import nonempty
 
 ROOTFS = ROOT / "dockerfiles" / "rootfs"
 
 
+def plugin_folder(variant: Variant) -> Path:
+    return ROOTFS / dict(variant.env)["PYTHONPATH"].lstrip("/")
+
+
+def entry_points(folder: Path) -> list[tuple[str, str]]:
+    found = [point for one in distributions(path=[str(folder)]) for point in one.entry_points]
+    assert all("def register()" in (folder / f"{point.module}.py").read_text() for point in found)
+    return [(point.group, point.value) for point in found]
+
+
 def test_the_image_for_the_cpu_names_the_folder_of_its_plugin() -> None:
     cpu = next(v for v in variants().valid.values() if v.cuda is None)
-    folder = ROOTFS / dict(cpu.env)["PYTHONPATH"].lstrip("/")
-    found = [point for one in distributions(path=[str(folder)]) for point in one.entry_points]
-    assert [(point.group, point.value) for point in found] == [("vllm.general_plugins", "cpu_int4:register")]
-    assert "def register()" in (folder / f"{found[0].module}.py").read_text()
+    assert entry_points(plugin_folder(cpu)) == [("vllm.general_plugins", "cpu_int4:register")]
 
 
-def test_no_image_for_cards_loads_it() -> None:
-    assert not [v.id for v in variants().valid.values() if v.cuda is not None and "PYTHONPATH" in dict(v.env)]
+def test_the_image_with_flashinfers_kernels_names_the_folder_of_its_plugin() -> None:
+    (variant,) = (v for v in variants().valid.values() if v.attention == "flashinfer")
+    assert entry_points(plugin_folder(variant)) == [("vllm.general_plugins", "flashinfer_turing:register")]
+    assert dict(variant.env)["CARDSTOCK_FLASHINFER"] == "7.5"
+
+
+def test_no_other_image_for_cards_loads_a_plugin() -> None:
+    others = nonempty(v for v in variants().valid.values() if v.cuda is not None and v.attention != "flashinfer")
+    assert not [v.id for v in others if "PYTHONPATH" in dict(v.env)]
+
+
+# -- FlashInfer on 7.5
+
+
+class Vllm:
+    """An environment with vLLM's registry of attention backends, FlashInfer's metadata and, if asked, its kernels."""
+
+    def __init__(self, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.site, self.registered = site, {}  # type: tuple[Path, dict[str, str]]
+        registry: Any = ModuleType("vllm.v1.attention.backends.registry")
+        registry.AttentionBackendEnum = SimpleNamespace(FLASHINFER="FLASHINFER")
+        registry.register_backend = self.registered.__setitem__
+        monkeypatch.setitem(sys.modules, "vllm.v1.attention.backends.registry", registry)
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.syspath_prepend(str(ROOTFS / "opt/cardstock/plugins/turing"))
+        monkeypatch.setenv("CARDSTOCK_FLASHINFER", "7.5")
+
+    def flashinfer(self, version: str = "0.7.2") -> None:
+        about = self.site / f"flashinfer_python-{version}.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: flashinfer-python\nVersion: {version}\n")
+
+    def kernels(self, *architectures: str, version: str = "0.7.2") -> None:
+        package = self.site / "flashinfer_jit_cache"
+        package.mkdir()
+        text = INIT.format(version=version, architectures=list(architectures), modules=["a"])
+        (package / "__init__.py").write_text(text)
+
+    def register(self) -> None:
+        import_module("flashinfer_turing").register()
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vllm]:
+    yield Vllm(tmp_path, monkeypatch)
+    for name in ("flashinfer_jit_cache", "flashinfer_turing", "flashinfer_turing_backend"):
+        sys.modules.pop(name, None)
+
+
+def test_with_the_kernels_vllm_is_given_a_backend_for_turing(vllm: Vllm) -> None:
+    vllm.flashinfer()
+    vllm.kernels("sm75")
+    vllm.register()
+    vllm.register()  # once in each process, and in one twice
+    assert vllm.registered == {"FLASHINFER": "flashinfer_turing_backend.FlashInferTuringBackend"}
+    assert "flashinfer" not in sys.modules  # importing it starts CUDA
+
+
+def test_other_images_are_left_alone(vllm: Vllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CARDSTOCK_FLASHINFER")
+    vllm.flashinfer()
+    vllm.kernels("sm75")
+    vllm.register()
+    assert vllm.registered == {}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (lambda vllm: vllm.kernels("sm75"), "flashinfer-python is not installed"),
+        (lambda vllm: vllm.flashinfer(), "the wheel flashinfer-jit-cache with the kernels is not installed"),
+        (
+            lambda vllm: (vllm.flashinfer(), (vllm.site / "flashinfer_jit_cache").mkdir()),
+            "the wheel flashinfer-jit-cache with the kernels is not installed",
+        ),
+        (
+            lambda vllm: (vllm.flashinfer("0.8.0"), vllm.kernels("sm75")),
+            r"flashinfer-jit-cache is 0\.7\.2, flashinfer-python 0\.8\.0",
+        ),
+        (lambda vllm: (vllm.flashinfer(), vllm.kernels("sm80", "sm90")), "holds code for sm80, sm90, not sm75"),
+        (lambda vllm: (vllm.flashinfer(), vllm.kernels()), "holds code for no card"),
+    ],
+)
+def test_without_the_right_kernels_it_refuses_and_says_what_to_do(
+    vllm: Vllm, prepare: Callable[[Vllm], object], why: str
+) -> None:
+    prepare(vllm)
+    with pytest.raises(RuntimeError, match=f"{why}.*--attention triton"):
+        vllm.register()
+    assert vllm.registered == {}
+
+
+def test_the_backend_takes_turing_beside_what_vllm_takes(vllm: Vllm, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Theirs:
+        @classmethod
+        def supports_compute_capability(cls, capability: tuple[int, int]) -> bool:
+            return (8, 0) <= capability <= (12, 1)
+
+    interface: Any = ModuleType("vllm.platforms.interface")
+    interface.DeviceCapability = lambda major, minor: (major, minor)
+    backend: Any = ModuleType("vllm.v1.attention.backends.flashinfer")
+    backend.FlashInferBackend = Theirs
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    monkeypatch.setitem(sys.modules, backend.__name__, backend)
+    ours = import_module("flashinfer_turing_backend").FlashInferTuringBackend
+    takes = {card: ours.supports_compute_capability(card) for card in [(7, 0), (7, 5), (8, 0), (9, 0), (12, 2)]}
+    assert takes == {(7, 0): False, (7, 5): True, (8, 0): True, (9, 0): True, (12, 2): False}

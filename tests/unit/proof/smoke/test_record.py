@@ -12,6 +12,7 @@ from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
 from images.proof.smoke.collector import Collector, Outcome, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
+from images.proof.smoke.findings import required_modules
 from images.proof.smoke.record import LevelResult, ProofRecord
 from tests.helpers.nonempty import nonempty
 
@@ -82,6 +83,13 @@ def test_what_an_xformers_image_promises() -> None:
     assert (wanted.archs, wanted.cuda, wanted.require_cuda) == (("7.5",), "12.4", "cuda>=12.0")
     assert wanted.default_args == XFORMERS.args and wanted.default_args[:2] == ("--dtype", "half")
     assert wanted.loose == ()
+
+
+def test_what_an_image_with_flashinfers_kernels_promises() -> None:
+    wanted = expect(VARIANTS["cu130-vllm0.33.0-flashinfer-sm75"])
+    assert wanted.kernel == BuiltKernel("flashinfer-jit-cache", "0.7.2.post1", ("7.5",))
+    assert "flashinfer_jit_cache" in required_modules(wanted)
+    assert "xformers" not in wanted.pins
 
 
 def test_what_other_images_promise() -> None:

@@ -172,6 +172,16 @@ def test_tritons_attention_stays_where_the_image_says_so() -> None:
     assert "FLASH_ATTN" not in server_flags(found)
 
 
+def test_flashinfers_attention_stays_where_the_image_says_so() -> None:
+    found = fit(ask("7b-awq", "T4", by="cu130-vllm0.33.0-flashinfer-sm75"))
+    assert {one.name: one.value for one in found.backend.choices if "attention" in one.name} == {
+        "attention": "FLASHINFER",
+        "vision attention": "TORCH_SDPA",
+    }
+    assert "FLASH_ATTN" not in server_flags(found)
+    assert any("no card has run them" in what for what in unverified(found))
+
+
 def test_what_nobody_has_shown_is_reported() -> None:
     found = fit(ask("7b-awq", "2080 Ti", by="cu128-vllm0.11.0-xformers-sm75"))
     assert any("below 8.0" in what for what in unverified(found))
