@@ -62,7 +62,7 @@ def start(
     [
         ("t4-driver-470", ("driver 470.82.01 (CUDA 11.4) is too old", "cu118-vllm0.8.5.post1-xformers-sm75")),
         ("v100", ("no code for Tesla V100-SXM2-16GB (7.0)", "cu124-vllm0.8.5.post1-xformers-sm70")),
-        ("rtx-4090", ("no code for NVIDIA GeForce RTX 4090 (8.9)", "cu128-vllm0.11.0-flash-attn-sm89")),
+        ("rtx-4090", ("no code for NVIDIA GeForce RTX 4090 (8.9)", "cu129-vllm0.19.1-flash-attn-sm89")),
         ("rtx-3090-and-t4", ("it fits Tesla T4 (7.5)", "CUDA_VISIBLE_DEVICES=1", "xformers-sm70_75_80_86_89_90")),
         ("library-of-another-version", ("of two versions", "restart the host")),
     ],
