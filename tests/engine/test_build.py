@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess  # noqa: TID251 - what is tested here is a process that dies
 import sys
@@ -73,6 +74,7 @@ class SmallCheckout:
         (root / "dockerfiles/rootfs/python").write_text(PYTHON)
         # Another repository name: the real images of this machine stay as they are.
         (root / "matrix.yaml").write_text(text().replace("image: cardstock/qwen2.5-vl", f"image: test/{root.name}"))
+        shutil.copy(ROOT / "advisories.yaml", root)
         self.write_template(command)
         self.err = io.StringIO()
 

@@ -51,7 +51,9 @@ def same_server(cpu_server: CpuServer, target: Target) -> Iterator[None]:
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_an_attack_is_refused_and_health_answers_meanwhile(attack: Attack, target: Target, memory: Memory) -> None:
     fired = fire(target.port, memory, lambda: attack.fire(target))
-    assert fired.replies and set(fired.statuses) <= attack.refused, [reply.body[:200] for reply in fired.replies]
+    # A server that refuses before all has come hangs up, and a sender may see no more than that (0).
+    told = set(fired.statuses) - {0}
+    assert told and told <= attack.refused, [reply.body[:200] for reply in fired.replies]
     assert fired.health.well == fired.health.asked
     assert fired.growth < MOST_GROWTH
     assert not any("0x7f" in reply.body for reply in fired.replies)

@@ -82,6 +82,7 @@ class KernelCheckout:
             (root / name).mkdir(parents=True)
         (root / "dockerfiles/rootfs/python").write_text(PYTHON)
         (root / "matrix.yaml").write_text(text().replace("image: cardstock/qwen2.5-vl", f"image: test/{root.name}"))
+        shutil.copy(ROOT / "advisories.yaml", root)
         wheels.build(root / "dockerfiles/wheels" / kernel.id, of=kernel)
         self._lock()
         templates = root / "dockerfiles/templates"
