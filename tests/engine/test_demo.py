@@ -30,6 +30,9 @@ MB = 1000**2
 SEVERAL = ("What are these?", "green and yellow")
 ONE = ("What colour is the square?", "red")
 
+# The first test of a new machine waits for the environment and for the server.
+pytestmark = pytest.mark.timeout(900)
+
 
 @dataclass(frozen=True)
 class RunningPage:
@@ -90,7 +93,7 @@ def page(server: SlowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     argv = [str(ROOT / "inv"), "demo", "--server", server.url, "--port", str(port)]
     url, pid = f"http://127.0.0.1:{port}", process.start_daemon(argv, log)
     try:
-        end = time.monotonic() + 300  # the first use installs gradio
+        end = time.monotonic() + 600  # the first use installs gradio
         while f"open {url}" not in log.read_text():
             assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
