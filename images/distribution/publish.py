@@ -191,9 +191,9 @@ def _publish_one(publisher: Publisher, job: Job, revision: str) -> PublishedImag
     reference = f"{publisher.repository.name}@{pushed.digest}"
     _take(publisher, reference, pushed)
     record = _proven(publisher, job, reference)
-    with publisher.report.step("bill of materials, provenance, signature"):
-        _say_what_it_is(publisher, job, facts, pushed, revision)
     known = _known_advisories(publisher, job)
+    with publisher.report.step("bill of materials, provenance, signature"):
+        _say_what_it_is(publisher, job, facts, pushed, revision, known)
     image = make_image(job, facts, pushed, record, revision, publisher.packing, known)
     names = moving_tags(publisher.context.matrix, publisher.context.variants, job.variant)
     _name(publisher, image, pushed, names)
@@ -245,8 +245,13 @@ def _proven(publisher: Publisher, job: Job, reference: str) -> ProofRecord:
     return record
 
 
-def _say_what_it_is(publisher: Publisher, job: Job, facts: ImageFacts, pushed: Pushed, revision: str) -> None:
-    """Hang the bill of materials and the provenance on the image; sign both, and it, if anything is signed."""
+def _say_what_it_is(
+    publisher: Publisher, job: Job, facts: ImageFacts, pushed: Pushed, revision: str, known: Mapping[str, Any]
+) -> None:
+    """Hang the bill of materials and the provenance on the image; sign both, and it, if anything is signed.
+
+    ``known`` is what `_known_advisories` says of it.
+    """
     repository, digest = publisher.repository, pushed.digest
     packages = sbom.read(publisher.engine, f"{repository.name}@{digest}")
     created = facts.labels["org.opencontainers.image.created"]
@@ -255,7 +260,6 @@ def _say_what_it_is(publisher: Publisher, job: Job, facts: ImageFacts, pushed: P
         bill, origin, whole = (Path(folder, name) for name in (sbom.FILE, "predicate.json", provenance.FILE))
         judged = publisher.context.assessments.of(job.variant)
         bill.write_text(sbom.make(job.variant.id, digest, packages, created, judged), encoding="utf-8")
-        known = _known_advisories(publisher, job)
         predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder, known)
         origin.write_text(predicate, encoding="utf-8")
         whole.write_text(provenance.statement(repository.name, digest, predicate), encoding="utf-8")
