@@ -6,10 +6,10 @@ import json
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from images.advisories.debian_version import parse_debian_range
-from images.core import Location, line_of
+from images.core import YamlFile
 from images.matrix import Mark, MatrixPart, RangeText, When
 
 Ecosystem = Literal["pypi", "debian"]
@@ -169,7 +169,7 @@ class ByHand(MatrixPart):
     date: Day
 
 
-class Advisories(MatrixPart):
+class Advisories(MatrixPart, YamlFile):
     """The whole of advisories.yaml. ``read`` is the day on which it was last brought up to date.
 
     ``same_code``: a package that is another one's code under a name of its own, whose advisories hold for it.
@@ -181,13 +181,6 @@ class Advisories(MatrixPart):
     by_hand: list[ByHand] = Field(default_factory=list)
     protections: dict[Word, Protection] = Field(default_factory=dict)
     advisories: list[Advisory]
-
-    _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
-    _path: str = PrivateAttr(default="advisories.yaml")
-
-    def where(self, *location: str | int) -> str:
-        """ "advisories.yaml:41" for a place in the file."""
-        return f"{self._path}:{line_of(self._lines, location)}"
 
     def where_is(self, identifier: str) -> str:
         """The place of an advisory by its id."""

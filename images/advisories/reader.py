@@ -21,9 +21,7 @@ def parse_advisories(text: str, name: str = FILE) -> Advisories:
     """The same from text; ``name`` stands in the errors."""
     if len(text) > _LONGEST:
         raise UsageError(f"{name} is longer than {_LONGEST} characters", where=name)
-    known, lines = parse_model(text, name, Advisories)
-    known._lines.update(lines)
-    known._path = name
+    known = parse_model(text, name, Advisories)
     _check_references(known)
     return known
 

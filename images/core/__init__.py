@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
     from images.core.yaml_model import Location as Location
+    from images.core.yaml_model import YamlFile as YamlFile
     from images.core.yaml_model import line_of as line_of
     from images.core.yaml_model import parse_model as parse_model
     from images.core.yaml_model import plain_values as plain_values

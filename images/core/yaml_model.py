@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from images.core.closest_match import closest
 from images.core.errors import UsageError
@@ -18,7 +18,6 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Where a value is: keys and indexes from the top of the file.
 Location = tuple[str | int, ...]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def line_of(lines: Mapping[Location, int], location: Location) -> int:
@@ -27,6 +26,20 @@ def line_of(lines: Mapping[Location, int], location: Location) -> int:
         if location[:length] in lines:
             return lines[location[:length]]
     return 1
+
+
+class YamlFile(BaseModel):
+    """A whole file as a model, which knows its name and the lines of its keys once `parse_model` has read it."""
+
+    _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
+    _path: str = PrivateAttr(default="")
+
+    def where(self, *location: str | int) -> str:
+        """ "matrix.yaml:41" for a place in the file: the line of the longest part of ``location`` that has one."""
+        return f"{self._path}:{line_of(self._lines, location)}"
+
+
+Model = TypeVar("Model", bound=YamlFile)
 
 
 def read_text(path: Path) -> str:
@@ -39,8 +52,8 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def parse_model(text: str, name: str, model: type[Model]) -> tuple[Model, dict[Location, int]]:
-    """``text`` as a ``model``, and the line of each of its keys; ``name`` stands in the errors. Raises UsageError."""
+def parse_model(text: str, name: str, model: type[Model]) -> Model:
+    """``text`` as a ``model``; ``name`` stands in the errors, and in its `where`. Raises UsageError."""
     try:
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
@@ -52,9 +65,12 @@ def parse_model(text: str, name: str, model: type[Model]) -> tuple[Model, dict[L
     lines: dict[Location, int] = {}
     data = plain_values(node, (), lines, name)
     try:
-        return model.model_validate(data), lines
+        whole = model.model_validate(data)
     except ValidationError as error:
         raise _usage_error(error, lines, name, data, model) from None
+    whole._lines.update(lines)
+    whole._path = name
+    return whole
 
 
 def plain_values(node: yaml.Node | None, at: Location, lines: dict[Location, int], name: str) -> Any:

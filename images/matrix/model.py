@@ -9,9 +9,9 @@ from typing import Annotated, Literal, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from images.core import CardstockError, Location, closest, line_of
+from images.core import CardstockError, YamlFile, closest
 from images.matrix.arch import parse_arch
 
 Attention = Literal["flash-attn", "xformers", "sdpa", "triton", "flashinfer"]
@@ -252,7 +252,7 @@ class ExtraKernel(MatrixPart):
     source: str
 
 
-class Matrix(MatrixPart):
+class Matrix(MatrixPart, YamlFile):
     """The whole of matrix.yaml."""
 
     version: Literal[1] = Field(alias="schema")
@@ -274,13 +274,6 @@ class Matrix(MatrixPart):
     notes: list[Note]
     serving: list[ServerModules]
     gaps: list[LibraryGap]
-
-    _lines: dict[Location, int] = PrivateAttr(default_factory=dict)
-    _path: str = PrivateAttr(default="matrix.yaml")
-
-    def where(self, *location: str | int) -> str:
-        """ "matrix.yaml:41" for a place in the file: the line of the longest part of ``location`` that has one."""
-        return f"{self._path}:{line_of(self._lines, location)}"
 
 
 def json_schema() -> str:

@@ -16,9 +16,7 @@ def read_matrix(path: Path) -> Matrix:
 
 def parse_matrix(text: str, name: str = "matrix.yaml") -> Matrix:
     """The same from text; ``name`` stands in the errors."""
-    matrix, lines = parse_model(text, name, Matrix)
-    matrix._lines.update(lines)
-    matrix._path = name
+    matrix = parse_model(text, name, Matrix)
     _check_references(matrix)
     return matrix
 
