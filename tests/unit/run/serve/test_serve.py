@@ -14,6 +14,7 @@ import pytest
 import requests
 import yaml
 
+from images.cards.here import of_this_machine
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.commands import serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
@@ -321,9 +322,10 @@ def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError],
 def test_cards_that_this_machine_has_not() -> None:
     one = rig("Tesla T4")
     for gpus in ("2", "device=1", "device=GPU-9"):
+        chosen = read_gpus(gpus)
         with pytest.raises(UsageError, match="this machine has"):
-            pick.narrowed(one, read_gpus(gpus))
-    assert pick.narrowed(one, Gpus(-1)) is one and pick.narrowed(one, None) is one
+            of_this_machine(one, chosen.count, chosen.devices)
+    assert of_this_machine(one, -1) == of_this_machine(one) == (one, (), ())
 
 
 def test_a_repository_is_asked_what_it_is(
