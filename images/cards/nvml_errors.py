@@ -69,8 +69,8 @@ _WSL = NvmlFault(
 
 def explain(code: int, *, wsl: bool = False) -> NvmlFault:
     """The fault of a code; ``wsl``: this is WSL2, where the driver is Windows' own."""
-    if wsl and code in (OPERATING_SYSTEM, LIBRARY_NOT_FOUND):
-        return NvmlFault(code, _WSL.what, _WSL.do)
+    if wsl and code == OPERATING_SYSTEM:
+        return _WSL
     return _FAULTS.get(
         code, NvmlFault(code, f"NVML does not start (error {code})", "see what nvidia-smi says, and dmesg")
     )

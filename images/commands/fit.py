@@ -8,7 +8,7 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.commands.options import command, print_json
 from images.context import Context
-from images.docker import Gpus, docker_line
+from images.docker import Gpus, by_way, docker_line
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, find_fit, fit_json, fit_lines
 from images.run.serve import Options, Source, make_spec, without_lost
@@ -26,7 +26,7 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     ``machine`` stands in for this one.
     """
     fitted = find_fit(context, options, machine)
-    gpus = None if options.cards else without_lost(None, machine or context.machine, fitted.ask.count)
+    gpus = None if options.cards else _own_cards(context, fitted, machine)
     lines = lines_to_type(fitted, context.matrix, options.model, gpus)
     if options.json:
         print_json(fit_json(fitted, lines))
@@ -37,6 +37,12 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
         return
     context.report.line(lines[0])
     context.report.next_command(serve_command(fitted, options))
+
+
+def _own_cards(context: Context, fitted: Fit, machine: LocalMachine | None) -> Gpus | None:
+    """The cards of this machine as its engine is asked for them: without those that it has lost."""
+    gpus = without_lost(None, machine or context.machine, fitted.ask.count) or Gpus(fitted.ask.count)
+    return by_way(gpus, context.way_to_cards)
 
 
 def lines_to_type(fitted: Fit, matrix: Matrix, model: str, gpus: Gpus | None = None) -> list[str]:
