@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from images.docker.gpu_access import Way as Way
     from images.docker.gpu_access import by_way as by_way
     from images.docker.gpu_access import cdi_devices as cdi_devices
+    from images.docker.gpu_access import cdi_folders as cdi_folders
     from images.docker.gpu_access import gpu_tools as gpu_tools
     from images.docker.gpu_access import spec_by_way as spec_by_way
     from images.docker.gpu_access import way_to_cards as way_to_cards

@@ -35,7 +35,7 @@ from images.docker.facts import (
     refused_pull,
     split_reference,
 )
-from images.docker.gpu_access import NO_TOOLS, Way, gpu_tools, spec_by_way, way_to_cards
+from images.docker.gpu_access import NO_TOOLS, Way, cdi_folders, gpu_tools, spec_by_way, way_to_cards
 from images.docker.whose_machine import free_below, is_local
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class Engine:
     @cached_property
     def way_to_cards(self) -> Way:
         """How it gives containers cards; "" where nothing does."""
-        return way_to_cards(self.host(), gpu_tools() if self.local else NO_TOOLS)
+        host = self.host()
+        return way_to_cards(host, gpu_tools(cdi_folders(host)) if self.local else NO_TOOLS)
 
     def keeps_what_came(self) -> bool:
         """Whether layers of a failed pull stay for the next one: in the containerd store, not in the classic one."""

@@ -48,6 +48,11 @@ def gpu_tools(folders: Sequence[Path] = CDI_FOLDERS, settings: Path = _SETTINGS)
     return GpuTools(tuple(name for name in PROGRAMS if shutil.which(name)), tuple(named), "no-cgroups=true" in lines)
 
 
+def cdi_folders(host: HostFacts) -> tuple[Path, ...]:
+    """Where an engine of this machine looks for CDI specifications; podman and silent engines: the usual places."""
+    return tuple(map(Path, host.cdi)) or CDI_FOLDERS
+
+
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())

@@ -29,7 +29,7 @@ from images.docker.container_spec import NO_CARDS, ContainerSpec, Mount
 from images.docker.docker_py import translated
 from images.docker.engine import RUN_LABEL
 from images.docker.facts import host_of
-from images.docker.gpu_access import NO_TOOLS, gpu_tools, spec_by_way, way_to_cards
+from images.docker.gpu_access import NO_TOOLS, cdi_folders, gpu_tools, spec_by_way, way_to_cards
 from images.docker.whose_machine import is_local
 
 Content = Mapping[str, bytes | Path]
@@ -167,7 +167,7 @@ class TemporaryContainers:
         host = host_of(self._client.info())
         at = str(self._client.api.base_url)  # of a socket docker-py makes http+docker://localhost
         local = is_local("unix://" if at.startswith("http+docker://local") else at, host)
-        return spec_by_way(spec, way_to_cards(host, gpu_tools() if local else NO_TOOLS))
+        return spec_by_way(spec, way_to_cards(host, gpu_tools(cdi_folders(host)) if local else NO_TOOLS))
 
     def _labelled(self, spec: ContainerSpec) -> ContainerSpec:
         return replace(spec, labels=(*spec.labels, (RUN_LABEL, self.run)))

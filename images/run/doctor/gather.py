@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from images.cards import SWITCHES, WSL, addresses, read_machine
 from images.core import CardstockError, debian, default_layout, process, read_site
 from images.docker import base_image as bases
-from images.docker import connect, gpu_tools
+from images.docker import cdi_folders, connect, gpu_tools
 from images.docker.embedded import packages as home
 from images.registry import answer
 from images.run.doctor.facts import Authorities, EngineFacts, Facts, RegistryReach, ThisHost, Unknown
@@ -77,12 +77,15 @@ def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECO
     bundle = trusted.bundle if isinstance(trusted, Authorities) else None
     reached = [(host, PendingAnswer(host, _ask_registry(host, bundle, seconds / 2), seconds)) for host in registries]
     why = embeddable.answer()
+    found, own = engine.answer(), tools.answer()
+    if isinstance(found, EngineFacts) and found.local and found.host.cdi:
+        own = gpu_tools(cdi_folders(found.host))
     return Facts(
         this_host=_this_host(),
         cards=cards.answer(),
-        engine=engine.answer(),
+        engine=found,
         embeddable=why.what if isinstance(why, Unknown) else why,
-        tools=tools.answer(),
+        tools=own,
         authorities=trusted,
         index=index.answer(),
         registries=tuple(RegistryReach(host, one.answer()) for host, one in reached),
