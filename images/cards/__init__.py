@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from images.cards.named import archs_of as archs_of
     from images.cards.named import named_cards as named_cards
     from images.cards.names import match_card as match_card
+    from images.cards.nvml_errors import NO_DRIVER as NO_DRIVER
+    from images.cards.nvml_errors import NvmlFault as NvmlFault
+    from images.cards.pci import SWITCHES as SWITCHES
+    from images.cards.pci import addresses as addresses
+    from images.cards.this_machine import WSL as WSL
     from images.cards.this_machine import LocalCard as LocalCard
     from images.cards.this_machine import LocalMachine as LocalMachine
+    from images.cards.this_machine import LostCard as LostCard
+    from images.cards.this_machine import read_driver as read_driver
     from images.cards.this_machine import read_machine as read_machine
     from images.cards.written import MOST_CARDS as MOST_CARDS
 else:

@@ -146,13 +146,16 @@ def asked_cards(
         )
     here = machine or read_machine()
     if not here.cards:
-        raise NoImageFits(f"this machine has no NVIDIA card {purpose}", cause=here.why, do=do)
+        mend = f"{here.do}; or {do}" if here.do else do
+        raise NoImageFits(f"this machine has no NVIDIA card {purpose}", cause=here.why, do=mend)
     chosen, devices, notes = of_this_machine(here, selection.count, selection.devices)
     if report is not None:
+        for lost in here.lost:
+            report.line(f"{lost}; the other cards are used", "yellow")
         for note in notes:
             report.line(note)
-    own = parse_driver(here.driver) if here.driver and said is None else said
-    return AskedCards(chosen.as_cards(), own, chosen, devices, part=len(chosen.cards) < len(here.cards))
+    part = len(chosen.cards) < len(here.cards)
+    return AskedCards(chosen.as_cards(), said or here.known_driver, chosen, devices, part=part)
 
 
 def _of_named(read: Sequence[Named], driver: Driver | None, selection: Selection, stated: float) -> AskedCards:

@@ -16,6 +16,7 @@ def of_this_machine(machine: LocalMachine, count: int = 0, devices: tuple[str, .
 
     A MIG instance stands as a card of its own, with its own memory. ``count`` 0 or less: all. A program sees one MIG
     instance at a time, so without ``devices`` whole cards are taken where there are any, else the largest instance.
+    Beside a lost card, which docker would count, those that answer are named by UUID.
 
     Raises UsageError for a card that it has not, or a card of several MIG instances of which none is named.
     """
@@ -28,7 +29,14 @@ def of_this_machine(machine: LocalMachine, count: int = 0, devices: tuple[str, .
             f"--gpus {count}: this machine has {_number(machine)}",
             do=f"--gpus all; or for another machine: --card NAME --gpus {count}",
         )
-    return (replace(machine, cards=machine.cards[:count]) if count > 0 else machine), (), ()
+    chosen = replace(machine, cards=machine.cards[:count]) if count > 0 else machine
+    return chosen, tuple(card.uuid for card in chosen.cards) if machine.lost else (), ()
+
+
+def _places(machine: LocalMachine) -> Iterator[tuple[int, LocalCard]]:
+    """Each card with its place in NVML's order, which a lost card before it does not move."""
+    for at, card in enumerate(machine.cards):
+        yield (at if card.index is None else card.index), card
 
 
 def _number(machine: LocalMachine) -> str:
@@ -36,10 +44,10 @@ def _number(machine: LocalMachine) -> str:
 
 
 def _beside_instances(machine: LocalMachine, count: int) -> Picked:
-    whole = [(str(at), card) for at, card in enumerate(machine.cards) if not card.mig]
+    whole = [(str(at), card) for at, card in _places(machine) if not card.mig]
     if whole and count <= len(whole):
         taken = whole[:count] if count > 0 else whole
-        cut = ", ".join(str(at) for at, card in enumerate(machine.cards) if card.mig)
+        cut = ", ".join(str(at) for at, card in _places(machine) if card.mig)
         note = f"card {cut} is cut into MIG instances and left out; --gpus device={cut.partition(',')[0]}:0 takes one"
         return _picked(machine, [card for _, card in taken]), tuple(device for device, _ in taken), (note,)
     instances = list(_instances(machine))
@@ -70,7 +78,7 @@ def _named(machine: LocalMachine, devices: tuple[str, ...]) -> Picked:
 
 def _one(machine: LocalMachine, device: str) -> tuple[int, LocalCard]:
     """The place of a device in the machine's order, and its card."""
-    for at, card in enumerate(machine.cards):
+    for at, card in _places(machine):
         place = at * 100
         if device in (str(at), card.uuid):
             if not card.mig:
@@ -85,13 +93,14 @@ def _one(machine: LocalMachine, device: str) -> tuple[int, LocalCard]:
         for index, part in enumerate(card.slices):
             if device in (part.uuid, f"{at}:{index}"):
                 return place + 1 + index, _as_card(card, part)
-    told = ", ".join(f"{at}: {card.name}" for at, card in enumerate(machine.cards))
+    lost = next((str(one) for one in machine.lost if str(one.index) == device), "")
+    told = ", ".join(f"{at}: {card.name}" for at, card in _places(machine))
     parts = f"; {_choices(machine)}" if any(card.slices for card in machine.cards) else ""
-    raise UsageError(f"--gpus: this machine has no card {device}", do=f"its cards are {told}{parts}")
+    raise UsageError(f"--gpus: this machine has no card {device}", cause=lost, do=f"its cards are {told}{parts}")
 
 
 def _instances(machine: LocalMachine) -> Iterator[tuple[str, LocalCard, MigInstance]]:
-    for at, card in enumerate(machine.cards):
+    for at, card in _places(machine):
         for index, part in enumerate(card.slices):
             yield f"{at}:{index}", card, part
 

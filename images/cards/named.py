@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from images.cards.choose import why_no_image
 from images.cards.data import Card, all_cards
 from images.cards.names import BY_ARCH, NameMatch, match_card
+from images.cards.this_machine import card_called, read_machine
 from images.cards.written import read_written
 from images.core import Report, UsageError
 
@@ -62,13 +63,19 @@ def _whole_names() -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
+def _listed(name: str) -> NameMatch:
+    return match_card(name, all_cards())
+
+
 def _matched(name: str, by_arch: bool) -> NameMatch:
     mig = _MIG_NAME.search(name.strip())
     if mig and not name.strip().lower().startswith("mig"):
         name = f"{name.strip()[: mig.start()].strip()} MIG {mig[1]}"
     try:
-        match = match_card(name, all_cards())
+        match = _listed(name)
     except UsageError as error:
+        if own := card_called(name, read_machine()):  # no list has it, and NVML calls a card of this machine so
+            return NameMatch(own)
         if by_arch:
             raise
         raise UsageError(error.what, cause=error.cause, do=error.do.replace(f", or {BY_ARCH}", _LIST)) from error

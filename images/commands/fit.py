@@ -8,7 +8,7 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.commands.options import command, print_json
 from images.context import Context
-from images.docker import docker_line
+from images.docker import Way, docker_line, spec_by_way
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, fit_lines, plan_words
 from images.run.serve import PLACES, Options, Source, make_spec
@@ -26,7 +26,8 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     ``machine`` stands in for this one.
     """
     fitted = find_fit(context, options, machine)
-    lines = lines_to_type(fitted, context.matrix, options.model)
+    way = "" if options.cards else context.way_to_cards
+    lines = lines_to_type(fitted, context.matrix, options.model, way)
     if options.json:
         print_json(fit_json(fitted, lines))
         return
@@ -39,8 +40,11 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     context.report.next_command(serve_command(fitted, options.model))
 
 
-def lines_to_type(fitted: Fit, matrix: Matrix, model: str) -> list[str]:
-    """The docker line of the container that `invoke serve` would start; of several machines, what starts them."""
+def lines_to_type(fitted: Fit, matrix: Matrix, model: str, way: Way = "") -> list[str]:
+    """The docker line of the container that `invoke serve` would start; of several machines, what starts them.
+
+    ``way`` is how the engine gives cards.
+    """
     if fitted.ask.nodes > 1:
         words = ["./inv", "cluster", "--hosts", "hosts.yaml", "--model", model, *cluster_words(fitted.ask)]
         return [shlex.join(words)]
@@ -49,7 +53,8 @@ def lines_to_type(fitted: Fit, matrix: Matrix, model: str) -> list[str]:
     if not path and not repository:
         source = Source(fitted.ask.model.name, f"{PLACES}/{fitted.ask.model.name}")
     image = f"{matrix.image}:{fitted.ask.variant.id}"
-    return [docker_line(make_spec(fitted.ask.variant, image, source, fitted.ask.model, fitted, Options()))]
+    spec = make_spec(fitted.ask.variant, image, source, fitted.ask.model, fitted, Options())
+    return [docker_line(spec_by_way(spec, way))]
 
 
 def serve_command(fitted: Fit, model: str) -> str:

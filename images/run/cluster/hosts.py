@@ -28,7 +28,8 @@ class Host(_Part):
 
     ``card`` is a card's name as `fit` takes it, and ``memory`` its GB where it is another than it is sold with.
     ``interface`` is the network card that the others reach it by; ``engine`` its Docker endpoint (ssh://…, tcp://…)
-    or the name of a docker context; "" for the engine of this machine.
+    or the name of a docker context; "" for the engine of this machine. ``cdi``: a file that is written for this host
+    asks its engine for the cards by CDI; an engine that is reached is asked what it has.
     """
 
     name: Name
@@ -39,6 +40,7 @@ class Host(_Part):
     devices: tuple[int | str, ...] = ()
     folder: Folder | None = None
     engine: str = ""
+    cdi: bool = False
 
     @field_validator("devices", mode="before")
     @classmethod

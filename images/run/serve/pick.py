@@ -172,7 +172,7 @@ def check_here(context: Context, spec: ContainerSpec, source: Source, model: Mod
             f"{spec.image} is not here",
             do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
         )
-    if source.folder and not engine.endpoint.startswith(("unix://", "npipe://")):
+    if source.folder and not engine.beside:
         raise UsageError(
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",
             do="--model OWNER/NAME, or type this on that machine",

@@ -110,7 +110,13 @@ def test_files_are_packed_by_absolute_path() -> None:
 
 
 def test_free_space_is_known_only_on_this_machine(tmp_path: Path) -> None:
-    assert (made(FakeClient(), tmp_path).free_bytes() or 0) > 0
+    here, gone, far = FakeClient(), FakeClient(), FakeClient()
+    here.info = lambda: {"DockerRootDir": str(tmp_path)}  # type: ignore[method-assign]
+    gone.info = lambda: {"DockerRootDir": str(tmp_path / "of a virtual machine")}  # type: ignore[method-assign]
+    far.info = lambda: {"DockerRootDir": str(tmp_path), "OperatingSystem": "Docker Desktop"}  # type: ignore[method-assign]
+    assert (made(here, tmp_path).free_bytes() or 0) > 0
+    assert made(gone, tmp_path).free_bytes() is None
+    assert made(far, tmp_path).free_bytes() is None
     assert made(FakeClient(), tmp_path, "tcp://far.example:2376").free_bytes() is None
 
 

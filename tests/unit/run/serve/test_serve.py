@@ -15,7 +15,8 @@ import requests
 import yaml
 
 from images.cards.here import of_this_machine
-from images.cards.this_machine import LocalCard, LocalMachine
+from images.cards.nvml_errors import explain_card
+from images.cards.this_machine import LocalCard, LocalMachine, LostCard
 from images.commands import serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
@@ -469,3 +470,18 @@ def test_an_image_of_another_kind_is_told_nothing_of(tmp_path: Path) -> None:
     here = context(report, root=tmp_path, matrix=given.matrix, variants=given.variants, assessments=given)
     command.tell_open_advisories(here, spec_without_model("somebody/else:1", cards=True))
     assert err.getvalue() == ""
+
+
+def test_a_machine_that_has_lost_a_card_serves_on_the_others_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = rig(*["Tesla T4"] * 4)
+    cards = tuple(replace(card, index=at) for at, card in enumerate(whole.cards) if at != 1)
+    lame = replace(whole, cards=cards, lost=(LostCard(1, "0000:3b:00.0", explain_card(15, "0000:3b:00.0")),))
+    words = printed(capsys, lame, model="3b-awq")
+    assert value(words, "--gpus") == "device=GPU-0" or value(words, "--gpus").startswith('"device=GPU-0,GPU-2')
+    assert "GPU-1" not in value(words, "--gpus")
+    assert value(printed(capsys, lame, model="3b-awq", gpus="device=3"), "--gpus") == "device=3"
+    assert of_this_machine(lame, devices=("3",))[0].cards[0].uuid == "GPU-3"
+    assert value(printed(capsys, lame, model="3b-awq", gpus="2"), "--gpus") == '"device=GPU-0,GPU-2"'
+    with pytest.raises(UsageError, match="no card 1") as caught:
+        of_this_machine(lame, devices=("1",))
+    assert "0000:3b:00.0" in caught.value.cause
