@@ -26,7 +26,7 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, find_fit, find_variant, read_model, unverified
+from images.run.fit import FitOptions, check_visible, find_fit, find_variant, read_model, unverified
 from images.run.serve import Opened, judge_flags, memory_of, read_flags, video_flag
 
 JOIN = 600.0
@@ -127,6 +127,7 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
         video=options.video,
     )
     found = find_fit(context, asked, picking="devices: [{}]")
+    check_visible(found.ask.variant, hosts.environment, options.hosts)
     for what in judge_flags(found, read_flags(options.flags)):
         context.report.line(f"warning: {what}", "yellow")
     for what in unverified(found):

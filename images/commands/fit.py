@@ -10,7 +10,7 @@ from images.commands.options import command, print_json
 from images.context import Context
 from images.docker import Way, docker_line, spec_by_way
 from images.matrix import Matrix
-from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, fit_lines, plan_words
+from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, fit_lines, plan_words, shell_note
 from images.run.serve import PLACES, Options, Source, make_spec
 
 
@@ -32,6 +32,8 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
         print_json(fit_json(fitted, lines))
         return
     print("\n".join(fit_lines(fitted)))
+    if not options.cards and (note := shell_note(fitted.ask.variant, context.environment)):
+        context.report.line(f"note: {note}", "yellow")
     if fitted.ask.nodes > 1:
         context.report.line(f"hosts.yaml: each host has {hosts_words(fitted)}")
         context.report.next_command(lines[0], "hosts.yaml names the machines")

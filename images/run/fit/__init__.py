@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from images.run.fit.typed import cluster_words as cluster_words
     from images.run.fit.typed import plan_words as plan_words
     from images.run.fit.usable_memory import GIB as GIB
+    from images.run.fit.visible_devices import check_visible as check_visible
+    from images.run.fit.visible_devices import shell_note as shell_note
     from images.run.fit.weights import kv_bytes as kv_bytes
     from images.run.fit.weights import stage_weights as stage_weights
     from images.run.fit.weights import vision_weights as vision_weights

@@ -13,7 +13,7 @@ from images.core.options import option
 from images.docker import NO_CARDS, ContainerSpec, read_gpus
 from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
-from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
+from images.run.fit import Fit, FitOptions, Model, check_visible, find_fit, find_variant, shell_note, unverified
 from images.run.serve.judge import judge_flags
 from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec, read_flags
 from images.run.serve.opened import Opened
@@ -90,6 +90,9 @@ def plan(
             context.report.line(
                 "warning: --gpus none: the container is given no card, and its server needs one", "yellow"
             )
+    check_visible(variant, _environment(options.env), "--env")
+    if found and not options.cards and not options.gpus and (note := shell_note(variant, context.environment)):
+        context.report.line(f"note: {note}", "yellow")
     how = Options(
         name=options.name,
         host=options.host,

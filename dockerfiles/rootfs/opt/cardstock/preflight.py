@@ -163,7 +163,7 @@ def judge(image: Image, machine: Machine, environment: Mapping[str, str]) -> Ver
     if not driver_runs(machine, image.driver, image.cuda):
         return Verdict(NO_IMAGE_FITS, (*told, *_old_driver(image, machine, cards)))
     if fault := (prohibited(cards) if certain else None) or unread_words(image.tag, cards, environment):
-        return Verdict(NO_IMAGE_FITS, (*told, *_message(*fault, "docs/errors.md")))
+        return Verdict(NO_IMAGE_FITS, (*told, *_message(fault[0], fault[1], fault[2], "docs/errors.md")))
     told = (*told, *(f"{line}; going on" for line in state_lines(cards)))
     return Verdict(FITS, (*told, f"{image.tag} fits {names(cards)}, driver {machine.driver}"))
 

@@ -485,3 +485,24 @@ def test_a_machine_that_has_lost_a_card_serves_on_the_others_by_name(capsys: pyt
     with pytest.raises(UsageError, match="no card 1") as caught:
         of_this_machine(lame, devices=("1",))
     assert "0000:3b:00.0" in caught.value.cause
+
+
+def test_a_uuid_that_the_images_vllm_cannot_read_is_refused_with_what_to_type() -> None:
+    asked = pick.ServeOptions(print=True, model="3b-awq", cards=["T4"], env=["CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4"])
+    with pytest.raises(UsageError, match="does not start with CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4") as caught:
+        command.start_server(context(locked={}), asked, LocalMachine(why="no driver"))
+    assert "--gpus device=GPU-5fb2e1b4" in caught.value.do
+
+
+def test_printed_lines_ask_for_cards_as_this_machines_engine_gives_them(capsys: pytest.CaptureFixture[str]) -> None:
+    here = context(locked={}).having(way_to_cards="cdi")
+    options = pick.ServeOptions(print=True, model="3b-awq")
+    command.start_server(here, options, rig("Tesla T4"))
+    words = shlex.split(capsys.readouterr().out)
+    assert value(words, "--device") == "nvidia.com/gpu=0" and "--gpus" not in words
+    command.start_server(here, replace(options, compose=True), rig("Tesla T4"))
+    service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "cdi"
+    command.start_server(here, replace(options, cards=["T4"]), rig("Tesla T4"))
+    assert "--gpus" in shlex.split(capsys.readouterr().out), "another machine's engine is not known"
