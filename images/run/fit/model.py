@@ -60,6 +60,7 @@ class Model:
     """A shape in a form: 16 bits a weight, or 4 in groups of ``group`` along the input.
 
     ``dtype`` is the one asked for ("": whichever the card computes); ``source`` is the repository or folder.
+    ``called`` is what people know it by where that is not one of fit's own names: OWNER/NAME, or a folder.
     """
 
     shape: Shape
@@ -67,10 +68,13 @@ class Model:
     dtype: Dtype = ""
     group: int = 128
     source: str = field(default="", compare=False)
+    called: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
-        """As typed: "7b-awq"."""
+        """As typed: "7b-awq"; of what is not published, as its owner calls it."""
+        if self.called:
+            return self.called
         kind = {"": "", "float16": "-fp16", "bfloat16": "-bf16"}[self.dtype] if self.form == "16-bit" else self.form
         return f"{self.shape.name}{kind}" if self.form == "16-bit" else f"{self.shape.name}-{kind}"
 

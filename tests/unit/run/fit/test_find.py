@@ -55,7 +55,7 @@ def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMa
         ("3b-half", "3b-fp16"),
         ("Qwen/Qwen2.5-VL-72B-Instruct-AWQ", "72b-awq"),
         ("Qwen2.5-VL-3B-Instruct", "3b"),
-        ("someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4", "7b-gptq"),
+        ("someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4", "someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4"),
     ],
 )
 def test_names_of_models(text: str, name: str) -> None:
