@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from images.cards import Card, LocalCard, LocalMachine, asked_cards, choose_images
 from images.context import Context
-from images.core import NoImageFits, NothingSelected, UsageError, closest
+from images.core import NoImageFits, NothingSelected, UsageError, closest, read_json
 from images.core.options import option
 from images.matrix import Arch, Driver, Variant, Variants
 from images.run.fit.alternatives import find_alternatives
@@ -18,9 +17,6 @@ from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.model import Model, from_config
 from images.run.fit.names import FORMS_TOLD, by_name_alone, is_repository, not_understood, published, refuse_others
 from images.run.fit.usable_memory import sold_bytes, usable
-
-# The config.json files of models have some kilobytes.
-MOST_CONFIG = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -94,12 +90,7 @@ def read_config_file(text: str, called: str = "") -> Model:
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise UsageError(f"{path.parent} holds no {path.name}", do=FORMS_TOLD)
-    try:
-        if path.stat().st_size > MOST_CONFIG:
-            raise UsageError(f"{path} is no config.json: it is larger than {MOST_CONFIG} bytes", do="name another file")
-        data = json_module.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON", cause=str(error), do="download the model's config.json anew") from error
+    data = read_json(path, "download the model's config.json anew", most=1 << 20)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no settings", do="download the model's config.json anew")
     source = called if is_repository(called) else str(path.parent)
