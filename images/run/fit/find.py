@@ -15,7 +15,8 @@ from images.core.options import option
 from images.matrix import Arch, Driver, Variant, Variants
 from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import Ask, Fit, fit
-from images.run.fit.model import Model, from_config, model_by_name
+from images.run.fit.config import from_config
+from images.run.fit.model import FORMS, MODELS, Model, model_by_name
 from images.run.fit.usable_memory import sold_bytes, usable
 
 
@@ -23,7 +24,9 @@ from images.run.fit.usable_memory import sold_bytes, usable
 class FitOptions:
     """What `invoke fit` was asked. ``count`` 0: each card named once, or every card of this machine."""
 
-    model: str = option("3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder", "", positional=True)
+    model: str = option(
+        "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); or a model's folder", "", positional=True
+    )
     cards: Sequence[str] = option("a card's name; without it the cards of this machine", (), flag="card")
     count: int = option("cards of that name in each machine", 0)
     nodes: int = option("machines", 1)
@@ -69,7 +72,7 @@ def read_model(text: str) -> Model:
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         what = f"{path.parent} holds no config.json" if path.name == "config.json" else f"no model is called {text!r}"
-        raise UsageError(what, do="3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder")
+        raise UsageError(what, do=f"{MODELS} with {FORMS}; or a model's folder")
     try:
         data = json_module.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
