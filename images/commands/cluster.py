@@ -25,7 +25,7 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, find_fit, find_variant, unverified
+from images.run.fit import FitOptions, check_on_cpu, find_fit, find_variant, unverified
 from images.run.serve import Opened, asked_model, memory_of, video_flag
 
 JOIN = 600.0
@@ -103,7 +103,9 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
     variant = find_variant(context.variants, wanted) if wanted else None
     if variant is not None and not variant.archs:
         flags = [*video_flag(options.video), *options.flags]
-        made = on_cpus(hosts, asked_model(*asked), variant.id, f"{context.matrix.image}:{variant.id}", flags)
+        served = asked_model(*asked)
+        check_on_cpu(served, variant)
+        made = on_cpus(hosts, served, variant.id, f"{context.matrix.image}:{variant.id}", flags)
         return _as_asked(made, options)
     nameless = [host.name for host in hosts.hosts if not host.card or not host.devices]
     if nameless:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from images.core import CardstockError
 from images.run.fit.choose import Ask, fit
-from images.run.fit.model import SHAPES, Model, model_by_name
+from images.run.fit.families import SHAPES
+from images.run.fit.model import Model, model_by_name
 
 _MORE_CARDS = (2, 4, 8)
 
@@ -41,7 +42,7 @@ def _models(model: Model) -> Iterator[Model]:
     yield model
     if model.called or model.shape.name not in SHAPES:
         return
-    names = list(SHAPES)
+    names = [name for name, shape in SHAPES.items() if shape.family == model.shape.family]
     for size in reversed(names[: names.index(model.shape.name) + 1]):
         for form in ("fp16", "awq", "gptq") if model.dtype == "bfloat16" else ("", "awq", "gptq"):
             other = model_by_name(f"{size}-{form}" if form else size)

@@ -14,7 +14,8 @@ from images.core.options import option
 from images.matrix import Arch, Driver, Variant, Variants
 from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import Ask, Fit, fit
-from images.run.fit.model import Model, from_config
+from images.run.fit.config import from_config
+from images.run.fit.model import Model
 from images.run.fit.names import FORMS_TOLD, by_name_alone, is_repository, not_understood, published, refuse_others
 from images.run.fit.usable_memory import sold_bytes, usable
 
@@ -24,7 +25,7 @@ class FitOptions:
     """What `invoke fit` was asked. ``count`` 0: each card named once, or every card of this machine."""
 
     model: str = option(
-        "3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; a repository OWNER/NAME; or a model's folder",
+        "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder",
         "",
         positional=True,
     )

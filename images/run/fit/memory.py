@@ -107,7 +107,7 @@ def _stage(
 
 
 def _weights(model: Model, backend: CardBackend, split: Split, parts: Parts, at: int) -> list[MemoryLine]:
-    form = {"16-bit": "2 bytes each"}.get(model.form, f"4 bits in groups of {model.group}; table and head 2 bytes each")
+    form = model.told if model.form == "16-bit" else f"{model.told}; table and head 2 bytes each"
     cut = f", cut into {split.tp}" if split.tp > 1 else ""
     where = f", stage {at + 1} of {len(parts)} with {parts[at]} of {sum(parts)} layers" if len(parts) > 1 else ""
     lines = [MemoryLine("text weights", stage_weights(model, parts, at, split.tp), f"{form}{cut}{where}")]
@@ -124,7 +124,7 @@ def _working(model: Model, backend: CardBackend, split: Split, load: Load, parts
     pictures = encoder_tokens(backend, load)
     see = vision_peak(model, backend, split, pictures) if backend.vllm or at == 0 else 0
     text = text_peak(model, backend, split.tp, load, last=at == len(parts) - 1)
-    held = pictures * model.shape.hidden * 2
+    held = pictures * model.shape.hidden * 2 * (1 + model.shape.vision.taps)
     what = f"{pictures} picture tokens at once" if see > text else f"{_step(backend, load)} tokens at once"
     name = "activations, vision" if see > text else "activations, text"
     return [

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from images.core import UsageError
-from images.run.fit.model import Model, model_by_name
+from images.run.fit.model import FORMS, MODELS, Model, model_by_name
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 # Where people copy names from.
@@ -42,7 +42,7 @@ _OTHERS = {
     "lora": "a LoRA adapter is no model of its own: merge it into one, or name the one it was made of",
 }
 _OTHERS["adapter"] = _OTHERS["lora"]
-FORMS_TOLD = "3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; a repository OWNER/NAME; or a model's folder"
+FORMS_TOLD = f"{MODELS} with {FORMS}; a repository OWNER/NAME; or a model's folder"
 
 
 def typed_name(text: str) -> str:

@@ -10,16 +10,22 @@ Parts = tuple[int, ...]
 
 
 def linear_bytes(model: Model, inputs: int, outputs: int, *, bias: bool = False) -> int:
-    """One linear of the decoder: 2 bytes a weight; in 4 bits half a byte, and a scale and zero for each group.
+    """One linear of the decoder: 2 bytes a weight; or its bits, and a scale and zero for each group.
 
-    GPTQ keeps the group of each input beside them, 4 bytes.
+    GPTQ keeps the group of each input beside them, 4 bytes. FP8 and int8 have a scale of 4 bytes for each output, or
+    for each block.
     """
     extra = outputs * 2 if bias else 0
     if model.form == "16-bit":
         return inputs * outputs * 2 + extra
-    groups = math.ceil(inputs / model.group)
-    index = 4 * inputs if model.form == "gptq" else 0
-    return inputs * outputs // 2 + groups * outputs * 2 + groups * outputs // 2 + index + extra
+    if model.form in ("fp8", "int8"):
+        side = model.group if model.form == "fp8" else 0
+        scales = math.ceil(inputs / side) * math.ceil(outputs / side) if side else outputs
+        return inputs * outputs + scales * 4 + extra
+    groups = math.ceil(inputs / model.group) if model.group > 0 else 1
+    index = 4 * inputs if model.form == "gptq" or model.act_order else 0
+    zeros = groups * outputs * model.weight_bits // 8 if model.form != "wna16" or not model.symmetric else 0
+    return inputs * outputs * model.weight_bits // 8 + groups * outputs * 2 + zeros + index + extra
 
 
 def decoder_layer(model: Model, tp: int) -> int:
@@ -29,11 +35,11 @@ def decoder_layer(model: Model, tp: int) -> int:
     keys = max(1, shape.kv_heads // tp) * shape.head_dim
     width = shape.intermediate // tp
     return (
-        linear_bytes(model, shape.hidden, queries + 2 * keys, bias=True)
+        linear_bytes(model, shape.hidden, queries + 2 * keys, bias=shape.family != "qwen3_vl")
         + linear_bytes(model, queries, shape.hidden)
         + linear_bytes(model, shape.hidden, 2 * width)
         + linear_bytes(model, width, shape.hidden)
-        + 2 * shape.hidden * 2
+        + (2 * shape.hidden + (2 * shape.head_dim if shape.family == "qwen3_vl" else 0)) * 2
     )
 
 
@@ -48,20 +54,23 @@ def vision_weights(model: Model, tp: int, width: int = 2) -> int:
     Its norms and biases of the outputs are whole on every card: too small to tell apart here.
     """
     see, out = model.shape.vision, model.shape.hidden
+    norm = see.hidden if see.gated else 2 * see.hidden
+    matrices = 3 if see.gated else 2
     block = (
         see.hidden * 3 * see.hidden
         + 3 * see.hidden
         + see.hidden**2
         + see.hidden
-        + 3 * see.hidden * see.intermediate
-        + 2 * see.intermediate
+        + matrices * see.hidden * see.intermediate
+        + (matrices - 1) * see.intermediate
         + see.hidden
-        + 2 * see.hidden
+        + 2 * norm
     )
     merged = see.hidden * see.merge**2
-    merger = see.hidden + merged**2 + merged + merged * out + out
-    whole = see.patch_width * see.hidden
-    return (math.ceil((see.depth * block + merger) / tp) + whole) * width
+    mlp = merged**2 + merged + merged * out + out
+    mergers = norm + mlp + see.taps * (2 * merged + mlp)
+    whole = see.patch_width * see.hidden + (see.hidden + see.positions * see.hidden if see.positions else 0)
+    return (math.ceil((see.depth * block + mergers) / tp) + whole) * width
 
 
 def layers_per_stage(layers: int, pp: int, *, rest_last: bool = False) -> Parts:

@@ -13,7 +13,7 @@ from images.core.options import option
 from images.docker import NO_CARDS, ContainerSpec, Gpus, read_gpus
 from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
-from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
+from images.run.fit import Fit, FitOptions, Model, check_on_cpu, find_fit, find_variant, unverified
 from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
 from images.run.serve.opened import Opened
 from images.run.serve.source import Source
@@ -79,6 +79,8 @@ def plan(
         variant = found.ask.variant
         for what in unverified(found):
             context.report.line(f"unverified: {what}")
+    else:
+        check_on_cpu(model, variant)
     how = Options(
         name=options.name,
         host=options.host,

@@ -13,9 +13,11 @@ from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
 from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import LENGTHS, USUAL, Ask, Fit, fit
-from images.run.fit.model import SHAPES, Form, Model, Shape, Vision
+from images.run.fit.families import SHAPES
+from images.run.fit.model import Form, Model
 from images.run.fit.parallel import Split
 from images.run.fit.settings import environment, server_flags, setting_choices, unverified
+from images.run.fit.shape import Shape, Vision
 from images.run.fit.usable_memory import GIB
 from images.run.fit.weights import kv_bytes, stage_weights, vision_weights
 from tests.helpers.fits import SM75, ask, card, image, model, unpadded, variant

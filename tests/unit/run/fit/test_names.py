@@ -11,7 +11,7 @@ from images.core.errors import UsageError
 from images.run.fit.find import read_config_file, read_model
 from images.run.fit.names import by_name_alone, published, typed_name
 from images.run.fit.parallel import obstacles
-from images.run.fit.weights import stage_weights
+from images.run.fit.weights import stage_weights, vision_weights
 from tests.helpers.fits import model
 from tests.unit.run.fit.test_find import AWQ, CONFIG
 
@@ -95,6 +95,27 @@ def test_a_name_that_is_understood_keeps_its_owner_and_tells_what_is_taken_for_g
     assert "someone/Qwen2.5-VL-7B-Instruct-AWQ was not read; taken for granted" in found.shape.unverified
     whole = stage_weights(model("7b-awq"), (28,), 0, 1)
     assert stage_weights(found, (28,), 0, 1) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "bits"),
+    [
+        ("Qwen/Qwen2.5-VL-32B-Instruct-GPTQ-Int8", "gptq", 8),
+        ("someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4", "gptq", 4),
+        ("RedHatAI/Qwen2.5-VL-7B-Instruct-FP8-dynamic", "fp8", 8),
+        ("RedHatAI/Qwen2.5-VL-7B-Instruct-quantized.w4a16", "wna16", 4),
+        ("RedHatAI/Qwen2.5-VL-7B-Instruct-quantized.w8a8", "int8", 8),
+        ("someone/Qwen2-VL-7B-Instruct", "16-bit", 16),
+    ],
+)
+def test_each_word_for_a_form_is_that_form(text: str, form: str, bits: int) -> None:
+    found = read_model(text)
+    assert (found.name, found.form, found.weight_bits) == (text, form, bits)
+
+
+def test_8_bits_are_not_summed_as_4() -> None:
+    found = read_model("Qwen/Qwen2.5-VL-32B-Instruct-GPTQ-Int8")
+    assert 33 < (stage_weights(found, (64,), 0, 1) + vision_weights(found, 1)) / 2**30 < 35
 
 
 def test_padding_is_known_of_the_published_checkpoint_alone() -> None:
