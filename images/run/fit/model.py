@@ -59,6 +59,11 @@ class Model:
         return f"{self.weight_bits} bits in {groups}"
 
     @property
+    def assumed(self) -> bool:
+        """Whether the form is known by a name alone, and nobody read how its weights are grouped."""
+        return self.form != "16-bit" and bool(self.shape.unverified) and (bool(self.called) or not self.source)
+
+    @property
     def name(self) -> str:
         """As typed: "7b-awq"; of what is not published, as its owner calls it."""
         if self.called:
