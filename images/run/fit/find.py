@@ -69,6 +69,8 @@ def read_model(text: str) -> Model:
 
     Raises UsageError for a name that is not understood whole, a folder without config.json, a file that is not one.
     """
+    if not text.strip():
+        raise not_understood(text)
     path = Path(text).expanduser()
     if path.is_file() or (path / "config.json").is_file():
         return read_config_file(text)
