@@ -32,7 +32,6 @@ def _own_driver(ask: Ask) -> bool:
 
 def fit_line(ask: Ask) -> str:
     """`./inv fit` for this ask."""
-    model = ask.model.source if ask.model.shape.name == "model" else ask.model.name
     nodes = ["--nodes", str(ask.nodes)] if ask.nodes > 1 else []
     on = replace(ask.on, written=())
-    return shlex.join(["./inv", "fit", "--model", model, *on.words("--count"), *nodes, *cluster_words(ask)])
+    return shlex.join(["./inv", "fit", "--model", ask.model.name, *on.words("--count"), *nodes, *cluster_words(ask)])
