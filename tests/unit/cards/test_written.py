@@ -206,6 +206,39 @@ def test_what_cannot_be_together(names: list[str], count: int, devices: str, mem
     assert refused.value.do
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("MIG 3g.20gb", "names no card"),
+        ("3g.20gb", "names no card"),
+        ("T4 MIG 1g.5gb", "are not cut into MIG instances"),
+        ("4090 1g.5gb", "are not cut into MIG instances"),
+        ("A100 MIG 7g.999gb", "has no part of 999 GB"),
+    ],
+)
+def test_parts_that_no_card_has(said: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told) as refused:
+        named_cards([said])
+    assert refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "memory"),
+    [
+        ("A100 3g.20gb", "A100 PCIe 40 GB MIG 3g.20gb", 20),
+        ("A100 MIG 3g.40gb", "A100 PCIe 40 GB MIG 3g.40gb", 40),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "A100 SXM4 40 GB MIG 1g.5gb", 5),
+        ("H100 mig 1c.3g.40gb", "H100 SXM5 64 GB MIG 1c.3g.40gb", 40),
+        ("NVIDIA A40-8Q", "NVIDIA A40-8Q", 8),
+    ],
+)
+def test_a_part_is_named_as_a_part_and_read_again(said: str, name: str, memory: float) -> None:
+    (found,) = named_cards([said])
+    assert (found.name, found.memory) == (name, memory)
+    assert named_cards([found.name]) == (found,)
+    assert found.mig == ("g." in said)
+
+
 def test_a_memory_that_is_said_is_the_cards() -> None:
     assert _asked(["4090"], memory="48") == [("4090 48 GB", 48)]
     assert _asked(["4090"], memory="60GB") == [("4090", 60)]
