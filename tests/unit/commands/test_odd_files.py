@@ -27,7 +27,7 @@ ODD: Mapping[str, Callable[[Path], object]] = {
     "device": lambda path: path.symlink_to("/dev/zero"),
     "circle": lambda path: path.symlink_to(path),
     "empty": lambda path: path.write_bytes(b""),
-    "latin-1": lambda path: path.write_bytes(b"hosts: caf\xe9"),
+    "latin-1": lambda path: path.write_bytes(b"hosts: M\xfcnchen"),
     "deep": lambda path: path.write_bytes(DEEP),
     "bomb": lambda path: path.write_bytes(BOMB),
     "in itself": lambda path: path.write_bytes(b"a: &a [*a]"),
