@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from images.cards.data import Card as Card
     from images.cards.data import all_cards as all_cards
     from images.cards.names import match_card as match_card
+    from images.cards.nvml_errors import NO_DRIVER as NO_DRIVER
+    from images.cards.nvml_errors import NvmlFault as NvmlFault
+    from images.cards.pci import SWITCHES as SWITCHES
+    from images.cards.pci import addresses as addresses
+    from images.cards.this_machine import WSL as WSL
     from images.cards.this_machine import LocalCard as LocalCard
     from images.cards.this_machine import LocalMachine as LocalMachine
+    from images.cards.this_machine import LostCard as LostCard
+    from images.cards.this_machine import read_driver as read_driver
     from images.cards.this_machine import read_machine as read_machine
 else:
     __getattr__ = face(__name__, __file__)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from images.cards.choose import why_no_image
 from images.cards.data import Card, all_cards
-from images.cards.names import match_card
-from images.cards.this_machine import LocalMachine, read_machine
-from images.core import NoImageFits, Report
+from images.cards.names import NameMatch, match_card
+from images.cards.this_machine import LocalMachine, card_called, read_machine
+from images.core import NoImageFits, Report, UsageError
 from images.matrix import Driver, parse_driver
 
 
@@ -29,12 +29,22 @@ def named_cards(texts: Sequence[str], report: Report | None = None) -> tuple[Car
     """
     cards = []
     for name in (part.strip() for text in texts for part in text.split(",")):
-        match = match_card(name, all_cards())
+        match = _match(name)
         if report is not None:
             sizes = " or ".join(f"{size:g}" for size in match.memories)
             report.line(f"{name}: {match.card.name}, compute capability {match.card.arch}, {sizes} GB")
         cards.append(match.card)
     return tuple(cards)
+
+
+def _match(name: str) -> NameMatch:
+    """The card of this name; of one that no list has, the card of this machine that NVML calls so."""
+    try:
+        return match_card(name, all_cards())
+    except UsageError as unknown:
+        if own := card_called(name, read_machine()):
+            return NameMatch(own)
+        raise unknown
 
 
 def asked_cards(
@@ -56,9 +66,12 @@ def asked_cards(
         return AskedCards(named_cards(names, report), said)
     here = machine or read_machine()
     if not here.cards:
-        raise NoImageFits(f"this machine has no NVIDIA card {purpose}", cause=here.why, do=do)
-    own = parse_driver(here.driver) if here.driver and said is None else said
-    return AskedCards(here.as_cards(), own, here)
+        mend = f"{here.do}; or {do}" if here.do else do
+        raise NoImageFits(f"this machine has no NVIDIA card {purpose}", cause=here.why, do=mend)
+    if report is not None:
+        for lost in here.lost:
+            report.line(f"{lost}; the other cards are used", "yellow")
+    return AskedCards(here.as_cards(), said or here.known_driver, here)
 
 
 def archs_of(texts: Sequence[str], report: Report) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from images.cards.data import Card
+from images.cards.vgpu import read_profile
 from images.core import UsageError, closest
 
 # Words that say nothing, that name a family (people leave them out), and that name a form of the same card.
@@ -18,12 +19,11 @@ _NOISE = frozenset(
 _FAMILY = frozenset("geforce rtx gtx gt tesla quadro grid nvs jetson drive".split())
 _FORM = frozenset(
     "pcie sxm sxm2 sxm3 sxm4 sxm5 sxm6 fhhl dgxs active passive ac hbm2 hbm2e hbm3 hbm3e gddr5 gddr5x gddr6 gddr6x ddr4"
-    " oem refresh rev low power mac server sff x2 9gbps 8gbps 10gbps 11gbps".split()
+    " oem refresh rev low power mac server sff x2 ls lc 9gbps 8gbps 10gbps 11gbps".split()
 )
 _CHIP = re.compile(r"[gat][a-z]\d{3}|\d\d(\.\d)?w")
 _MEMORY = re.compile(r"(?<![a-z0-9.])(\d{1,3}) ?(?:gib|gb|g)(?![a-z0-9])")
 _MIG = re.compile(r"\bmig (\d+)c?\.?\d*g\.(\d+)gb.*")
-_SLICE = re.compile(r"-(\d{1,3})[abcq]$")
 _SPLITS = (
     (re.compile(r"\((?:r|tm|c)\)|[®™]"), " "),
     (re.compile(r"max[- ]?q"), " maxq "),
@@ -85,7 +85,7 @@ def match_card(name: str, cards: Sequence[Card]) -> NameMatch:
         return _match(same[0], _similar(split_name(name), cards))
     if part := _slice_of(name):
         whole, memory = part
-        return NameMatch(replace(match_card(whole, cards).card, memory=memory))
+        return NameMatch(_part(match_card(whole, cards), memory))
     similar = _similar(split_name(name), cards)
     if not similar:
         raise _unknown(name, cards)
@@ -98,14 +98,19 @@ def _match(card: Card, similar: Iterable[Card]) -> NameMatch:
     return NameMatch(card, tuple(other for other in similar if other != card and other.arch == card.arch))
 
 
+def _part(whole: NameMatch, memory: float) -> Card:
+    """A part of the smallest card of this name that has so much memory."""
+    large = [card for card in (whole.card, *whole.others) if card.memory >= 0.9 * memory]
+    return replace(min(large, key=lambda card: card.memory, default=whole.card), memory=memory)
+
+
 def _slice_of(name: str) -> tuple[str, float] | None:
     """A MIG or vGPU slice: the card it is of, and its GB; "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-8Q"."""
     text = name.strip().lower()
     if mig := _MIG.search(text):
         return text[: mig.start()], float(mig[2])
-    if share := _SLICE.search(text):
-        return text[: share.start()].removeprefix("grid "), float(share[1])
-    return None
+    profile = read_profile(name)
+    return (profile.board, profile.memory) if profile else None
 
 
 def _plain(name: str) -> str:

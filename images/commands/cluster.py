@@ -25,7 +25,7 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, find_fit, find_variant, read_model, unverified
+from images.run.fit import FitOptions, check_visible, find_fit, find_variant, read_model, unverified
 from images.run.serve import Opened, memory_of, video_flag
 
 JOIN = 600.0
@@ -123,6 +123,7 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
         model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp, options.video
     )
     found = find_fit(context, asked)
+    check_visible(found.ask.variant, hosts.environment, options.hosts)
     for what in unverified(found):
         context.report.line(f"unverified: {what}")
     context.report.line(

@@ -8,10 +8,10 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.commands.options import command, print_json
 from images.context import Context
-from images.docker import docker_line
+from images.docker import Gpus, by_way, docker_line
 from images.matrix import Matrix
-from images.run.fit import Fit, FitOptions, find_fit, fit_json, fit_lines
-from images.run.serve import Options, Source, make_spec
+from images.run.fit import Fit, FitOptions, find_fit, fit_json, fit_lines, shell_note
+from images.run.serve import Options, Source, make_spec, without_lost
 
 
 @command
@@ -26,11 +26,14 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     ``machine`` stands in for this one.
     """
     fitted = find_fit(context, options, machine)
-    lines = lines_to_type(fitted, context.matrix, options.model)
+    gpus = None if options.cards else _own_cards(context, fitted, machine)
+    lines = lines_to_type(fitted, context.matrix, options.model, gpus)
     if options.json:
         print_json(fit_json(fitted, lines))
         return
     print("\n".join(fit_lines(fitted)))
+    if not options.cards and (note := shell_note(fitted.ask.variant, context.environment)):
+        context.report.line(f"note: {note}", "yellow")
     if fitted.ask.nodes > 1:
         context.report.next_command(lines[0], "hosts.yaml names the machines")
         return
@@ -38,7 +41,13 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     context.report.next_command(serve_command(fitted, options))
 
 
-def lines_to_type(fitted: Fit, matrix: Matrix, model: str) -> list[str]:
+def _own_cards(context: Context, fitted: Fit, machine: LocalMachine | None) -> Gpus | None:
+    """The cards of this machine as its engine is asked for them: without those that it has lost."""
+    gpus = without_lost(None, machine or context.machine, fitted.ask.count) or Gpus(fitted.ask.count)
+    return by_way(gpus, context.way_to_cards)
+
+
+def lines_to_type(fitted: Fit, matrix: Matrix, model: str, gpus: Gpus | None = None) -> list[str]:
     """The docker line of the container that `invoke serve` would start; of several machines, what starts them."""
     path = Path(model).expanduser()
     folder = str((path if path.is_dir() else path.parent).resolve()) if path.exists() else ""
@@ -49,7 +58,7 @@ def lines_to_type(fitted: Fit, matrix: Matrix, model: str) -> list[str]:
     if not folder and not repository:
         source = Source(fitted.ask.model.name, f"/path/to/{fitted.ask.model.name}")
     image = f"{matrix.image}:{fitted.ask.variant.id}"
-    return [docker_line(make_spec(fitted.ask.variant, image, source, fitted.ask.model, fitted, Options()))]
+    return [docker_line(make_spec(fitted.ask.variant, image, source, fitted.ask.model, fitted, Options(gpus=gpus)))]
 
 
 def serve_command(fitted: Fit, options: FitOptions) -> str:

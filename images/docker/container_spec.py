@@ -21,12 +21,27 @@ LEAST_MEMORY = 2**29
 _DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[0-9a-zA-Z/-]+")
 
 
+# The kind of the CDI devices that NVIDIA's generator (nvidia-ctk cdi generate) names by index, by UUID, and "all".
+CDI_KIND = "nvidia.com/gpu"
+
+
 @dataclass(frozen=True)
 class Gpus:
-    """The cards of a container: ``count`` of them (-1: all, 0: none), or those named by index or UUID."""
+    """The cards of a container: ``count`` of them (-1: all, 0: none), or those named by index or UUID.
+
+    ``cdi``: they are asked for as CDI devices, of an engine that has no other way to them.
+    """
 
     count: int = 0
     devices: tuple[str, ...] = ()
+    cdi: bool = False
+
+    @property
+    def cdi_names(self) -> tuple[str, ...]:
+        """Their names as CDI devices: "nvidia.com/gpu=all", or one each."""
+        if self.devices:
+            return tuple(f"{CDI_KIND}={one}" for one in self.devices)
+        return (f"{CDI_KIND}=all",) if self.count < 0 else tuple(f"{CDI_KIND}={at}" for at in range(self.count))
 
 
 NO_CARDS = Gpus()

@@ -25,7 +25,8 @@ class Host(_Part):
     """One machine. ``devices`` are its cards as its driver numbers them, or their UUIDs; none where it has no card.
 
     ``interface`` is the network card that the others reach it by; ``engine`` its Docker endpoint (ssh://…, tcp://…)
-    or the name of a docker context; "" for the engine of this machine.
+    or the name of a docker context; "" for the engine of this machine. ``cdi``: a file that is written for this host
+    asks its engine for the cards by CDI; an engine that is reached is asked what it has.
     """
 
     name: Name
@@ -35,6 +36,7 @@ class Host(_Part):
     devices: tuple[int | str, ...] = ()
     folder: Folder | None = None
     engine: str = ""
+    cdi: bool = False
 
     @field_validator("devices", mode="before")
     @classmethod

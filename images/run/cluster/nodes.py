@@ -145,7 +145,7 @@ def make_spec(hosts: Hosts, host: Host, plan: ClusterPlan) -> ContainerSpec:
         env=tuple({**environment(hosts, host), **(plan.opened.environment() if head else {})}.items()),
         passed=(TOKEN, API_KEY) if head else (TOKEN,),
         mounts=(Mount(hosts.folder_of(host), MODELS), Mount(CACHE_VOLUME, CACHE, read_only=False)),
-        gpus=Gpus(devices=tuple(map(str, host.devices))),
+        gpus=Gpus(devices=tuple(map(str, host.devices)), cdi=host.cdi and bool(host.devices)),
         shm=plan.shm + 1,
         memory=plan.memory,
         network=hosts.network or "host",

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from images.run.fit.settings import shm_gigabytes as shm_gigabytes
     from images.run.fit.settings import unverified as unverified
     from images.run.fit.usable_memory import GIB as GIB
+    from images.run.fit.visible_devices import check_visible as check_visible
+    from images.run.fit.visible_devices import shell_note as shell_note
     from images.run.fit.weights import kv_bytes as kv_bytes
     from images.run.fit.weights import stage_weights as stage_weights
     from images.run.fit.weights import vision_weights as vision_weights

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from images.run.serve import start as start
     from images.run.serve.by_hand import serve_words as serve_words
     from images.run.serve.by_hand import spec_without_model as spec_without_model
+    from images.run.serve.cards_here import without_lost as without_lost
     from images.run.serve.hub import read_config as read_config
     from images.run.serve.make import CACHE_VOLUME as CACHE_VOLUME
     from images.run.serve.make import Options as Options

@@ -13,7 +13,8 @@ from images.core.options import option
 from images.docker import NO_CARDS, ContainerSpec, Gpus, read_gpus
 from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
-from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
+from images.run.fit import Fit, FitOptions, Model, check_visible, find_fit, find_variant, shell_note, unverified
+from images.run.serve.cards_here import without_lost
 from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
 from images.run.serve.opened import Opened
 from images.run.serve.source import Source
@@ -76,8 +77,13 @@ def plan(
     if variant is None or variant.archs:
         found = _fit(context, options, model, variant, gpus, machine)
         variant = found.ask.variant
+        if not options.cards:
+            gpus = without_lost(gpus, machine or context.machine, found.ask.count)
         for what in unverified(found):
             context.report.line(f"unverified: {what}")
+    check_visible(variant, _environment(options.env), "--env")
+    if found and not options.cards and not options.gpus and (note := shell_note(variant, context.environment)):
+        context.report.line(f"note: {note}", "yellow")
     how = Options(
         name=options.name,
         host=options.host,
@@ -161,12 +167,14 @@ def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
             raise UsageError(f"--gpus {gpus.count}: this machine has {len(machine.cards)} card(s)", do="--gpus all")
         return replace(machine, cards=machine.cards[: gpus.count])
     chosen = []
+    places = {at if card.index is None else card.index: card for at, card in enumerate(machine.cards)}
     for device in gpus.devices:
         at = int(device) if device.isdigit() else -1
-        match = [card for index, card in enumerate(machine.cards) if index == at or card.uuid == device]
+        match = [card for index, card in places.items() if index == at or card.uuid == device]
         if not match:
-            told = ", ".join(f"{index}: {card.name}" for index, card in enumerate(machine.cards))
-            raise UsageError(f"--gpus: this machine has no card {device}", do=f"its cards are {told}")
+            lost = next((f"{one}" for one in machine.lost if one.index == at), "")
+            told = ", ".join(f"{index}: {card.name}" for index, card in places.items())
+            raise UsageError(f"--gpus: this machine has no card {device}", cause=lost, do=f"its cards are {told}")
         chosen += match
     return replace(machine, cards=tuple(chosen))
 
@@ -182,7 +190,7 @@ def check_here(context: Context, spec: ContainerSpec, source: Source, model: Mod
             f"{spec.image} is not here",
             do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
         )
-    if source.folder and not engine.endpoint.startswith(("unix://", "npipe://")):
+    if source.folder and not engine.beside:
         raise UsageError(
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",
             do="--model OWNER/NAME, or type this on that machine",
