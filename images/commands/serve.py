@@ -15,7 +15,17 @@ from images.context import Context
 from images.core import CardstockError, UsageError, default_layout
 from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
 from images.run.fit import Model, from_config, model_by_name, read_model
-from images.run.serve import ServeOptions, Source, check_here, find_source, model_name, modelscope, plan, read_config
+from images.run.serve import (
+    ServeOptions,
+    Source,
+    check_here,
+    find_source,
+    model_name,
+    modelscope,
+    plan,
+    printed_source,
+    read_config,
+)
 from images.run.serve import start as starting
 
 
@@ -39,7 +49,7 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     if not options.model:
         raise UsageError("which model?", do="./inv serve --model 3b-awq, OWNER/NAME, or a folder")
     only_printed = options.print or options.compose
-    source = find_source(options.model)
+    source = (printed_source if only_printed else find_source)(options.model)
     if options.from_modelscope or modelscope.wanted(context.environment):
         home = default_layout().home
         source = (modelscope.planned if only_printed else modelscope.source_of)(home, source, context.report)

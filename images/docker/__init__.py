@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from images.docker.container_spec import PublishedPort as PublishedPort
     from images.docker.container_spec import check_name as check_name
     from images.docker.container_spec import check_port as check_port
+    from images.docker.container_spec import is_device as is_device
     from images.docker.container_spec import read_gpus as read_gpus
     from images.docker.container_spec import read_memory as read_memory
     from images.docker.container_text import compose as compose

@@ -18,7 +18,8 @@ NETWORK_MODES = ("none", "host", "bridge")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _MEMORY = re.compile(r"(\d{1,6})([gm])(?:i?b)?")
 LEAST_MEMORY = 2**29
-_DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[0-9a-zA-Z/-]+")
+_NUMBER = re.compile(r"[0-9]{1,4}")
+_DEVICE = re.compile(r"[0-9]{1,4}(:[0-9]{1,2})?|(GPU|MIG)-[0-9a-zA-Z/-]{1,80}")
 
 
 # The kind of the CDI devices that NVIDIA's generator (nvidia-ctk cdi generate) names by index, by UUID, and "all".
@@ -115,8 +116,13 @@ class ContainerSpec:
     stop_timeout: int = STOP_TIMEOUT
 
 
+def is_device(text: str) -> bool:
+    """Whether docker takes it for a card: an index, that of a MIG instance ("0:1"), or a UUID."""
+    return _DEVICE.fullmatch(text) is not None
+
+
 def read_gpus(text: str) -> Gpus:
-    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=GPU-…"; or "none".
+    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=0:1", "device=GPU-…"; or "none".
 
     Raises UsageError for anything else.
     """
@@ -125,10 +131,10 @@ def read_gpus(text: str) -> Gpus:
         return NO_CARDS
     if word == "all":
         return ALL_CARDS
-    if word.isdigit():
+    if _NUMBER.fullmatch(word):
         return Gpus(int(word))
     listed = tuple(part.strip() for part in word.removeprefix("device=").split(","))
-    if all(_DEVICE.fullmatch(part) for part in listed):
+    if all(map(is_device, listed)) and not (len(listed) == 1 and word.isdecimal()):
         return Gpus(devices=listed)
     raise UsageError(f"--gpus {text!r} names no cards", do="--gpus all, --gpus 2, --gpus device=0,1, or --gpus none")
 

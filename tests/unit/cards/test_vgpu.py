@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.cards import asked
+from images.cards import named
 from images.cards.data import all_cards
 from images.cards.names import match_card
 from images.cards.this_machine import LocalCard, LocalMachine
@@ -85,9 +85,9 @@ def test_a_card_is_no_profile(said: str) -> None:
 
 def test_a_name_that_no_list_has_is_this_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
     own = LocalCard("NVIDIA Graphics Device", "GPU-1", Arch(9, 0), 96 * 2**30)
-    monkeypatch.setattr(asked, "read_machine", lambda: LocalMachine("580.65.06", "13.0", (own,)))
-    (found,) = asked.named_cards(["graphics device"])
+    monkeypatch.setattr(named, "read_machine", lambda: LocalMachine("580.65.06", "13.0", (own,)))
+    (found,) = named.named_cards(["graphics device"])
     assert (found.arch, found.memory) == (Arch(9, 0), 96)
     with pytest.raises(UsageError, match="no NVIDIA card is called 'Frobnicator'") as caught:
-        asked.named_cards(["Frobnicator"])
+        named.named_cards(["Frobnicator"], by_arch=True)
     assert "--arch 7.5" in caught.value.do and "compute_cap" in caught.value.do

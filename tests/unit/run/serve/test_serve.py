@@ -14,6 +14,7 @@ import pytest
 import requests
 import yaml
 
+from images.cards.here import of_this_machine
 from images.cards.nvml_errors import explain_card
 from images.cards.this_machine import LocalCard, LocalMachine, LostCard
 from images.commands import serve as command
@@ -326,9 +327,10 @@ def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError],
 def test_cards_that_this_machine_has_not() -> None:
     one = rig("Tesla T4")
     for gpus in ("2", "device=1", "device=GPU-9"):
+        chosen = read_gpus(gpus)
         with pytest.raises(UsageError, match="this machine has"):
-            pick.narrowed(one, read_gpus(gpus))
-    assert pick.narrowed(one, Gpus(-1)) is one and pick.narrowed(one, None) is one
+            of_this_machine(one, chosen.count, chosen.devices)
+    assert of_this_machine(one, -1) == of_this_machine(one) == (one, (), ())
 
 
 def test_a_repository_is_asked_what_it_is(
@@ -478,9 +480,10 @@ def test_a_machine_that_has_lost_a_card_serves_on_the_others_by_name(capsys: pyt
     assert value(words, "--gpus") == "device=GPU-0" or value(words, "--gpus").startswith('"device=GPU-0,GPU-2')
     assert "GPU-1" not in value(words, "--gpus")
     assert value(printed(capsys, lame, model="3b-awq", gpus="device=3"), "--gpus") == "device=3"
-    assert pick.narrowed(lame, read_gpus("device=3")).cards[0].uuid == "GPU-3"
+    assert of_this_machine(lame, devices=("3",))[0].cards[0].uuid == "GPU-3"
+    assert value(printed(capsys, lame, model="3b-awq", gpus="2"), "--gpus") == '"device=GPU-0,GPU-2"'
     with pytest.raises(UsageError, match="no card 1") as caught:
-        pick.narrowed(lame, read_gpus("device=1"))
+        of_this_machine(lame, devices=("1",))
     assert "0000:3b:00.0" in caught.value.cause
 
 
