@@ -77,7 +77,7 @@ class Response:
             said = _error_words(json.loads(text))
         except (TransientError, ValueError, RecursionError):
             said = ""
-        return _printable(said or self._response.reason or "no reason given")
+        return printable(said or self._response.reason or "no reason given")
 
     def fault(self) -> TransientError | None:
         """The fault that may be over in a moment, if the status is of that kind."""
@@ -125,7 +125,7 @@ def _error_words(content: Any) -> str:
     return ": ".join(word for word in words if isinstance(word, str) and word)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Words from outside on one line, without what a terminal would obey."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     return line if len(line) <= _WORDS_SHOWN else f"{line[:_WORDS_SHOWN]}…"
