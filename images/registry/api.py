@@ -62,10 +62,10 @@ class RepositoryApi:
         if told.status in (401, 403) and self._login.is_own(told.url):
             with told:
                 answered = self._login.answer(told, method)
-                refusal = None if answered else self._refusal(told, method, place)
+                refusal = None if answered or told.status in ok else self._refusal(told, method, place)
             if refusal:
                 raise refusal
-            told = ask()
+            told = ask() if answered else told
         if told.status in ok:
             return told
         with told:

@@ -27,6 +27,7 @@ _MANIFEST_MAX = 4 << 20  # bytes; what registries accept (distribution specifica
 _TAGS_MAX = 4 << 20  # bytes of one page of tags
 _PAGES_MAX = 1000
 _TAGS_IN_ALL = 1_000_000
+_UNKNOWN = (400, 401, 403, 404, 405, 501)  # answers to a HEAD that say no more than "not that anybody knew"
 _WRITTEN = (200, 201, 202, 204)  # 201 by the specification; others were seen to say it with one of these
 _SLOWEST = 16 << 10  # bytes a second below which a download counts as broken off
 _PATIENCE = 300.0  # seconds that any download may take
@@ -114,8 +115,9 @@ class Repository:
         """Whether the registry says that it has these bytes."""
 
         def once() -> bool:
-            # A store that it sends on to may refuse a HEAD: its URL is signed for a GET. Then nothing is known.
-            with self._api.call("HEAD", f"blobs/{digest}", ok=(200, 401, 403, 404, 405)) as told:
+            # Some refuse a HEAD of blobs and take uploads all the same, and a store that is sent on to may refuse it
+            # because its URL is signed for a GET. Then nothing is known, and who uploads is told the rest.
+            with self._api.call("HEAD", f"blobs/{digest}", ok=(200, *_UNKNOWN)) as told:
                 return told.status == 200
 
         return self._api.repeat(digest, once)
