@@ -14,6 +14,7 @@ from images.registry.retry import ATTEMPTS, Retry, TransientError
 from images.registry.transport import Method, Transport
 
 _VERBS: Mapping[Method, str] = {"GET": "give", "HEAD": "show", "PUT": "take", "POST": "take"}
+_LOGINS = 2  # a token for more than the last one, and another where that ends at once
 Result = TypeVar("Result")
 
 
@@ -59,13 +60,17 @@ class RepositoryApi:
             return self._transport.send(method, url, sent, body=body)
 
         told = ask()
-        if told.status in (401, 403) and self._login.is_own(told.url):
+        for _ in range(_LOGINS):
+            if told.status not in (401, 403) or not self._login.is_own(told.url):
+                break
             with told:
                 answered = self._login.answer(told, method)
                 refusal = None if answered or told.status in ok else self._refusal(told, method, place)
             if refusal:
                 raise refusal
-            told = ask() if answered else told
+            if not answered:
+                break
+            told = ask()
         if told.status in ok:
             return told
         with told:

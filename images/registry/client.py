@@ -72,7 +72,12 @@ class Repository:
                 raise self._api.unsafe(f"the manifest of {reference}", wanted, digest)
         content = _object(raw)
         if content is None:
-            raise RegistryFailure(f"{self.name}: what {reference} names is no manifest", where=self._where)
+            raise RegistryFailure(
+                f"{self.name}: what {reference} names is no manifest",
+                cause=f"the answer, {told.get('Content-Type', 'of no type')[:100]!r}, is no JSON object",
+                do="see that the registry's name is right, and that no portal wants a login in a browser first",
+                where=self._where,
+            )
         return Manifest(digest, str(content.get("mediaType") or told.get("Content-Type", "")), raw, content)
 
     def put_manifest(self, raw: bytes, reference: str, media_type: str = MANIFEST) -> str:
@@ -169,7 +174,12 @@ class Repository:
             query = told.next_page.partition("?")[2].partition("#")[0]
         tags = None if content is None else content.get("tags") or []  # registries write null for none
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise RegistryFailure(f"{self.name}: what it gives is no list of tags", where=self._where)
+            raise RegistryFailure(
+                f"{self.name}: what it gives is no list of tags",
+                cause="a list of texts was to come",
+                do="see that the registry's name is right; tell whoever runs it",
+                where=self._where,
+            )
         return tags, f"tags/list?{query}" if query else ""
 
     def _upload_once(self, path: Path, digest: str) -> None:

@@ -72,6 +72,10 @@ class RegistryLogin:
     def _token(self, bearer: Challenge, login: Login | None, method: Method) -> str:
         actions = "pull" if method in ("GET", "HEAD") else "pull,push"
         scope = f"repository:{self._address.path}:{actions}"
+        if bearer.scopes and "push" in actions and not any(named.endswith(("push", "*")) for named in bearer.scopes):
+            # It names too little for a write; or without quotes, and then "pull,push" ends at the comma.
+            parameters = {**bearer.parameters, "scope": " ".join((*bearer.scopes, scope))}
+            bearer = Challenge(bearer.name, parameters)
         return fetch_token(self._transport, self._address.host, bearer, login, (scope,))
 
     def _say_once(self, line: str) -> None:

@@ -71,7 +71,12 @@ class Response:
         """The whole body. Raises RegistryFailure above ``most`` bytes, TransientError where it breaks off."""
         data = b"".join(self._upto(most, seconds))
         if len(data) > most:
-            raise RegistryFailure(f"{self.host}: the answer is longer than {most} bytes", where=without_query(self.url))
+            raise RegistryFailure(
+                f"{self.host}: the answer is longer than {most} bytes",
+                cause="no answer to this question is so long; nothing more of it was read",
+                do="see that the registry's name is right; tell whoever runs it",
+                where=without_query(self.url),
+            )
         return data
 
     def pieces(self, seconds: float) -> Iterator[bytes]:

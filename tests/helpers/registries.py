@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             return [("WWW-Authenticate", BASIC)]
         if shelf.auth and not shelf.auth.believes(login, self.command):
             repository = re.sub(r"^/v2/|/(blobs|manifests|tags)/.*$", "", self.path)
-            return shelf.auth.headers(self.headers["Host"], repository, self.command)
+            return shelf.auth.headers(self.headers["Host"], repository, self.command, login)
         return None
 
     def _blob(self, data: bytes | None) -> None:
