@@ -52,7 +52,7 @@ class CatalogueSource:
             context.report.line("signatures are not verified: no --verify-key, no --verify-identity")
             return None
         signer = Path(self.key).expanduser() if self.key else Identity(self.identity)
-        return SigningKeys(Cosign(find_cosign(say=context.report.line)), signer=signer)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), signer=signer)
 
     def catalogue(self, context: Context) -> Catalogue:
         """The catalogue, for who only asks. Raises NothingSelected, RegistryFailure, Unsafe, UsageError."""
