@@ -90,8 +90,8 @@ def way_to_cards(host: HostFacts, tools: GpuTools = NO_TOOLS) -> Way:
 
 
 def by_way(gpus: Gpus, way: Way) -> Gpus:
-    """The same cards, asked for in the way of the engine that gives them."""
-    return gpus if gpus == NO_CARDS else replace(gpus, cdi=way == "cdi")
+    """The same cards, asked for in the way of the engine that gives them; who said CDI gets it."""
+    return gpus if gpus == NO_CARDS or way != "cdi" else replace(gpus, cdi=True)
 
 
 def spec_by_way(spec: ContainerSpec, way: Way) -> ContainerSpec:

@@ -39,7 +39,7 @@ CAUSES = (
     Cause(
         r"Failed to infer device type|No CUDA GPUs are available|Found no NVIDIA driver",
         "no GPU is visible in the container",
-        "install the NVIDIA container toolkit and pass --gpus all",
+        "install the NVIDIA container toolkit and pass --gpus all, or by CDI --device nvidia.com/gpu=all",
     ),
     Cause(
         r"CUDA out of memory|OutOfMemoryError",
