@@ -207,6 +207,7 @@ BROKEN += [
     ),
     (on("colima", HOOK, local=False), "engine", "warning", "virtual machine", "docker context"),
     (on("rootless-nvidia", HOOK), "GPU runtime", "wrong", "rootless", "no-cgroups=true --in-place"),
+    (on("nvidia-runtime", replace(HOOK, no_cgroups=True)), "GPU runtime", "warning", "no-cgroups", "=false --in-place"),
     (on("rootless-nothing"), "GPU runtime", "wrong", "nothing gives", "~/.config/docker/daemon.json"),
     (on("podman-4.9", HOOK), "GPU runtime", "wrong", "podman", "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"),
 ]
