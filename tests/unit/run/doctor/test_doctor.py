@@ -288,6 +288,13 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
     assert (pulled.command, pulled.lines) == ("./inv pull --from ghcr.io/me/qwen", advice.lines)
 
 
+@pytest.mark.parametrize("driver", ["N/A", "", "R570", "NVIDIA UNIX x86_64 Kernel Module 550", "550.54"])
+def test_a_drivers_version_of_another_form_ends_nothing(driver: str, matrix: Matrix, variants: Variants) -> None:
+    facts = replace(FACTS, cards=LocalMachine(driver, "12.4", (TI,)))
+    assert healthy(check_facts(facts, matrix))
+    assert advise(facts, matrix, variants, {}).command.startswith("./inv build --only 'cu1")
+
+
 def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:
     old = replace(
         FACTS, cards=LocalMachine("535.104.05", "12.2", (LocalCard("Tesla K80", "GPU-2", Arch(3, 7), 12 * GB),))
