@@ -64,7 +64,8 @@ def api_url(host: str) -> str:
 
 def login_host(host: str) -> str:
     """The host under which logins for a registry's host are compared: one name for all of Docker Hub's."""
-    return DOCKER_HUB if host.lower() in _HUB_NAMES else host.lower()
+    name = host.lower().removesuffix(f":{_PORTS['https']}")
+    return DOCKER_HUB if name in _HUB_NAMES else name
 
 
 def is_loopback(host: str) -> bool:
