@@ -15,6 +15,7 @@ _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+|/)[a-z0-9]+)*")
 DOCKER_HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 _HUB_NAMES = (DOCKER_HUB, "index.docker.io", _HUB_API)
+_SHOWN_MAX = 300
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -80,16 +81,21 @@ def is_loopback(host: str) -> bool:
 def host_of(url: str) -> str:
     """Host and port of a URL, without what may stand before an @; the URL itself where it has none."""
     try:
-        return urlsplit(url).netloc.rpartition("@")[2] or url
+        return _shown(urlsplit(url).netloc.rpartition("@")[2] or url)
     except ValueError:
-        return url
+        return _shown(url)
 
 
 def without_query(url: str) -> str:
     """A URL to show: its query may be signed, and what stands before an @ may be a login."""
     plain = url.partition("?")[0]
     scheme, mark, rest = plain.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+    return _shown(f"{scheme}{mark}{rest.rpartition('@')[2]}")
+
+
+def _shown(address: str) -> str:
+    """An address from outside without what a terminal would obey, and not longer than a person reads."""
+    return "".join(letter if letter.isprintable() else "?" for letter in address[:_SHOWN_MAX])
 
 
 def same_origin(one: str, other: str) -> bool:

@@ -119,6 +119,22 @@ def realm_in_the_clear(at: Setting) -> None:
     at.log_in()
 
 
+@behaviour(
+    "hostile registries", "names a token service with an escape sequence in it", told=Told(6, "auth?c.example.com")
+)
+def realm_for_a_terminal(at: Setting) -> None:
+    at.want(BEARER).realm = "http://auth\x1bc.example.com/token"
+    at.log_in()
+
+
+@behaviour("any", "its token service asks to come back in a year", told=Told(6, "it asks to wait 365 days"))
+def token_service_in_a_year(at: Setting) -> Check:
+    auth = at.want(BEARER)
+    auth.faults, auth.after = [429] * 9, str(365 * 86400)
+    at.log_in()
+    return lambda: same(at.waits, [])
+
+
 @behaviour("broken services", "names a file as its token service", told=Told(6, "names no token service"))
 def realm_is_a_file(at: Setting) -> None:
     at.want(BEARER).realm = "file:///etc/passwd"

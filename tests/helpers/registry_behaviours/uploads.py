@@ -260,3 +260,13 @@ def cookie(at: Setting) -> None:
 )
 def moved(at: Setting) -> None:
     at.on("^POST ", Reply(301, headers=(("Location", "https://registry.example.com/v2/x/blobs/uploads/"),)))
+
+
+@behaviour(
+    "hostile registries",
+    "sends an upload on to an address with an escape sequence",
+    publish=Told(6, "it sends on to http://x?c/"),
+    wheels=Told(6, "it sends on to http://x?c/"),
+)
+def sent_to_a_terminal(at: Setting) -> None:
+    at.on("^POST ", Reply(301, headers=(("Location", "http://x\x1bc/"),)))
