@@ -49,7 +49,7 @@ def parse_repository(name: str) -> RepositoryAddress:
     if not _HOST.fullmatch(host) or not _PATH.fullmatch(path) or not (set(host) & set(".:") or host == "localhost"):
         raise UsageError(
             f"{name!r} is not a repository",
-            cause="it needs a host, then a path in lower case, and neither tag nor digest",
+            cause="it needs a host, then a path in lower case; no https:// before it, and neither tag nor digest",
             do="write it as in registry.example.com/team/wheels",
         )
     if login_host(host) == DOCKER_HUB and "/" not in path:

@@ -270,3 +270,18 @@ def moved(at: Setting) -> None:
 )
 def sent_to_a_terminal(at: Setting) -> None:
     at.on("^POST ", Reply(301, headers=(("Location", "http://x\x1bc/"),)))
+
+
+@behaviour("registries of several replicas", "shows a manifest a moment after it took it")
+def seen_later(at: Setting) -> None:
+    fresh: dict[str, int] = {}
+
+    def rule(asked: Asked) -> Reply | None:
+        if asked.method == "PUT":
+            fresh[asked.path] = 2
+        elif fresh.get(asked.path, 0):
+            fresh[asked.path] -= 1
+            return Reply(404, errors("MANIFEST_UNKNOWN", "manifest unknown"))
+        return None
+
+    at.on("/manifests/", rule)
