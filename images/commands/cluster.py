@@ -25,8 +25,8 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, check_on_cpu, find_fit, find_variant, read_model, unverified
-from images.run.serve import Opened, memory_of, video_flag
+from images.run.fit import FitOptions, check_on_cpu, find_fit, find_variant, unverified
+from images.run.serve import Opened, asked_model, memory_of, video_flag
 
 JOIN = 600.0
 
@@ -46,6 +46,7 @@ class ClusterOptions:
         "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
+    config: str = option("the config.json of the model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
     memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
@@ -98,10 +99,11 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             do="model: 72b-awq (or its like), or --model",
             where=options.hosts,
         )
+    asked = (model, context.environment, context.ca, context.report.line, options.config)
     variant = find_variant(context.variants, wanted) if wanted else None
     if variant is not None and not variant.archs:
         flags = [*video_flag(options.video), *options.flags]
-        served = read_model(model)
+        served = asked_model(*asked)
         check_on_cpu(served, variant)
         made = on_cpus(hosts, served, variant.id, f"{context.matrix.image}:{variant.id}", flags)
         return _as_asked(made, options)
@@ -121,10 +123,10 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             where=options.hosts,
         )
     slots = hosts.head.slots
-    asked = FitOptions(
+    words = FitOptions(
         model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp, options.video
     )
-    found = find_fit(context, asked)
+    found = find_fit(context, words, model=asked_model(*asked))
     for what in unverified(found):
         context.report.line(f"unverified: {what}")
     context.report.line(

@@ -11,7 +11,7 @@ from images.context import Context
 from images.docker import docker_line
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, find_fit, fit_json, fit_lines
-from images.run.serve import Options, Source, make_spec
+from images.run.serve import Options, Source, asked_model, make_spec
 
 
 @command
@@ -25,7 +25,8 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
 
     ``machine`` stands in for this one.
     """
-    fitted = find_fit(context, options, machine)
+    model = asked_model(options.model, context.environment, context.ca, context.report.line, options.config)
+    fitted = find_fit(context, options, machine, model)
     lines = lines_to_type(fitted, context.matrix, options.model)
     if options.json:
         print_json(fit_json(fitted, lines))
@@ -55,6 +56,7 @@ def lines_to_type(fitted: Fit, matrix: Matrix, model: str) -> list[str]:
 def serve_command(fitted: Fit, options: FitOptions) -> str:
     """What starts it on the machine that it is for."""
     words = ["./inv", "serve", "--model", options.model]
+    words += ["--config", options.config] if options.config else []
     words += [word for card in options.cards for word in ("--card", card)]
     words += ["--gpus", str(fitted.ask.count)] if options.count > 1 else []
     return shlex.join([*words, *(["--variant", options.variant] if options.variant else [])])

@@ -38,9 +38,9 @@ def _more(count: int) -> Iterator[int]:
 
 
 def _models(model: Model) -> Iterator[Model]:
-    """The same model, its other forms, then the smaller ones from the largest on; of a config.json only itself."""
+    """The same model, its other forms, then the smaller ones from the largest on; of somebody's own only itself."""
     yield model
-    if model.shape.name not in SHAPES:
+    if model.called or model.shape.name not in SHAPES:
         return
     names = [name for name, shape in SHAPES.items() if shape.family == model.shape.family]
     for size in reversed(names[: names.index(model.shape.name) + 1]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from images.cards import Card, LocalCard, LocalMachine, asked_cards, choose_images
@@ -15,8 +15,12 @@ from images.matrix import Arch, Driver, Variant, Variants
 from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.config import from_config
-from images.run.fit.model import FORMS, MODELS, Model, model_by_name
+from images.run.fit.model import Model
+from images.run.fit.names import FORMS_TOLD, by_name_alone, is_repository, not_understood, published, refuse_others
 from images.run.fit.usable_memory import sold_bytes, usable
+
+# The config.json files of models have some kilobytes.
+MOST_CONFIG = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class FitOptions:
     """What `invoke fit` was asked. ``count`` 0: each card named once, or every card of this machine."""
 
     model: str = option(
-        "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); or a model's folder", "", positional=True
+        "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder",
+        "",
+        positional=True,
     )
     cards: Sequence[str] = option("a card's name; without it the cards of this machine", (), flag="card")
     count: int = option("cards of that name in each machine", 0)
@@ -34,6 +40,7 @@ class FitOptions:
     tp: int = option("this tensor parallel size", 0)
     pp: int = option("this pipeline parallel size", 0)
     video: int = option("videos in one request", 0)
+    config: str = option("the config.json of --model, where no hub is reached", "")
     json: bool = option("machine-readable, on stdout alone", False)
 
 
@@ -61,21 +68,37 @@ def find_fit(
 
 
 def read_model(text: str) -> Model:
-    """A name such as 7b-awq, a repository's name, a folder, or a config.json.
+    """A name such as 7b-awq, a repository's name, a folder, or a config.json. No hub is asked.
 
-    Raises UsageError for an unknown name, a folder without config.json, and a file that is not one.
+    Raises UsageError for a name that is not understood whole, a folder without config.json, a file that is not one.
     """
-    if model := model_by_name(text):
-        return model
+    path = Path(text).expanduser()
+    if path.is_file() or (path / "config.json").is_file():
+        return read_config_file(text)
+    if found := published(text):
+        return found
+    if path.is_dir():
+        return read_config_file(text)
+    refuse_others(text)
+    if found := by_name_alone(text):
+        return found
+    raise not_understood(text)
+
+
+def read_config_file(text: str, called: str = "") -> Model:
+    """The model of a folder or of a config.json; ``called`` is the name it is known by, else the folder.
+
+    Raises UsageError for a folder without config.json, and for a file that is not one.
+    """
     path = Path(text).expanduser()
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
-        what = f"{path.parent} holds no config.json" if path.name == "config.json" else f"no model is called {text!r}"
-        raise UsageError(what, do=f"{MODELS} with {FORMS}; or a model's folder")
-    data = read_json(path, "download the model's config.json anew", most=1 << 20)
+        raise UsageError(f"{path.parent} holds no {path.name}", do=FORMS_TOLD)
+    data = read_json(path, "download the model's config.json anew", most=MOST_CONFIG)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no settings", do="download the model's config.json anew")
-    return from_config(data, str(path.parent))
+    source = called if is_repository(called) else str(path.parent)
+    return replace(from_config(data, source), called=called or str(path.parent))
 
 
 def _hardware(context: Context, options: FitOptions, machine: LocalMachine | None) -> _Hardware:
@@ -158,6 +181,6 @@ def _with_nearest(error: NoImageFits, ask: Ask) -> NoImageFits:
 
 
 def _typed(ask: Ask) -> str:
-    words = ["./inv", "fit", "--model", ask.model.source if ask.model.shape.name == "model" else ask.model.name]
+    words = ["./inv", "fit", "--model", ask.model.name]
     words += ["--card", ask.card] + (["--count", str(ask.count)] if ask.count > 1 else [])
     return shlex.join([*words, *(["--nodes", str(ask.nodes)] if ask.nodes > 1 else [])])

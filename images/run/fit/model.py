@@ -26,7 +26,8 @@ class Model:
     ``group`` -1: one for the whole input. Of fp8: 0 for a scale of its own for each output or matrix, else blocks of
     ``group`` by ``group``. ``symmetric``: no zero points. ``act_order``: GPTQ's order of inputs. ``method``: who wrote
     the form, as quant_method of config.json has it. ``dtype`` is the one asked for ("": whichever the card computes);
-    ``source`` is the repository or folder.
+    ``source`` is the repository or folder. ``called`` is what people know it by where that is not one of fit's own
+    names: OWNER/NAME, or a folder.
     """
 
     shape: Shape
@@ -38,6 +39,7 @@ class Model:
     act_order: bool = False
     method: str = ""
     source: str = field(default="", compare=False)
+    called: str = field(default="", compare=False)
 
     @property
     def weight_bits(self) -> int:
@@ -58,7 +60,9 @@ class Model:
 
     @property
     def name(self) -> str:
-        """As typed: "7b-awq"."""
+        """As typed: "7b-awq"; of what is not published, as its owner calls it."""
+        if self.called:
+            return self.called
         if self.form == "16-bit":
             return self.shape.name + {"": "", "float16": "-fp16", "bfloat16": "-bf16"}[self.dtype]
         usual = {"wna16": "w4a16", "int8": "w8a8"}.get(self.form, self.form)
@@ -95,8 +99,6 @@ _NAME = re.compile(
     r"(?:(?P<owner>[a-z0-9_.-]+)/)?(?:(?P<family>qwen(?:2\.5|2|3)-vl)-)?(?P<size>\d+b)(?P<long>-instruct)?"
     r"(?:-(?P<form>[a-z0-9-]+))?"
 )
-MODELS = "3b, 7b, 32b or 72b, qwen2-vl-7b or qwen3-vl-8b"
-FORMS = "-fp16, -bf16, -awq, -gptq, -gptq-int8, -fp8, -w4a16 or -w8a8"
 
 
 def model_by_name(text: str) -> Model | None:
@@ -127,7 +129,8 @@ _TITLES = {"": "Qwen2.5-VL", "qwen2.5-vl": "Qwen2.5-VL", "qwen2-vl": "Qwen2-VL",
 
 def _made(shape: Shape, named: _Named) -> Model:
     """The published checkpoint of this shape and form, or the form as it is usually made where nobody published it."""
-    suffix = {"16-bit": "", "awq": "-AWQ", "fp8": "-FP8"}.get(named.form, f"-GPTQ-Int{named.bits or 4}")
+    ends: dict[Form, str] = {"awq": "-AWQ", "fp8": "-FP8", "gptq": f"-GPTQ-Int{named.bits or 4}"}
+    suffix = ends.get(named.form, "")
     group = 128 if named.form == "fp8" and shape.family == "qwen3_vl" else named.group
     source = ""
     if named.form == "16-bit" or (shape.family, suffix) in PUBLISHED:

@@ -37,6 +37,12 @@ def read_config(repository: str, environment: Mapping[str, str], ca: Path | None
             do="see that this machine reaches it (HTTPS_PROXY, or HF_ENDPOINT for a mirror); or give a folder, or one "
             "of the published models (3b-awq), which need no look",
         ) from error
+    if answer.status_code == 404 and answer.headers.get("X-Error-Code") == "EntryNotFound":
+        raise UsageError(
+            f"{repository} has no config.json",
+            cause="it holds no whole model: adapters (LoRA) and GGUF files come without one",
+            do="name the model that it was made of",
+        )
     if answer.status_code in (401, 403, 404):
         raise UsageError(
             f"{hub} has no repository {repository}, or not for this token",

@@ -39,6 +39,7 @@ class ServeOptions:
         "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
     )
     model: str = option("3b-awq and its like, a repository OWNER/NAME, or a model's folder", "")
+    config: str = option("the config.json of --model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own, such as the one for the CPU", "")
     image: str = option("an image by its own name, instead of --variant", "")
     gpus: str = option("all, 2, device=0,1 or none, as docker takes it", "")
