@@ -47,8 +47,8 @@ class ClusterOptions:
         "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
-    config: str = option("the config.json of the model, where no hub is reached", "")
     driver: str = option("the hosts' driver, instead of hosts.yaml's", "")
+    config: str = option("the config.json of the model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
     memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
