@@ -362,8 +362,8 @@ class Answer:
         if self.status_code >= 400:
             raise requests.exceptions.HTTPError(str(self.status_code))
 
-    def json(self) -> Any:
-        return self._data
+    def iter_content(self, _: int) -> list[bytes]:
+        return [self._data if isinstance(self._data, bytes) else json.dumps(self._data).encode()]
 
 
 @pytest.mark.parametrize(
@@ -374,6 +374,8 @@ class Answer:
         (Answer(401), UsageError, "not for this token"),
         (Answer(500), RegistryFailure, "could not be looked up"),
         (Answer(200, []), UsageError, "holds no settings"),
+        (Answer(200, b"<html>"), UsageError, "is not JSON"),
+        (Answer(200, b" " * (1 << 21)), UsageError, "is too large"),
         (requests.exceptions.ConnectionError("no route"), RegistryFailure, "could not be looked up"),
     ],
 )
