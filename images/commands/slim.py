@@ -31,6 +31,8 @@ def slim_folder(options: SlimOptions) -> None:
     """Slim them. Raises UsageError for a folder or card that is none, CheckFailed where a library was refused."""
     from images.device_code.slim import slim_command
 
+    if not options.folder.strip():
+        raise UsageError("there is nothing to slim", cause="no folder is named", do="./inv slim FOLDER --arch 7.5")
     try:
         refused = slim_command(
             options.folder, options.archs, as_json=options.json, nvidia_libraries=options.nvidia_libraries

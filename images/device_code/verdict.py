@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
+from images.device_code.capability import Capability, read_capability
 from images.device_code.fatbin import PTX, SASS, Container, Entry, Library
-
-# A card's compute capability: (major, minor).
-Capability = tuple[int, int]
 
 NATIVE, LOWER, JIT, PARTLY, NONE, NO_CODE = "native", "lower minor", "ptx", "partly", "none", "no device code"
 _COVERING = (NATIVE, LOWER, JIT, NO_CODE)
@@ -77,11 +74,9 @@ class Verdict:
 
 
 def parse_capability(text: str) -> Capability:
-    """Read "7.5" or "12.0". Raises ValueError for what is not a capability."""
-    match = re.fullmatch(r"([1-9]\d?)\.(\d)", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a compute capability such as 7.5")
-    return int(match[1]), int(match[2])
+    """Read "7.5", "12.0" or another form of `read_capability`. Raises CapabilityError."""
+    typed = read_capability(text)
+    return typed.major, typed.minor
 
 
 def driver_for(ptx: tuple[int, int]) -> str:

@@ -86,6 +86,10 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
 
     Raises UsageError where it names nothing, EngineUnreachable where an engine is needed and none answers.
     """
+    if not target.strip():
+        raise UsageError(
+            "there is nothing to audit", cause="no target is named", do="./inv audit IMAGE, a wheel, a folder or a library"
+        )
     path = Path(target).expanduser()
     if path.exists():
         return audit_path(path)

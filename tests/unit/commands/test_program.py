@@ -45,9 +45,13 @@ def test_a_flag_without_its_value_is_usage_too(capsys: pytest.CaptureFixture[str
         (["bench"], ["bench"]),
         (["bench", "--name", "plan"], ["bench", "--name", "plan"]),
         (["plan", "--all"], ["plan", "--all"]),
+        (["audit", "--help"], ["--help", "audit"]),
+        (["slim", "-h"], ["--help", "slim"]),
+        (["fit", "--json", "--help"], ["--help", "fit"]),
+        (["--help", "fit"], ["--help", "fit"]),
     ],
 )
-def test_a_word_after_bench_is_its_name(words: list[str], meant: list[str]) -> None:
+def test_words_that_invoke_would_read_otherwise(words: list[str], meant: list[str]) -> None:
     assert spelled_out(words) == meant
 
 
@@ -58,3 +62,25 @@ def test_a_reader_that_goes_early_gets_no_traceback() -> None:
     script += "sys.argv = ['inv', '--list']; from images.commands.program import main; main()"
     done = process.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["audit", "slim", "fit"])
+def test_help_after_a_command_is_its_help_and_no_target(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Inv(name="inv", binary="inv").run(["inv", *spelled_out([command, "--help"])], exit=False)
+    assert f"{command} [--options]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["audit", "slim", "fit"])
+def test_a_misspelt_flag_is_no_target(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = typed(command, "--jsn", capsys=capsys)
+    assert code == 2
+    assert f"{command} has no flag --jsn" in err
+    assert "nearest: --json" in err
+
+
+@pytest.mark.parametrize("command", ["audit", "slim"])
+@pytest.mark.parametrize("target", ["", " "])
+def test_an_empty_target_is_no_folder(command: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = typed(command, target, "--arch", "7.5", capsys=capsys)
+    assert code == 2
+    assert "nothing to" in err
