@@ -48,7 +48,7 @@ def kind(card: str, *codes: Code) -> str:
         ("9.0", [Code(90, PTX, flags=A)], "ptx"),
         ("10.3", [Code(100, PTX, flags=F)], "ptx"),
         ("12.0", [Code(100, PTX, flags=F)], "none"),
-        ("7.5", [Code(75, 0x10)], "none"),
+        ("7.5", [Code(75, 0x10)], "unknown"),
         ("12.1", [Code(121)], "native"),
         ("7.5", [], "none"),
     ],
