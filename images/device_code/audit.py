@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from images.device_code.fatbin import FatbinError, Library, UnknownForm
 from images.device_code.model import BARE
+from images.device_code.names import shown
 from images.device_code.verdict import (
     JIT,
     LOWER,
@@ -93,11 +94,6 @@ def audit(target: str, found: Iterable[tuple[str, Library | FatbinError]]) -> Au
     return Audit(target, tuple(sorted(libraries, key=lambda one: one.name)), others)
 
 
-def shown(name: str) -> str:
-    """A file's name to print: quoted, with escapes, where it holds what a terminal would obey or hide."""
-    return name if name.isprintable() else repr(name)
-
-
 def name_of(card: Capability) -> str:
     """ "7.5"."""
     return f"{card[0]}.{card[1]}"
@@ -148,8 +144,9 @@ def _row(found: Audit, one: Audited, cards: Sequence[Capability]) -> list[str]:
 def gaps_table(found: Audit, cards: Sequence[Capability]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: for each library that does not cover a card, what the containers hold that lack it."""
     rows = []
+    bare = {one.name for one in found.libraries if one.bare}  # a row of the table says all of it
     for name, verdicts in found.failing(cards).items():
-        for verdict in verdicts:
+        for verdict in verdicts if name not in bare else ():
             for held, count in sorted(verdict.lacking_hold().items(), key=lambda item: (-item[1], item[0])):
                 rows.append([shown(name), name_of(verdict.capability), str(count), held])
     return ["library", "card", "containers", "hold only"], rows

@@ -23,7 +23,9 @@ _LTO = b"\xed\x43\x4e\x7f"  # NVIDIA's intermediate code for linking
 
 def is_cubin(head: View) -> bool:
     """Whether the first 64 bytes of a file are those of an ELF file for a card."""
-    return len(head) >= 52 and bytes(head[:4]) == MAGIC and head[5] == 1 and struct.unpack_from("<H", head, 18)[0] == _CUDA
+    return (
+        len(head) >= 52 and bytes(head[:4]) == MAGIC and head[5] == 1 and struct.unpack_from("<H", head, 18)[0] == _CUDA
+    )
 
 
 def cubin_code(head: View) -> tuple[int, str]:
@@ -73,7 +75,9 @@ def read_ptx(view: View) -> Library | None:
     version, target = _PTX_VERSION.search(head), _PTX_TARGET.search(head)
     if version is None or target is None:
         return None
-    entry = Entry(PTX, int(target[1]), target[2].decode(), (int(version[1]), int(version[2])), 0, "", 0, len(view), 0, 0)
+    entry = Entry(
+        PTX, int(target[1]), target[2].decode(), (int(version[1]), int(version[2])), 0, "", 0, len(view), 0, 0
+    )
     return _one(view, entry, PTX_TEXT)
 
 

@@ -51,8 +51,8 @@ _CHUNK = 4 << 20
 def read(source: Path | str | View, name: str = "") -> Library:
     """The device code of a file (a path: mapped, not loaded) or of its bytes; ``name`` where the path's does not count.
 
-    A file that has none gives a Library without sections. Raises FatbinError, with the offset, for one that is cut short
-    or not formed as its headers say; UnknownForm, which is one, where its device code is of a form that is not known;
+    A file that has none gives a Library without sections. Raises FatbinError, with the offset, for one that is cut
+    short or not formed as its headers say; UnknownForm, which is one, where its device code is of a form that is not known;
     OSError for a path not readable.
     """
     if not isinstance(source, Path | str):
@@ -84,7 +84,9 @@ def _foreign(view: View) -> Library:
     with memoryview(view) as whole:
         for start in range(0, len(view), _CHUNK):
             if bytes(whole[start : start + _CHUNK + len(CONTAINER_MAGIC)]).find(CONTAINER_MAGIC) >= 0:
-                return Library(False, len(view), form=FOREIGN, unread="a program of Windows: its device code is not read")
+                return Library(
+                    False, len(view), form=FOREIGN, unread="a program of Windows: its device code is not read"
+                )
     return Library(False, len(view), form=FOREIGN)
 
 
@@ -100,6 +102,6 @@ def _read_elf(view: View) -> Library:
     sections += embedded_sections(view, frozenset((*SECTIONS, WRAPPERS)))
     sections.sort(key=lambda section: section.offset)
     containers = [container for section in sections for container in section.containers]
-    linked = linked_code(view, wrappers, containers) if wrappers is not None else ()
+    linked = linked_code(view, wrappers, sections) if wrappers is not None else ()
     unread = "" if containers or wrappers is None or not wrappers.size else "it registers device code that is not found"
     return Library(True, len(view), tuple(sections), wrappers, linked=linked, unread=unread)

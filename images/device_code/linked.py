@@ -1,27 +1,24 @@
 """What a device linker made, and what it made it from.
 
-A wrapper in `.nvFatBinSegment` of version 2 (fatbinary_section.h of the toolkit) leads to the linked container and to an
-array of the containers that were linked. Where the linked code is not for a card, the driver links those again when the
-library is loaded, PTX among them compiled first; for that every one of them must have something for the card
-(CUDA Compiler Driver NVCC, 6.6.2, "JIT Linking Support").
+A wrapper in `.nvFatBinSegment` of version 2 (fatbinary_section.h of the toolkit) leads to the linked container and to
+an array of the containers that were linked, which the library fills when it is loaded: those of `__nv_relfatbin`. Where
+the linked code is not for a card, the driver links them again, PTX among them compiled first; for that each of them must
+have something for the card (CUDA Compiler Driver NVCC, 6.6.2, "JIT Linking Support").
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from images.device_code.elf import FatbinError, Span, View, find_sections
-from images.device_code.model import Container, Linked
+from images.device_code.model import RELOCATABLE, Linked, Section
 
 WRAPPER = struct.Struct("<IIQQ")
 WRAPPER_MAGIC = 0x466243B1
 _LINKED_VERSION = 2
-_RELATIVE = 8  # R_X86_64_RELATIVE
-_AARCH64_RELATIVE = 1027
+_RELATIVE = (8, 1027)  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
 _RELA = struct.Struct("<QQQ")
-_TABLES = (".rela.dyn", ".relr.dyn", ".data.rel.ro", ".data", ".rodata", ".ldata", "__nv_module_id")
-_MOST_PARTS = 100_000
 
 
 def wrappers(view: View, span: Span) -> Iterator[tuple[int, int]]:
@@ -33,43 +30,31 @@ def wrappers(view: View, span: Span) -> Iterator[tuple[int, int]]:
         yield span.address + at - span.offset, version
 
 
-def linked_code(view: View, span: Span, containers: Iterable[Container]) -> tuple[Linked, ...]:
-    """What the wrappers of version 2 in ``span`` lead to; none in a file that a linker has not finished."""
-    by_address = {container.address: container for container in containers if container.address}
+def linked_code(view: View, span: Span, sections: Iterable[Section]) -> tuple[Linked, ...]:
+    """What the wrappers of version 2 in ``span`` lead to; none in a file that a linker has not finished.
+
+    With several of them it cannot be told which parts are whose: each is said to be made of all, which errs towards
+    "none".
+    """
     places = [address for address, version in wrappers(view, span) if version == _LINKED_VERSION]
-    if not places or not by_address:
+    sections = tuple(sections)
+    parts = tuple(one for section in sections if section.name == RELOCATABLE for one in section.containers)
+    known = {one.address for section in sections for one in section.containers if section.name != RELOCATABLE}
+    if not places or not parts:
         return ()
     words = _words(view, span)
-    found = []
-    for place in places:
-        container, array = words.get(place + 8, 0), words.get(place + 16, 0)
-        parts = tuple(_parts(words, array, by_address))
-        if container in by_address and parts:
-            found.append(Linked(container, parts))
-    return tuple(found)
-
-
-def _parts(words: Mapping[int, int], array: int, by_address: Mapping[int, Container]) -> Iterator[Container]:
-    """The containers of an array of pointers that ends with a null."""
-    for index in range(_MOST_PARTS):
-        target = words.get(array + 8 * index, 0)
-        if target not in by_address:
-            return
-        yield by_address[target]
+    found = [words.get(place + 8, 0) for place in places]
+    return tuple(Linked(address, parts) for address in found if address in known)
 
 
 def _words(view: View, span: Span) -> dict[int, int]:
-    """Address -> what the loader or the linker put there, for pointers: relative relocations, and RELR in place."""
-    found: dict[int, int] = {}
-    for section in find_sections(view, _TABLES):
-        raw = bytes(view[section.offset : section.offset + section.size // 8 * 8])
-        if section.name == ".rela.dyn":
-            for slot, info, addend in _RELA.iter_unpack(raw[: len(raw) // 24 * 24]):
-                if info & 0xFFFFFFFF in (_RELATIVE, _AARCH64_RELATIVE):
-                    found[slot] = addend
-    for section in (*find_sections(view, _TABLES[2:]), span):
-        raw = bytes(view[section.offset : section.offset + section.size // 8 * 8])
-        for index, (value,) in enumerate(struct.iter_unpack("<Q", raw)):
-            if value:
-                found.setdefault(section.address + 8 * index, value)
+    """Address -> pointer there, of ``span``: what relative relocations put there, or else what stands in the file."""
+    raw = bytes(view[span.offset : span.offset + span.size // 8 * 8])
+    found = {span.address + 8 * index: value for index, (value,) in enumerate(struct.iter_unpack("<Q", raw))}
+    end = span.address + span.size
+    for section in find_sections(view, (".rela.dyn",)):
+        table = bytes(view[section.offset : section.offset + section.size // _RELA.size * _RELA.size])
+        for slot, info, addend in _RELA.iter_unpack(table):
+            if span.address <= slot < end and info & 0xFFFFFFFF in _RELATIVE:
+                found[slot] = addend
     return found

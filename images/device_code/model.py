@@ -82,8 +82,8 @@ class Section:
 class Linked:
     """What a device linker made: the ``address`` of its container, and the ``parts`` that it was linked from.
 
-    NVIDIA's compiler puts both into the library (a wrapper of version 2), so that the driver can link the parts anew for
-    a card that the linked code is not for.
+    NVIDIA's compiler puts both into the library (a wrapper of version 2), so that the driver can link the parts anew
+    for a card that the linked code is not for.
     """
 
     address: int

@@ -24,7 +24,8 @@ Found = Iterator[tuple[str, Library | FatbinError]]
 
 # Names that a library or a program has: lib.so, lib.so.12, program, python3.11, engine.bin; and those of device code.
 _CANDIDATE = re.compile(
-    r"[^.]+|.*\.(so|bin|run|node|cubin|fatbin|ptx|ltoir|a|o|dll|pyd|exe)|.*\.so\.[^/]*|.*\.\d+", re.IGNORECASE | re.DOTALL
+    r"[^.]+|.*\.(so|bin|run|node|cubin|fatbin|ptx|ltoir|a|o|dll|pyd|exe)|.*\.so\.[^/]*|.*\.\d+",
+    re.IGNORECASE | re.DOTALL,
 )
 _CHUNK, _BLOCK = 1 << 20, 512
 _HELD = 4 << 20  # bytes of a member held in memory; a larger one goes to one temporary file
@@ -99,8 +100,8 @@ def _read_within(path: str, name: str) -> Found:
 def read_wheel(path: Path) -> Found:
     """Every file with device code in a wheel or other zip file.
 
-    Raises zipfile.BadZipFile for a broken one, ZipRefused, which is one, for one beyond the bounds, OSError for one that
-    cannot be read.
+    Raises zipfile.BadZipFile for a broken one, ZipRefused, which is one, for one beyond the bounds, OSError for one
+    that cannot be read.
     """
     check_directory(path)
     with zipfile.ZipFile(path) as wheel, tempfile.NamedTemporaryFile() as spare:

@@ -13,7 +13,18 @@ NATIVE, LOWER, JIT, PARTLY, NONE, NO_CODE = "native", "lower minor", "ptx", "par
 UNKNOWN = "unknown"  # some code cannot be read, or is of a kind that only the driver or a linker compiles
 _COVERING = (NATIVE, LOWER, JIT, NO_CODE)
 
-__all__ = ["Capability", "Verdict", "covers", "driver_for", "judge", "label", "labels", "parse_capability", "pick", "runs"]
+__all__ = [
+    "Capability",
+    "Verdict",
+    "covers",
+    "driver_for",
+    "judge",
+    "label",
+    "labels",
+    "parse_capability",
+    "pick",
+    "runs",
+]
 
 # Version of the PTX language: the CUDA release that brought it, and the first driver branch that compiles it
 # (release history in NVIDIA's PTX ISA document).
@@ -170,7 +181,9 @@ def judge(library: Library, card: Capability) -> Verdict:
         else:
             lacking.append(container)
     ptx = max((entry.version for entry in compiled), default=None)
-    return Verdict(card, _kind(bool(containers), ways, bool(lacking), unknown), len(containers), tuple(lacking), ptx, linked)
+    return Verdict(
+        card, _kind(bool(containers), ways, bool(lacking), unknown), len(containers), tuple(lacking), ptx, linked
+    )
 
 
 def _kind(any_code: bool, ways: set[str | None], lacking: bool, unknown: bool) -> str:

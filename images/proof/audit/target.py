@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 from images.core import CheckFailed, Report, UsageError
 from images.device_code import audit as auditing
-from images.device_code.audit import Audit, Audited, shown
+from images.device_code.audit import Audit, Audited
+from images.device_code.names import shown
 from images.device_code.sources import read_file, read_folder, read_tar, read_wheel
 from images.device_code.verdict import UNKNOWN, Capability
 from images.device_code.zip_bounds import ZipRefused
@@ -99,7 +100,9 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
     """
     if not target.strip():
         raise UsageError(
-            "there is nothing to audit", cause="no target is named", do="./inv audit IMAGE, a wheel, a folder or a library"
+            "there is nothing to audit",
+            cause="no target is named",
+            do="./inv audit IMAGE, a wheel, a folder or a library",
         )
     path = Path(target).expanduser()
     if path.exists():
@@ -210,8 +213,12 @@ def _readable(target: str) -> Iterator[None]:
         do = "see where it is from: no wheel is packed like that"
         raise CheckFailed(f"{shown(target)} is not unpacked", cause=shown(str(error)), do=do) from error
     except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise CheckFailed(f"{shown(target)} cannot be read to its end", cause=shown(str(error)), do="get it again") from error
+        raise CheckFailed(
+            f"{shown(target)} cannot be read to its end", cause=shown(str(error)), do="get it again"
+        ) from error
     except OSError as error:
         raise UsageError(
-            f"{shown(str(error.filename or target))} cannot be read", cause=error.strerror or str(error), do="see its permissions"
+            f"{shown(str(error.filename or target))} cannot be read",
+            cause=error.strerror or str(error),
+            do="see its permissions",
         ) from error
