@@ -52,8 +52,8 @@ def read(source: Path | str | View, name: str = "") -> Library:
     """The device code of a file (a path: mapped, not loaded) or of its bytes; ``name`` where the path's does not count.
 
     A file that has none gives a Library without sections. Raises FatbinError, with the offset, for one that is cut
-    short or not formed as its headers say; UnknownForm, which is one, where its device code is of a form that is not known;
-    OSError for a path not readable.
+    short or not formed as its headers say; UnknownForm, which is one, where its device code is of a form that is not
+    known; OSError for a path not readable.
     """
     if not isinstance(source, Path | str):
         return _read(source, name)

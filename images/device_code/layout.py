@@ -10,7 +10,7 @@ from mmap import mmap
 Data = bytes | mmap
 
 PAGE = 0x1000  # x86-64 has no other page size that a loader maps files with
-PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_GNU_PROPERTY = 1, 2, 4, 0x6474E553
+PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_PHDR, PT_GNU_PROPERTY = 1, 2, 4, 6, 0x6474E553
 SHT_SYMTAB, SHT_NOBITS, SHT_DYNSYM = 2, 8, 11
 SHF_ALLOC, SHF_COMPRESSED = 2, 0x800
 DEVICE_SECTIONS = (".nv_fatbin", "__nv_relfatbin")

@@ -2,8 +2,8 @@
 
 A wrapper in `.nvFatBinSegment` of version 2 (fatbinary_section.h of the toolkit) leads to the linked container and to
 an array of the containers that were linked, which the library fills when it is loaded: those of `__nv_relfatbin`. Where
-the linked code is not for a card, the driver links them again, PTX among them compiled first; for that each of them must
-have something for the card (CUDA Compiler Driver NVCC, 6.6.2, "JIT Linking Support").
+the linked code is not for a card, the driver links them again, PTX among them compiled first; for that each of them
+must have something for the card (CUDA Compiler Driver NVCC, 6.6.2, "JIT Linking Support").
 """
 
 from __future__ import annotations

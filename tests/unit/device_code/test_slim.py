@@ -191,11 +191,7 @@ def _broken() -> dict[str, bytes]:
         struct.pack_into(form, changed, at, value)
         return bytes(changed)
 
-    def drop_note() -> bytes:
-        return put(layout.phoff + 3 * 56, "<I", 0x6474E551)
-
     return {
-        "no program header is spare": drop_note(),
         "middle of a container": put(rela + 16, "<Q", by_name[".nv_fatbin"].addr + 8),
         "no relocation": put(rela + 8, "<Q", 6),
         "unknown kind": put(code + 16, "<H", 9),
@@ -217,6 +213,64 @@ def test_an_unknown_layout_is_refused_and_left_alone(tmp_path: Path, reason: str
     assert "at byte 0x" in str(caught.value)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _without_spare(content: bytes, *, phdr: bool) -> bytes:
+    """With no PT_NOTE: its header is that of the stack, or tells where the table of headers is."""
+    changed = bytearray(content)
+    at = read_layout(content).phoff + 3 * 56
+    if phdr:
+        struct.pack_into("<IIQQQQQQ", changed, at, 6, 4, 64, 64, 64, 56 * 4, 56 * 4, 8)
+    else:
+        struct.pack_into("<I", changed, at, 0x6474E551)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("phdr", [False, True])
+@pytest.mark.parametrize("cards", [["7.5"], ["8.6", "8.0"]])
+def test_where_no_program_header_is_spare_the_table_moves(tmp_path: Path, phdr: bool, cards: list[str]) -> None:
+    """As in the libraries of JAX, TensorFlow and Paddle."""
+    host = b"host code" * 1000
+    old = _without_spare(library([BIG, sm(70, 80), BIG], tail=host), phdr=phdr)
+    path = write(tmp_path, old)
+    report = slim_library(path, wanted(*cards))
+    assert report is not None
+    assert report.after <= report.before - 2 * 4096
+    new = path.read_bytes()
+    layout = read_layout(new)
+    assert len(layout.segments) == 5
+    (first, second, *_) = layout.loads()
+    assert first.offset <= layout.phoff
+    assert layout.phoff + 56 * 5 <= first.end == second.offset
+    (place,) = [one for one in layout.sections if one.name == ".rodata"]
+    assert new[layout.file_offset(place.addr, len(host)) :][: len(host)] == host
+    table = [one for one in layout.segments if one.kind == 6]
+    assert [(one.offset, layout.file_offset(one.vaddr, one.filesz), one.filesz) for one in table] == (
+        [(layout.phoff, layout.phoff, 56 * 5)] if phdr else []
+    )
+    assert len(held(path)) == 3
+    again = slim_library(path, wanted(*cards))
+    assert again is not None
+    assert not again.changed
+    slim_library(path, wanted(cards[0]))  # for fewer cards: the table moves again, or has room
+    assert held(path)[0] == [("SASS", int(cards[0].replace(".", "")))]
+
+
+def test_what_is_cut_keeps_the_alignment_that_a_section_wants(tmp_path: Path) -> None:
+    """As `.rodata` of JAX's plugin, aligned to 32 KB: offsets and addresses agree in every segment."""
+    content = bytearray(library([BIG, BIG, BIG, BIG], tail=b"t" * 70000))
+    layout = read_layout(bytes(content))
+    index = [one.name for one in layout.sections].index(".rodata")
+    struct.pack_into("<Q", content, layout.shoff + 64 * index + 48, 0x8000)
+    struct.pack_into("<Q", content, layout.phoff + 48, 0x8000)
+    path = write(tmp_path, bytes(content))
+    report = slim_library(path, wanted("7.5"))
+    assert report is not None
+    assert (report.before - report.after) % 0x8000 == 0
+    assert report.after < report.before
+    loads = read_layout(path.read_bytes()).loads()
+    assert [one.align for one in loads] == [0x8000, 0x8000, 0x1000]
+    assert all((one.vaddr - one.offset) % one.align == 0 for one in loads)
 
 
 def test_a_full_disk_leaves_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
