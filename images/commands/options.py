@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 from invoke.tasks import Task
 
 from images.context import Context
-from images.core import Report, UsageError, closest, discard_stdout, print_error
+from images.core import Report, discard_stdout, print_error
 from images.core.options import Flag, flags_of, option
 from images.matrix import Selectors, Variant, driver_lines, read_selectors, select
 from images.render import Checkout
@@ -111,12 +111,7 @@ def command(action: Callable[[Context, Any], None]) -> Command:
         debug = typed.pop(DEBUG.field)
         given = {flag: typed[_parameter(flag)] for flag in flags if flag is not DEBUG}
         values = {flag.field: tuple(value) if flag.repeated else value for flag, value in given.items()}
-
-        def act() -> None:
-            _refuse_flags_as_words(action.__name__.rstrip("_"), given, flags)
-            action(this_context(), options(**values))
-
-        run(act, debug)
+        run(lambda: action(this_context(), options(**values)), debug)
 
     body.__name__, body.__doc__ = action.__name__.rstrip("_"), action.__doc__
     setattr(body, "__signature__", _signature(flags))  # noqa: B010  (mypy knows no such attribute of a function)
@@ -128,15 +123,6 @@ def command(action: Callable[[Context, Any], None]) -> Command:
     )
     made.flags = [flag for flag in flags if flag is not DEBUG]
     return made
-
-
-def _refuse_flags_as_words(name: str, given: Mapping[Flag, Any], flags: Sequence[Flag]) -> None:
-    """invoke gives a positional word whatever is typed next, also a flag that it does not know. Raises UsageError."""
-    for flag, value in given.items():
-        if flag.positional and str(value).startswith("-") and str(value) != "-":
-            known = [f"--{one.name}" for one in flags]
-            do = f"nearest: {closest(value, known)}. All of them: ./inv --help {name}"
-            raise UsageError(f"{name} has no flag {value}", do=do)
 
 
 def _parameter(flag: Flag) -> str:

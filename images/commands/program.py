@@ -16,14 +16,8 @@ from images.core import UsageError, closest, discard_stdout, print_error
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
-    """What invoke would read otherwise than people mean it.
-
-    It has no optional word after a task, `bench plan` would be two tasks: the word becomes a flag's value. And it would
-    take `audit --help` for an audit of something that is named --help.
-    """
+    """invoke has no optional word after a task, `bench plan` would be two tasks: the word becomes a flag's value."""
     out = list(words)
-    if out and not out[0].startswith("-") and not {"--help", "-h"}.isdisjoint(out[1:]):
-        return ["--help", out[0]]
     if len(out) > 1 and out[0] == "bench" and not out[1].startswith("-"):
         out[1:2] = ["--name", out[1]]
     return out

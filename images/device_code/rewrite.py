@@ -176,9 +176,9 @@ def _cut(layout: Layout, packed: Sequence[_Packed]) -> tuple[list[Gap], list[Seg
         if split is None:
             table = -(-one.end // 8) * 8
             gap = _gap(table + _PHDR_SIZE * (len(segments) + len(packed)), one.section.end, unit)
-            split = gap and _split(segments, one.section, gap, grow=True)
-            if gap is None or split is None:
+            if gap is None:
                 continue  # less than a page would be gained
+            split = _split(segments, one.section, gap, grow=True) or segments
             phoff = table
         segments = split
         gaps.append(gap)

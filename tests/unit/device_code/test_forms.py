@@ -6,10 +6,11 @@ import struct
 
 import pytest
 
-from images.device_code.audit import Audit, Audited, audit, cell, shown, summarise, table
+from images.device_code.audit import Audit, Audited, audit, cell, summarise, table
 from images.device_code.elf import FatbinError, UnknownForm
 from images.device_code.fatbin import Library, read
 from images.device_code.model import Container, Entry, Section
+from images.device_code.names import shown
 from images.device_code.verdict import judge, parse_capability
 from tests.helpers.elf_files import PTX, Code, container, cubin, library, linked_library, ptx_text, sm
 from tests.helpers.nonempty import nonempty

@@ -17,7 +17,7 @@ import pytest
 from images.device_code import slim
 from images.device_code.choose import parse_wanted
 from images.device_code.folder_lock import FolderBusy, locked, sweep
-from images.device_code.record import RecordError, file_hash, update_record
+from images.device_code.record import RecordError, file_hash, owners, update_record
 from images.device_code.slim import slim_command, slim_folder, slim_library
 from tests.helpers.elf_files import PTX, Code, container, cubin, library, ptx_text
 from tests.helpers.nonempty import nonempty
@@ -312,7 +312,7 @@ def test_one_row_is_changed_and_the_others_stay_byte_for_byte(tmp_path: Path) ->
     site = installed(tmp_path, {"pkg/lib.so": library([BIG])})
     record = site / "pkg-1.0.dist-info/RECORD"
     record.write_bytes(b'"a,b.py",sha256=x,1\r\npkg/lib.so,sha256=y,2\r\nno newline,,')
-    owner = slim.owners(site)[site / "pkg/lib.so"]
+    owner = owners(site)[site / "pkg/lib.so"]
     update_record(owner, "sha256=z", 3)
     assert record.read_bytes() == b'"a,b.py",sha256=x,1\r\npkg/lib.so,sha256=z,3\r\nno newline,,'
 

@@ -13,7 +13,7 @@ import pytest
 
 from images.core.errors import CheckFailed, UsageError
 from images.core.report import Report
-from images.device_code import sources, zip_bounds
+from images.device_code import fatbin, sources, zip_bounds
 from images.device_code.sources import Unreadable, read_folder
 from images.proof.audit.target import audit_command, audit_path, audit_target
 from tests.helpers.elf_files import cubin, library, ptx_text, sm
@@ -120,7 +120,7 @@ def test_what_may_not_be_read_is_told_and_does_not_hide_the_others(
     (tmp_path / "closed/lib.so").write_bytes(GOOD)
     (tmp_path / "secret.so").write_bytes(GOOD)
     (tmp_path / "lib.so").write_bytes(GOOD)
-    scandir, read = os.scandir, sources.read
+    scandir, read = os.scandir, fatbin.read
 
     def closed(path: str | Path) -> object:
         if str(path).endswith("closed"):
