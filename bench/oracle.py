@@ -25,7 +25,7 @@ from images.core import CardstockError, UsageError, process
 from images.device_code.choose import parse_wanted
 from images.device_code.fatbin import PTX, SASS, FatbinError, Library, read
 from images.device_code.layout import SlimRefused
-from images.device_code.slim import slim_library
+from images.device_code.slim import is_nvidia_name, slim_library
 from images.device_code.sources import may_hold_code
 from images.device_code.zip_bounds import check_directory, check_members
 from images.render import Checkout
@@ -125,7 +125,8 @@ def compare(program: Path, path: Path, outcome: Outcome) -> None:
     else:
         outcome.agree += 1
         outcome.entries += ours.total()
-        _slim(program, path, outcome)
+        if not is_nvidia_name(path.name):  # those are left as they are
+            _slim(program, path, outcome)
 
 
 def _slim(program: Path, path: Path, outcome: Outcome) -> None:
