@@ -145,19 +145,29 @@ def change_rows(record: Path, new: Mapping[str, tuple[str, str] | None]) -> None
 def replace_whole(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` whole or not at all; mode, owner and extended attributes stay."""
     path = path.resolve()
-    descriptor, name = tempfile.mkstemp(prefix=".cardstock-", suffix=".part", dir=path.parent)
+    descriptor, part = begin_part(path)
     try:
         with os.fdopen(descriptor, "wb") as file, path.open("rb") as old:
             file.write(content)
             file.flush()
             keep_attributes(old.fileno(), file.fileno())
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(part, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a call by descriptor names none
         raise
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+
+
+def begin_part(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path`` that is to take its place: open, and its name. An OSError names ``path``."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".cardstock-", suffix=".part", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    return descriptor, Path(name)
 
 
 def keep_attributes(old: int, new: int) -> None:

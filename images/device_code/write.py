@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from images.device_code.layout import SlimRefused
-from images.device_code.record import Owner, descriptor_hash, keep_attributes, update_record
+from images.device_code.record import Owner, begin_part, descriptor_hash, keep_attributes, update_record
 
 _CHUNK = 4 << 20
 
@@ -48,8 +47,7 @@ def write_over(
     """
     path = path.resolve()  # not the link that leads to it
     status = os.fstat(source)
-    descriptor, name = tempfile.mkstemp(prefix=".cardstock-", suffix=".part", dir=path.parent)
-    part = Path(name)
+    descriptor, part = begin_part(path)
     try:
         with os.fdopen(descriptor, "w+b") as out:
             for piece in pieces:
