@@ -14,6 +14,7 @@ _CUDA = 190  # EM_CUDA
 # alone"; from ABI 8 on, of CUDA 12.8 and newer, the number is the second byte, and bit 3 says so.
 _NEW_ABI = 8
 _OLD_ALONE, _NEW_ALONE = 0x800, 0x8
+_FIRST_ALONE = 90  # older cards' files have that bit for something else: libcupti has such cubins for 6.0
 _PTX_HEAD = 1 << 16  # comments may come first
 _PTX_VERSION = re.compile(rb"^[ \t]*\.version[ \t]+([0-9]{1,2})\.([0-9]{1,2})", re.MULTILINE)
 _PTX_TARGET = re.compile(rb"^[ \t]*\.target[ \t]+(?:[a-z_0-9]+,[ \t]*)*?sm_([0-9]{2,3})([af]?)", re.MULTILINE)
@@ -34,7 +35,8 @@ def cubin_code(head: View) -> tuple[int, str]:
     (flags,) = struct.unpack_from("<I", head, 48 if wide else 36)
     if head[8] >= _NEW_ABI:
         return flags >> 8 & 0xFF, "a" if flags & _NEW_ALONE else ""
-    return flags & 0xFF, "a" if flags & _OLD_ALONE else ""
+    number = flags & 0xFF
+    return number, "a" if number >= _FIRST_ALONE and flags & _OLD_ALONE else ""
 
 
 def read_cubin(view: View) -> Library:

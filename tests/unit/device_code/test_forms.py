@@ -49,6 +49,12 @@ def test_a_cubin_is_for_the_card_of_its_header(arch: int, suffix: str, verdicts:
     assert kinds(found, "7.5", "9.0", "10.3") == verdicts
 
 
+def test_an_old_cubin_is_for_no_card_alone() -> None:
+    content = bytearray(cubin(60))
+    struct.pack_into("<I", content, 48, 0x3C083C | 0x800)
+    assert kinds(read(bytes(content), "k.cubin"), "6.0", "6.1") == ["native", "lower minor"]
+
+
 def test_a_fat_binary_alone() -> None:
     found = read(container(Code(80), Code(90, kind=PTX)) + container(Code(80)), "k.fatbin")
     assert (found.form, len(found.loadable)) == ("fatbin", 2)
