@@ -77,7 +77,7 @@ def find_fit(
     try:
         return fit(ask)
     except NoImageFits as error:
-        raise _with_nearest(error, ask) from error
+        raise _with_nearest(error, ask, options.config) from error
 
 
 def read_model(text: str) -> Model:
@@ -214,8 +214,8 @@ def find_variant(variants: Variants, name: str) -> Variant:
     return variants.valid[name]
 
 
-def _with_nearest(error: NoImageFits, ask: Ask) -> NoImageFits:
-    others = [fit_line(other) for other in find_alternatives(ask)]
+def _with_nearest(error: NoImageFits, ask: Ask, config: str) -> NoImageFits:
+    others = [fit_line(other, config) for other in find_alternatives(ask)]
     if not others:
         return error
     do = f"{error.do}; what fits: {' or '.join(others)}"

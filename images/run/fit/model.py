@@ -104,8 +104,6 @@ _NAME = re.compile(
     r"(?:(?P<owner>[a-z0-9_.-]+)/)?(?:(?P<family>qwen(?:2\.5|2|3)-vl)-)?(?P<size>\d+b)(?P<long>-instruct)?"
     r"(?:-(?P<form>[a-z0-9-]+))?"
 )
-MODELS = "3b, 7b, 32b or 72b, qwen2-vl-7b or qwen3-vl-8b"
-FORMS = "-fp16, -bf16, -awq, -gptq, -gptq-int8, -fp8, -w4a16 or -w8a8"
 
 
 def model_by_name(text: str) -> Model | None:
@@ -136,7 +134,8 @@ _TITLES = {"": "Qwen2.5-VL", "qwen2.5-vl": "Qwen2.5-VL", "qwen2-vl": "Qwen2-VL",
 
 def _made(shape: Shape, named: _Named) -> Model:
     """The published checkpoint of this shape and form, or the form as it is usually made where nobody published it."""
-    suffix = {"16-bit": "", "awq": "-AWQ", "fp8": "-FP8"}.get(named.form, f"-GPTQ-Int{named.bits or 4}")
+    ends: dict[Form, str] = {"awq": "-AWQ", "fp8": "-FP8", "gptq": f"-GPTQ-Int{named.bits or 4}"}
+    suffix = ends.get(named.form, "")
     group = 128 if named.form == "fp8" and shape.family == "qwen3_vl" else named.group
     source = ""
     if named.form == "16-bit" or (shape.family, suffix) in PUBLISHED:

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from images.core import UsageError
-from images.run.fit.model import FORMS, MODELS, Model, model_by_name
+from images.run.fit.model import Model, model_by_name
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _REVISION = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)[@:](?P<of>[\w./-]+)", re.ASCII)
@@ -44,7 +44,9 @@ _OTHERS = {
 }
 _OTHERS["adapter"] = _OTHERS["lora"]
 _ADAPTERS = {"lora", "adapter"}
-FORMS_TOLD = f"{MODELS} with {FORMS}; a repository OWNER/NAME; or a model's folder"
+FORMS_TOLD = (
+    "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder"
+)
 
 
 def typed_name(text: str) -> str:

@@ -45,7 +45,7 @@ def find_source(text: str) -> Source:
     if model is None:
         raise UsageError(
             f"no folder and no model is called {text!r}",
-            do="3b, 7b, 32b or 72b with -fp16, -bf16 or -awq; a repository OWNER/NAME; or a model's folder",
+            do="7b-awq, qwen2-vl-7b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder",
         )
     if not model.source:
         raise UsageError(

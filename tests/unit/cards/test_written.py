@@ -43,6 +43,8 @@ from tests.helpers.nonempty import nonempty
         ("3090 + 4090", [("3090", 1), ("4090", 1)]),
         ("3090 & 2 x 4090", [("3090", 1), ("4090", 2)]),
         ("A100 MIG 1g.10gb+me", [("A100 MIG 1g.10gb+me", 1)]),
+        ("GPU 1: NVIDIA GeForce RTX 3090 (UUID: GPU-1a2b)", [("NVIDIA GeForce RTX 3090", 1)]),
+        ("NVIDIA GeForce RTX 2080 Ti, 22528 MiB", [("NVIDIA GeForce RTX 2080 Ti 22 GB", 1)]),
         # an x, a number or a plus that is part of a name
         ("GTX 980", [("GTX 980", 1)]),
         ("Jetson TX2", [("Jetson TX2", 1)]),

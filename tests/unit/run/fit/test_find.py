@@ -74,7 +74,7 @@ def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMa
 )
 def test_names_of_models(text: str, name: str) -> None:
     assert read_model(text).name == name
-    assert model_by_name(name) == read_model(text)  # what is told can be typed
+    assert read_model(name) == read_model(text)  # what is told can be typed
 
 
 def test_the_published_72b_awq_is_padded() -> None:
