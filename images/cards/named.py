@@ -12,7 +12,7 @@ from images.cards.choose import why_no_image
 from images.cards.data import Card, all_cards
 from images.cards.names import BY_ARCH, NameMatch, match_card
 from images.cards.this_machine import card_called, read_machine
-from images.cards.written import read_written
+from images.cards.written import Written, read_written
 from images.core import Report, UsageError
 from images.matrix import Arch
 
@@ -53,11 +53,21 @@ def read_names(texts: Sequence[str], report: Report | None, by_arch: bool = Fals
     read = []
     for text in texts:
         for one in read_written(text, known):
-            match = _matched(one.name, by_arch)
+            match = _counted(one, by_arch)
             if report is not None:
                 report.line(f"{one.name}: {_told(match, stated)}")
             read.append(Named(match.card, one.name, one.count, one.counted))
     return read
+
+
+def _counted(one: Written, by_arch: bool) -> NameMatch:
+    """The card of a name; of several, "3090s" is the plural where no card is called so."""
+    try:
+        return _matched(one.name, by_arch)
+    except UsageError:
+        if one.count < 2 or not one.name.lower().endswith("s"):
+            raise
+        return _matched(one.name[:-1], by_arch)
 
 
 @cache

@@ -20,7 +20,7 @@ _WORDS = {
 _WORDS |= {"five": 5, "six": 6, "seven": 7, "eight": 8, "a pair of": 2, "pair of": 2}
 # "+me" is part of a MIG profile's name, and "GTX+" of a card's.
 _BETWEEN = re.compile(r"\s*(?:[,;&]|\b(?:and|plus)\b|\s\+\s|(?<=\w)\+(?!me\b|gfx\b)(?=\w))\s*", re.IGNORECASE)
-_TIMES = "[x×*]"  # noqa: RUF001  (the sign itself is what people type)
+_TIMES = "[x×*卡张]"  # noqa: RUF001  (the signs themselves are what people type)
 # A count before the name: "2 x A", "2xA", "2* A", "2 A"; "40 GB A100" is a size.
 _BEFORE = re.compile(
     rf"(\d+)\s*{_TIMES}\s*(?!\d+$)(\S.*)|(\d{{1,2}})\s+(?!gi?b?\b|{_TIMES}\s*\d|{_TIMES}$)(\S.*)", re.IGNORECASE
@@ -28,7 +28,10 @@ _BEFORE = re.compile(
 _BEFORE_NUMBER = re.compile(rf"(\d{{1,2}})\s*{_TIMES}\s*(\d{{4}})", re.IGNORECASE)
 _BEFORE_WORD = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})\s+(\S.*)", re.IGNORECASE)
 # And after it: "A x2", "Ax2", "A x 2", "A (x2)", "A (2)". In "GTX 980" and "TX2" the x is part of a word.
-_AFTER = re.compile(rf"(.*\S)\s*(?:(?<![a-z]){_TIMES}\s?(\d+)|\(\s*{_TIMES}?\s*(\d+)\s*{_TIMES}?\s*\))", re.IGNORECASE)
+_AFTER = re.compile(
+    rf"(.*\S)\s*(?:(?:(?<![a-z])|(?<=\dg)|(?<=\dgb)|(?![a-z])){_TIMES}\s?(\d+)|\(\s*{_TIMES}?\s*(\d+)\s*{_TIMES}?\s*\))",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)

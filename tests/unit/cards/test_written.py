@@ -43,6 +43,9 @@ from tests.helpers.nonempty import nonempty
         ("3090 + 4090", [("3090", 1), ("4090", 1)]),
         ("3090 & 2 x 4090", [("3090", 1), ("4090", 2)]),
         ("A100 MIG 1g.10gb+me", [("A100 MIG 1g.10gb+me", 1)]),
+        ("3090 24G*2", [("3090 24G", 2)]),
+        ("4090 48GBx8", [("4090 48GB", 8)]),
+        ("8卡A100", [("A100", 8)]),
         ("GPU 1: NVIDIA GeForce RTX 3090 (UUID: GPU-1a2b)", [("NVIDIA GeForce RTX 3090", 1)]),
         ("NVIDIA GeForce RTX 2080 Ti, 22528 MiB", [("NVIDIA GeForce RTX 2080 Ti 22 GB", 1)]),
         # an x, a number or a plus that is part of a name
@@ -63,6 +66,13 @@ def test_every_cards_own_name_is_one_card() -> None:
     known = frozenset(card.name.lower() for card in all_cards())
     for card in nonempty(all_cards()):
         assert [(one.name, one.count) for one in read_written(card.name, known)] == [(card.name, 1)]
+
+
+def test_several_may_be_in_the_plural() -> None:
+    assert [card.name for card in named_cards(["2 RTX 3090s"])] == ["GeForce RTX 3090"] * 2
+    assert named_cards(["2 x V100S"])[0].name == "Tesla V100S PCIe 32 GB"
+    with pytest.raises(UsageError):
+        named_cards(["3090s"])
 
 
 @pytest.mark.parametrize("text", ["0 x 3090", "99999 x 3090", "100000000000000000000000000 x 3090", "3090 x 0"])
@@ -107,6 +117,8 @@ def test_numbers_that_no_machine_has(text: str) -> None:
         ("3080M", "GeForce RTX 3080 Mobile", 8),
         ("gt1030", "GeForce GT 1030", 2),
         ("RTX 6000 Pro", "RTX PRO 6000 Blackwell", 96),
+        ("MX 450", "GeForce MX450 12W", 2),
+        ("ASUS RTX 3090 OC", "GeForce RTX 3090", 24),
         ("V100S", "Tesla V100S PCIe 32 GB", 32),  # a card of its own, no short form
     ],
 )
