@@ -13,7 +13,7 @@ from images.matrix.arch import Arch
 from images.run.fit.activations import Load, encoded_pictures, raw_pictures, step_buffers, text_peak, vision_peak
 from images.run.fit.backends import CardBackend, Setting
 from images.run.fit.find import read_model
-from images.run.fit.memory import WORKSPACE, add_up
+from images.run.fit.memory import NCCL, WORKSPACE, add_up
 from images.run.fit.model import Model
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB
@@ -91,6 +91,13 @@ def test_computing_takes_at_most_what_fit_says(log: dict[str, Any]) -> None:
     said = _peak(log)
     assert said >= log["peak"] * GIB
     assert log.get("loose") or said <= PEAK_ABOVE * log["peak"] * GIB
+
+
+@pytest.mark.parametrize("log", _with("total"))
+def test_what_is_left_of_a_card_was_enough_for_computing_as_fit_says(log: dict[str, Any]) -> None:
+    taken = 0.9 * log["total"] * GIB - _loaded(log) - log["cache"] * GIB
+    said = _peak(log) + (NCCL if log["tp"] > 1 else 0)
+    assert taken <= said <= 1.4 * taken
 
 
 @pytest.mark.parametrize("log", _with("tokens"))
