@@ -83,6 +83,13 @@ def test_what_is_missing(tmp_path: Path, change: tuple[str, str], told: str) -> 
         _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace(*change)), print=True))
 
 
+def test_a_uuid_that_the_images_vllm_cannot_read_is_refused(tmp_path: Path) -> None:
+    uuid = "environment: {CUDA_VISIBLE_DEVICES: GPU-5fb2e1b4-7f1e-4a3c-8a0e-2f4c1c6a0a01}\nhosts:\n"
+    with pytest.raises(UsageError, match="does not start with CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4") as caught:
+        _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace("hosts:\n", uuid)), print=True))
+    assert caught.value.where.endswith("hosts.yaml")
+
+
 def test_different_cards(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace("RTX 2080 Ti", "RTX 3090", 1)), print=True))

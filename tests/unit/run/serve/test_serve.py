@@ -511,3 +511,18 @@ def test_printed_lines_ask_for_cards_as_this_machines_engine_gives_them(capsys: 
     assert device["driver"] == "cdi"
     command.start_server(here, replace(options, cards=["T4"]), rig("Tesla T4"))
     assert "--gpus" in shlex.split(capsys.readouterr().out), "another machine's engine is not known"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        ("nvidia.com/gpu=1", ["nvidia.com/gpu=1"]),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=1", ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+    ],
+)
+def test_cards_that_are_named_as_cdi_devices_stay_such(
+    capsys: pytest.CaptureFixture[str], gpus: str, devices: list[str]
+) -> None:
+    words = printed(capsys, rig("Tesla T4", "Tesla T4"), model="3b-awq", gpus=gpus)
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == devices
+    assert "--gpus" not in words
