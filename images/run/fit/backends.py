@@ -50,6 +50,11 @@ class CardBackend:
         return self.name == "vllm"
 
     @property
+    def vision_attention(self) -> str:
+        """Who computes the vision tower's attention, such as "XFORMERS"."""
+        return next((one.value for one in self.choices if one.name == "vision attention"), "")
+
+    @property
     def vision_bytes(self) -> int:
         """Bytes of a number in the vision tower: 4 where transformers keeps it in float32."""
         return 4 if not self.vllm and self.dtype == "float16" and self.arch < Arch(8, 0) else 2

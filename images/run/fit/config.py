@@ -6,10 +6,11 @@ Pure. Every number has a bound, so that a file that lies makes no sum of nonsens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from images.core import UsageError
-from images.run.fit.families import KNOWN
+from images.run.fit.families import KNOWN, SHAPES
 from images.run.fit.model import Form, Model
 from images.run.fit.shape import Family, Shape, Vision
 
@@ -26,6 +27,12 @@ def from_config(data: Mapping[str, Any], source: str = "") -> Model:
     Raises UsageError where its architecture is another one, a number lacks or cannot be, or its form is not known.
     """
     family, see = _family(data, source)
+    if data.get("quantization") and not data.get("quantization_config"):
+        raise UsageError(
+            f"{source or 'config.json'} is nothing that the images serve",
+            cause="its weights are quantised by MLX (the key quantization), which is for Apple's processors",
+            do="the model it was made of, in 16 bits, AWQ or GPTQ",
+        )
     inner = data.get("text_config")
     text = {**data, **(inner if isinstance(inner, Mapping) else {})}
     heads, hidden = _number(text, "num_attention_heads", source), _number(text, "hidden_size", source)
@@ -43,7 +50,17 @@ def from_config(data: Mapping[str, Any], source: str = "") -> Model:
         vision=_vision(family, see, source),
         family=family,
     )
+    # Told to be of a size that is published, it is advised that size's other forms.
+    size = next((known.name for known in SHAPES.values() if replace(shape, **_own(known)) == known), shape.name)
+    shape = replace(shape, name=size)
     return _quantised(shape, data.get("quantization_config") or text.get("quantization_config"), source)
+
+
+def _own(known: Shape) -> dict[str, Any]:
+    """What a checkpoint may have otherwise than the published one of its size."""
+    return {
+        name: getattr(known, name) for name in ("name", "intermediate", "vocab", "positions", "unverified", "vision")
+    }
 
 
 def _family(data: Mapping[str, Any], source: str) -> tuple[Family, Mapping[str, Any]]:

@@ -19,9 +19,6 @@ from images.run.fit.model import Model
 from images.run.fit.names import FORMS_TOLD, by_name_alone, is_repository, not_understood, published, refuse_others
 from images.run.fit.usable_memory import sold_bytes, usable
 
-# The config.json files of models have some kilobytes.
-MOST_CONFIG = 4_000_000
-
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -72,6 +69,8 @@ def read_model(text: str) -> Model:
 
     Raises UsageError for a name that is not understood whole, a folder without config.json, a file that is not one.
     """
+    if not text.strip():
+        raise not_understood(text)
     path = Path(text).expanduser()
     if path.is_file() or (path / "config.json").is_file():
         return read_config_file(text)
@@ -94,7 +93,7 @@ def read_config_file(text: str, called: str = "") -> Model:
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise UsageError(f"{path.parent} holds no {path.name}", do=FORMS_TOLD)
-    data = read_json(path, "download the model's config.json anew", most=MOST_CONFIG)
+    data = read_json(path, "download the model's config.json anew", most=1 << 20)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no settings", do="download the model's config.json anew")
     source = called if is_repository(called) else str(path.parent)

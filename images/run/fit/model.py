@@ -26,8 +26,8 @@ class Model:
     ``group`` -1: one for the whole input. Of fp8: 0 for a scale of its own for each output or matrix, else blocks of
     ``group`` by ``group``. ``symmetric``: no zero points. ``act_order``: GPTQ's order of inputs. ``method``: who wrote
     the form, as quant_method of config.json has it. ``dtype`` is the one asked for ("": whichever the card computes);
-    ``source`` is the repository or folder. ``called`` is what people know it by where that is not one of fit's own
-    names: OWNER/NAME, or a folder.
+    ``source`` is the repository or folder.
+    ``called`` is what people know it by where that is not one of fit's own names: OWNER/NAME, or a folder.
     """
 
     shape: Shape
@@ -57,6 +57,11 @@ class Model:
             return "8 bits (int8)"
         groups = "one group an output" if self.group < 0 else f"groups of {self.group}"
         return f"{self.weight_bits} bits in {groups}"
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the form is known by a name alone, and nobody read how its weights are grouped."""
+        return self.form != "16-bit" and bool(self.shape.unverified) and (bool(self.called) or not self.source)
 
     @property
     def name(self) -> str:

@@ -14,8 +14,9 @@ from images.core import UsageError
 from images.run.fit.model import Model, model_by_name
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_REVISION = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)[@:](?P<of>[\w./-]+)", re.ASCII)
 # Where people copy names from.
-_PAGES = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com|modelscope\.(?:cn|ai)/models)/")
+_PAGES = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com|modelscope\.(?:cn|ai)/models)/")
 _COPY = re.compile(r"(?P<base>qwen[\d.]*-vl-(?P<size>\d+b)-instruct)(?:-(?P<form>[a-z0-9._-]+))?")
 # Words for forms of weights as repositories have them, and fit's own for the same. A word that is not here is not
 # understood; GPTQ alone does not say how many bits.
@@ -42,6 +43,7 @@ _OTHERS = {
     "lora": "a LoRA adapter is no model of its own: merge it into one, or name the one it was made of",
 }
 _OTHERS["adapter"] = _OTHERS["lora"]
+_ADAPTERS = {"lora", "adapter"}
 FORMS_TOLD = (
     "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder"
 )
@@ -51,7 +53,9 @@ def typed_name(text: str) -> str:
     """The text without blanks around it, and without the address of a hub's page before it."""
     plain = text.strip()
     page = _PAGES.match(plain)
-    return "/".join(plain[page.end() :].split("/")[:2]) if page else plain
+    if page:
+        return "/".join(plain[page.end() :].split("/")[:2])
+    return plain.rstrip("/") if is_repository(plain.rstrip("/")) else plain
 
 
 def is_repository(text: str) -> bool:
@@ -76,7 +80,7 @@ def refuse_others(text: str) -> None:
     """Raises UsageError for a name that says that its files are for another program."""
     owner, _, name = typed_name(text).rpartition("/")
     words = set(re.split(r"[-_.]", name.lower())) | set(re.split(r"[-_.]", owner.lower()))
-    for word in sorted(words & set(_OTHERS)):
+    for word in sorted((words & set(_OTHERS)) - (_ADAPTERS if "merged" in words else set())):
         raise UsageError(
             f"{text} is nothing that the images serve",
             cause=_OTHERS[word],
@@ -112,6 +116,13 @@ def assumed(model: Model, text: str, whole: Model) -> Model:
 def not_understood(text: str) -> UsageError:
     """The error for a name that cannot be summed by guess, with the ways to say what it is."""
     plain = typed_name(text)
+    if not plain:
+        return UsageError("which model?", do=FORMS_TOLD)
+    if revision := _REVISION.fullmatch(plain):
+        of = revision["of"]
+        return UsageError(
+            f"{plain} names a revision", do=f"--model {revision['name']}, and for the server --flag '--revision {of}'"
+        )
     if not is_repository(plain):
         return UsageError(f"no model is called {text!r}", do=FORMS_TOLD)
     name = plain.rpartition("/")[2]

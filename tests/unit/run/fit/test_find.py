@@ -64,8 +64,6 @@ def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMa
         ("3b-half", "3b-fp16"),
         ("Qwen/Qwen2.5-VL-72B-Instruct-AWQ", "72b-awq"),
         ("Qwen2.5-VL-3B-Instruct", "3b"),
-        ("someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4", "someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4"),
-        ("Qwen/Qwen2.5-VL-32B-Instruct-GPTQ-Int8", "Qwen/Qwen2.5-VL-32B-Instruct-GPTQ-Int8"),
         ("qwen2-vl-2b", "qwen2-vl-2b"),
         ("Qwen/Qwen2-VL-7B-Instruct-AWQ", "qwen2-vl-7b-awq"),
         ("Qwen/Qwen2-VL-72B-Instruct-GPTQ-Int8", "qwen2-vl-72b-gptq-int8"),

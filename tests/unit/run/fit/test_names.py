@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import UsageError
+from images.run.fit.config import from_config
 from images.run.fit.find import read_config_file, read_model
 from images.run.fit.names import by_name_alone, published, typed_name
 from images.run.fit.parallel import obstacles
-from images.run.fit.weights import stage_weights
+from images.run.fit.weights import stage_weights, vision_weights
 from tests.helpers.fits import model
 from tests.unit.run.fit.test_find import AWQ, CONFIG
 
@@ -97,6 +98,27 @@ def test_a_name_that_is_understood_keeps_its_owner_and_tells_what_is_taken_for_g
     assert stage_weights(found, (28,), 0, 1) == whole
 
 
+@pytest.mark.parametrize(
+    ("text", "form", "bits"),
+    [
+        ("Qwen/Qwen2.5-VL-32B-Instruct-GPTQ-Int8", "gptq", 8),
+        ("someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4", "gptq", 4),
+        ("RedHatAI/Qwen2.5-VL-7B-Instruct-FP8-dynamic", "fp8", 8),
+        ("RedHatAI/Qwen2.5-VL-7B-Instruct-quantized.w4a16", "wna16", 4),
+        ("RedHatAI/Qwen2.5-VL-7B-Instruct-quantized.w8a8", "int8", 8),
+        ("someone/Qwen2-VL-7B-Instruct", "16-bit", 16),
+    ],
+)
+def test_each_word_for_a_form_is_that_form(text: str, form: str, bits: int) -> None:
+    found = read_model(text)
+    assert (found.name, found.form, found.weight_bits) == (text, form, bits)
+
+
+def test_8_bits_are_not_summed_as_4() -> None:
+    found = read_model("Qwen/Qwen2.5-VL-32B-Instruct-GPTQ-Int8")
+    assert 33 < (stage_weights(found, (64,), 0, 1) + vision_weights(found, 1)) / 2**30 < 35
+
+
 def test_padding_is_known_of_the_published_checkpoint_alone() -> None:
     theirs, ours = by_name_alone("someone/Qwen2.5-VL-72B-Instruct-AWQ"), published("72b-awq")
     assert theirs is not None and ours is not None
@@ -107,7 +129,23 @@ def test_padding_is_known_of_the_published_checkpoint_alone() -> None:
 
 def test_pages_of_hubs_are_names() -> None:
     assert typed_name(" https://hf.co/a/b/blob/main/config.json ") == "a/b"
+    assert typed_name("huggingface.co/a/b") == typed_name("a/b/") == "a/b"
     assert typed_name("a/b") == "a/b" and typed_name("/models/x") == "/models/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct@main", "names a revision"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct:refs/pr/1", "names a revision"),
+        ("", "which model"),
+        ("  ", "which model"),
+        ("someone/Qwen2.5-VL-7B-Instruct-LoRA-merged", "does not tell"),
+    ],
+)
+def test_what_else_people_type(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        read_model(text)
 
 
 def test_a_config_file_is_the_model_of_the_name_it_is_given_for(tmp_path: Path) -> None:
@@ -119,8 +157,20 @@ def test_a_config_file_is_the_model_of_the_name_it_is_given_for(tmp_path: Path) 
     assert read_config_file(str(file)).name == str(tmp_path)
 
 
+def test_weights_of_mlx_are_not_summed_as_16_bits() -> None:
+    with pytest.raises(UsageError, match="nothing that the images serve") as told:
+        from_config({**CONFIG, "quantization": {"bits": 4, "group_size": 64}}, "someone/mine")
+    assert "MLX" in told.value.cause
+
+
 def test_a_file_too_large_for_a_config_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
-    file.write_bytes(b" " * 4_000_001)
-    with pytest.raises(UsageError, match="too large"):
+    file.write_bytes(b" " * ((1 << 20) + 1))
+    with pytest.raises(UsageError, match=r"config\.json"):
         read_config_file(str(file))
+
+
+def test_a_config_of_a_published_size_is_advised_that_size() -> None:
+    assert from_config(CONFIG).shape.name == "7b"
+    assert from_config({**CONFIG, "intermediate_size": 19200}).shape.name == "7b"
+    assert from_config({**CONFIG, "num_hidden_layers": 27}).shape.name == "model"
