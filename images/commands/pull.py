@@ -29,7 +29,7 @@ from images.core import UsageError, default_layout, read_file, write_atomically
 from images.core.options import option
 from images.distribution import check_disk_space
 from images.distribution import pull as pulling
-from images.docker import docker_words
+from images.docker import Way, docker_words, spec_by_way
 from images.matrix import parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
 from images.run.serve import serve_words, spec_without_model
@@ -119,7 +119,7 @@ def pull_images(context: Context, options: PullOptions) -> None:
     if not options.dry_run:
         pull_verified(context, repository, resolved.matches)
     local = "" if options.dry_run else context.matrix.image
-    print_commands(repository.name, catalogue, query, resolved, options, local)
+    print_commands(repository.name, catalogue, query, resolved, options, local, way_here(context, options))
     if not options.dry_run and not options.json:
         for one in resolved.matches:
             uuids = uuids_of(one, query, resolved) if one.image.archs else ()
@@ -135,7 +135,7 @@ def ask_saved(context: Context, options: PullOptions) -> None:
     name = options.source or context.environment.get(REPOSITORY, "")
     if not options.json:
         report_answer(context, name, catalogue, resolved)
-    print_commands(name, catalogue, query, resolved, options, "")
+    print_commands(name, catalogue, query, resolved, options, "", way_here(context, options))
 
 
 def saved_catalogue(offline: str) -> Catalogue:
@@ -170,13 +170,19 @@ def report_answer(context: Context, repository: str, catalogue: Catalogue, resol
 
 
 def print_commands(
-    repository: str, catalogue: Catalogue, query: CardQuery, resolved: MatchResult, options: PullOptions, local: str
+    repository: str,
+    catalogue: Catalogue,
+    query: CardQuery,
+    resolved: MatchResult,
+    options: PullOptions,
+    local: str,
+    way: Way,
 ) -> None:
     """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
     runs = []
     for one in resolved.matches:
         reference = f"{local}:{one.image.tag}" if local else reference_of(repository or "REPO", one.image)
-        runs.append(run_words(one, reference, uuids_of(one, query, resolved)))
+        runs.append(run_words(one, reference, uuids_of(one, query, resolved), way))
     if options.json:
         print_json(answer_json(repository, catalogue, query, resolved, runs))
         return
@@ -184,9 +190,15 @@ def print_commands(
         print(shlex.join(run))
 
 
-def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+def way_here(context: Context, options: PullOptions) -> Way:
+    """How this machine's engine gives cards, "" where the images are for another machine's."""
+    return "" if options.cards or not context.machine.cards else context.way_to_cards
+
+
+def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = (), way: Way = "") -> list[str]:
     """The docker command that serves a model with an image: on all cards, or on those with these UUIDs."""
-    return docker_words(spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids), foreground=True)
+    spec = spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids)
+    return docker_words(spec_by_way(spec, way), foreground=True)
 
 
 def pull_verified(context: Context, repository: Repository, found: Sequence[CardMatch]) -> None:

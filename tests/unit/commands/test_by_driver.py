@@ -33,9 +33,9 @@ from images.run.doctor.advice import advise
 from images.run.fit.find import FitOptions, find_fit
 from tests.helpers.catalogues import catalogue_of
 from tests.helpers.contexts import context, silent
+from tests.helpers.fake_nvml import FakeNvml
 from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.nonempty import nonempty
-from tests.unit.cards.test_this_machine import FakeNvml
 from tests.unit.rootfs.test_preflight import nvml, preflight
 from tests.unit.run.doctor.test_doctor import FACTS
 
