@@ -52,7 +52,7 @@ class CatalogueSource:
             context.report.line("signatures are not verified: no --verify-key, no --verify-identity")
             return None
         signer = Path(self.key).expanduser() if self.key else Identity(self.identity)
-        return SigningKeys(Cosign(find_cosign(say=context.report.line)), signer=signer)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), signer=signer)
 
     def catalogue(self, context: Context) -> Catalogue:
         """The catalogue, for who only asks. Raises NothingSelected, RegistryFailure, Unsafe, UsageError."""
@@ -105,12 +105,13 @@ def pull_images(context: Context, options: PullOptions) -> None:
     Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
     """
     repository = context.named_repository(options.source, "--from")
+    query = card_query(context, options)  # a misspelt card is told before a registry is asked
     keys = options.place.keys(context)
     catalogue = pulling.read(repository, keys)
     if options.save:
         write_atomically(Path(options.save).expanduser(), catalogue.to_json())
         context.report.line(f"saved: {options.save}")
-    query, resolved = find_images(context, options, catalogue)
+    resolved = find_images(context, options, query, catalogue)
     if not options.json:
         report_answer(context, repository.name, catalogue, resolved)
     for one in resolved.matches:
@@ -130,8 +131,9 @@ def pull_images(context: Context, options: PullOptions) -> None:
 
 def ask_saved(context: Context, options: PullOptions) -> None:
     """What a saved catalogue has; its repository need not be named, nothing is asked of it."""
+    query = card_query(context, options)
     catalogue = saved_catalogue(options.offline)
-    query, resolved = find_images(context, options, catalogue)
+    resolved = find_images(context, options, query, catalogue)
     name = options.source or context.environment.get(REPOSITORY, "")
     if not options.json:
         report_answer(context, name, catalogue, resolved)
@@ -144,23 +146,28 @@ def saved_catalogue(offline: str) -> Catalogue:
     return read_catalogue(read_file(path, "--save FILE saves a catalogue"), str(path))
 
 
-def find_images(context: Context, options: PullOptions, catalogue: Catalogue) -> tuple[CardQuery, MatchResult]:
-    """The cards that were asked for, and the images for them. Raises NoImageFits where none of them gets one."""
+def card_query(context: Context, options: PullOptions) -> CardQuery:
+    """The cards and driver that were asked for; no cards where an image is named. Raises UsageError, NoImageFits."""
     if options.name:
-        driver = parse_driver(options.driver) if options.driver else None
-        query, resolved = CardQuery((), driver), MatchResult((CardMatch(image_by_name(catalogue, options.name), ()),))
+        return CardQuery((), parse_driver(options.driver) if options.driver else None)
+    asked = asked_cards(
+        options.cards,
+        options.driver,
+        purpose="to find an image for",
+        do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
+        machine=None if options.cards else context.machine,
+    )
+    return CardQuery.of(asked)
+
+
+def find_images(context: Context, options: PullOptions, query: CardQuery, catalogue: Catalogue) -> MatchResult:
+    """The images for the cards that were asked for. Raises NoImageFits where none of them gets one."""
+    if options.name:
+        resolved = MatchResult((CardMatch(image_by_name(catalogue, options.name), ()),))
     else:
-        asked = asked_cards(
-            options.cards,
-            options.driver,
-            purpose="to find an image for",
-            do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
-            machine=None if options.cards else context.machine,
-        )
-        query = CardQuery.of(asked)
         resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)
     require_match(resolved)
-    return query, resolved
+    return resolved
 
 
 def report_answer(context: Context, repository: str, catalogue: Catalogue, resolved: MatchResult) -> None:
