@@ -32,14 +32,14 @@ def find_alternatives(ask: Ask) -> tuple[Ask, ...]:
 def find_other_image(ask: Ask, variants: Iterable[Variant]) -> Ask | None:
     """The model, or its nearest, on the same cards by another image, where the chosen one does not know family or form.
 
-    ``variants``: those to try. The newest vLLM goes first, and what nobody has run on such a card last; None where
+    ``variants``: those to try. The newest vLLM and the nearest arch go first, a candidate's attention last; None where
     memory is the reason, where the image was named, or where none serves it.
     """
     if ask.named or _knows(ask):
         return None
     covering = [one for one in variants if all(any(own.runs_on(arch) for own in one.archs) for arch in ask.on.archs)]
     same = [one for one in covering if len(one.archs) == len(ask.variant.archs) and one.backend == "vllm"]
-    ranked = sorted(same, key=lambda one: (one.attention != "flashinfer", _vllm(one)), reverse=True)
+    ranked = sorted(same, key=lambda one: (one.attention != "flashinfer", _vllm(one), one.archs), reverse=True)
     free = replace(ask, tp=0, pp=0, named=True)
     return _first(replace(free, variant=one, model=model) for model in _models(ask.model) for one in ranked)
 
