@@ -48,7 +48,7 @@ def raw_pictures(model: Model, tokens: int) -> int:
 
 def step_buffers(model: Model, backend: CardBackend, load: Load) -> int:
     """What is allocated once for each token of a step: Qwen3-VL's deepstack (qwen3_vl.py@v0.11.0), and as much in newer
-    versions of the others: 15.67 GiB are logged for 7B where 0.8 to 0.13 log 15.63 (records/memory_logs.yaml)."""
+    versions of the others: 15.67 GiB are logged for 7B where 0.8 to 0.13 log 15.63 (tests/golden/memory_logs.yaml)."""
     taps = model.shape.vision.taps or (STEP_BUFFERS if backend.version >= _BUFFERS_FROM else 0)
     return taps * load.batched * model.shape.hidden * 2
 

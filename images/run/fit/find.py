@@ -78,8 +78,7 @@ def find_fit(
         return fit(ask)
     except NoImageFits as error:
         locked = [one for one in context.variants.valid.values() if context.locked.get(one.lock, True)]
-        other = find_other_image(ask, locked)
-        raise _with_nearest(error, ask, () if other is None else (other,)) from error
+        raise _with_nearest(error, ask, locked, options.config) from error
 
 
 def read_model(text: str) -> Model:
@@ -210,8 +209,9 @@ def find_variant(variants: Variants, name: str) -> Variant:
     return variants.valid[name]
 
 
-def _with_nearest(error: NoImageFits, ask: Ask, images: tuple[Ask, ...]) -> NoImageFits:
-    others = [fit_line(other) for other in images or find_alternatives(ask)]
+def _with_nearest(error: NoImageFits, ask: Ask, variants: Sequence[Variant], config: str) -> NoImageFits:
+    other = find_other_image(ask, variants)
+    others = [fit_line(one, config) for one in ((other,) if other else find_alternatives(ask))]
     if not others:
         return error
     do = f"{error.do}; what fits: {' or '.join(others)}"

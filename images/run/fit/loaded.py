@@ -2,7 +2,7 @@
 
 The tensors are allocated here in the order in which vLLM makes them (qwen2_5_vl.py and qwen2.py@v0.8.5), so the sum is
 what it logs as "Model loading took": to the last digit or the last but one in the logs of 0.8 to 0.13
-(records/memory_logs.yaml).
+(tests/golden/memory_logs.yaml).
 """
 
 from __future__ import annotations

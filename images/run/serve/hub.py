@@ -8,8 +8,10 @@ from typing import Any
 
 import requests
 
-from images.core import RegistryFailure, UsageError
+from images.core import RegistryFailure, UsageError, parse_json
 
+# Bytes of a config.json.
+MOST = 1 << 20
 HUB = "https://huggingface.co"
 SECONDS = 20
 
@@ -29,6 +31,7 @@ def read_config(repository: str, environment: Mapping[str, str], ca: Path | None
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=SECONDS,
             verify=str(ca) if ca else True,
+            stream=True,
         )
     except requests.exceptions.RequestException as error:
         raise RegistryFailure(
@@ -51,9 +54,26 @@ def read_config(repository: str, environment: Mapping[str, str], ca: Path | None
         )
     try:
         answer.raise_for_status()
-        data = answer.json()
+        body = _read(answer)
     except requests.exceptions.RequestException as error:
         raise RegistryFailure(f"{repository} could not be looked up", cause=str(error), do="try again later") from error
+    if len(body) > MOST:
+        raise UsageError(
+            f"what {hub} gives as the config.json of {repository} is too large",
+            cause=f"it has more than {MOST} bytes, and such files have some thousand",
+            do="see that HF_ENDPOINT is a hub; or --config FILE",
+        )
+    data = parse_json(body, f"the config.json of {repository}", "see that HF_ENDPOINT is a hub; or --config FILE")
     if not isinstance(data, dict):
         raise UsageError(f"the config.json of {repository} holds no settings", do="name another repository")
     return data
+
+
+def _read(answer: requests.Response) -> bytes:
+    """The body, or so much of it that it is seen to be too long."""
+    body = b""
+    for piece in answer.iter_content(1 << 16):
+        body += piece
+        if len(body) > MOST:
+            break
+    return body

@@ -10,7 +10,7 @@ from images.cards import LocalMachine
 from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError
 from images.core.options import option
-from images.docker import NO_CARDS, ContainerSpec, read_gpus
+from images.docker import NO_CARDS, ContainerSpec, read_gpus, spec_by_way
 from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
 from images.run.fit import (
@@ -121,7 +121,8 @@ def plan(
         opened=Opened(options.allow_host, options.allow_media_domain),
     )
     spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
-    return replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
+    spec = replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
+    return spec_by_way(spec, "cdi") if options.gpus and read_gpus(options.gpus).cdi else spec
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

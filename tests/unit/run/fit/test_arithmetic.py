@@ -109,6 +109,8 @@ def test_what_a_card_has() -> None:
     assert sold_bytes(card("Tesla T4")) == 15 * GIB  # one of 16 goes to error correction
     assert sold_bytes(card("L4")) == 22.5 * GIB
     assert sold_bytes(card("V100 32GB")) == 32 * GIB
+    assert sold_bytes(card("GRID V100D-32Q")) == 30 * GIB - 16 * 2**20  # what the hypervisor keeps of a profile
+    assert sold_bytes(card("NVIDIA A40-48Q")) == 42 * GIB - 16 * 2**20
     assert usable(11 * GIB) == 10.5 * GIB
     assert usable(80 * GIB) == 80 * GIB - int(1.6 * GIB)
     assert usable(GIB // 4) == 0

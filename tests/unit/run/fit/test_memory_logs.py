@@ -1,4 +1,4 @@
-"""fit's sums against what vLLM logged on cards of other people (records/memory_logs.yaml has the sources)."""
+"""fit's sums against what vLLM logged on cards of other people (tests/golden/memory_logs.yaml has the sources)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from images.run.fit.weights import kv_bytes
 from tests.helpers.nonempty import nonempty
 
 LOGS: list[dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parents[4] / "records" / "memory_logs.yaml").read_text(encoding="utf-8")
+    (Path(__file__).parents[3] / "golden" / "memory_logs.yaml").read_text(encoding="utf-8")
 )
 EXACT = 2**20
 # What is not exact may be this much above a log, and never below.

@@ -362,8 +362,8 @@ class Answer:
         if self.status_code >= 400:
             raise requests.exceptions.HTTPError(str(self.status_code))
 
-    def json(self) -> Any:
-        return self._data
+    def iter_content(self, _: int) -> list[bytes]:
+        return [self._data if isinstance(self._data, bytes) else json.dumps(self._data).encode()]
 
 
 @pytest.mark.parametrize(
@@ -374,6 +374,8 @@ class Answer:
         (Answer(401), UsageError, "not for this token"),
         (Answer(500), RegistryFailure, "could not be looked up"),
         (Answer(200, []), UsageError, "holds no settings"),
+        (Answer(200, b"<html>"), UsageError, "is not JSON"),
+        (Answer(200, b" " * (1 << 21)), UsageError, "is too large"),
         (requests.exceptions.ConnectionError("no route"), RegistryFailure, "could not be looked up"),
     ],
 )
@@ -509,3 +511,18 @@ def test_printed_lines_ask_for_cards_as_this_machines_engine_gives_them(capsys: 
     assert device["driver"] == "cdi"
     command.start_server(here, replace(options, cards=["T4"]), rig("Tesla T4"))
     assert "--gpus" in shlex.split(capsys.readouterr().out), "another machine's engine is not known"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        ("nvidia.com/gpu=1", ["nvidia.com/gpu=1"]),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=1", ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+    ],
+)
+def test_cards_that_are_named_as_cdi_devices_stay_such(
+    capsys: pytest.CaptureFixture[str], gpus: str, devices: list[str]
+) -> None:
+    words = printed(capsys, rig("Tesla T4", "Tesla T4"), model="3b-awq", gpus=gpus)
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == devices
+    assert "--gpus" not in words
