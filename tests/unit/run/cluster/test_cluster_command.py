@@ -38,6 +38,16 @@ def test_a_file_for_each_host(tmp_path: Path) -> None:
     assert "RAY_AUTH_TOKEN" in told
 
 
+def test_the_owner_of_a_model_is_told(tmp_path: Path) -> None:
+    theirs = "someone/Qwen2.5-VL-72B-Instruct-AWQ"
+    asked = ClusterOptions(hosts=_file(tmp_path, CARDS), model=theirs, out=str(tmp_path / "out"))
+    report, err = silent()
+    serve_on_hosts(context(report, locked=LOCKED, environment={"HF_HUB_OFFLINE": "1"}), asked)
+    assert f"{theirs} on " in err.getvalue() and f"the config.json of {theirs} was not read" in err.getvalue()
+    # 231 groups of 128 are not dealt to eight cards: what is known of the published one is not known of theirs.
+    assert "tensor parallel 8" not in err.getvalue()
+
+
 def test_print_and_kuberay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = _file(tmp_path, CARDS)
     _run(ClusterOptions(hosts=name, print=True, image="registry.example/own:tag"))
