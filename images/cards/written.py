@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from images.core import UsageError
 
+# As nvidia-smi has them: -L "GPU 0: NAME (UUID: GPU-…)", and "NAME, 24576 MiB" of --query-gpu=name,memory.total.
+_LISTED = re.compile(r"^GPU \d+: (.*?)(?: \(UUID: [^)]*\))?$")
+_MEBIBYTES = re.compile(r",?\s*\b(\d{4,6})\s*MiB\b", re.IGNORECASE)
 # More cards than any machine has; a greater number is a slip of the keyboard.
 MOST_CARDS = 1024
 _WORDS = {
@@ -42,8 +45,9 @@ def read_written(text: str, known: frozenset[str] = frozenset()) -> tuple[Writte
 
     Raises UsageError for a count that cannot be.
     """
+    text = _MEBIBYTES.sub(lambda match: f" {round(int(match[1]) / 1024)} GB", _LISTED.sub(r"\1", text.strip()))
     if _plain(text) in known:
-        return (Written(text.strip()),)
+        return (Written(text),)
     return tuple(_one(part.strip(), known) for part in _BETWEEN.split(text))
 
 

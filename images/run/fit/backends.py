@@ -93,7 +93,7 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Sett
             raise NoImageFits(
                 f"{model.name} cannot be served on compute capability {arch}",
                 cause="bfloat16 needs 8.0 or newer; older cards compute in float16",
-                do=f"--model {model.shape.name}-fp16 (--dtype half): the same weights, converted when they are loaded",
+                do=f"--model {model.shape.name}-fp16: the same weights, converted when they are loaded",
                 where="vllm/worker/worker.py@v0.7.3 _check_if_gpu_supports_dtype",
             )
         if variant.backend == "vllm" and version < Version("0.8") and _overflows(model):

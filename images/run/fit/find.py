@@ -134,6 +134,12 @@ def _cards(context: Context, options: FitOptions, machine: LocalMachine | None) 
         )
     if asked.machine:
         here = asked.machine
+        if empty := next((card for card in here.cards if card.mig), None):
+            raise NoImageFits(
+                f"{empty.name} is in MIG mode, and no instance was made",
+                cause="a program can use the instances of such a card alone",
+                do="nvidia-smi mig -cgi 0 -C makes the largest instance, nvidia-smi -mig 0 makes it a whole card again",
+            )
         context.report.line(f"this machine: driver {here.driver}, {', '.join(card.name for card in here.cards)}")
     return asked
 
