@@ -108,18 +108,21 @@ def test_a_reader_that_goes_early_gets_no_traceback() -> None:
     assert (done.code, done.err) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["audit", "slim", "fit"])
-def test_help_after_a_command_is_its_help_and_no_target(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Inv(name="inv", binary="inv").run(["inv", *spelled_out([command, "--help"])], exit=False)
-    assert f"{command} [--options]" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("command", ["audit", "slim", "fit"])
-def test_a_misspelt_flag_is_no_target(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, err = typed(command, "--jsn", capsys=capsys)
-    assert code == 2
-    assert f"{command} has no flag --jsn" in err
-    assert "nearest: --json" in err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pull", "--from", "127.0.0.1:1/x", "--card", "nonesuch 9"], "no NVIDIA card is called"),
+        (["pull", "--from", "127.0.0.1:1/x", "--card", "T4", "--driver", "new"], "driver"),
+        (["pull", "--from", "BAD..//x", "--card", "T4"], "is not a repository"),
+        (["publish", "--to", "Team/Qwen:latest", "--only", "cpu*", "--dry-run"], "is not a repository"),
+        (["kernels", "--push", "--arch", "7.5"], "--push needs to know where to"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_before_anything_is_asked_or_made(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = typed(*words, capsys=capsys)
+    assert (code, said in err) == (2, True), err
 
 
 @pytest.mark.parametrize("command", ["audit", "slim"])
