@@ -86,6 +86,12 @@ def test_what_is_device_code_by_its_name_alone_is_unknown_and_not_none(name: str
     assert found.failing([(7, 5)])
 
 
+@pytest.mark.parametrize("size", [5, 30, 51, 60, 300, 3000])
+def test_a_library_that_is_cut_short_is_damaged(size: int) -> None:
+    with pytest.raises(FatbinError):
+        read(library([sm(75)], tail=b"t" * 3000)[:size], "lib.so")
+
+
 def test_code_for_linking_is_unknown() -> None:
     with pytest.raises(UnknownForm, match="LTO"):
         read(b"\xed\x43\x4e\x7f" + bytes(100), "k.ltoir")
