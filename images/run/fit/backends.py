@@ -155,6 +155,8 @@ def _no_kernel(model: Model, version: Version, arch: Arch) -> NoImageFits:
     if model.form == "awq" and arch < Arch(7, 5):
         why = "AWQ needs 7.5 in every version of vLLM"
     do = f"--model {model.shape.name}-fp16, if it fits; or a card of 8.0 or newer"
+    if not arch < Arch(8, 0):
+        do = f"--model {model.shape.name}-awq, or the weights in 16 bits"
     if model.form == "int8" and not arch < Arch(10, 0):
         do = f"--model {model.shape.name}-fp8"
     elif arch < Arch(7, 5) and version < Version("0.32"):
