@@ -195,7 +195,8 @@ def test_a_right_image_passes_all_levels(engine: Engine, make: Make, run: str) -
     assert (record.image, record.image_id) == (image, facts.id)
     assert (record.card, record.driver) == (None, None)
     assert record.evidence().endswith("stack: passed; canary: passed (cpu); server: passed (cpu)")
-    server = record.levels[3]
+    canary, server = record.levels[2:4]
+    assert canary.facts["families"] == ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"]
     assert set(server.facts["logprob distance"]) == {
         one.name for one in serving.read_golden(serving.GOLDEN.read_text())
     }

@@ -1,4 +1,4 @@
-"""The stand-in's canary: the checkpoint must be there; FAULT=canary makes one comparison fail."""
+"""The stand-in's canary: the checkpoints must be there; FAULT=canary makes one comparison fail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 arguments = sys.argv
 folder = Path(arguments[arguments.index("--model") + 1])
 there = sorted(path.name for path in folder.iterdir())
+others = [arguments[at + 1 : at + 3] for at, word in enumerate(arguments) if word == "--also"]
+whole = all(Path(one, "model.safetensors").is_file() and Path(golden).is_file() for one, golden in others)
 relative = 0.02 if os.environ.get("FAULT") == "canary" else 1e-6
 checks = [
-    {"name": "checkpoint", "ok": "model.safetensors" in there, "detail": str(there), "measured": {}},
+    {"name": "checkpoint", "ok": "model.safetensors" in there and whole, "detail": str(there), "measured": {}},
     {
         "name": "logits: picture-red (sdpa)",
         "ok": relative < 1e-4,
