@@ -68,9 +68,9 @@ def recommended_lines(recommended: Sequence[Recommendation]) -> list[str]:
 def excluded_lines(found: Iterable[Excluded]) -> list[str]:
     """Rule by rule: its reason and source, then each point it excludes and the nearest variant."""
     out: list[str] = []
-    by_rule: dict[str, list[Excluded]] = {}
+    by_rule: dict[tuple[str, str], list[Excluded]] = {}  # some say for each stack something else
     for one in found:
-        by_rule.setdefault(one.rules[0].id, []).append(one)
+        by_rule.setdefault((one.rules[0].id, one.rules[0].reason), []).append(one)
     for members in by_rule.values():
         rule = members[0].rules[0]
         out.append(f"{rule.id}\n  why: {rule.reason}\n  source: [{rule.mark}] {rule.source}")

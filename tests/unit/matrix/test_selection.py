@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from images.core.errors import NoImageFits, NothingSelected, UsageError
-from images.matrix.selection import explain, read_selectors, select
+from images.matrix.selection import explain, select
+from images.matrix.selectors import read_selectors
 from tests.helpers.matrices import matrix, variants
 
 
