@@ -143,7 +143,9 @@ def _without_archs(matrix: Matrix, variants: Variants, wanted: Selectors) -> Jud
     chosen = pool if wanted.all or wanted.only else _recommended(matrix, pool, wanted.driver)
     too_old: list[Excluded] = []
     if wanted.driver is not None:
-        too_old = [one for variant in pool for one in _beyond_driver([variant], variant.archs, wanted.driver)]
+        lists = dict.fromkeys(variant.archs for variant in pool)
+        same = ([variant for variant in pool if variant.archs == archs] for archs in lists)
+        too_old = [one for among in same for one in _beyond_driver(among, among[0].archs, wanted.driver)]
         beyond = {one.id for one in too_old}
         chosen = [variant for variant in chosen if variant.id not in beyond]
     refusals: list[Refusal] = []

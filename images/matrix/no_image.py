@@ -41,9 +41,10 @@ def refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImag
     governing = counts.most_common(1)[0][0]
     stacks = [one.stack for one in entries_of(matrix, asked[0])] if asked else []
 
-    def order(e: Excluded) -> tuple[bool, bool, int]:
+    def order(e: Excluded) -> tuple[bool, bool, int, int]:
         spoken = all(rule.id != governing for rule in e.rules)
-        return (spoken, not e.nearest, stacks.index(e.point.stack) if e.point.stack in stacks else NOT_LISTED)
+        others = 0 if asked else len(e.rules)  # of all cards, one that nothing else speaks against
+        return (spoken, not e.nearest, others, stacks.index(e.point.stack) if e.point.stack in stacks else NOT_LISTED)
 
     hinted = min(excluded, key=order)
     rule = next((rule for rule in hinted.rules if rule.id == governing), hinted.rules[0])

@@ -76,6 +76,6 @@ def excluded_lines(found: Iterable[Excluded]) -> list[str]:
         out.append(f"{rule.id}\n  why: {rule.reason}\n  source: [{rule.mark}] {rule.source}")
         for one in members:
             others = f" (also: {', '.join(r.id for r in one.rules[1:])})" if len(one.rules) > 1 else ""
-            instead = f" -> {one.nearest}" if one.nearest else " -> nothing fits this card"
+            instead = f" -> {one.nearest}" if one.nearest else " -> nothing else can be"
             out.append(f"    {one.id}{instead}{others}")
     return out

@@ -114,7 +114,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Set
         raise NoImageFits(
             f"{variant.id} does not read GPTQ weights",
             cause="its server knows AWQ and 16 bits",
-            do=f"--model {model.shape.name}-awq, or a variant with vLLM",
+            do=f"--model {model.shape.name}-awq{', or a variant with vLLM' if arch >= Arch(7, 0) else ''}",
             where="dockerfiles/rootfs/opt/cardstock/awq_loader.py",
         )
     if arch >= (Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)) and model.group in (32, 64, 128):

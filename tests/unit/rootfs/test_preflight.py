@@ -171,11 +171,14 @@ def test_cards_that_no_image_covers_together_are_told_one_by_one() -> None:
 
 
 def test_a_card_without_an_image_is_told_why() -> None:
+    maxwell = Library("driver 550.90.07\ncuda 12040\ncard 0 5.2 GPU-1 NVIDIA GeForce GTX 980 Ti")
+    code, text = verdict(SM75, maxwell)
+    assert code == 4
+    assert "no image is made for cards below 6.0" in text
+    assert f"docker pull cardstock/qwen2.5-vl:{CPU} " in text
     code, text = verdict(SM75, "gtx-1080-ti")
     assert code == 4
-    assert "no image is made for cards below 7.0: no vLLM wheel holds code for them" in text
-    assert any("no vLLM wheel holds code below 7.0" in rule.reason for rule in matrix().exclude)
-    assert f"docker pull cardstock/qwen2.5-vl:{CPU} " in text
+    assert "docker pull cardstock/qwen2.5-vl:cu124-transformers5.24.0-sdpa-sm61 " in text
     newer = Library("driver 990.1\ncuda 99000\ncard 0 19.0 GPU-1 NVIDIA Tomorrow")
     assert "no image is made for 19.0" in verdict(SM75, newer)[1]
 

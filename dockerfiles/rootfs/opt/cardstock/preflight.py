@@ -248,7 +248,7 @@ def _none(image: Image, cards: Sequence[Seen]) -> list[str]:
     """What to do where no image is made for a card."""
     every = [arch for other in image.others for arch in other.archs]
     if every and cards[0].capability < min(every):
-        reason = f"no image is made for cards below {_dotted(min(every))}: no vLLM wheel holds code for them"
+        reason = f"no image is made for cards below {_dotted(min(every))}"
     else:
         reason = f"no image is made for {_dotted(cards[0].capability)}"
     return [f"take another card; {reason}", *_cpu(image)]
