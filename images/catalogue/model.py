@@ -6,6 +6,7 @@ read is checked to the last field: it comes from a registry, and decides what ru
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -134,14 +135,14 @@ class Catalogue(CataloguePart):
         digests, tags = [image.digest for image in self.images], [image.tag for image in self.images]
         for what, seen in (("digest", digests), ("tag", tags)):
             if len(set(seen)) != len(seen):
-                twice = sorted({one for one in seen if seen.count(one) > 1})
-                raise ValueError(f"two images have the {what} {', '.join(twice)}")
+                twice = next(one for one, count in Counter(seen).items() if count > 1)
+                raise ValueError(f"two images have the {what} {twice}")
         for image in self.images:
             _check_image(image, self.layers)
         by_digest = self.by_digest
         for tag, named in self.moving.items():
-            if strangers := [digest for digest in named if digest not in by_digest]:
-                raise ValueError(f"the tag {tag} names {', '.join(strangers)}, which is no image here")
+            if stranger := next((digest for digest in named if digest not in by_digest), None):
+                raise ValueError(f"the tag {tag} names {stranger}, which is no image here")
         variants = {image.variant for image in self.images}
         for variant in variants & self.moving.keys():
             if any(by_digest[digest].variant != variant for digest in self.moving[variant]):
@@ -165,8 +166,8 @@ class Catalogue(CataloguePart):
 
 
 def _check_image(image: PublishedImage, layers: Mapping[str, int]) -> None:
-    if missing := [digest for digest in image.layers if digest not in layers]:
-        raise ValueError(f"{image.variant}: no size of its layers {', '.join(missing)}")
+    if missing := next((digest for digest in image.layers if digest not in layers), None):
+        raise ValueError(f"{image.variant}: no size of its layer {missing}")
     if image.compressed != sum(layers[digest] for digest in image.layers):
         raise ValueError(f"{image.variant}: its size is not that of its layers")
     if image.tag != immutable_tag(image.variant, image.input):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from images.commands.options import command
 from images.context import Context
-from images.core import Report, UsageError, write_atomically
+from images.core import Report, UsageError, read_file, to_text, write_atomically
 from images.core.options import option
 from images.run.cluster import (
     OWN_TOKEN,
@@ -84,11 +84,8 @@ def read_hosts(name: str) -> Hosts:
     """The file. Raises UsageError where it is not there, or not right."""
     if not name:
         raise UsageError("which hosts?", do="./inv cluster --hosts hosts.yaml; docs/cluster.md has an example")
-    try:
-        text = Path(name).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}", do="docs/cluster.md has an example of it") from error
-    return parse_hosts(text, name)
+    do = "docs/cluster.md has an example of it"
+    return parse_hosts(to_text(read_file(Path(name).expanduser(), do, most=1 << 20), name), name)
 
 
 def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan:

@@ -25,7 +25,7 @@ from images.catalogue import (
 )
 from images.commands.options import JSON, command, print_json
 from images.context import REPOSITORY, Context
-from images.core import UsageError, default_layout, write_atomically
+from images.core import UsageError, default_layout, read_file, write_atomically
 from images.core.options import option
 from images.distribution import check_disk_space
 from images.distribution import pull as pulling
@@ -141,12 +141,7 @@ def ask_saved(context: Context, options: PullOptions) -> None:
 def saved_catalogue(offline: str) -> Catalogue:
     """The catalogue in a file. Raises UsageError where it cannot be read, Unsafe where it is none."""
     path = Path(offline).expanduser()
-    try:
-        return read_catalogue(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
-        ) from error
+    return read_catalogue(read_file(path, "--save FILE saves a catalogue"), str(path))
 
 
 def find_images(context: Context, options: PullOptions, catalogue: Catalogue) -> tuple[CardQuery, MatchResult]:

@@ -26,14 +26,23 @@ if TYPE_CHECKING:
     from images.core.home import default_layout as default_layout
     from images.core.lazy_import import import_when_used as import_when_used
     from images.core.locked_environment import provide_environment as provide_environment
+    from images.core.os_failure import os_failure as os_failure
+    from images.core.outside_input import not_a_file as not_a_file
+    from images.core.outside_input import parse_json as parse_json
+    from images.core.outside_input import read_file as read_file
+    from images.core.outside_input import read_json as read_json
+    from images.core.outside_input import to_text as to_text
+    from images.core.outside_input import unreadable as unreadable
     from images.core.report import PrintLine as PrintLine
     from images.core.report import Report as Report
     from images.core.report import discard_stdout as discard_stdout
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
+    from images.core.report import shown as shown
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.yaml_input import compose_yaml as compose_yaml
     from images.core.yaml_model import Location as Location
     from images.core.yaml_model import YamlFile as YamlFile
     from images.core.yaml_model import line_of as line_of

@@ -5,10 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from images.core import Location, UsageError, closest, line_of, plain_values
+from images.core import Location, UsageError, closest, compose_yaml, line_of, plain_values
 
 # A host's name becomes a Ray resource and a file's name; a network card's name has at most 15 bytes in Linux.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
@@ -123,14 +122,8 @@ class Hosts(_Part):
 
 def parse_hosts(text: str, name: str = "hosts.yaml") -> Hosts:
     """The cluster that ``text`` describes. Raises UsageError with file, line and key; ``name`` stands in it."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = f"{name} is not YAML: {getattr(error, 'problem', None) or error}"
-        raise UsageError(what, do=EXAMPLE, where=f"{name}:{mark.line + 1}" if mark else name) from error
     lines: dict[Location, int] = {}
-    data = plain_values(node, (), lines, name)
+    data = plain_values(compose_yaml(text, name, EXAMPLE), (), lines, name)
     try:
         return Hosts.model_validate(data)
     except ValidationError as error:

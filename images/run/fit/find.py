@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from images.cards import Card, LocalCard, LocalMachine, asked_cards, choose_images
 from images.context import Context
-from images.core import NoImageFits, NothingSelected, UsageError, closest
+from images.core import NoImageFits, NothingSelected, UsageError, closest, read_json
 from images.core.options import option
 from images.matrix import Arch, Driver, Variant, Variants
 from images.run.fit.alternatives import find_alternatives
@@ -70,10 +69,7 @@ def read_model(text: str) -> Model:
     if not path.is_file():
         what = f"{path.parent} holds no config.json" if path.name == "config.json" else f"no model is called {text!r}"
         raise UsageError(what, do="3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder")
-    try:
-        data = json_module.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON", cause=str(error), do="download the model's config.json anew") from error
+    data = read_json(path, "download the model's config.json anew", most=1 << 20)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no settings", do="download the model's config.json anew")
     return from_config(data, str(path.parent))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import UsageError
+from images.core import UsageError, not_a_file, read_json
 from images.run.fit import model_by_name
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -75,15 +76,18 @@ def _weights(folder: Path) -> list[str]:
     if not index.is_file():
         return sorted(path.name for path in folder.glob("*.safetensors"))
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        return sorted(set(read_json(index, _AGAIN)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{index} is not an index of weights", cause=repr(error), do=_AGAIN) from error
 
 
 def check_weights(path: Path) -> None:
     """Raises UsageError unless the file is as long as its own header says; the weights themselves are not read."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise not_a_file(path, status.st_mode, _AGAIN)
+        size = status.st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

@@ -229,9 +229,13 @@ def test_an_index_names_the_files(tiny: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
     with pytest.raises(UsageError, match=r"model-2\.safetensors cannot be read"):
         find_source(str(tiny))
-    for wrong in ("{", "[]", "{}"):
+    for wrong, told in (
+        ("{", "is not JSON"),
+        ("[]", "is not an index of weights"),
+        ("{}", "is not an index of weights"),
+    ):
         index.write_text(wrong)
-        with pytest.raises(UsageError, match="is not an index of weights"):
+        with pytest.raises(UsageError, match=told):
             find_source(str(tiny))
 
 
