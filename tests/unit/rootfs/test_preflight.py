@@ -231,6 +231,26 @@ def _breaks(*_: Any) -> int:
     raise OSError("not what it seemed")
 
 
+@pytest.fixture(autouse=True)
+def _cuda_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether this machine has a driver or none."""
+    monkeypatch.setattr(preflight, "lacking", lambda: "")
+
+
+def test_cards_without_the_library_to_compute_on_them_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (RECORDED / "t4-driver-470.txt").read_text(encoding="utf-8").replace("470.82.01", "550.1")
+    monkeypatch.setattr(preflight, "read_machine", lambda: machine_of(Library(text)))
+    assert preflight.main(environment_of(SM75)) == 0
+    monkeypatch.setattr(preflight, "lacking", lambda: "libcuda.so.1: cannot open shared object file")
+    assert preflight.main(environment_of(SM75)) == 4
+    err = capsys.readouterr().err
+    assert "libcuda.so.1 of the driver cannot be loaded" in err and "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in err
+    assert preflight.main(environment_of("cu124-transformers5.24.0-sdpa-sm75")) == 0
+    assert "computing on the CPU" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("does", [lambda *_: 999, lambda *_: 4, _breaks])
 @pytest.mark.parametrize("name", sorted(name for name in vars(Library) if name.startswith("nvml")))
 def test_an_answer_that_is_not_understood_never_stops_a_good_machine(

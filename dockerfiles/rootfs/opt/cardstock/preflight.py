@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from driver_library import CUDA, lacking  # type: ignore[import-not-found,unused-ignore]
 from nvml import Machine, Seen, read_machine, visible  # type: ignore[import-not-found,unused-ignore]
 
 FITS, NO_IMAGE_FITS = 0, 4
@@ -215,6 +216,13 @@ def _without_card(image: Image, machine: Machine, environment: Mapping[str, str]
     return Verdict(NO_IMAGE_FITS, _message(what, machine.why, [*do, *_cpu(image)], where))
 
 
+def without_cuda(image: Image, why: str, environment: Mapping[str, str]) -> Verdict:
+    """The cards are there, and the library by which programs compute on them is not."""
+    do = "NVIDIA_DRIVER_CAPABILITIES=compute,utility; or a CDI spec that holds libcuda.so.1 (nvidia-ctk cdi generate)"
+    machine = Machine(why=f"{CUDA} of the driver cannot be loaded: {why}", do=do)
+    return _without_card(image, machine, environment)
+
+
 def _unfit(image: Image, machine: Machine, cards: Sequence[Seen], unfit: Sequence[Seen]) -> tuple[str, ...]:
     """Some or all cards run none of this image's code: leave them out, or take the image that covers all."""
     what = f"{image.tag} has no code for {names(unfit)}"
@@ -268,7 +276,10 @@ def main(environment: Mapping[str, str]) -> int:
     """Print the verdict; its exit code. Whatever is not understood is one line, and the server goes on."""
     try:
         image = read_image(environment)
-        verdict = judge(image, read_machine() if image.archs else Machine(), environment)
+        machine = read_machine() if image.archs else Machine()
+        verdict = judge(image, machine, environment)
+        if machine.cards and verdict.code == FITS and (why := lacking()):
+            verdict = without_cuda(image, why, environment)
     except (ValueError, AttributeError, OSError) as error:  # AttributeError: a library without a function asked for
         verdict = Verdict(FITS, (f"not understood, going on: {error}",))
     if verdict.lines:
