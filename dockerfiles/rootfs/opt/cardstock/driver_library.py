@@ -76,7 +76,7 @@ def hand_on(environment: Mapping[str, str], base: Path, container: Container = C
     variables = {} if triton else {"TRITON_LIBCUDA_PATH": str(links)}
     if lost:
         # The links first: a folder of the host may hold the files with their versions alone.
-        first = [str(links), *(str(real[name].parent) for name in lost)]
+        first = [str(links), *(str(real[name].parent) for name in lost if str(real[name].parent) not in loaded)]
         before = environment.get("LD_LIBRARY_PATH")
         variables["LD_LIBRARY_PATH"] = ":".join([*dict.fromkeys(first), *([before] if before else [])])
     return Handed(variables, f"the driver's library is {real[CUDA]}, handed on by {' and '.join(variables)}")
