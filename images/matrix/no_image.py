@@ -73,7 +73,7 @@ def nothing(variants: Variants, only: Sequence[str], asked: ArchList = ()) -> No
     """The globs, or without globs the other selectors, match nothing (that is for the archs ``asked``)."""
     close = closest(only[0], list(variants.valid)) if only else ""
     return NothingSelected(
-        f"nothing is selected by {' '.join(only) or 'these selectors'}{_for(asked)}",
+        f"nothing is selected by {' '.join(one or repr(one) for one in only) or 'these selectors'}{_for(asked)}",
         do=f"nearest id: {close}. All ids: ./inv plan --all" if close else "see all ids with: ./inv plan --all",
     )
 
