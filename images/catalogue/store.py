@@ -162,7 +162,8 @@ def attach_file(repository: Repository, digest: str, kind: str, part: ArtifactPa
     tag = digest.replace(":", "-")
     listed: list[dict[str, Any]] = []
     if (index := repository.manifest(tag)) is not None and index.media_type == INDEX:
-        listed = [one for one in index.content.get("manifests") or [] if isinstance(one, dict)]
+        there = index.content.get("manifests")
+        listed = [one for one in there if isinstance(one, dict)] if isinstance(there, list) else []
     if all(one.get("digest") != attached for one in listed):
         listed = [one for one in listed if one.get("artifactType") != kind]
         listed.append(

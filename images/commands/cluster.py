@@ -18,6 +18,7 @@ from images.run.cluster import (
     Host,
     Hosts,
     Node,
+    check_cards,
     compose_file,
     fitted,
     kuberay_manifest,
@@ -25,8 +26,8 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, find_fit, find_variant, read_model, unverified
-from images.run.serve import Opened, memory_of, video_flag
+from images.run.fit import FitOptions, check_visible, find_fit, find_variant, read_model, unverified
+from images.run.serve import Opened, judge_flags, memory_of, read_flags, video_flag
 
 JOIN = 600.0
 
@@ -46,6 +47,7 @@ class ClusterOptions:
         "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
+    driver: str = option("the hosts' driver, instead of hosts.yaml's", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
     memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
@@ -110,19 +112,24 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             do="card: RTX 2080 Ti and devices: [0, 1]; or variant: with an image for the CPU",
             where=options.hosts,
         )
-    cards = list(dict.fromkeys(host.card for host in hosts.hosts))
-    if len(cards) > 1:
-        raise UsageError(
-            f"the hosts have different cards: {', '.join(cards)}",
-            cause="each part of the model gets the same share, so the smallest card decides and the others wait for it",
-            do="make a cluster of each kind, or name the smallest card for all",
-            where=options.hosts,
-        )
-    slots = hosts.head.slots
+    check_cards(hosts, options.hosts)
+    head = hosts.head
     asked = FitOptions(
-        model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp, options.video
+        model,
+        [head.card],
+        gpus=f"device={','.join(map(str, head.devices))}",
+        memory=head.memory_text,
+        nodes=len(hosts.hosts),
+        driver=options.driver or hosts.driver,
+        variant=wanted,
+        tp=options.tp,
+        pp=options.pp,
+        video=options.video,
     )
-    found = find_fit(context, asked)
+    found = find_fit(context, asked, picking="devices: [{}]")
+    check_visible(found.ask.variant, hosts.environment, options.hosts)
+    for what in judge_flags(found, read_flags(options.flags)):
+        context.report.line(f"warning: {what}", "yellow")
     for what in unverified(found):
         context.report.line(f"unverified: {what}")
     context.report.line(

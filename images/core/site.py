@@ -5,6 +5,7 @@ Nothing of it reaches an image: files go in as build secrets, bases as named con
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -56,9 +57,10 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     known = [field.name for field in fields(SiteSettings)]
     values: dict[str, str] = {}
     path = root / FILE
-    if path.is_file():
+    if os.path.lexists(path):  # a pipe or a broken link is no site.yaml that one could do without
         text = to_text(read_file(path, most=MOST_YAML_BYTES), FILE)
-        data = plain_values(compose_yaml(text, FILE), (), {}, FILE) or {}
+        told = plain_values(compose_yaml(text, FILE), (), {}, FILE)
+        data = {} if told is None else told
         if not isinstance(data, dict):
             raise UsageError(f"{FILE} is not a mapping", do=f"keys: {', '.join(known)}", where=FILE)
         for key, value in data.items():

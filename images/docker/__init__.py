@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from images.docker.container_spec import PublishedPort as PublishedPort
     from images.docker.container_spec import check_name as check_name
     from images.docker.container_spec import check_port as check_port
+    from images.docker.container_spec import is_device as is_device
     from images.docker.container_spec import read_gpus as read_gpus
     from images.docker.container_spec import read_memory as read_memory
     from images.docker.container_text import compose as compose
@@ -44,7 +45,17 @@ if TYPE_CHECKING:
     from images.docker.engine import Engine as Engine
     from images.docker.facts import HostFacts as HostFacts
     from images.docker.facts import ImageFacts as ImageFacts
+    from images.docker.gpu_access import NO_TOOLS as NO_TOOLS
+    from images.docker.gpu_access import GpuTools as GpuTools
+    from images.docker.gpu_access import Way as Way
+    from images.docker.gpu_access import by_way as by_way
+    from images.docker.gpu_access import cdi_devices as cdi_devices
+    from images.docker.gpu_access import cdi_folders as cdi_folders
+    from images.docker.gpu_access import gpu_tools as gpu_tools
+    from images.docker.gpu_access import spec_by_way as spec_by_way
+    from images.docker.gpu_access import way_to_cards as way_to_cards
     from images.docker.temporary_containers import TemporaryContainer as TemporaryContainer
     from images.docker.temporary_containers import TemporaryContainers as TemporaryContainers
+    from images.docker.whose_machine import is_local as is_local
 else:
     __getattr__ = face(__name__, __file__)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from images.core import RegistryFailure
+from images.core import UsageError
 
 _HOST = re.compile(r"(?:[a-z0-9]+(?:[.-]+[a-z0-9]+)*|\[[0-9a-f:]+\])(?::\d{1,5})?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+|/)[a-z0-9]+)*")
@@ -43,10 +43,10 @@ class RepositoryAddress:
 
 
 def parse_repository(name: str) -> RepositoryAddress:
-    """The address of "registry.example.com/team/wheels". Raises RegistryFailure for what is no repository's name."""
+    """The address of "registry.example.com/team/wheels". Raises UsageError for what is no repository's name."""
     host, _, path = name.partition("/")
     if not _HOST.fullmatch(host) or not _PATH.fullmatch(path) or not (set(host) & set(".:") or host == "localhost"):
-        raise RegistryFailure(
+        raise UsageError(
             f"{name!r} is not a repository",
             cause="it needs a host, then a path in lower case, and neither tag nor digest",
             do="write it as in registry.example.com/team/wheels",

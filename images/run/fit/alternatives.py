@@ -8,6 +8,7 @@ from dataclasses import replace
 from images.core import CardstockError
 from images.run.fit.choose import Ask, fit
 from images.run.fit.model import SHAPES, Model, model_by_name
+from images.run.fit.usable_memory import sold_bytes, usable
 
 _MORE_CARDS = (2, 4, 8)
 
@@ -17,9 +18,19 @@ def find_alternatives(ask: Ask) -> tuple[Ask, ...]:
     free = replace(ask, tp=0, pp=0)
     here = _first(replace(free, model=model) for model in _models(ask.model))
     size = [model for model in _models(ask.model) if model.shape.name == ask.model.shape.name]
-    more = _first(replace(free, model=model, count=count) for count in _more(ask.count) for model in size)
+    larger = [one for count in _more(ask.count) if (one := _with_cards(free, count))]
+    more = _first(replace(one, model=model) for one in larger for model in size)
     same = here is not None and here.model.shape.name == ask.model.shape.name
     return tuple(one for one in (here, None if same else more) if one)
+
+
+def _with_cards(ask: Ask, count: int) -> Ask | None:
+    """The same with so many cards of its kind, by a name that means them; None where there is none to be had."""
+    if len(ask.on.kinds) > 1 or ask.on.kinds[0].mig:
+        return None
+    if (on := ask.on.times(count)) is None:
+        return None
+    return replace(ask, on=on, usable=usable(sold_bytes(on.cards[0])) if ask.on.machine else ask.usable)
 
 
 def _first(asks: Iterable[Ask]) -> Ask | None:

@@ -29,7 +29,8 @@ class CardBackend:
     """A backend on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
 
     ``chunked``: prompts are taken in pieces (vLLM's V1), else a prompt is one piece (V0 with pictures, transformers).
-    ``unpacks``: the kernel makes a whole 16-bit matrix of a 4-bit one first. ``flags`` are beyond the image's own.
+    ``unpacks``: the kernel makes a whole 16-bit matrix of a 4-bit one first. ``flags`` and
+    ``environment`` are beyond the image's own.
     """
 
     name: str
@@ -41,6 +42,7 @@ class CardBackend:
     unpacks: bool
     flags: tuple[str, ...]
     choices: tuple[Setting, ...]
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def vllm(self) -> bool:

@@ -130,7 +130,8 @@ def from_config(data: Mapping[str, Any], source: str = "") -> Model:
 
     Raises UsageError where it is not of Qwen2.5-VL's kind, lacks a number, or is quantised another way.
     """
-    text = {**data, **data.get("text_config", {})}
+    inner = data.get("text_config")
+    text = {**data, **(inner if isinstance(inner, Mapping) else {})}
     if data.get("model_type") != "qwen2_5_vl" or not isinstance(data.get("vision_config"), Mapping):
         raise UsageError(
             f"{source or 'config.json'} is not of a Qwen2.5-VL model",

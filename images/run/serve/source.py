@@ -17,6 +17,8 @@ _INDEX = "model.safetensors.index.json"
 # A safetensors file begins with the length of its JSON header; longer ones are not written (safetensors: 100 MB).
 _MOST_HEADER = 100_000_000
 _AGAIN = "download it anew"
+# Where a printed line says that a model lies of which nothing is known here.
+PLACES = "/path/to"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,17 @@ def find_source(text: str) -> Source:
             f"{model.name} has no official repository", do="name one (OWNER/NAME), or the folder it was downloaded to"
         )
     return Source(model.source, repository=model.source)
+
+
+def printed_source(text: str) -> Source:
+    """The same for a line that is only printed: a model without a repository has a place that is to be put in.
+
+    Raises UsageError as `find_source` does.
+    """
+    model = None if "/" in text or Path(text).expanduser().exists() else model_by_name(text)
+    if model is not None and not model.source:
+        return Source(model.name, f"{PLACES}/{model.name}")
+    return find_source(text)
 
 
 def check_folder(folder: Path) -> Path:

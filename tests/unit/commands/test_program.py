@@ -106,3 +106,20 @@ def test_a_reader_that_goes_early_gets_no_traceback() -> None:
     script += "sys.argv = ['inv', '--list']; from images.commands.program import main; main()"
     done = process.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pull", "--from", "127.0.0.1:1/x", "--card", "nonesuch 9"], "no NVIDIA card is called"),
+        (["pull", "--from", "127.0.0.1:1/x", "--card", "T4", "--driver", "new"], "driver"),
+        (["pull", "--from", "BAD..//x", "--card", "T4"], "is not a repository"),
+        (["publish", "--to", "Team/Qwen:latest", "--only", "cpu*", "--dry-run"], "is not a repository"),
+        (["kernels", "--push", "--arch", "7.5"], "--push needs to know where to"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_before_anything_is_asked_or_made(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = typed(*words, capsys=capsys)
+    assert (code, said in err) == (2, True), err

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from images.cards.asked import AskedCards
+from images.cards.data import Card
 from images.core.errors import CardstockError, NoImageFits, UsageError
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
@@ -221,13 +223,17 @@ def _try(asked: Ask) -> Fit | None:
         return None
 
 
+def _by_driver(asked: Ask, driver: str) -> Ask:
+    return replace(asked, on=replace(asked.on, driver=parse_driver(driver)))
+
+
 @pytest.mark.parametrize(
     ("asked", "kind", "message"),
     [
         (ask("7b", "RTX 3090", by=SM75), NoImageFits, "does not run on"),
         (ask("7b", "RTX 3090", 4, tp=3), UsageError, "is not 4 cards"),
         (ask("7b", "RTX 3090", 0), UsageError, "must be 1 or more"),
-        (replace(ask("7b", "RTX 3090"), driver=parse_driver("470.82")), NoImageFits, "too old"),
+        (_by_driver(ask("7b", "RTX 3090"), "470.82"), NoImageFits, "too old"),
         (ask("7b-gptq", "T4", by="cu124-transformers5.24.0-sdpa-sm75"), NoImageFits, "does not read GPTQ"),
         (replace(ask("7b", "RTX 3090"), variant=variant("cpu-vllm0.32.0-sdpa")), UsageError, "uses no card"),
         (ask("3b", "H200", 8, 8, pp=64), NoImageFits, "cannot be cut"),
@@ -274,10 +280,8 @@ def _asks(draw: st.DrawFn) -> Ask:
     return Ask(
         what,
         draw(st.sampled_from(servers)),
-        "a card",
-        arch,
+        AskedCards((Card("a card", arch, 0, "test"),) * draw(st.integers(1, 8)), None),
         usable,
-        draw(st.integers(1, 8)),
         draw(st.integers(1, 3)),
     )
 

@@ -14,7 +14,9 @@ import pytest
 import requests
 import yaml
 
-from images.cards.this_machine import LocalCard, LocalMachine
+from images.cards.here import of_this_machine
+from images.cards.nvml_errors import explain_card
+from images.cards.this_machine import LocalCard, LocalMachine, LostCard
 from images.commands import serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
@@ -325,9 +327,10 @@ def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError],
 def test_cards_that_this_machine_has_not() -> None:
     one = rig("Tesla T4")
     for gpus in ("2", "device=1", "device=GPU-9"):
+        chosen = read_gpus(gpus)
         with pytest.raises(UsageError, match="this machine has"):
-            pick.narrowed(one, read_gpus(gpus))
-    assert pick.narrowed(one, Gpus(-1)) is one and pick.narrowed(one, None) is one
+            of_this_machine(one, chosen.count, chosen.devices)
+    assert of_this_machine(one, -1) == of_this_machine(one) == (one, (), ())
 
 
 def test_a_repository_is_asked_what_it_is(
@@ -467,3 +470,39 @@ def test_an_image_of_another_kind_is_told_nothing_of(tmp_path: Path) -> None:
     here = context(report, root=tmp_path, matrix=given.matrix, variants=given.variants, assessments=given)
     command.tell_open_advisories(here, spec_without_model("somebody/else:1", cards=True))
     assert err.getvalue() == ""
+
+
+def test_a_machine_that_has_lost_a_card_serves_on_the_others_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = rig(*["Tesla T4"] * 4)
+    cards = tuple(replace(card, index=at) for at, card in enumerate(whole.cards) if at != 1)
+    lame = replace(whole, cards=cards, lost=(LostCard(1, "0000:3b:00.0", explain_card(15, "0000:3b:00.0")),))
+    words = printed(capsys, lame, model="3b-awq")
+    assert value(words, "--gpus") == "device=GPU-0" or value(words, "--gpus").startswith('"device=GPU-0,GPU-2')
+    assert "GPU-1" not in value(words, "--gpus")
+    assert value(printed(capsys, lame, model="3b-awq", gpus="device=3"), "--gpus") == "device=3"
+    assert of_this_machine(lame, devices=("3",))[0].cards[0].uuid == "GPU-3"
+    assert value(printed(capsys, lame, model="3b-awq", gpus="2"), "--gpus") == '"device=GPU-0,GPU-2"'
+    with pytest.raises(UsageError, match="no card 1") as caught:
+        of_this_machine(lame, devices=("1",))
+    assert "0000:3b:00.0" in caught.value.cause
+
+
+def test_a_uuid_that_the_images_vllm_cannot_read_is_refused_with_what_to_type() -> None:
+    asked = pick.ServeOptions(print=True, model="3b-awq", cards=["T4"], env=["CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4"])
+    with pytest.raises(UsageError, match="does not start with CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4") as caught:
+        command.start_server(context(locked={}), asked, LocalMachine(why="no driver"))
+    assert "--gpus device=GPU-5fb2e1b4" in caught.value.do
+
+
+def test_printed_lines_ask_for_cards_as_this_machines_engine_gives_them(capsys: pytest.CaptureFixture[str]) -> None:
+    here = context(locked={}).having(way_to_cards="cdi")
+    options = pick.ServeOptions(print=True, model="3b-awq")
+    command.start_server(here, options, rig("Tesla T4"))
+    words = shlex.split(capsys.readouterr().out)
+    assert value(words, "--device") == "nvidia.com/gpu=0" and "--gpus" not in words
+    command.start_server(here, replace(options, compose=True), rig("Tesla T4"))
+    service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "cdi"
+    command.start_server(here, replace(options, cards=["T4"]), rig("Tesla T4"))
+    assert "--gpus" in shlex.split(capsys.readouterr().out), "another machine's engine is not known"
