@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from images.cards.this_machine import LostCard as LostCard
     from images.cards.this_machine import read_driver as read_driver
     from images.cards.this_machine import read_machine as read_machine
+    from images.cards.vgpu import SHARED as SHARED
     from images.cards.written import MOST_CARDS as MOST_CARDS
 else:
     __getattr__ = face(__name__, __file__)

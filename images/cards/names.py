@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from images.cards.data import Card
 from images.cards.makers import other_maker
-from images.cards.vgpu import read_profile
+from images.cards.vgpu import SHARED, read_profile
 from images.core import UsageError, closest
 from images.matrix import Arch
 
@@ -98,8 +98,9 @@ def match_card(name: str, cards: Sequence[Card]) -> NameMatch:
     if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.aliases))]:
         return _match(same[0], _similar(split_name(name), cards))
     if part := _slice_of(name):
-        whole, memory = part
-        return NameMatch(_part(match_card(whole, cards), memory))
+        whole, memory, shared = part
+        found = _part(match_card(whole, cards), memory)
+        return NameMatch(replace(found, source=f"{SHARED}{found.name}; {found.source}") if shared else found)
     similar = _similar(split_name(name), cards)
     if not similar or _of_another(name, cards):
         raise _unknown(name, cards)
@@ -118,13 +119,15 @@ def _part(whole: NameMatch, memory: float) -> Card:
     return replace(min(large, key=lambda card: card.memory, default=whole.card), memory=memory)
 
 
-def _slice_of(name: str) -> tuple[str, float] | None:
-    """A MIG or vGPU slice: the card it is of, and its GB; "A100-SXM4-40GB MIG 1g.5gb", "GRID T4-8Q"."""
+def _slice_of(name: str) -> tuple[str, float, bool] | None:
+    """A MIG or vGPU slice: the card it is of, its GB, whether a hypervisor gives it; "A100-SXM4-40GB MIG 1g.5gb",
+    "GRID T4-8Q".
+    """
     text = name.strip().lower()
     if mig := _MIG.search(text):
-        return text[: mig.start()], float(mig[2])
+        return text[: mig.start()], float(mig[2]), False
     profile = read_profile(name)
-    return (profile.board, profile.memory) if profile else None
+    return (profile.board, profile.memory, True) if profile else None
 
 
 def _plain(name: str) -> str:

@@ -45,6 +45,10 @@ _FORMS = {
 _OWN = re.compile(r"l40[sg]|a10[gm]|t4g")
 
 
+# How the source of a card's data begins where the card is such a share.
+SHARED = "vGPU profile of "
+
+
 @dataclass(frozen=True)
 class Profile:
     """A share of a card: the ``board``'s name as people call it, and the profile's ``memory`` in GB."""

@@ -96,7 +96,7 @@ def set_tag(repository: Repository, tag: str, digest: str) -> None:
     """Point a tag at a manifest of the repository and read it back. Raises Unsafe where the tag names another one."""
     manifest = _manifest(repository, digest)
     repository.put_manifest(manifest.raw, tag, manifest.media_type)
-    named = repository.manifest(tag)
+    named = repository.read_back(tag)
     if named is None or named.digest != digest:
         raise Unsafe(
             f"{repository.name}:{tag} is not what was just written",
@@ -106,7 +106,7 @@ def set_tag(repository: Repository, tag: str, digest: str) -> None:
 
 
 def _manifest(repository: Repository, digest: str) -> Manifest:
-    manifest = repository.manifest(digest)
+    manifest = repository.read_back(digest)
     if manifest is None:
         raise RegistryFailure(
             f"{repository.name}: the registry has no {digest} any more",

@@ -26,8 +26,8 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, check_visible, find_fit, find_variant, read_model, unverified
-from images.run.serve import Opened, judge_flags, memory_of, read_flags, video_flag
+from images.run.fit import FitOptions, check_on_cpu, check_visible, find_fit, find_variant, unverified
+from images.run.serve import Opened, asked_model, judge_flags, memory_of, read_flags, video_flag
 
 JOIN = 600.0
 
@@ -48,6 +48,7 @@ class ClusterOptions:
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
     driver: str = option("the hosts' driver, instead of hosts.yaml's", "")
+    config: str = option("the config.json of the model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
     memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
@@ -100,10 +101,13 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             do="model: 72b-awq (or its like), or --model",
             where=options.hosts,
         )
+    asked = (model, context.environment, context.ca, context.report.line, options.config)
     variant = find_variant(context.variants, wanted) if wanted else None
     if variant is not None and not variant.archs:
         flags = [*video_flag(options.video), *options.flags]
-        made = on_cpus(hosts, read_model(model), variant.id, f"{context.matrix.image}:{variant.id}", flags)
+        served = asked_model(*asked)
+        check_on_cpu(served, variant)
+        made = on_cpus(hosts, served, variant.id, f"{context.matrix.image}:{variant.id}", flags)
         return _as_asked(made, options)
     nameless = [host.name for host in hosts.hosts if not host.card or not host.devices]
     if nameless:
@@ -114,7 +118,7 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
         )
     check_cards(hosts, options.hosts)
     head = hosts.head
-    asked = FitOptions(
+    words = FitOptions(
         model,
         [head.card],
         gpus=f"device={','.join(map(str, head.devices))}",
@@ -126,7 +130,7 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
         pp=options.pp,
         video=options.video,
     )
-    found = find_fit(context, asked, picking="devices: [{}]")
+    found = find_fit(context, words, model=asked_model(*asked), picking="devices: [{}]")
     check_visible(found.ask.variant, hosts.environment, options.hosts)
     for what in judge_flags(found, read_flags(options.flags)):
         context.report.line(f"warning: {what}", "yellow")

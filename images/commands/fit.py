@@ -11,7 +11,7 @@ from images.context import Context
 from images.docker import Way, docker_line, spec_by_way
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, fit_lines, plan_words, shell_note
-from images.run.serve import PLACES, Options, Source, make_spec
+from images.run.serve import PLACES, Options, Source, asked_model, make_spec
 
 
 @command
@@ -25,9 +25,10 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
 
     ``machine`` stands in for this one.
     """
-    fitted = find_fit(context, options, machine)
+    model = asked_model(options.model, context.environment, context.ca, context.report.line, options.config)
+    fitted = find_fit(context, options, machine, model)
     way = "" if options.cards else context.way_to_cards
-    lines = lines_to_type(fitted, context.matrix, options.model, way)
+    lines = lines_to_type(fitted, context.matrix, options, way)
     if options.json:
         print_json(fit_json(fitted, lines))
         return
@@ -39,18 +40,19 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
         context.report.next_command(lines[0], "hosts.yaml names the machines")
         return
     context.report.line(lines[0])
-    context.report.next_command(serve_command(fitted, options.model))
+    context.report.next_command(serve_command(fitted, options))
 
 
-def lines_to_type(fitted: Fit, matrix: Matrix, model: str, way: Way = "") -> list[str]:
+def lines_to_type(fitted: Fit, matrix: Matrix, options: FitOptions, way: Way = "") -> list[str]:
     """The docker line of the container that `invoke serve` would start; of several machines, what starts them.
 
     ``way`` is how the engine gives cards.
     """
     if fitted.ask.nodes > 1:
-        words = ["./inv", "cluster", "--hosts", "hosts.yaml", "--model", model, *cluster_words(fitted.ask)]
-        return [shlex.join(words)]
-    path, repository = _folder(model), fitted.ask.model.source
+        config = ["--config", options.config] if options.config else []
+        words = ["./inv", "cluster", "--hosts", "hosts.yaml", "--model", options.model, *config]
+        return [shlex.join([*words, *cluster_words(fitted.ask)])]
+    path, repository = _folder(options.model), fitted.ask.model.source
     source = Source(Path(path).name, path) if path else Source(repository, repository=repository)
     if not path and not repository:
         source = Source(fitted.ask.model.name, f"{PLACES}/{fitted.ask.model.name}")
@@ -59,11 +61,12 @@ def lines_to_type(fitted: Fit, matrix: Matrix, model: str, way: Way = "") -> lis
     return [docker_line(spec_by_way(spec, way))]
 
 
-def serve_command(fitted: Fit, model: str) -> str:
+def serve_command(fitted: Fit, options: FitOptions) -> str:
     """What starts it on the machine that it is for; what only prints it where no repository holds the model."""
-    place = _folder(model) or model
-    printed = [] if _folder(model) or fitted.ask.model.source else ["--print"]
-    return shlex.join(["./inv", "serve", *printed, "--model", place, *plan_words(fitted.ask)])
+    printed = [] if _folder(options.model) or fitted.ask.model.source else ["--print"]
+    place = _folder(options.model) or options.model
+    config = ["--config", options.config] if options.config else []
+    return shlex.join(["./inv", "serve", *printed, "--model", place, *config, *plan_words(fitted.ask)])
 
 
 def hosts_words(fitted: Fit) -> str:

@@ -153,6 +153,7 @@ def card_query(context: Context, options: PullOptions) -> CardQuery:
     asked = asked_cards(
         options.cards,
         options.driver,
+        None if options.cards else context.report,
         purpose="to find an image for",
         do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
         machine=None if options.cards else context.machine,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,17 +13,17 @@ from images.commands.options import command
 from images.context import Context
 from images.core import CardstockError, UsageError, default_layout
 from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
-from images.run.fit import Model, from_config, model_by_name, read_model
+from images.run.fit import Model, read_model
 from images.run.serve import (
     ServeOptions,
     Source,
+    asked_model,
     check_here,
     find_source,
     model_name,
     modelscope,
     plan,
     printed_source,
-    read_config,
 )
 from images.run.serve import start as starting
 
@@ -53,7 +52,7 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     if options.from_modelscope or modelscope.wanted(context.environment):
         home = default_layout().home
         source = (modelscope.planned if only_printed else modelscope.source_of)(home, source, context.report)
-    model = model_of(options.model, source, context.environment, context.ca)
+    model = model_of(context, options, source)
     if only_printed:
         spec = plan(context, options, source, model, machine, None)
         spec = spec if options.cards or spec.gpus == NO_CARDS else spec_by_way(spec, context.way_to_cards)
@@ -73,12 +72,11 @@ def tell_open_advisories(context: Context, spec: ContainerSpec) -> None:
         context.report.line(line, "yellow")
 
 
-def model_of(text: str, source: Source, environment: Mapping[str, str], ca: Path | None) -> Model:
+def model_of(context: Context, options: ServeOptions, source: Source) -> Model:
     """What is served, as fit sees it: from the folder, by name, or asked of the hub."""
-    if source.folder and Path(source.folder).is_dir():
+    if source.folder and Path(source.folder).is_dir() and not options.config:
         return read_model(source.folder)
-    repository = source.repository or source.name
-    return model_by_name(text) or from_config(read_config(repository, environment, ca), repository)
+    return asked_model(options.model, context.environment, context.ca, context.report.line, options.config)
 
 
 def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions) -> None:

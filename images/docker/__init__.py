@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from images.docker.base_image import local_reference as local_reference
     from images.docker.buildx import LOGS as LOGS
     from images.docker.buildx import run_bake as run_bake
+    from images.docker.card_errors import no_card_given as no_card_given
     from images.docker.connection import connect as connect
     from images.docker.connection import reach as reach
     from images.docker.container_spec import ALL_CARDS as ALL_CARDS

@@ -122,7 +122,7 @@ def is_device(text: str) -> bool:
 
 
 def read_gpus(text: str) -> Gpus:
-    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=0:1", "device=GPU-…"; or "none".
+    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=GPU-…"; a CDI device's name; or "none".
 
     Raises UsageError for anything else.
     """
@@ -134,6 +134,12 @@ def read_gpus(text: str) -> Gpus:
     if _NUMBER.fullmatch(word):
         return Gpus(int(word))
     listed = tuple(part.strip() for part in word.removeprefix("device=").split(","))
+    if all(part.startswith(f"{CDI_KIND}=") for part in listed):  # as podman and docker run --device take it
+        named = tuple(part.removeprefix(f"{CDI_KIND}=") for part in listed)
+        if named == ("all",):
+            return Gpus(-1, cdi=True)
+        if all(_DEVICE.fullmatch(part) for part in named):
+            return Gpus(devices=named, cdi=True)
     if all(map(is_device, listed)) and not (len(listed) == 1 and word.isdecimal()):
         return Gpus(devices=listed)
     raise UsageError(f"--gpus {text!r} names no cards", do="--gpus all, --gpus 2, --gpus device=0,1, or --gpus none")

@@ -6,6 +6,7 @@ names the devices. Docker reads those since 25 where it is told to, and by itsel
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,14 +38,17 @@ class GpuTools:
 
 
 NO_TOOLS = GpuTools()
-_SETTINGS = Path("/etc/nvidia-container-runtime/config.toml")
+# Settings of NVIDIA's runtime, in XDG_CONFIG_HOME or in /etc.
+_BELOW = Path("nvidia-container-runtime/config.toml")
 
 
-def gpu_tools(folders: Sequence[Path] = CDI_FOLDERS, settings: Path = _SETTINGS) -> GpuTools:
+def gpu_tools(folders: Sequence[Path] = CDI_FOLDERS, settings: Path | None = None) -> GpuTools:
     """NVIDIA's programs on PATH, and the CDI specifications that name NVIDIA's cards."""
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / _BELOW
+    places = (own, Path("/etc") / _BELOW) if settings is None else (settings,)
     files = [path for folder in folders if folder.is_dir() for path in _listed(folder)]
     named = [str(path) for path in files if path.suffix in (".yaml", ".yml", ".json") and CDI_KIND in _text(path)]
-    lines = [line.replace(" ", "") for line in _text(settings).splitlines()]
+    lines = [line.replace(" ", "") for place in places for line in _text(place).splitlines()]
     return GpuTools(tuple(name for name in PROGRAMS if shutil.which(name)), tuple(named), "no-cgroups=true" in lines)
 
 
@@ -90,8 +94,8 @@ def way_to_cards(host: HostFacts, tools: GpuTools = NO_TOOLS) -> Way:
 
 
 def by_way(gpus: Gpus, way: Way) -> Gpus:
-    """The same cards, asked for in the way of the engine that gives them."""
-    return gpus if gpus == NO_CARDS else replace(gpus, cdi=way == "cdi")
+    """The same cards, asked for in the way of the engine that gives them; who said CDI gets it."""
+    return gpus if gpus == NO_CARDS or way != "cdi" else replace(gpus, cdi=True)
 
 
 def spec_by_way(spec: ContainerSpec, way: Way) -> ContainerSpec:

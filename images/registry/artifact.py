@@ -66,7 +66,7 @@ def push(
     raw = json.dumps(content, indent=1).encode()
     tag = tag or digest_of(raw)
     digest = repository.put_manifest(raw, tag)
-    written = repository.manifest(tag)
+    written = repository.read_back(tag)
     if written is None or written.digest != digest:
         raise Unsafe(
             f"{repository.name}:{tag} is not what was just written",

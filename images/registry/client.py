@@ -26,6 +26,7 @@ from images.registry.transport import Transport, refuse_downgrade
 _MANIFEST_MAX = 4 << 20  # bytes; what registries accept (distribution specification 1.1)
 _TAGS_MAX = 4 << 20  # bytes of one page of tags
 _PAGES_MAX = 1000
+_READ_BACK = 4  # waits for what was written to be seen: seven seconds
 _TAGS_IN_ALL = 1_000_000
 _UNKNOWN = (400, 401, 403, 404, 405, 501)  # answers to a HEAD that say no more than "not that anybody knew"
 _WRITTEN = (200, 201, 202, 204)  # 201 by the specification; others were seen to say it with one of these
@@ -93,6 +94,14 @@ class Repository:
         if its and its != mine:
             raise self._api.unsafe(f"the manifest written as {reference}", mine, its)
         return mine
+
+    def read_back(self, reference: str) -> Manifest | None:
+        """What a reference names that was written just now. A registry of several may show it a moment later."""
+        for attempt in range(_READ_BACK):
+            if (found := self.manifest(reference)) is not None:
+                return found
+            self.pause(0.5 * 2**attempt)
+        return self.manifest(reference)
 
     def pause(self, seconds: float) -> None:
         """Wait, as between two attempts."""

@@ -14,13 +14,13 @@ CACHE_BYTES = 32 * GB
 
 
 def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
-    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress)."""
+    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress), CDI read."""
     settings = {
         "bridge": layout.bridge,
         "builder": {"gc": {"enabled": True, "policy": _collection()}},
         "data-root": str(layout.data),
         "exec-root": str(layout.exec),
-        "features": {"containerd-snapshotter": False},
+        "features": {"cdi": True, "containerd-snapshotter": False},
         "hosts": [layout.endpoint],
         "ip6tables": False,
         "iptables": firewall,

@@ -25,6 +25,10 @@ def check_runtime(facts: Facts) -> Finding:
         return _elsewhere(engine)
     tools = NO_TOOLS if isinstance(facts.tools, Unknown) else facts.tools
     way = way_to_cards(engine.host, tools)
+    if way == "nvidia" and tools.no_cgroups and not engine.host.rootless:
+        told = "NVIDIA's runtime is told no-cgroups = true, which is for engines without root: containers of this one "
+        do = "sudo nvidia-ctk config --set nvidia-container-cli.no-cgroups=false --in-place, or --device by CDI"
+        return Finding(NAME, "warning", f"{told}see no card (NVML error 999)", do)
     if way == "nvidia":
         return Finding(NAME, "ok", "NVIDIA's container runtime: docker run --gpus all")
     if way == "cdi":

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from images.core import CardstockError
 from images.run.fit.choose import Ask, fit
-from images.run.fit.model import SHAPES, Model, model_by_name
+from images.run.fit.families import SHAPES
+from images.run.fit.model import Model, model_by_name
 from images.run.fit.usable_memory import sold_bytes, usable
 
 _MORE_CARDS = (2, 4, 8)
@@ -48,11 +49,11 @@ def _more(count: int) -> Iterator[int]:
 
 
 def _models(model: Model) -> Iterator[Model]:
-    """The same model, its other forms, then the smaller ones from the largest on; of a config.json only itself."""
+    """The same model, its other forms, then the smaller ones from the largest on; of somebody's own only itself."""
     yield model
-    if model.shape.name not in SHAPES:
+    if model.called or model.shape.name not in SHAPES:
         return
-    names = list(SHAPES)
+    names = [name for name, shape in SHAPES.items() if shape.family == model.shape.family]
     for size in reversed(names[: names.index(model.shape.name) + 1]):
         for form in ("fp16", "awq", "gptq") if model.dtype == "bfloat16" else ("", "awq", "gptq"):
             other = model_by_name(f"{size}-{form}" if form else size)

@@ -228,5 +228,5 @@ def _too_small(ask: Ask, backend: CardBackend, splits: list[Split]) -> NoImageFi
         f"{ask.model.name} does not fit on {ask.cards}",
         cause=f"a conversation of {load.length} tokens{cut} lacks {human_bytes(total.missing)} of the {has}; "
         f"its {largest.name} alone take {human_bytes(largest.bytes)}{decides}",
-        do=f"a smaller model, {'' if ask.model.form != '16-bit' else 'a form in 4 bits, '}or more cards",
+        do=f"a smaller model, {'a form in 4 bits, ' if ask.model.weight_bits > 4 else ''}or more cards",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from images.cards import AskedCards, Card, LocalMachine, Refusal, Selection, asked_cards, choose_images
@@ -14,7 +14,9 @@ from images.docker import ALL_CARDS, NO_CARDS, read_gpus
 from images.matrix import Variant, Variants
 from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import Ask, Fit, fit
-from images.run.fit.model import Model, from_config, model_by_name
+from images.run.fit.config import from_config
+from images.run.fit.model import Model
+from images.run.fit.names import FORMS_TOLD, by_name_alone, is_repository, not_understood, published, refuse_others
 from images.run.fit.typed import fit_line
 from images.run.fit.usable_memory import sold_bytes, usable
 
@@ -25,7 +27,11 @@ PICKING = "--gpus device={}"
 class FitOptions:
     """What `invoke fit` was asked. ``count`` 0 and ``gpus`` "": the cards that are named, or all of this machine."""
 
-    model: str = option("3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder", "", positional=True)
+    model: str = option(
+        "7b-awq, qwen2-vl-7b, qwen3-vl-8b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder",
+        "",
+        positional=True,
+    )
     cards: Sequence[str] = option(
         "a card's name, or '2 x NAME'; repeat for the cards of one machine; without it this machine's", (), flag="card"
     )
@@ -38,6 +44,7 @@ class FitOptions:
     tp: int = option("this tensor parallel size", 0)
     pp: int = option("this pipeline parallel size", 0)
     video: int = option("videos in one request", 0)
+    config: str = option("the config.json of --model, where no hub is reached", "")
     json: bool = option("machine-readable, on stdout alone", False)
 
 
@@ -70,25 +77,43 @@ def find_fit(
     try:
         return fit(ask)
     except NoImageFits as error:
-        raise _with_nearest(error, ask) from error
+        raise _with_nearest(error, ask, options.config) from error
 
 
 def read_model(text: str) -> Model:
-    """A name such as 7b-awq, a repository's name, a folder, or a config.json.
+    """A name such as 7b-awq, a repository's name, a folder, or a config.json. No hub is asked.
 
-    Raises UsageError for an unknown name, a folder without config.json, and a file that is not one.
+    Raises UsageError for a name that is not understood whole, a folder without config.json, a file that is not one.
     """
-    if model := model_by_name(text):
-        return model
+    if not text.strip():
+        raise not_understood(text)
+    path = Path(text).expanduser()
+    if path.is_file() or (path / "config.json").is_file():
+        return read_config_file(text)
+    if found := published(text):
+        return found
+    if path.is_dir():
+        return read_config_file(text)
+    refuse_others(text)
+    if found := by_name_alone(text):
+        return found
+    raise not_understood(text)
+
+
+def read_config_file(text: str, called: str = "") -> Model:
+    """The model of a folder or of a config.json; ``called`` is the name it is known by, else the folder.
+
+    Raises UsageError for a folder without config.json, and for a file that is not one.
+    """
     path = Path(text).expanduser()
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
-        what = f"{path.parent} holds no config.json" if path.name == "config.json" else f"no model is called {text!r}"
-        raise UsageError(what, do="3b, 7b, 32b or 72b with -fp16, -bf16, -awq or -gptq; or a model's folder")
+        raise UsageError(f"{path.parent} holds no {path.name}", do=FORMS_TOLD)
     data = read_json(path, "download the model's config.json anew", most=1 << 20)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no settings", do="download the model's config.json anew")
-    return from_config(data, str(path.parent))
+    source = called if is_repository(called) else str(path.parent)
+    return replace(from_config(data, source), called=called or str(path.parent))
 
 
 def _cards(context: Context, options: FitOptions, machine: LocalMachine | None) -> AskedCards:
@@ -183,8 +208,8 @@ def find_variant(variants: Variants, name: str) -> Variant:
     return variants.valid[name]
 
 
-def _with_nearest(error: NoImageFits, ask: Ask) -> NoImageFits:
-    others = [fit_line(other) for other in find_alternatives(ask)]
+def _with_nearest(error: NoImageFits, ask: Ask, config: str) -> NoImageFits:
+    others = [fit_line(other, config) for other in find_alternatives(ask)]
     if not others:
         return error
     do = f"{error.do}; what fits: {' or '.join(others)}"

@@ -30,9 +30,11 @@ def _own_driver(ask: Ask) -> bool:
     return ask.on.machine is not None and ask.on.driver == ask.on.machine.known_driver
 
 
-def fit_line(ask: Ask) -> str:
-    """`./inv fit` for this ask."""
-    model = ask.model.source if ask.model.shape.name == "model" else ask.model.name
+def fit_line(ask: Ask, config: str = "") -> str:
+    """`./inv fit` for this ask; ``config`` is the file that was said to be the config.json of a model of no hub."""
     nodes = ["--nodes", str(ask.nodes)] if ask.nodes > 1 else []
+    told = ["--config", config] if config and ask.model.called else []
     on = replace(ask.on, written=())
-    return shlex.join(["./inv", "fit", "--model", model, *on.words("--count"), *nodes, *cluster_words(ask)])
+    return shlex.join(
+        ["./inv", "fit", "--model", ask.model.name, *told, *on.words("--count"), *nodes, *cluster_words(ask)]
+    )

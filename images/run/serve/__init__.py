@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start
+    from images.run.serve.asked import asked_model as asked_model
     from images.run.serve.by_hand import serve_words as serve_words
     from images.run.serve.by_hand import spec_without_model as spec_without_model
     from images.run.serve.hub import read_config as read_config

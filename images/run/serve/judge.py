@@ -109,7 +109,7 @@ def _quantization(found: Fit, said: dict[str, str]) -> Iterator[str]:
     kernel = said.get("--quantization") or said.get("-q") or found.backend.kernel
     if "--quantization" in said and model.form == "16-bit" and kernel in ("awq", "gptq", "awq_marlin", "gptq_marlin"):
         yield f"--quantization {kernel}: the weights of {model.name} have 16 bits each; the server looks for {kernel}'s"
-    elif "--quantization" in said and model.form != "16-bit" and model.form not in kernel:
+    elif "--quantization" in said and model.form != "16-bit" and model.form not in kernel and kernel != model.method:
         yield f"--quantization {kernel}: the weights of {model.name} are in {model.form}"
     if kernel in ("awq", "gptq") and dtype != "float16":
         yield (

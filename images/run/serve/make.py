@@ -205,5 +205,5 @@ def check_memory(model: Model, memory: int) -> None:
             f"{model.name} does not fit in this machine's memory",
             cause=f"its weights are {human_bytes(weights)}, the machine has {human_bytes(memory)}",
             do="a smaller model"
-            + (", or a form in 4 bits, such as 3b-awq" if model.form == "16-bit" else ", such as 3b-awq"),
+            + (", or a form in 4 bits, such as 3b-awq" if model.weight_bits > 4 else ", such as 3b-awq"),
         )

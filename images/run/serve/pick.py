@@ -10,10 +10,20 @@ from images.cards import LocalMachine
 from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError
 from images.core.options import option
-from images.docker import NO_CARDS, ContainerSpec, read_gpus
+from images.docker import NO_CARDS, ContainerSpec, read_gpus, spec_by_way
 from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
-from images.run.fit import Fit, FitOptions, Model, check_visible, find_fit, find_variant, shell_note, unverified
+from images.run.fit import (
+    Fit,
+    FitOptions,
+    Model,
+    check_on_cpu,
+    check_visible,
+    find_fit,
+    find_variant,
+    shell_note,
+    unverified,
+)
 from images.run.serve.judge import judge_flags
 from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec, read_flags
 from images.run.serve.opened import Opened
@@ -42,6 +52,7 @@ class ServeOptions:
         "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
     )
     model: str = option("3b-awq and its like, a repository OWNER/NAME, or a model's folder", "")
+    config: str = option("the config.json of --model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own, such as the one for the CPU", "")
     image: str = option("an image by its own name, instead of --variant", "")
     gpus: str = option("all, 2, device=0,1 or none, as docker takes it", "")
@@ -90,6 +101,8 @@ def plan(
             context.report.line(
                 "warning: --gpus none: the container is given no card, and its server needs one", "yellow"
             )
+    else:
+        check_on_cpu(model, variant)
     check_visible(variant, _environment(options.env), "--env")
     if found and not options.cards and not options.gpus and (note := shell_note(variant, context.environment)):
         context.report.line(f"note: {note}", "yellow")
@@ -108,7 +121,8 @@ def plan(
         opened=Opened(options.allow_host, options.allow_media_domain),
     )
     spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
-    return replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
+    spec = replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
+    return spec_by_way(spec, "cdi") if options.gpus and read_gpus(options.gpus).cdi else spec
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import UsageError, not_a_file, read_json
-from images.run.fit import model_by_name
+from images.run.fit import is_repository, published, refuse_others, typed_name
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _INDEX = "model.safetensors.index.json"
 # A safetensors file begins with the length of its JSON header; longer ones are not written (safetensors: 100 MB).
 _MOST_HEADER = 100_000_000
@@ -40,13 +38,14 @@ def find_source(text: str) -> Source:
         return Source(path.resolve().name, folder=str(check_folder(path.resolve())))
     if path.exists():
         raise UsageError(f"{path} is not a folder", do="--model FOLDER, with config.json and the weights in it")
-    if _REPOSITORY.fullmatch(text) and not text.startswith("."):
-        return Source(text, repository=text)
-    model = model_by_name(text)
+    model = published(text)
+    if model is None and is_repository(typed_name(text)):
+        refuse_others(text)
+        return Source(typed_name(text), repository=typed_name(text))
     if model is None:
         raise UsageError(
             f"no folder and no model is called {text!r}",
-            do="3b, 7b, 32b or 72b with -fp16, -bf16 or -awq; a repository OWNER/NAME; or a model's folder",
+            do="7b-awq, qwen2-vl-7b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder",
         )
     if not model.source:
         raise UsageError(
@@ -60,7 +59,7 @@ def printed_source(text: str) -> Source:
 
     Raises UsageError as `find_source` does.
     """
-    model = None if "/" in text or Path(text).expanduser().exists() else model_by_name(text)
+    model = None if "/" in text or Path(text).expanduser().exists() else published(text)
     if model is not None and not model.source:
         return Source(model.name, f"{PLACES}/{model.name}")
     return find_source(text)

@@ -7,10 +7,17 @@ import itertools
 
 from tests.helpers.registries import Asked, Reply
 from tests.helpers.registry_auth import BASIC
-from tests.helpers.registry_behaviours.setting import Setting, Told, behaviour, errors
+from tests.helpers.registry_behaviours.setting import (
+    Check,
+    Setting,
+    Told,
+    behaviour,
+    errors,
+    same,
+)
 
 SPEC = "https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull"
-RATE = "https://docs.docker.com/docker-hub/usage/"
+RATE = "https://github.com/docker/docs/pull/21905"
 GET_BLOB = "^GET .*/blobs/sha256"
 GET_MANIFEST = "^GET .*/manifests/"
 LIMIT = "You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"
@@ -34,7 +41,7 @@ def _once_each(at: Setting, pattern: str, reply: Reply) -> None:
     "sends on to a store, which refuses a second login",
     "https://github.com/open-policy-agent/opa/pull/6728",
 )
-def blobs_elsewhere(at: Setting) -> object:
+def blobs_elsewhere(at: Setting) -> Check:
     at.want(BASIC)
     at.log_in()
     at.other.blobs = at.shelf.blobs
@@ -49,7 +56,7 @@ def blobs_elsewhere(at: Setting) -> object:
     at.other.rules.append(
         lambda asked: Reply(400, b"Only one auth mechanism allowed") if asked.headers.get("Authorization") else None
     )
-    return lambda: _same(set(at.other.logins), {""} if at.other.asked else set())
+    return lambda: same(set(at.other.logins), {""} if at.other.asked else set())
 
 
 @behaviour(
@@ -74,18 +81,18 @@ def relative_redirect(at: Setting) -> None:
     publish=Told(6, "gets no login"),
     wheels=Told(6, "gets no login"),
 )
-def store_asks_for_a_login(at: Setting) -> object:
+def store_asks_for_a_login(at: Setting) -> Check:
     at.want(BASIC)
     at.log_in()
     at.on("^GET ", lambda asked: Reply(307, headers=(("Location", f"http://{at.other_host}{asked.path}"),)))
     at.other.rules.append(lambda _: Reply(401, headers=(("WWW-Authenticate", 'Basic realm="give it to me"'),)))
-    return lambda: _same(set(at.other.logins), {""})
+    return lambda: same(set(at.other.logins), {""})
 
 
 @behaviour("broken registries", "sends on in a circle", told=Told(6, "it sends on to"))
-def circle(at: Setting) -> object:
+def circle(at: Setting) -> Check:
     at.on("^GET ", lambda asked: Reply(307, headers=(("Location", asked.path),)))
-    return lambda: _same(len(at.shelf.asked) < 20, True)
+    return lambda: same(len(at.shelf.asked) < 20, True)
 
 
 @behaviour("Docker Hub", "limits pulls without a login, for hours", RATE, told=Told(6, LIMIT))
@@ -99,21 +106,21 @@ def rate_limit_in_plain_text(at: Setting) -> None:
 
 
 @behaviour("any", "asks to come back in a year", told=Told(6, "it asks to wait 365 days"))
-def wait_a_year(at: Setting) -> object:
+def wait_a_year(at: Setting) -> Check:
     at.on("^GET ", Reply(429, errors("TOOMANYREQUESTS", "later"), (("Retry-After", str(365 * 86400)),)))
-    return lambda: _same(at.waits, [])
+    return lambda: same(at.waits, [])
 
 
-@behaviour("GitLab, GHCR", "asks to come back in 3 seconds", "https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3")
-def wait_a_little(at: Setting) -> object:
+@behaviour("any", "asks to come back in 3 seconds", "https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3")
+def wait_a_little(at: Setting) -> Check:
     at.on("^GET ", Reply(429, b"", (("Retry-After", "3"),)), times=2)
-    return lambda: _same(at.waits[:2], [3.0, 3.0])
+    return lambda: same(at.waits[:2], [3.0, 3.0])
 
 
 @behaviour("any", "asks to come back at a time that is over", "https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3")
-def wait_until(at: Setting) -> object:
+def wait_until(at: Setting) -> Check:
     at.on("^GET ", Reply(503, b"", (("Retry-After", "Thu, 01 Jan 1970 00:00:00 GMT"),)), times=1)
-    return lambda: _same(at.waits[:1], [0.5])
+    return lambda: same(at.waits[:1], [0.5])
 
 
 @behaviour("load balancers, Cloudflare", "fails for a moment (500, 502, 503, 504, 520)", SPEC)
@@ -169,7 +176,7 @@ def _name(asked: Asked) -> str:
     return asked.path.partition("?")[0].rpartition("/")[2]
 
 
-@behaviour("Nexus, older ECR", "names no digest beside a manifest", SPEC)
+@behaviour("older registries", "names no digest beside a manifest", SPEC)
 def no_digest_header(at: Setting) -> None:
     def plain(asked: Asked) -> Reply | None:
         kind, data = at.shelf.manifests.get(_name(asked), ("", b""))
@@ -178,11 +185,7 @@ def no_digest_header(at: Setting) -> None:
     at.on(GET_MANIFEST, plain)
 
 
-@behaviour(
-    "nginx with gzip on",
-    "packs manifests though nobody asked",
-    "https://nginx.org/en/docs/http/ngx_http_gzip_module.html",
-)
+@behaviour("nginx with gzip on", "packs manifests though nobody asked")
 def packed(at: Setting) -> None:
     def pack(asked: Asked) -> Reply | None:
         kind, data = at.shelf.manifests.get(_name(asked), ("", b""))
@@ -222,7 +225,9 @@ def manifest_without_end(at: Setting) -> None:
 
 
 @behaviour(
-    "hostile registries", "gives a small manifest that unpacks to a gigabyte", told=Told(6, "longer than 4194304 bytes")
+    "hostile registries",
+    "packs 256 megabytes into a small manifest",
+    told=Told(6, "longer than 4194304 bytes"),
 )
 def bomb(at: Setting) -> None:
     at.on(GET_MANIFEST, Reply(200, gzip.compress(b"x" * (256 << 20), 1), (("Content-Encoding", "gzip"),)))
@@ -231,7 +236,3 @@ def bomb(at: Setting) -> None:
 @behaviour("hostile registries", "gives a manifest of lists in lists", told=Told(6, "is no manifest"))
 def deep_manifest(at: Setting) -> None:
     at.on(GET_MANIFEST, Reply(200, b"[" * 1_000_000))
-
-
-def _same(found: object, wanted: object) -> None:
-    assert found == wanted

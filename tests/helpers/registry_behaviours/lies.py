@@ -71,7 +71,7 @@ def other_manifest(at: Setting) -> None:
 LIES: dict[str, tuple[str, Change]] = {
     "layers_are_a_number": ("layers that are a number", lambda c: c.update(layers=7)),
     "layers_are_texts": ("layers that are texts", lambda c: c.update(layers=["a", "b"])),
-    "too_many_layers": ("forty thousand layers", lambda c: c.update(layers=c["layers"][:1] * 15_000)),
+    "too_many_layers": ("fifteen thousand layers", lambda c: c.update(layers=c["layers"][:1] * 15_000)),
     "no_config": ("no configuration", lambda c: c.pop("config")),
     "config_is_a_list": ("a configuration that is a list", lambda c: c.update(config=[])),
     "size_without_measure": ("a size of four thousand digits", lambda c: c["layers"][0].update(size=10**4000)),

@@ -80,7 +80,8 @@ class Setting:
         return [line for line in self.shelf.asked if re.search(pattern, line)]
 
 
-Arrange = Callable[[Setting], Callable[[], None] | None]
+Check = Callable[[], None]
+Arrange = Callable[[Setting], Check | None]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,11 @@ def behaviour(
         return arrange
 
     return add
+
+
+def same(found: object, wanted: object) -> None:
+    """What a check ends with."""
+    assert found == wanted
 
 
 def errors(code: str, message: str) -> bytes:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from tests.helpers.registries import Asked, Reply
 from tests.helpers.registry_auth import BEARER
-from tests.helpers.registry_behaviours.setting import Setting, Told, behaviour, errors
+from tests.helpers.registry_behaviours.setting import (
+    Check,
+    Setting,
+    Told,
+    behaviour,
+    errors,
+    same,
+)
 
 SPEC = "https://github.com/opencontainers/distribution-spec/blob/main/spec.md#push"
 PUT_BLOB = "^PUT .*/blobs/uploads/"
@@ -12,7 +19,7 @@ PUT_MANIFEST = "^PUT .*/manifests/"
 
 
 @behaviour("GHCR, S3-backed stores", "takes uploads on another host, which gets no login", SPEC)
-def uploads_elsewhere(at: Setting) -> object:
+def uploads_elsewhere(at: Setting) -> Check:
     at.want(BEARER)
     at.log_in()
     at.other.blobs = at.shelf.blobs
@@ -23,7 +30,7 @@ def uploads_elsewhere(at: Setting) -> object:
         return Reply(202, headers=(("Location", f"http://{at.other_host}{asked.path}session?state=1"),))
 
     at.on("^POST ", begin)
-    return lambda: _same(set(at.other.logins), {""} if at.other.asked else set())
+    return lambda: same(set(at.other.logins), {""} if at.other.asked else set())
 
 
 def _writes(at: Setting, asked: Asked) -> bool:
@@ -79,7 +86,7 @@ def place_is_a_file(at: Setting) -> None:
     at.on("^POST ", Reply(202, headers=(("Location", "file:///etc/passwd"),)))
 
 
-@behaviour("older Artifactory and proxies", "says 200, 202 or 204 where 201 is meant", SPEC)
+@behaviour("older registries and proxies", "says 200, 202 or 204 where 201 is meant", SPEC)
 def other_success(at: Setting) -> None:
     at.on(PUT_BLOB, lambda asked: _stored(at, asked, 204))
     at.on(PUT_MANIFEST, lambda asked: _stored(at, asked, 202))
@@ -115,7 +122,7 @@ def head_sent_to_a_store(at: Setting) -> None:
     at.other.rules.append(lambda asked: Reply(400) if asked.method == "HEAD" else None)
 
 
-@behaviour("Nexus as a proxy", "does not know HEAD", SPEC)
+@behaviour("proxies", "does not know HEAD", SPEC)
 def head_not_known(at: Setting) -> None:
     at.on("^HEAD .*/blobs/", Reply(405))
 
@@ -160,7 +167,6 @@ def hangs_up(at: Setting) -> None:
 @behaviour(
     "nginx before a registry",
     "takes no large bodies",
-    "https://nginx.org/en/docs/http/ngx_http_core_module.html#client_max_body_size",
     publish=Told(6, "client_max_body_size"),
     wheels=Told(6, "client_max_body_size"),
 )
@@ -194,7 +200,6 @@ def immutable_tags(at: Setting) -> None:
 @behaviour(
     "a mirror, Docker's own as a cache",
     "takes nothing",
-    "https://distribution.github.io/distribution/recipes/mirror/",
     publish=Told(6, "UNSUPPORTED"),
     wheels=Told(6, "UNSUPPORTED"),
 )
@@ -257,5 +262,26 @@ def moved(at: Setting) -> None:
     at.on("^POST ", Reply(301, headers=(("Location", "https://registry.example.com/v2/x/blobs/uploads/"),)))
 
 
-def _same(found: object, wanted: object) -> None:
-    assert found == wanted
+@behaviour(
+    "hostile registries",
+    "sends an upload on to an address with an escape sequence",
+    publish=Told(6, "it sends on to http://x?c/"),
+    wheels=Told(6, "it sends on to http://x?c/"),
+)
+def sent_to_a_terminal(at: Setting) -> None:
+    at.on("^POST ", Reply(301, headers=(("Location", "http://x\x1bc/"),)))
+
+
+@behaviour("registries of several replicas", "shows a manifest a moment after it took it")
+def seen_later(at: Setting) -> None:
+    fresh: dict[str, int] = {}
+
+    def rule(asked: Asked) -> Reply | None:
+        if asked.method == "PUT":
+            fresh[asked.path] = 2
+        elif fresh.get(asked.path, 0):
+            fresh[asked.path] -= 1
+            return Reply(404, errors("MANIFEST_UNKNOWN", "manifest unknown"))
+        return None
+
+    at.on("/manifests/", rule)

@@ -17,7 +17,7 @@ from images.core.errors import RegistryFailure
 from images.core.report import Report
 from images.docker.engine import Engine
 from images.docker.facts import ImageFacts
-from images.kernels.make import Need
+from images.kernels import Need
 from images.kernels.store import Store
 from images.matrix.kernel import Kernel
 from images.registry.client import Repository

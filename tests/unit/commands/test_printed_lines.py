@@ -70,8 +70,8 @@ def test_the_next_command_serves_what_was_computed(model: str, capsys: pytest.Ca
                 found = find_fit(context(silent()[0], locked={}), options, NONE)
             except CardstockError:
                 continue
-            (line,) = lines_to_type(found, matrix(), model)
-            typed = serve_command(found, model)
+            (line,) = lines_to_type(found, matrix(), options)
+            typed = serve_command(found, options)
             assert _docker_line(typed, capsys) == shlex.split(line), typed
             assert found.split.tp * found.split.pp == found.ask.count, typed
             same += 1
@@ -122,8 +122,8 @@ def test_a_folder_of_a_config_is_what_serve_takes(tmp_path: Path, capsys: pytest
     from images.proof.tiny_model.checkpoint import write_checkpoint
 
     folder = write_checkpoint(tmp_path / "tiny").folder
-    found = find_fit(context(silent()[0], locked={}), FitOptions(str(folder / "config.json"), ("T4",)), NONE)
-    typed = serve_command(found, str(folder / "config.json"))
+    options = FitOptions(str(folder / "config.json"), ("T4",))
+    typed = serve_command(find_fit(context(silent()[0], locked={}), options, NONE), options)
     assert f"--model {folder}" in typed
     assert _docker_line(typed, capsys)[-1]
 
@@ -142,28 +142,30 @@ def _card(name: str, arch: Arch, at: int, gib: int = 24) -> LocalCard:
 )
 def test_of_this_machines_cards(gpus: str, count: int, docker: str, capsys: pytest.CaptureFixture[str]) -> None:
     machine = _rig(*(_card("NVIDIA GeForce RTX 3090", Arch(8, 6), at) for at in range(3)))
-    found = find_fit(context(silent()[0], locked={}), FitOptions("3b", gpus=gpus), machine)
-    words = _docker_line(serve_command(found, "3b"), capsys, machine)
+    options = FitOptions("3b", gpus=gpus)
+    found = find_fit(context(silent()[0], locked={}), options, machine)
+    words = _docker_line(serve_command(found, options), capsys, machine)
     assert (found.ask.count, words[words.index("--gpus") + 1]) == (count, docker)
-    assert words == shlex.split(lines_to_type(found, matrix(), "3b")[0])
+    assert words == shlex.split(lines_to_type(found, matrix(), options)[0])
 
 
 def test_a_mig_instance_is_one_card_with_its_own_memory(capsys: pytest.CaptureFixture[str]) -> None:
     parts = (
-        MigInstance("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "MIG-small", 5 * 2**30),
+        MigInstance("NVIDIA A100-SXM4-40GB MIG 2g.10gb", "MIG-small", 10 * 2**30),
         MigInstance("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "MIG-large", 20 * 2**30),
     )
     machine = _rig(LocalCard("NVIDIA A100-SXM4-40GB", "GPU-0", Arch(8, 0), 40 * 2**30, True, parts))
     for gpus, memory, docker in (
         ("", 20, "device=MIG-large"),
-        ("device=MIG-small", 5, "device=MIG-small"),
-        ("device=0:0", 5, "device=0:0"),
+        ("device=MIG-small", 10, "device=MIG-small"),
+        ("device=0:0", 10, "device=0:0"),
         ("device=0:1", 20, "device=0:1"),
     ):
-        found = find_fit(context(silent()[0], locked={}), FitOptions("3b-awq", gpus=gpus), machine)
+        options = FitOptions("3b-awq", gpus=gpus)
+        found = find_fit(context(silent()[0], locked={}), options, machine)
         assert found.ask.usable < memory * 2**30
         assert found.ask.usable > 0.9 * memory * 2**30 - 2**28
-        words = _docker_line(serve_command(found, "3b-awq"), capsys, machine)
+        words = _docker_line(serve_command(found, options), capsys, machine)
         assert words[words.index("--gpus") + 1] == docker
     for gpus, told in (("device=0", "name one"), ("device=0:2", "name one"), ("2", "name one")):
         with pytest.raises(CardstockError) as refused:

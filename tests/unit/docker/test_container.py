@@ -219,6 +219,8 @@ def test_where_a_port_is_reached(host: str, url: str) -> None:
         ("device=0,1", Gpus(devices=("0", "1"))),
         ('"device=1"', Gpus(devices=("1",))),
         ("device=GPU-1a2b-3c", Gpus(devices=("GPU-1a2b-3c",))),
+        ("nvidia.com/gpu=all", Gpus(-1, cdi=True)),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=GPU-1a2b", Gpus(devices=("0", "GPU-1a2b"), cdi=True)),
         ("device=0:0, MIG-1/2/3", Gpus(devices=("0:0", "MIG-1/2/3"))),
     ],
 )

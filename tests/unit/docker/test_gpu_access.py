@@ -10,7 +10,7 @@ import pytest
 
 from images.docker.container_spec import ALL_CARDS, NO_CARDS, ContainerSpec, Gpus
 from images.docker.gpu_access import NO_TOOLS, GpuTools, by_way, gpu_tools, spec_by_way, way_to_cards
-from images.docker.whose_machine import free_below, is_local
+from images.docker.whose_machine import free_below, is_local, this_machine
 from tests.helpers.docker_info import HERE, docker_info
 
 HOOK = GpuTools(("nvidia-container-runtime-hook",))
@@ -49,7 +49,8 @@ def test_a_container_is_asked_for_as_its_engine_gives_cards() -> None:
     assert spec_by_way(spec, "cdi").gpus.cdi_names == ("nvidia.com/gpu=0", "nvidia.com/gpu=1")
     assert spec_by_way(spec, "nvidia") == spec == spec_by_way(spec, "")
     assert by_way(NO_CARDS, "cdi") == NO_CARDS
-    assert by_way(by_way(ALL_CARDS, "cdi"), "nvidia") == ALL_CARDS
+    asked = by_way(ALL_CARDS, "cdi")
+    assert by_way(asked, "nvidia") == asked, "who says CDI gets it"
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,11 @@ def test_settings_and_specifications_are_read_whatever_they_are(tmp_path: Path) 
 def test_the_free_space_of_a_folder_that_is_not_here_is_not_known(tmp_path: Path) -> None:
     assert free_below(tmp_path) is not None
     assert free_below(tmp_path / "of" / "another" / "machine") is None
+
+
+def test_memory_is_read_where_engines_read_it(tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:        8388608 kB\nMemFree: 1 kB\n")
+    assert this_machine(told).memory == 8 * 2**30
+    told.write_text("nothing\n")
+    assert this_machine(told).memory == this_machine(tmp_path / "none").memory > 2**28

@@ -10,6 +10,7 @@ import pytest
 from images.catalogue import store as catalogue_store
 from images.core.errors import CardstockError
 from images.registry import credentials
+from tests.golden import make_registries
 from tests.helpers import small_publisher
 from tests.helpers.registries import registry
 from tests.helpers.registry_behaviours import BEHAVIOURS
@@ -66,3 +67,7 @@ def test_behaviour(row: Behaviour, way: str, at: Setting, tmp_path: Path, monkey
 
 def test_the_table_is_large_and_each_row_has_a_name_of_its_own() -> None:
     assert len({row.name for row in BEHAVIOURS}) == len(BEHAVIOURS) >= 60
+
+
+def test_the_page_of_registries_says_what_the_table_does() -> None:
+    assert make_registries.PATH.read_text(encoding="utf-8") == make_registries.page()

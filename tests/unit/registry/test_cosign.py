@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from images.commands.publish import PublishOptions
+from images.commands.pull import PullOptions
 from images.core.errors import CardstockError, RegistryFailure, Unsafe, UsageError
 from images.distribution import provenance
 from images.registry import cosign
 from images.registry.cosign import PASSWORD, Cosign, Identity
 from tests.helpers.catalogues import SM75 as VARIANT
 from tests.helpers.catalogues import image
+from tests.helpers.contexts import context
 
 DIGEST = image(VARIANT).digest
 
@@ -165,6 +168,24 @@ def test_the_sites_ca_reaches_cosign(tmp_path: Path, key: Path) -> None:
     fake.cosign.verify("r.example.com/x", DIGEST, key)
     fake.cosign.sign("r.example.com/x", DIGEST, key)
     assert set(fake.called) == {str(tmp_path / "ca.pem")}
+
+
+@pytest.mark.parametrize("command", ["pull", "publish"])
+def test_the_commands_hand_the_sites_ca_to_cosign(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_text("a bundle")
+    fake = Fake(tmp_path)
+    script = '[ $1 = version ] && exec echo GitVersion: v3.0.2\necho "$SSL_CERT_FILE" >>"$(dirname "$0")/called"\n'
+    fake.program.write_text(f"#!/bin/sh\n{script}")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv(PASSWORD, "x")
+    made = context(environment={"CARDSTOCK_CA": str(ca)})
+    keys = PullOptions(key=str(key)).place.keys(made) if command == "pull" else PublishOptions(key=str(key)).keys(made)
+    assert keys is not None
+    keys.cosign.verify("r.example.com/x", DIGEST, key)
+    assert fake.called == [str(ca)]
 
 
 def test_a_password_is_never_asked_for(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:

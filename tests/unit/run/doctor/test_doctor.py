@@ -207,6 +207,7 @@ BROKEN += [
     ),
     (on("colima", HOOK, local=False), "engine", "warning", "virtual machine", "docker context"),
     (on("rootless-nvidia", HOOK), "GPU runtime", "wrong", "rootless", "no-cgroups=true --in-place"),
+    (on("nvidia-runtime", replace(HOOK, no_cgroups=True)), "GPU runtime", "warning", "no-cgroups", "=false --in-place"),
     (on("rootless-nothing"), "GPU runtime", "wrong", "nothing gives", "~/.config/docker/daemon.json"),
     (on("podman-4.9", HOOK), "GPU runtime", "wrong", "podman", "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"),
 ]
@@ -285,6 +286,13 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
     assert "RTX 2080 Ti" in advice.lines[0]
     pulled = advise(FACTS, matrix, variants, {}, "ghcr.io/me/qwen")
     assert (pulled.command, pulled.lines) == ("./inv pull --from ghcr.io/me/qwen", advice.lines)
+
+
+@pytest.mark.parametrize("driver", ["N/A", "", "R570", "NVIDIA UNIX x86_64 Kernel Module 550", "550.54"])
+def test_a_drivers_version_of_another_form_ends_nothing(driver: str, matrix: Matrix, variants: Variants) -> None:
+    facts = replace(FACTS, cards=LocalMachine(driver, "12.4", (TI,)))
+    assert healthy(check_facts(facts, matrix))
+    assert advise(facts, matrix, variants, {}).command.startswith("./inv build --only 'cu1")
 
 
 def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:

@@ -26,6 +26,7 @@ from images.docker.container_text import compose, docker_line
 from images.matrix.arch import Arch
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.run.fit.choose import fit
+from images.run.serve import asked as asked_module
 from images.run.serve import hub, modelscope, pick
 from images.run.serve.by_hand import serve_words, spec_without_model
 from images.run.serve.make import Options, check_memory, cpu_environment, make_spec, merged, model_name, read_flags
@@ -343,7 +344,7 @@ def test_a_repository_is_asked_what_it_is(
         asked.append(repository)
         return config
 
-    monkeypatch.setattr(command, "read_config", answer)
+    monkeypatch.setattr(asked_module, "read_config", answer)
     words = printed(capsys, model="someone/my-model", variant=CPU)
     assert value(words, "--model") == "someone/my-model" and words[-1] == "4096"
     printed(capsys, model="3b-awq", variant=CPU)
@@ -353,24 +354,28 @@ def test_a_repository_is_asked_what_it_is(
 class Answer:
     """What a hub answers."""
 
-    def __init__(self, status: int, data: Any = None) -> None:
+    def __init__(self, status: int, data: Any = None, **headers: str) -> None:
         self.status_code, self._data = status, data
+        self.headers = {name.replace("_", "-"): told for name, told in headers.items()}
 
     def raise_for_status(self) -> None:
         if self.status_code >= 400:
             raise requests.exceptions.HTTPError(str(self.status_code))
 
-    def json(self) -> Any:
-        return self._data
+    def iter_content(self, _: int) -> list[bytes]:
+        return [self._data if isinstance(self._data, bytes) else json.dumps(self._data).encode()]
 
 
 @pytest.mark.parametrize(
     ("answer", "kind", "told"),
     [
         (Answer(404), UsageError, "has no repository"),
+        (Answer(404, X_Error_Code="EntryNotFound"), UsageError, "has no config.json"),
         (Answer(401), UsageError, "not for this token"),
         (Answer(500), RegistryFailure, "could not be looked up"),
         (Answer(200, []), UsageError, "holds no settings"),
+        (Answer(200, b"<html>"), UsageError, "is not JSON"),
+        (Answer(200, b" " * (1 << 21)), UsageError, "is too large"),
         (requests.exceptions.ConnectionError("no route"), RegistryFailure, "could not be looked up"),
     ],
 )
@@ -506,3 +511,18 @@ def test_printed_lines_ask_for_cards_as_this_machines_engine_gives_them(capsys: 
     assert device["driver"] == "cdi"
     command.start_server(here, replace(options, cards=["T4"]), rig("Tesla T4"))
     assert "--gpus" in shlex.split(capsys.readouterr().out), "another machine's engine is not known"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        ("nvidia.com/gpu=1", ["nvidia.com/gpu=1"]),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=1", ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+    ],
+)
+def test_cards_that_are_named_as_cdi_devices_stay_such(
+    capsys: pytest.CaptureFixture[str], gpus: str, devices: list[str]
+) -> None:
+    words = printed(capsys, rig("Tesla T4", "Tesla T4"), model="3b-awq", gpus=gpus)
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == devices
+    assert "--gpus" not in words
