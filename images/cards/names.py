@@ -206,9 +206,15 @@ def _nearest(name: str, cards: Sequence[Card]) -> str:
     same = [one for one in names if digits and _DIGITS.findall(one) == digits]
     for among, least in ((same, 0.5), (names, 0.8)):
         close = closest(text, among)
-        if close and difflib.SequenceMatcher(None, text, close).ratio() > least:
+        if close and difflib.SequenceMatcher(None, text, close).ratio() > least and _same_number(text, close):
             return names[close]
     return ""
+
+
+def _same_number(one: str, other: str) -> bool:
+    """Whether the digits of two names are alike, or those of one go on where the other's end: T44 and T4."""
+    digits, others = ("".join(_DIGITS.findall(text)) for text in (one, other))
+    return digits.startswith(others) or others.startswith(digits)
 
 
 def _spaced(name: str) -> str:

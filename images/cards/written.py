@@ -20,7 +20,7 @@ _BETWEEN = re.compile(r"\s*(?:[,;&]|\b(?:and|plus)\b|\s\+\s|(?<=\w)\+(?!me\b|gfx
 _TIMES = "[x×*]"  # noqa: RUF001  (the sign itself is what people type)
 # A count before the name: "2 x A", "2xA", "2* A", "2 A"; "40 GB A100" is a size.
 _BEFORE = re.compile(
-    rf"(\d+(?=\s*{_TIMES})|\d{{1,2}}(?=\s))(?:\s*{_TIMES}\s*(?!\d+$)|\s+(?!gi?b?\b|x\b))(\S.*)", re.IGNORECASE
+    rf"(\d+)\s*{_TIMES}\s*(?!\d+$)(\S.*)|(\d{{1,2}})\s+(?!gi?b?\b|{_TIMES}\s*\d|{_TIMES}$)(\S.*)", re.IGNORECASE
 )
 _BEFORE_NUMBER = re.compile(rf"(\d{{1,2}})\s*{_TIMES}\s*(\d{{4}})", re.IGNORECASE)
 _BEFORE_WORD = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})\s+(\S.*)", re.IGNORECASE)
@@ -50,9 +50,9 @@ def read_written(text: str, known: frozenset[str] = frozenset()) -> tuple[Writte
 def _one(text: str, known: frozenset[str]) -> Written:
     if _plain(text) in known:
         return Written(text)
-    for pattern in (_BEFORE_NUMBER, _BEFORE):
-        if match := pattern.fullmatch(text):
-            return _counted(match[2], match[1], text)
+    if match := _BEFORE_NUMBER.fullmatch(text) or _BEFORE.fullmatch(text):
+        count, name = (part for part in match.groups() if part is not None)
+        return _counted(name, count, text)
     if match := _BEFORE_WORD.fullmatch(text):
         return Written(match[2], _WORDS[" ".join(match[1].lower().split())], counted=True)
     if match := _AFTER.fullmatch(text):

@@ -2,8 +2,8 @@
 
 Weights, the rotary table and the key-value cache are exact, and with the allocator's rounding they are what vLLM logs
 after loading. What is needed while computing is an upper estimate made of the tensors that are alive at once: 1 to 7 %
-above what 7B's shape allocates on an H200 (records/cards/h200-fit-memory.json), in transformers, and above what each of
-vLLM's published logs says (tests/golden/memory_logs.yaml). NCCL and CUDA graphs are round figures from logs (unverified).
+above what 7B's shape allocates on an H200 (records/cards/h200-fit-memory.json), in transformers, and above what each
+published log says (tests/golden/memory_logs.yaml). NCCL and CUDA graphs are round figures of logs (unverified).
 """
 
 from __future__ import annotations

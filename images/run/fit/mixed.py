@@ -95,4 +95,6 @@ def _choice(on: AskedCards, oldest: CardBackend, flags: Sequence[str], environme
     why = f"every card does what the oldest can ({oldest.arch})"
     if oldest.vllm:
         why = f"vLLM asks card 0 alone, {first}, what it can; so what runs on {oldest.arch} as well is named"
+        if "CUDA_VISIBLE_DEVICES" in environment:
+            why = f"vLLM asks the first card alone what it can; so the oldest ({oldest.arch}) is put before {first}"
     return Setting("several kinds of cards", ", ".join(said), why, _SOURCE)

@@ -129,6 +129,6 @@ def _split(found: Fit, said: dict[str, str]) -> Iterator[str]:
     there = found.ask.count * found.ask.nodes
     if tensor * stages != found.split.tp * found.split.pp:
         yield (
-            f"tensor x pipeline parallel size {tensor} x {stages} is {tensor * stages} cards, and {there} are given: "
-            "say it with --tp, --pp and --gpus, so that all of it is summed up"
+            f"tensor x pipeline parallel size {tensor} x {stages} is {tensor * stages} cards, and the container has "
+            f"{there}: say it with --tp, --pp and --gpus, so that all of it is summed up"
         )

@@ -123,3 +123,11 @@ def test_what_is_typed_wrong_is_told_before_anything_is_asked_or_made(
 ) -> None:
     code, err = typed(*words, capsys=capsys)
     assert (code, said in err) == (2, True), err
+
+
+@pytest.mark.parametrize("command", ["audit", "slim"])
+@pytest.mark.parametrize("target", ["", " "])
+def test_an_empty_target_is_no_folder(command: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = typed(command, target, "--arch", "7.5", capsys=capsys)
+    assert code == 2
+    assert "nothing to" in err

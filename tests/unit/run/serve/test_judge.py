@@ -32,8 +32,8 @@ def _told(flag: str, model: str = "7b-awq", card: str = "RTX 3090", count: int =
         ("--limit-mm-per-prompt image=500", "7b-awq", "2080 Ti", "500 pictures in one request: by fit's sum"),
         ("--limit-mm-per-prompt '{\"image\": 500}'", "7b-awq", "2080 Ti", "500 pictures"),
         ("--gpu-memory-utilization 0.99", "7b-awq", "2080 Ti", "is the most"),
-        ("--tensor-parallel-size 4", "7b-awq", "RTX 3090", "4 x 1 is 4 cards, and 1 are given"),
-        ("--pipeline-parallel-size=2", "7b-awq", "RTX 3090", "is 2 cards, and 1 are given"),
+        ("--tensor-parallel-size 4", "7b-awq", "RTX 3090", "4 x 1 is 4 cards, and the container has 1"),
+        ("--pipeline-parallel-size=2", "7b-awq", "RTX 3090", "is 2 cards, and the container has 1"),
     ],
 )
 def test_a_flag_that_will_fail(flag: str, model: str, card: str, told: str) -> None:
