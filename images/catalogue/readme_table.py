@@ -22,6 +22,8 @@ from images.render import document
 CATALOGUE = "catalogue.json"
 # What people call the cards of a compute capability; all names are in `./inv cards`.
 FAMILIES = {
+    "6.0": "P100, GP100",
+    "6.1": "P40, P4, GTX 10xx, Titan X (Pascal), Titan Xp",
     "7.0": "V100, Titan V",
     "7.5": "T4, RTX 20xx, Titan RTX, GTX 16xx",
     "8.0": "A100, A30",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -14,7 +13,7 @@ from images.commands.options import command
 from images.context import Context
 from images.core import Report, UsageError, default_layout, process, provide_environment
 from images.core.options import option
-from images.run.demo import Limits, Settings, find_model, is_loopback, parse_address, read_size
+from images.run.demo import Limits, Settings, find_model, is_loopback, page_folder, parse_address, read_size
 
 LOCK = Path("dev/demo.lock")
 ROOTFS = Path("dockerfiles/rootfs/opt/cardstock")
@@ -60,10 +59,7 @@ def open_page(root: Path, home: Path, options: DemoOptions, report: Report) -> N
     free_port(options.host, options.port)
     python = provide_environment(root / LOCK, home, report.line)
     signal.signal(signal.SIGTERM, _as_interrupt)
-    with tempfile.TemporaryDirectory(prefix="demo-", dir=home) as folder:
-        work = Path(folder).resolve()
-        for name in ("uploads", "tmp"):
-            (work / name).mkdir()
+    with page_folder(home) as work:
         report.line(f"{model} at {server}")
         if not is_loopback(options.host):
             report.line(

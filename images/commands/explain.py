@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
 from images.core.options import option
-from images.matrix import excluded_json, excluded_lines, recommended_for, recommended_lines
-from images.matrix import explain as explain_excluded
+from images.matrix import excluded_json, excluded_lines, judge_selection, recommended_for, recommended_lines
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,14 @@ def explain(context: Context, options: ExplainOptions) -> None:
 
 
 def show_excluded(context: Context, options: ExplainOptions) -> None:
-    """Print what is recommended for the archs, and what the selectors speak of and no image is built for.
-
-    Raises UsageError, NoImageFits.
+    """Print what is recommended for the archs, what the selectors speak of and no image is built for, and what `plan`
+    refuses of it. Raises UsageError, NoImageFits, NothingSelected.
     """
     wanted = options.selectors(context)
-    excluded = explain_excluded(context.matrix, context.variants, wanted)
+    judged = judge_selection(context.matrix, context.variants, wanted, context.locked)
+    excluded = judged.left_out
+    if judged.refusals and not excluded:
+        raise judged.refusals[0]
     if options.json:
         print_json([excluded_json(one) for one in excluded])
         return
@@ -42,4 +43,6 @@ def show_excluded(context: Context, options: ExplainOptions) -> None:
         context.report.next_command("./inv plan", "the same selectors show what there is")
         return
     print("\n".join(excluded_lines(excluded)))
+    for refusal in judged.refusals:
+        context.report.line(f"{refusal.what}; {refusal.do}")
     context.report.line(f"{len(excluded)} combinations left out; '->' is the nearest one that can be")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from images.matrix.drivers import driver_suffices as driver_suffices
     from images.matrix.drivers import driver_supports as driver_supports
     from images.matrix.drivers import parse_driver as parse_driver
+    from images.matrix.judged import Judged as Judged
+    from images.matrix.judged import judge_selection as judge_selection
     from images.matrix.kernel import Kernel as Kernel
     from images.matrix.kernel import duplicate_ids as duplicate_ids
     from images.matrix.load import check_matrix as check_matrix
@@ -50,10 +52,10 @@ if TYPE_CHECKING:
     from images.matrix.recommended import recommendations as recommendations
     from images.matrix.rules import in_range as in_range
     from images.matrix.rules import when_matches as when_matches
-    from images.matrix.selection import Selectors as Selectors
     from images.matrix.selection import explain as explain
-    from images.matrix.selection import read_selectors as read_selectors
     from images.matrix.selection import select as select
+    from images.matrix.selectors import Selectors as Selectors
+    from images.matrix.selectors import read_selectors as read_selectors
     from images.matrix.variant_table import excluded_json as excluded_json
     from images.matrix.variant_table import excluded_lines as excluded_lines
     from images.matrix.variant_table import recommended_lines as recommended_lines

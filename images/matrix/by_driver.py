@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from images.matrix.arch import Arch
 from images.matrix.drivers import Driver, driver_branches, parse_driver
+from images.matrix.judged import covering_list
 from images.matrix.model import Matrix
 from images.matrix.recommended import (
     NOT_LISTED,
@@ -16,7 +17,8 @@ from images.matrix.recommended import (
     place,
     recommendations,
 )
-from images.matrix.selection import Selectors, candidates, covering_list
+from images.matrix.selection import candidates
+from images.matrix.selectors import Selectors
 from images.matrix.variants import Variant, Variants
 
 

@@ -39,18 +39,19 @@ def refused(matrix: Matrix, asked: ArchList, excluded: list[Excluded]) -> NoImag
     counts = Counter(rule.id for e in excluded for rule in e.rules if rule.id in written)
     counts = counts or Counter(rule.id for e in excluded for rule in e.rules)
     governing = counts.most_common(1)[0][0]
-    stacks = [one.stack for one in entries_of(matrix, asked[0])]
+    stacks = [one.stack for one in entries_of(matrix, asked[0])] if asked else []
 
-    def order(e: Excluded) -> tuple[bool, bool, int]:
+    def order(e: Excluded) -> tuple[bool, bool, int, int]:
         spoken = all(rule.id != governing for rule in e.rules)
-        return (spoken, not e.nearest, stacks.index(e.point.stack) if e.point.stack in stacks else NOT_LISTED)
+        others = 0 if asked else len(e.rules)  # of all cards, one that nothing else speaks against
+        return (spoken, not e.nearest, others, stacks.index(e.point.stack) if e.point.stack in stacks else NOT_LISTED)
 
     hinted = min(excluded, key=order)
     rule = next((rule for rule in hinted.rules if rule.id == governing), hinted.rules[0])
     others = f" (and {len(excluded) - 1} more; see invoke explain)" if len(excluded) > 1 else ""
     do = f"take {hinted.nearest} instead: ./inv build --only '{hinted.nearest}'" if hinted.nearest else _help(asked)
     return NoImageFits(
-        f"no image for {' '.join(map(str, asked))}: {hinted.id} is excluded by the rule {rule.id}{others}",
+        f"no image{_for(asked)}: {hinted.id} is excluded by the rule {rule.id}{others}",
         cause=rule.reason,
         do=do,
         where=f"[{rule.mark}] {rule.source}",
@@ -64,11 +65,15 @@ def _help(asked: ArchList) -> str:
     return "llama.cpp runs Qwen2.5-VL on older cards (its GGUF form); or use the cpu image: ./inv build --only 'cpu*'"
 
 
-def nothing(variants: Variants, only: Sequence[str]) -> NothingSelected:
-    """The globs, or without globs the other selectors, match nothing."""
+def _for(asked: ArchList) -> str:
+    return f" for {' '.join(map(str, asked))}" if asked else ""
+
+
+def nothing(variants: Variants, only: Sequence[str], asked: ArchList = ()) -> NothingSelected:
+    """The globs, or without globs the other selectors, match nothing (that is for the archs ``asked``)."""
     close = closest(only[0], list(variants.valid)) if only else ""
     return NothingSelected(
-        f"nothing is selected by {' '.join(only) or 'these selectors'}",
+        f"nothing is selected by {' '.join(one or repr(one) for one in only) or 'these selectors'}{_for(asked)}",
         do=f"nearest id: {close}. All ids: ./inv plan --all" if close else "see all ids with: ./inv plan --all",
     )
 
@@ -76,15 +81,15 @@ def nothing(variants: Variants, only: Sequence[str]) -> NothingSelected:
 def driver_too_old(
     names: str, archs: ArchList, every: Sequence[Variant], best: Sequence[Variant], driver: Driver
 ) -> NoImageFits:
-    """``driver`` runs none of ``every`` image for cards that are called ``names``.
+    """``driver`` runs none of ``every`` image for cards that are called ``names`` ("": all that was selected).
 
     ``best`` are those to take instead, for the newest drivers first.
     """
     least = min(parse_driver(v.min_driver) for v in every if v.min_driver)
-    carried = " ".join(map(str, archs))
+    carried = f"image for {' '.join(map(str, archs))}" if archs else "other"
     return NoImageFits(
-        f"driver {driver} is too old for every image for {names}",
-        cause=f"{best[0].id} needs {best[0].min_driver}, and no image for {carried} runs below {least}",
+        f"driver {driver} is too old for every image {f'for {names}' if names else 'that is selected'}",
+        cause=f"{best[0].id} needs {best[0].min_driver}, and no {carried} runs below {least}",
         do=_install(best),
         where="CUDA release notes, table 3",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
@@ -129,6 +129,7 @@ class Judge:
                 if stack.cuda is not None:
                     rules.append(_toolkit_range(stack.cuda, matrix.toolkits[stack.cuda]))
                     rules.append(_device_code(stack_name, backend, backend_set.archs))
+                    rules.append(_not_cut_for(matrix.archs))
                 self._rules[key] = tuple(rules)
                 self._settings[key] = self._matching_stack(matrix.settings, key, versions)
                 self._notes[key] = self._matching_stack(matrix.notes, key, versions)
@@ -147,6 +148,8 @@ class Judge:
 
     def rules_against(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Rule, ...]:
         """Every rule that excludes this point; empty where it is valid."""
+        if (stack, backend) not in self._rules:
+            return (_no_such_server(stack, backend),)
         return tuple(r.item for r in self._rules[stack, backend] if r.matches(attention, archs))
 
     def settings(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[Setting, ...]:
@@ -170,7 +173,8 @@ class Judge:
 def _toolkit_range(cuda: str, toolkit: Toolkit) -> PartialRule[Rule]:
     """The rule that a toolkit compiles for its own range only."""
     low, high = (tuple(map(int, text.split("."))) for text in toolkit.sass)
-    outside = frozenset(arch.number for arch in ALL_ARCHS if not low <= (arch.major, arch.minor) <= high)
+    compiled = [arch for arch in ALL_ARCHS if low <= (arch.major, arch.minor) <= high]
+    outside = frozenset(arch.number for arch in ALL_ARCHS if not covers(compiled, arch))
     reason = f"CUDA {cuda} compiles for {toolkit.sass[0]} to {toolkit.sass[1]} only"
     rule = Rule(id="toolkit-range", when=When(), reason=reason, source=toolkit.source, mark=toolkit.mark)
     return PartialRule(rule, None, outside)
@@ -185,6 +189,23 @@ def _device_code(stack: str, backend: Backend, device_code: DeviceCode) -> Parti
     )
     rule = Rule(id="no-device-code", when=When(), reason=reason, source=device_code.source, mark=device_code.mark)
     return PartialRule(rule, None, uncovered)
+
+
+def _not_cut_for(listed: Sequence[str]) -> PartialRule[Rule]:
+    """The rule that images are cut for the archs that the matrix lists, and run on the cards that run their code."""
+    archs = [parse_arch(text) for text in listed]
+    others = frozenset(arch.number for arch in ALL_ARCHS if not covers(archs, arch))
+    reason = f"images are cut for {', '.join(listed)}, and none of that code runs on this card"
+    rule = Rule(id="no-image-is-cut-for-it", when=When(), reason=reason, source="archs of matrix.yaml", mark="A")
+    return PartialRule(rule, None, others)
+
+
+def _no_such_server(stack: str, backend: Backend) -> Rule:
+    """The rule that a stack has the servers whose packages it pins."""
+    name = "the server on transformers" if backend == "transformers" else backend
+    reason = f"{stack} pins no packages for {name}"
+    source = f"stacks.{stack}.backends of matrix.yaml"
+    return Rule(id="no-such-server-in-stack", when=When(), reason=reason, source=source, mark="A")
 
 
 def check_pins(matrix: Matrix) -> None:

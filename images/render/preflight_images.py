@@ -39,12 +39,19 @@ def _answers(matrix: Matrix, variants: Variants) -> Iterator[tuple[Variant, list
     for archs in (1, 2):
         for floor in floors:
             able = [variant for variant in cuda if variant.min_driver and parse_driver(variant.min_driver) <= floor]
+            slow = {arch for arch in singles if _is_slow(matrix, able, arch)}
             for asked in (one for one in questions if len(one) == archs):
                 covering = [variant for variant in able if set(asked) <= set(variant.archs)]
                 found = min(covering, key=ranking(matrix, asked[0]), default=None)
-                # Two cards with an image each do better than both with the slower server.
-                if found and (len(asked) == 1 or found.backend == "vllm"):
+                # Two cards with an image each do better than both with the slower server, unless each has just that.
+                if found and (len(asked) == 1 or found.backend == "vllm" or slow >= set(asked)):
                     yield found, [variant.id for variant in covering]
+
+
+def _is_slow(matrix: Matrix, able: list[Variant], arch: Arch) -> bool:
+    """Whether a card of ``arch`` gets the slower server."""
+    found = min((one for one in able if arch in one.archs), key=ranking(matrix, arch), default=None)
+    return found is not None and found.backend != "vllm"
 
 
 def _behind(answers: list[tuple[Variant, list[str]]], chosen: Mapping[str, Variant]) -> dict[str, set[str]]:

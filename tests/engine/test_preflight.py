@@ -20,6 +20,7 @@ SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
 SOURCE = Path(__file__).with_name("stand_in_nvml.c")
 COMPILE = "gcc -Wall -Wextra -Werror -shared -fPIC -o /tmp/nvml.so /tmp/nvml.c && base64 /tmp/nvml.so"
 LIBRARY, ANSWERS = "/driver/libnvidia-ml.so.1", "/driver/answers.txt"
+CUDA = "/driver/libcuda.so.1"  # preflight only loads it
 IMPORTED, STARTED = "torch was imported", "the server was started"
 # What Python finds first: beside preflight.py, and in the working directory for "python -m vllm…".
 FIRST = {"/opt/cardstock/torch.py": IMPORTED, "/home/cardstock/vllm/__init__.py": STARTED}
@@ -52,7 +53,7 @@ def start(
     """The image as its users start it, without --gpus, on the machine of a recording."""
     files = {path: f"raise SystemExit({text!r})".encode() for path, text in FIRST.items()}
     if library is not None:
-        files |= {LIBRARY: library, ANSWERS: (RECORDED / f"{answers}.txt").read_bytes()}
+        files |= {LIBRARY: library, CUDA: library, ANSWERS: (RECORDED / f"{answers}.txt").read_bytes()}
     environment = {"LD_LIBRARY_PATH": "/driver", "NVML_ANSWERS": ANSWERS, **(env or {})}
     return engine.run(image, command, files=files, env=environment, check=False, timeout=60)
 

@@ -114,6 +114,11 @@ def check_compilers(findings: Findings) -> list[str]:
     return [f"a compiler is in the image: {path} (CARDSTOCK_JIT is {declared})" for path in extra]
 
 
+def check_privileged(findings: Findings) -> list[str]:
+    """Nothing in the image lends its user another's rights: no program and no folder is setuid or setgid."""
+    return [f"setuid or setgid: {path}" for path in findings.probe["privileged"]]
+
+
 def plain_program(path: str) -> str:
     """The program's name without target and version: /usr/bin/x86_64-linux-gnu-gcc-12 is gcc."""
     return _VERSION_SUFFIX.sub("", _TARGET_PREFIX.sub("", PurePosixPath(path).name))
@@ -183,6 +188,7 @@ CHECKS: Mapping[str, Callable[[Findings], list[str]]] = {
     "imports": check_imports,
     "user": check_user,
     "compilers": check_compilers,
+    "privileged": check_privileged,
     "leftovers": check_leftovers,
     "traces": check_traces,
     "requirements": check_requirements,

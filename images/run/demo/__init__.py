@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.run.demo import messages as messages
+    from images.run.demo.folder import page_folder as page_folder
     from images.run.demo.server import find_model as find_model
     from images.run.demo.server import is_loopback as is_loopback
     from images.run.demo.server import parse_address as parse_address

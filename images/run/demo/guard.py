@@ -26,7 +26,8 @@ POLICY = (
 )
 MAX_ASKED = 4 * MB  # bytes of a request that is no upload: a conversation's texts, and the paths of its files
 MAX_ELEMENTS, MAX_DEPTH = 100_000, 64
-MAX_KEPT = 2000 * MB  # bytes of all uploads together; gradio removes those of yesterday
+MAX_KEPT = 2000 * MB  # bytes of all uploads together, those that come in counted; gradio removes those of yesterday
+MAX_FILES = 5000  # of all uploads together
 UPLOAD = "/gradio_api/upload"
 
 
@@ -46,6 +47,7 @@ class Guard:
         own = f"{settings.host} {platform.node()}"
         self._hosts = hosts.read_list(f"{own} {os.environ.get('CARDSTOCK_ALLOWED_HOSTS', '')}")
         self._origins = hosts.read_list(os.environ.get("CARDSTOCK_ALLOWED_ORIGINS", ""))
+        self._coming = 0  # bytes of uploads that are on their way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_policy(message: Message) -> None:
@@ -57,17 +59,23 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        coming = 0
         try:
             self._check_sender(scope)
             if scope["type"] == "http":
                 receive = await self._bounded(scope, receive)
+                coming = _told(scope) if _is_upload(scope) else 0
         except Refusal as refusal:
             if scope["type"] == "http":
                 await PlainTextResponse(refusal.sentence, refusal.status)(scope, receive, with_policy)
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
-        await self._app(scope, receive, with_policy)
+        self._coming += coming
+        try:
+            await self._app(scope, receive, with_policy)
+        finally:
+            self._coming -= coming
 
     def _check_sender(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -78,25 +86,46 @@ class Guard:
         for origin in headers.getlist("origin"):
             if not hosts.origin_allowed(origin, host, self._origins):
                 raise Refusal(403, f"Pages of {origin[:100]!r} are not answered: CARDSTOCK_ALLOWED_ORIGINS.")
+        # A browser says whose page asks. A stranger's may lead here; what it would load from here, it may not.
+        stranger = headers.get("sec-fetch-site") in ("cross-site", "same-site") and "origin" not in headers
+        if stranger and (scope.get("method") != "GET" or headers.get("sec-fetch-mode") != "navigate"):
+            raise Refusal(403, "Pages of other sites are not answered: CARDSTOCK_ALLOWED_ORIGINS.")
 
     async def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """The rest of the request, which is not larger than may be. Raises Refusal."""
-        told = Headers(scope=scope).get("content-length", "0")
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
-        if "transfer-encoding" in Headers(scope=scope) or not told.isdecimal():
-            raise Refusal(411, "Say how long the request is: Content-Length.")
-        if scope["path"].rstrip("/") == UPLOAD:
-            room = MAX_KEPT - sum(_sizes(self._settings.uploads))
-            limits = self._settings.limits
-            if int(told) > limits.pictures * limits.upload_bytes + MB:
-                raise Refusal(413, f"{limits.pictures} files of {format_size(limits.upload_bytes)} are taken at once.")
-            if int(told) > room:
-                raise Refusal(413, f"The page holds {format_size(MAX_KEPT)} of uploads already: try again tomorrow.")
+        told = _told(scope)
+        if _is_upload(scope):
+            self._check_room(told)
             return receive
-        if int(told) > MAX_ASKED:
+        if told > MAX_ASKED:
             raise Refusal(413, f"The request is larger than {format_size(MAX_ASKED)}.")
         return await _looked_at(receive)
+
+    def _check_room(self, told: int) -> None:
+        """Whether an upload of so many bytes is taken. Raises Refusal."""
+        limits, uploads = self._settings.limits, self._settings.uploads
+        if told > limits.pictures * limits.upload_bytes + MB:
+            raise Refusal(413, f"{limits.pictures} files of {format_size(limits.upload_bytes)} are taken at once.")
+        kept = [*_sizes(uploads), *_sizes(uploads.parent / "tmp")]  # gradio gathers a file in the second
+        if told + self._coming > MAX_KEPT - sum(kept):
+            raise Refusal(413, f"The page holds {format_size(MAX_KEPT)} of uploads already: try again tomorrow.")
+        if len(kept) > MAX_FILES:
+            raise Refusal(413, f"The page holds {MAX_FILES} uploads already: try again tomorrow.")
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope["method"] in ("POST", "PUT", "PATCH") and scope["path"].rstrip("/") == UPLOAD
+
+
+def _told(scope: Scope) -> int:
+    """The bytes that a request says it has. Raises Refusal where it does not say."""
+    headers = Headers(scope=scope)
+    told = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not (told.isascii() and told.isdecimal() and len(told) < 16):
+        raise Refusal(411, "Say how long the request is: Content-Length.")
+    return int(told)
 
 
 async def _looked_at(receive: Receive) -> Receive:

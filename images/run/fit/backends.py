@@ -119,7 +119,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> tup
     if model.form == "16-bit":
         return Setting("quantisation", "none", "the weights have 16 bits", "--model"), None
     if variant.backend == "transformers":
-        return _unpacked(model, variant), None
+        return _unpacked(model, variant, arch), None
     row = kernel_for(model, version, arch)
     if row is None:
         raise _no_kernel(model, version, arch)
@@ -136,7 +136,7 @@ def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> tup
     return Setting("quantisation", row.name, why, row.source), row
 
 
-def _unpacked(model: Model, variant: Variant) -> Setting:
+def _unpacked(model: Model, variant: Variant, arch: Arch) -> Setting:
     source = "dockerfiles/rootfs/opt/cardstock/awq_loader.py"
     if model.form == "awq" and model.group > 0 and not model.symmetric:
         why = "AWQ weights stay in 4 bits and are unpacked at each use, on every card"
@@ -145,7 +145,7 @@ def _unpacked(model: Model, variant: Variant) -> Setting:
         f"{variant.id} does not read {model.form.upper()} weights" if model.form != "awq" else
         f"{variant.id} reads AWQ in groups and with zero points alone",
         cause="its server knows AWQ and 16 bits",
-        do=f"--model {model.shape.name}-awq, or a variant with vLLM",
+        do=f"--model {model.shape.name}-awq{', or a variant with vLLM' if arch >= Arch(7, 0) else ''}",
         where=source,
     )  # fmt: skip
 

@@ -56,12 +56,13 @@ Lists = Mapping[str, Sequence[str]]
 
 
 def for_just(arch: Arch) -> list[Variant]:
-    return [one for one in variants().valid.values() if one.archs == (arch,) and one.backend == "vllm"]
+    alone = [one for one in variants().valid.values() if one.archs == (arch,)]
+    return [one for one in alone if one.backend == "vllm"] or alone
 
 
 @st.composite
 def lists(draw: st.DrawFn) -> Lists:
-    """For each arch one to three of its variants with vLLM, each for older drivers than the one before."""
+    """For each arch one to three of its variants (with vLLM, if any), each for older drivers than the one before."""
     out = {}
     for arch in map(parse_arch, matrix().archs):
         by_driver: dict[str, list[Variant]] = {}

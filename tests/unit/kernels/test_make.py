@@ -29,7 +29,7 @@ from images.kernels.needs import Need, find_wheels, needs_of, wheel_line
 from images.kernels.store import Store
 from images.matrix.arch import parse_arch
 from images.matrix.kernel import Kernel, make_kernel
-from images.matrix.selection import Selectors, read_selectors
+from images.matrix.selectors import Selectors, read_selectors
 from images.registry.client import Repository
 from tests.helpers.matrices import ROOT, matrix, variants
 from tests.helpers.registries import FakeRegistry as Registry

@@ -85,7 +85,7 @@ def test_a_version_string_is_data(version: str) -> None:
         ),
         ("mark: A", "mark: Z", "Allowed: A, S, D, U"),
         ("stacks: {cu118: xformers", "stacks: {cu117: xformers", "there is no"),
-        ('archs: ["7.0", "7.5"', 'archs: ["7.6", "7.5"', "capability 7.6"),
+        ('archs: ["6.0", "6.1"', 'archs: ["7.6", "6.1"', "capability 7.6"),
         ('arch: "<8.0"', 'arch: "<eight"', "not a version range"),
         ("id: volta-not-in-torch\n", "id: volta-not-in-cuda13\n", "two rules of one id"),
         ("image: cardstock/qwen2.5-vl", 'image: "cardstock/$(id)"', "not of the form"),

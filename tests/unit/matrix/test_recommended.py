@@ -8,7 +8,8 @@ from images.core.errors import UsageError
 from images.matrix.by_driver import for_older_drivers, recommended_for
 from images.matrix.model import Matrix
 from images.matrix.recommended import recommendations
-from images.matrix.selection import Selectors, read_selectors, select
+from images.matrix.selection import select
+from images.matrix.selectors import Selectors, read_selectors
 from images.matrix.variant_table import recommended_lines
 from images.matrix.variants import Variants, make_variants
 from tests.helpers.matrices import matrix, text_with_lists, variants, with_lists

@@ -18,7 +18,9 @@ def test_every_excluded_point_is_told_below_its_rule_with_the_nearest_that_can_b
         one.id: one.nearest for one in excluded if one.nearest
     }
     rules = [line for line in lines if not line.startswith("    ")]
-    assert [line.split("\n")[0] for line in rules] == list(dict.fromkeys(one.rules[0].id for one in excluded))
+    told = [tuple(line.split("\n")[:2]) for line in rules]
+    first = [one.rules[0] for one in excluded]
+    assert told == list(dict.fromkeys((rule.id, f"  why: {rule.reason}") for rule in first))
     for line in nonempty(rules):
         assert "\n  why: " in line and "\n  source: [" in line
 

@@ -111,9 +111,9 @@ def test_an_unknown_engine_is_refused(models: Path, environment: dict[str, str])
         entrypoint.command([], environment, models)
 
 
-@pytest.mark.parametrize("own", ["[1]", '["--x"', '[["a"]]'])
+@pytest.mark.parametrize("own", ["[1]", '["--x"', '[["a"]]', "--x 'a", "[" * 9000])
 def test_broken_default_flags_are_refused(models: Path, own: str) -> None:
-    with pytest.raises(entrypoint.Refused, match="CARDSTOCK_DEFAULT_ARGS"):
+    with pytest.raises(entrypoint.Refused, match=r"CARDSTOCK_DEFAULT_ARGS[\s\S]*do: -e CARDSTOCK_DEFAULT_ARGS="):
         entrypoint.command([], {**VLLM, "CARDSTOCK_DEFAULT_ARGS": own}, models)
 
 
@@ -186,9 +186,9 @@ def test_what_is_written_goes_below_the_cache(tmp_path: Path) -> None:
     cache, home = tmp_path / "cache", tmp_path / "home"
     cache.mkdir()
     home.mkdir()
-    set_ = entrypoint.places(
-        {"HOME": str(home), "HF_HOME": str(tmp_path / "mine"), "USER": "me"}, [cache, tmp_path / "t"]
-    )
+    environment = {"HOME": str(home), "HF_HOME": str(tmp_path / "mine"), "USER": "me"}
+    assert entrypoint.cache_folder(environment, [cache, tmp_path / "t"]) == cache
+    set_ = entrypoint.places(environment, cache)
     assert "HF_HOME" not in set_ and "HOME" not in set_ and "USER" not in set_
     assert set_["TRITON_CACHE_DIR"] == str(cache / "triton") and set_["LOGNAME"] == "cardstock"
     assert not (tmp_path / "t").exists()
@@ -202,12 +202,57 @@ def test_a_cache_that_cannot_be_written_to_gives_way_to_a_temporary_one(
     cache.mkdir()
     real = entrypoint.writable
     monkeypatch.setattr(entrypoint, "writable", lambda path: not str(path).startswith(str(cache)) and real(path))
-    set_ = entrypoint.places({"HF_HOME": str(cache / "hf"), "HOME": str(cache / "home")}, [cache, spare])
+    environment = {"HF_HOME": str(cache / "hf"), "HOME": str(cache / "home")}
+    set_ = entrypoint.places(environment, entrypoint.cache_folder(environment, [cache, spare]))
     assert set_["HF_HOME"] == str(spare / "huggingface") and set_["HOME"] == str(spare / "home")
     assert (spare / "home").is_dir()
     monkeypatch.setattr(entrypoint, "writable", lambda path: False)
     with pytest.raises(entrypoint.Refused, match="nowhere to write"):
-        entrypoint.places({}, [cache, spare])
+        entrypoint.cache_folder({}, [cache, spare])
+
+
+def test_a_folder_that_code_is_loaded_from_goes_before_one_that_is_mounted_noexec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, spare = tmp_path / "cache", tmp_path / "spare"
+    cache.mkdir()
+    jit = {"CARDSTOCK_JIT": "triton"}
+    monkeypatch.setattr(entrypoint, "runs_code", lambda folder: folder == spare)
+    assert entrypoint.cache_folder(jit, [cache, spare]) == spare
+    monkeypatch.setattr(entrypoint, "runs_code", lambda folder: False)
+    with pytest.raises(entrypoint.Refused, match="mounted noexec") as caught:
+        entrypoint.cache_folder(jit, [cache, spare])
+    assert "--tmpfs /tmp:exec" in str(caught.value)
+    for others in ({"CARDSTOCK_JIT": "none"}, {**jit, "CARDSTOCK_SKIP_PREFLIGHT": "1"}):
+        assert entrypoint.cache_folder(others, [cache, spare]) == cache
+    assert entrypoint.prepared(["sh"], jit, [cache, spare])["TRITON_CACHE_DIR"] == str(cache / "triton")
+
+
+def test_a_root_that_is_read_only_ends_in_a_sentence_and_holds_up_no_other_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entrypoint, "writable", lambda path: False)
+    caches = [tmp_path / "cache", tmp_path / "spare"]
+    with pytest.raises(entrypoint.Refused, match="a read-only root without a tmpfs"):
+        entrypoint.prepared([], {}, caches)
+    assert entrypoint.prepared(["sh"], {"A": "b"}, caches) == {"A": "b"}
+    assert entrypoint.prepared(["--help"], {"A": "b"}, caches) == {"A": "b"}
+
+
+def test_where_tmp_cannot_be_written_to_temporary_files_go_below_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = entrypoint.writable
+    monkeypatch.setattr(entrypoint, "writable", lambda path: str(path) != "/tmp" and real(path))
+    assert entrypoint.prepared([], {}, [tmp_path, tmp_path / "t"])["TMPDIR"] == str(tmp_path / "tmp")
+    assert (tmp_path / "tmp").is_dir()
+
+
+def test_no_temporary_folder_at_all_is_no_defect(tmp_path: Path) -> None:
+    """As with --read-only and without --tmpfs: nothing of it is looked for while the program is read."""
+    broken = "import sys, runpy, tempfile; tempfile.gettempdir = None; sys.argv = ['entrypoint', '--help']"
+    code = f"{broken}; sys.path.insert(0, {str(HERE)!r}); runpy.run_path({str(HERE / 'entrypoint')!r})"
+    assert process.run([sys.executable, "-B", "-c", code], check=False).code == 0
 
 
 def test_the_program_replaces_the_entrypoint(tmp_path: Path) -> None:

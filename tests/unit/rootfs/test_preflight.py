@@ -236,11 +236,14 @@ def test_cards_that_no_image_covers_together_are_told_one_by_one() -> None:
 
 
 def test_a_card_without_an_image_is_told_why() -> None:
+    maxwell = Library("driver 550.90.07\ncuda 12040\ncard 0 5.2 GPU-1 NVIDIA GeForce GTX 980 Ti")
+    code, text = verdict(SM75, maxwell)
+    assert code == 4
+    assert "no image is made for cards below 6.0" in text
+    assert f"docker pull cardstock/qwen2.5-vl:{CPU} " in text
     code, text = verdict(SM75, "gtx-1080-ti")
     assert code == 4
-    assert "no image is made for cards below 7.0: no vLLM wheel holds code for them" in text
-    assert any("no vLLM wheel holds code below 7.0" in rule.reason for rule in matrix().exclude)
-    assert f"docker pull cardstock/qwen2.5-vl:{CPU} " in text
+    assert "docker pull cardstock/qwen2.5-vl:cu124-transformers5.24.0-sdpa-sm61 " in text
     newer = Library("driver 990.1\ncuda 99000\ncard 0 19.0 GPU-1 NVIDIA Tomorrow")
     assert "no image is made for 19.0" in verdict(SM75, newer)[1]
 
@@ -291,6 +294,26 @@ class Odd(Library):
 
 def _breaks(*_: Any) -> int:
     raise OSError("not what it seemed")
+
+
+@pytest.fixture(autouse=True)
+def _cuda_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether this machine has a driver or none."""
+    monkeypatch.setattr(preflight, "lacking", lambda: "")
+
+
+def test_cards_without_the_library_to_compute_on_them_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (RECORDED / "t4-driver-470.txt").read_text(encoding="utf-8").replace("470.82.01", "550.1")
+    monkeypatch.setattr(preflight, "read_machine", lambda: machine_of(Library(text)))
+    assert preflight.main(environment_of(SM75)) == 0
+    monkeypatch.setattr(preflight, "lacking", lambda: "libcuda.so.1: cannot open shared object file")
+    assert preflight.main(environment_of(SM75)) == 4
+    err = capsys.readouterr().err
+    assert "libcuda.so.1 of the driver cannot be loaded" in err and "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in err
+    assert preflight.main(environment_of("cu124-transformers5.24.0-sdpa-sm75")) == 0
+    assert "computing on the CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("does", [lambda *_: 999, lambda *_: 4, _breaks])

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from card_state import prohibited, state_lines, unread_words  # type: ignore[import-not-found,unused-ignore]
+from driver_library import CUDA, lacking  # type: ignore[import-not-found,unused-ignore]
 from nvml import Machine, Seen, read_machine, visible  # type: ignore[import-not-found,unused-ignore]
 
 FITS, NO_IMAGE_FITS = 0, 4
@@ -226,6 +227,13 @@ def _without_card(image: Image, machine: Machine, environment: Mapping[str, str]
     return Verdict(NO_IMAGE_FITS, _message(what, machine.why, [*do, *_cpu(image)], where))
 
 
+def without_cuda(image: Image, why: str, environment: Mapping[str, str]) -> Verdict:
+    """The cards are there, and the library by which programs compute on them is not."""
+    do = "NVIDIA_DRIVER_CAPABILITIES=compute,utility; or a CDI spec that holds libcuda.so.1 (nvidia-ctk cdi generate)"
+    machine = Machine(why=f"{CUDA} of the driver cannot be loaded: {why}", do=do)
+    return _without_card(image, machine, environment)
+
+
 def _unfit(image: Image, machine: Machine, cards: Sequence[Seen], unfit: Sequence[Seen]) -> tuple[str, ...]:
     """Some or all cards run none of this image's code: leave them out, or take the image that covers all."""
     what = f"{image.tag} has no code for {names(unfit)}"
@@ -259,7 +267,7 @@ def _none(image: Image, cards: Sequence[Seen]) -> list[str]:
     """What to do where no image is made for a card."""
     every = [arch for other in image.others for arch in other.archs]
     if every and cards[0].capability < min(every):
-        reason = f"no image is made for cards below {_dotted(min(every))}: no vLLM wheel holds code for them"
+        reason = f"no image is made for cards below {_dotted(min(every))}"
     else:
         reason = f"no image is made for {_dotted(cards[0].capability)}"
     return [f"take another card; {reason}", *_cpu(image)]
@@ -279,7 +287,10 @@ def main(environment: Mapping[str, str]) -> int:
     """Print the verdict; its exit code. Whatever is not understood is one line, and the server goes on."""
     try:
         image = read_image(environment)
-        verdict = judge(image, read_machine() if image.archs else Machine(), environment)
+        machine = read_machine() if image.archs else Machine()
+        verdict = judge(image, machine, environment)
+        if machine.cards and verdict.code == FITS and (why := lacking()):
+            verdict = without_cuda(image, why, environment)
     except (ValueError, AttributeError, OSError) as error:  # AttributeError: a library without a function asked for
         verdict = Verdict(FITS, (f"not understood, going on: {error}",))
     if verdict.lines:

@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 import ssl
+import stat
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -84,6 +85,23 @@ def search(root: str = "/") -> tuple[list[str], list[str]]:
     return compilers, caches
 
 
+def privileged(root: str = "/") -> list[str]:
+    """Files and folders below ``root`` that give who runs them, or writes into them, another user's or group's rights.
+
+    As `find / -perm /6000`; links have no mode of their own.
+    """
+    out = []
+    for folder, files in walk(root):
+        for path in (folder, *(folder / name for name in files)):
+            try:
+                mode = path.lstat().st_mode
+            except OSError:
+                continue  # gone since, or not ours to ask for
+            if not stat.S_ISLNK(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+                out.append(str(path))
+    return sorted(out)
+
+
 def configurations() -> list[dict[str, str]]:
     """URLs, and settings about indexes, proxies and certificates, in configuration files of installers."""
     home = os.environ.get("HOME", "/nonexistent")
@@ -150,6 +168,7 @@ def probe(paths: list[str]) -> dict[str, object]:
         "conflicts": conflicts(installed),
         "compilers": sorted(compilers),
         "caches": sorted(caches),
+        "privileged": privileged(),
         "configurations": configurations(),
         "secrets": secrets,
         "certificates": certificates(),

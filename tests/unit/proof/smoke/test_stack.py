@@ -49,6 +49,7 @@ GOOD = Findings(
             "/usr/libexec/gcc/x86_64-linux-gnu/12/cc1",
         ],
         "caches": [],
+        "privileged": [],
         "configurations": [],
         "secrets": [],
         "certificates": ["aa", "bb"],
@@ -113,6 +114,7 @@ WRONG: Mapping[str, tuple[str, Findings, str]] = {
     "user name": ("user", configured(user="cardstock"), "USER is 'cardstock', expected a number"),
     "no user": ("user", configured(user=""), "USER is ''"),
     "user 0": ("user", configured(user="0:0"), "USER is '0:0'"),
+    "setuid": ("privileged", probed(privileged=["/usr/bin/su"]), "setuid or setgid: /usr/bin/su"),
     "g++": ("compilers", probed(compilers=["/usr/bin/g++-12"]), "/usr/bin/g++-12"),
     "nvcc": ("compilers", probed(compilers=["/usr/local/cuda/bin/nvcc"]), "nvcc"),
     "gcc undeclared": ("compilers", with_env(CARDSTOCK_JIT="none"), "x86_64-linux-gnu-gcc-12 (CARDSTOCK_JIT is none)"),
@@ -199,6 +201,16 @@ def test_programs_are_known_by_their_plain_names(path: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["python3.11", "ptxas", "ldd", "ldconfig", "accelerate", "ccache-swig", "basename"])
 def test_other_programs_are_no_compilers(name: str) -> None:
     assert probe.COMPILER.fullmatch(name) is None
+
+
+def test_the_probe_finds_what_lends_rights(tmp_path: Path) -> None:
+    for name, mode in (("plain", 0o755), ("setuid", 0o4755), ("setgid", 0o2755)):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder").chmod(0o2775)
+    (tmp_path / "link").symlink_to(tmp_path / "setuid")
+    assert probe.privileged(str(tmp_path)) == [str(tmp_path / name) for name in ("folder", "setgid", "setuid")]
 
 
 def test_the_probe_finds_compilers_and_caches(tmp_path: Path) -> None:

@@ -110,9 +110,64 @@ def test_uploads_have_a_bounded_place(client: Client, tmp_path: Path, monkeypatc
     assert answer.status_code == 413 and "try again tomorrow" in answer.text
 
 
+def test_uploads_that_come_in_at_once_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_KEPT", 5000)
+    arrived: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        arrived.append(1)
+        while len(arrived) < 2 and scope["path"] == guard.UPLOAD:
+            await asyncio.sleep(0)  # until the other is here, or is refused and says so
+        await PlainTextResponse("taken")(scope, receive, send)
+
+    limits = Limits(picture_bytes=5000, video_bytes=5000)
+    guarded = guard.Guard(app, Settings("http://x", "m", "127.0.0.1", 7860, tmp_path, limits))
+
+    async def both() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://127.0.0.1") as client:
+            first = asyncio.create_task(client.post(guard.UPLOAD, content=b"x" * 3000))
+            while not arrived:
+                await asyncio.sleep(0)
+            second = await client.post(guard.UPLOAD, content=b"x" * 3000)
+            arrived.append(1)
+            third = (await first).status_code, (await client.post(guard.UPLOAD, content=b"x" * 3000)).status_code
+            return [second.status_code, *third]
+
+    assert asyncio.run(both()) == [413, 200, 200]
+
+
+def test_as_many_files_are_kept_as_may_be(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MAX_FILES", 3)
+    for name in "abcd":
+        (tmp_path / name).touch()
+    answer = client.post(guard.UPLOAD, content=b"x")
+    assert answer.status_code == 413 and "3 uploads" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "site", "status"),
+    [
+        ("GET", "no-cors", "cross-site", 403),  # <img src="http://127.0.0.1:7860/gradio_api/file=…">
+        ("GET", "no-cors", "same-site", 403),  # of another port of this machine
+        ("POST", "navigate", "cross-site", 403),
+        ("GET", "navigate", "cross-site", 200),  # a link to the page
+        ("GET", "cors", "same-origin", 200),
+        ("POST", "cors", "same-origin", 200),
+        ("GET", "navigate", "none", 200),
+    ],
+)
+def test_what_a_strangers_page_would_load_is_refused(
+    client: Client, method: str, mode: str, site: str, status: int
+) -> None:
+    answer = client.request(method, JOIN, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
+    assert answer.status_code == status
+
+
 def test_a_body_says_how_long_it_is(client: Client) -> None:
     assert client.post(JOIN, content=b"{}", headers={"Transfer-Encoding": "chunked"}).status_code == 411
-    assert client.post(JOIN, content=b"{}", headers={"Content-Length": "x"}).status_code == 411
+    for length in ("x", "9" * 5000, "²"):
+        answer = client.post(JOIN, content=b"{}", headers={"Content-Length": length.encode()})
+        assert answer.status_code == 411
 
 
 def test_a_file_that_goes_while_uploads_are_weighed_weighs_nothing(

@@ -219,7 +219,7 @@ def test_two_kinds_of_cards_are_as_good_as_the_least(capsys: pytest.CaptureFixtu
         (FitOptions("7b", ["RTX 3090"], variant="cu128-sm86"), NothingSelected, "no variant cu128-sm86"),
         (FitOptions("7b", ["RTX 3090"], driver="new"), UsageError, "not a driver version"),
         (FitOptions("7b", ["T4, B200"]), NoImageFits, "no image serves these cards together"),
-        (FitOptions("7b", ["GTX 1080"]), NoImageFits, "no image for"),
+        (FitOptions("7b", ["GTX 980"]), NoImageFits, "no image for"),
         (FitOptions("7b", ["RTX 3090"], count=-1), UsageError, "must be 1 or more"),
     ],
 )
@@ -250,3 +250,12 @@ def test_a_folder_is_mounted_as_it_is(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(CONFIG))
     words = shlex.split(_run(FitOptions(str(folder), ["RTX 3090"])).splitlines()[-2])
     assert f"type=bind,source={folder},target=/models,readonly" in words
+
+
+def test_pascal_is_fitted_on_transformers_in_float16_and_told_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    _run(FitOptions("7b", ["Tesla P40"]), json_form=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["variant"], found["dtype"]) == ("cu124-transformers5.24.0-sdpa-sm61", "float16")
+    with pytest.raises(NoImageFits, match="does not read GPTQ") as caught:
+        _run(FitOptions("7b-gptq", ["Tesla P40"]))
+    assert "7b-awq" in caught.value.do and "vLLM" not in caught.value.do

@@ -41,7 +41,7 @@ def test_where_all_take_the_same_kernel_none_is_named(model: str, cards: tuple[s
     assert ("CUDA_DEVICE_ORDER" in environment(found)) == (cards[0] != cards[1])
 
 
-@pytest.mark.parametrize("old", ["GTX 1080", "Tesla P40", "GTX 970", "MX450", "GTX 780"])
+@pytest.mark.parametrize("old", ["GTX 980 Ti", "Tesla M40", "GTX 970", "MX450", "GTX 780"])
 def test_a_card_without_an_image_is_named_and_left_out(old: str) -> None:
     with pytest.raises(NoImageFits) as refused:
         _found("3090", old, "3090")
@@ -52,12 +52,12 @@ def test_a_card_without_an_image_is_named_and_left_out(old: str) -> None:
 
 
 def test_of_this_machine_too() -> None:
-    old = LocalCard("NVIDIA GeForce GTX 1080", "GPU-0", Arch(6, 1), 8 * 2**30)
+    old = LocalCard("NVIDIA GeForce GTX 980 Ti", "GPU-0", Arch(5, 2), 6 * 2**30)
     good = [LocalCard("NVIDIA GeForce RTX 3090", f"GPU-{at}", Arch(8, 6), 24 * 2**30) for at in (1, 2)]
     machine = LocalMachine("570.86.10", "12.8", (old, *good))
     with pytest.raises(NoImageFits) as refused:
         find_fit(context(silent()[0], locked={}), FitOptions("7b"), machine)
-    assert "leave out NVIDIA GeForce GTX 1080: --gpus device=1,2" in refused.value.do
+    assert "leave out NVIDIA GeForce GTX 980 Ti: --gpus device=1,2" in refused.value.do
     found = find_fit(context(silent()[0], locked={}), FitOptions("7b", gpus="device=1,2"), machine)
     assert (found.ask.count, found.ask.on.devices) == (2, ("1", "2"))
     for words in (FitOptions("7b", count=4), FitOptions("7b", gpus="9")):
