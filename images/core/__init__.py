@@ -26,14 +26,27 @@ if TYPE_CHECKING:
     from images.core.home import default_layout as default_layout
     from images.core.lazy_import import import_when_used as import_when_used
     from images.core.locked_environment import provide_environment as provide_environment
+    from images.core.locks import LockTimeout as LockTimeout
+    from images.core.locks import hold as hold
+    from images.core.locks import hold_all as hold_all
+    from images.core.locks import lock_path as lock_path
+    from images.core.os_errors import explained as explained
     from images.core.report import PrintLine as PrintLine
     from images.core.report import Report as Report
     from images.core.report import discard_stdout as discard_stdout
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
+    from images.core.signals import Ended as Ended
+    from images.core.signals import ends_as_interrupts as ends_as_interrupts
+    from images.core.signals import exit_code_of as exit_code_of
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.work import bytes_below as bytes_below
+    from images.core.work import can_write as can_write
+    from images.core.work import sweep as sweep
+    from images.core.work import work_folder as work_folder
+    from images.core.work import work_root as work_root
     from images.core.yaml_model import Location as Location
     from images.core.yaml_model import YamlFile as YamlFile
     from images.core.yaml_model import line_of as line_of

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from images.core.errors import CardstockError
+from images.core.os_errors import explained
 
 # What takes one line of progress, such as `Report.line`.
 PrintLine = Callable[[str], None]
@@ -139,11 +140,14 @@ def discard_stdout() -> None:
 def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None = None) -> int:
     """Print an error on stderr, with ``debug`` its traceback first, and return the exit code of its kind.
 
-    Any other exception than a CardstockError is reported as a defect of this program, with exit code 1.
+    What the operating system refused is told as that. Any other exception than a CardstockError is reported as a defect
+    of this program, with exit code 1.
     """
     stream = err or sys.stderr
     if debug:
         stream.write("".join(traceback.format_exception(error)))
+    if isinstance(error, OSError):
+        error = explained(error)
     if not isinstance(error, CardstockError):
         error = CardstockError(
             f"unexpected {type(error).__name__}: {error}",

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from images.core import CardstockError, human_bytes, process, write_atomically
+from images.core import CardstockError, human_bytes, process, work_folder, write_atomically
 from images.docker import ImageFacts
 from images.proof.audit import Chunks
 from images.registry import CONFIG, Blob, Packing, Repository, digest_of, digest_of_file, layer_type, make_manifest
@@ -146,8 +145,8 @@ def saved(save: Save, wanted: Iterable[str], others: Iterable[str]) -> Iterator[
 
 @contextmanager
 def _spooled(stream: IO[bytes]) -> Iterator[tuple[str, Path]]:
-    with tempfile.TemporaryDirectory(prefix="cardstock-push-") as folder:
-        path, digest = Path(folder, "layer"), hashlib.sha256()
+    with work_folder("push") as folder:
+        path, digest = folder / "layer", hashlib.sha256()
         with path.open("wb") as out:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import requests.exceptions
 
@@ -36,11 +37,13 @@ from images.docker.facts import (
     refused_pull,
     split_reference,
 )
+from images.docker.layer_store import keeps_in_containerd, layers_folder
+from images.docker.owners import RUN_LABEL, is_left, run_labels
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-RUN_LABEL = "dev.cardstock.run"
+_IDLE = ("created", "exited", "dead")
 # `docker buildx build --check`: in the client since 0.15, in the engine's own Dockerfile frontend since Docker 27.
 _CHECK_BUILDX = (0, 15)
 _CHECK_ENGINE = 27
@@ -71,6 +74,14 @@ class Engine:
             return str(self._client.version()["Version"])
 
     @cached_property
+    def docker_version(self) -> str:
+        """The version of Docker; empty where the engine is another that speaks its API, such as Podman."""
+        with translated("the engine's version could not be read"):
+            told = self._client.version()
+        names = [str(part.get("Name", "")) for part in told.get("Components") or []]
+        return "" if any("Podman" in name for name in names) else str(told["Version"])
+
+    @cached_property
     def containers(self) -> Containers:
         """Containers that stay; those of `run` are gone when it returns."""
         return Containers(self._client, translated)
@@ -80,9 +91,9 @@ class Engine:
         self._client.close()
 
     def free_bytes(self) -> int | None:
-        """Free bytes on the disk of the engine's data; None where it is on another machine."""
+        """Free bytes on the disk that the engine keeps layers on; None where it is on another machine."""
         with translated("the engine's data directory could not be read"):
-            root = Path(str(self._client.info()["DockerRootDir"]))
+            root = layers_folder(self._client.info())
         if not self.endpoint.startswith(("unix://", "npipe://")):
             return None
         for path in (root, *root.parents):
@@ -98,7 +109,12 @@ class Engine:
     def keeps_what_came(self) -> bool:
         """Whether layers of a failed pull stay for the next one: in the containerd store, not in the classic one."""
         with translated("the engine's store could not be read"):
-            return any(name == "driver-type" for name, _ in self._client.info().get("DriverStatus") or [])
+            return keeps_in_containerd(self._client.info())
+
+    def layers_folder(self) -> str:
+        """The folder that the engine keeps layers in, as it says it."""
+        with translated("the engine's data directory could not be read"):
+            return str(layers_folder(self._client.info()))
 
     def keep_under_limit(self, say: PrintLine = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
@@ -242,7 +258,7 @@ class Engine:
         image's, which then stay on the disk for good (found on 26.1.5: layers without an owner after 311 exports).
         """
         with translated(f"{reference} could not be exported"):
-            container = self._client.containers.create(reference, ["-"], labels={RUN_LABEL: uuid.uuid4().hex})
+            container = self._client.containers.create(reference, ["-"], labels=run_labels(uuid.uuid4().hex))
         try:
             with translated(f"{reference} could not be exported"):
                 chunks = cast("Generator[bytes]", container.get_archive("/")[0])
@@ -317,7 +333,7 @@ class Engine:
             gpus=ALL_CARDS if gpus else NO_CARDS,
             memory=memory or 0,
             network=network,
-            labels=((RUN_LABEL, run_id or uuid.uuid4().hex),),
+            labels=tuple(run_labels(run_id or uuid.uuid4().hex).items()),
             user=user or "",
             read_only=False,
             tmpfs=(),
@@ -339,18 +355,38 @@ class Engine:
             raise ContainerFailed(f"a container of {image} exited with {ran.code}: {' '.join(command)}", ran)
         return ran
 
-    def cleanup(self, run_id: str | None = None) -> int:
-        """Remove the containers of a run, or (without an id) all ended ones of any run; how many."""
-        wanted = f"{RUN_LABEL}={run_id}" if run_id else RUN_LABEL
-        filters: dict[str, str | list[str] | bool] = {"label": wanted}
-        if run_id is None:
-            filters["status"] = ["created", "exited", "dead"]
-        with translated("containers left by a run could not be removed"):
-            found = self._client.containers.list(all=True, filters=filters)
-            for container in found:
-                with suppress(docker.errors.NotFound):
-                    container.remove(force=True, v=True)
-        return len(found)
+    def cleanup(self, run_id: str | None = None, now: float | None = None) -> int:
+        """Remove the containers and volumes of a run; how many.
+
+        Without an id: those of runs whose process is known to have ended (killed, or gone with the machine), and ended
+        ones that are older than a day, whosever they are. ``now`` is in Unix seconds.
+        """
+        filters: dict[str, Any] = {"label": f"{RUN_LABEL}={run_id}" if run_id else RUN_LABEL}
+        moment = time.time() if now is None else now
+        removed = 0
+        with translated("what a run has left could not be removed"):
+            for one in self._client.containers.list(all=True, filters=filters, ignore_removed=True):
+                if run_id or is_left(one.labels, one.attrs.get("Created"), moment, idle=one.status in _IDLE):
+                    with suppress(docker.errors.NotFound):
+                        one.remove(force=True, v=True)
+                        removed += 1
+            for volume in self._client.volumes.list(filters=filters):
+                labels = volume.attrs.get("Labels") or {}
+                if run_id or is_left(labels, volume.attrs.get("CreatedAt"), moment, idle=True):
+                    with suppress(docker.errors.NotFound, docker.errors.APIError):  # one in use stays
+                        volume.remove()
+                        removed += 1
+        return removed
+
+    def drop_name(self, reference: str, say: PrintLine = lambda _: None) -> bool:
+        """Take a working name away when all is done; whether there was one. What holds it is said and passed over."""
+        try:
+            return self.untag(reference, force=True)
+        except EngineUnreachable:
+            raise
+        except CardstockError as error:
+            say(f"left as it is: {reference}: {error.cause}")
+            return False
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
@@ -377,6 +413,3 @@ def _await(container: Container, timeout: float) -> tuple[Ran, bool]:
         code = int(container.wait(timeout=API_SECONDS)["StatusCode"])
     out, err = (container.logs(stdout=first, stderr=not first).decode(errors="replace") for first in (True, False))
     return Ran(code, out, err), expired
-
-
-# Finding one

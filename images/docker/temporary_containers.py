@@ -27,7 +27,7 @@ from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 from images.docker.container_arguments import create_arguments
 from images.docker.container_spec import ContainerSpec, Mount
 from images.docker.docker_py import translated
-from images.docker.engine import RUN_LABEL
+from images.docker.owners import RUN_LABEL, run_labels
 
 Content = Mapping[str, bytes | Path]
 
@@ -121,7 +121,7 @@ class TemporaryContainers:
         with translated("a volume could not be filled"):
             number = len(self._client.volumes.list(filters={"label": self._label}))
             name = f"cardstock-{self.run}-{number}"
-            self._client.volumes.create(name, labels={RUN_LABEL: self.run})
+            self._client.volumes.create(name, labels=run_labels(self.run))
             carrier = ContainerSpec(
                 image, ("-",), mounts=(Mount(name, target, read_only=False),), network="none", read_only=False
             )
@@ -158,7 +158,7 @@ class TemporaryContainers:
             yield TemporaryContainer(made)
 
     def _labelled(self, spec: ContainerSpec) -> ContainerSpec:
-        return replace(spec, labels=(*spec.labels, (RUN_LABEL, self.run)))
+        return replace(spec, labels=(*spec.labels, *run_labels(self.run).items()))
 
     @property
     def _label(self) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +25,8 @@ class FakeRegistry:
     answer), "cut" (half a body), "short" (half a body, with a length that says so), or "lie" (other bytes of the same
     length). ``tags`` is said instead of the list of tags. ``login`` is the Authorization header that it wants, ``auth``
     how it wants one to log in; ``logins`` are those headers as they came. ``elsewhere`` is another registry
-    ("127.0.0.1:PORT") that it sends to for blobs and uploads.
+    ("127.0.0.1:PORT") that it sends to for blobs and uploads. ``meanwhile`` is called with each request before it is
+    answered: what another does at that moment.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class FakeRegistry:
     login: str | None = None
     auth: Auth | None = None
     elsewhere: str = ""
+    meanwhile: Callable[[str], None] | None = None
     logins: list[str] = field(default_factory=list)
 
 
@@ -94,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         shelf.asked.append(f"{self.command} {self.path}")
         shelf.logins.append(login)
+        if shelf.meanwhile:
+            shelf.meanwhile(f"{self.command} {self.path}")
         if (challenges := self._challenges(login)) is not None:
             self._answer(401, b'{"errors": [{"code": "UNAUTHORIZED", "message": "log in"}]}', challenges=challenges)
             return

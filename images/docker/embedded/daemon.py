@@ -6,13 +6,12 @@ the socket. The host's package database, its docker group and an engine it may h
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +19,11 @@ from images.core import (
     CardstockError,
     EngineUnreachable,
     Layout,
+    LockTimeout,
     PrintLine,
     debian,
     default_layout,
+    hold,
     process,
     write_atomically,
 )
@@ -74,24 +75,17 @@ class EngineStatus:
 def locked(layout: Layout, say: PrintLine, timeout: float = 900.0) -> Iterator[None]:
     """Hold the lock of this state directory. Raises EngineUnreachable when another holds it for too long."""
     layout.root.mkdir(parents=True, exist_ok=True)
-    path = layout.home / "engine.lock"
-    with path.open("w") as handle:
-        end, told = time.monotonic() + timeout, False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    raise EngineUnreachable(
-                        f"another start or stop of the embedded engine holds the lock since {timeout:.0f} s",
-                        do="wait for it, or end it and run again",
-                        where=str(path),
-                    ) from error
-                if not told:
-                    say("waiting for another start or stop of the embedded engine")
-                told = True
-                time.sleep(0.2)
+    with ExitStack() as stack:
+        try:
+            lock = hold(layout.home / "engine.lock", "a start or stop of the embedded engine", say, seconds=timeout)
+            stack.enter_context(lock)
+        except LockTimeout as error:
+            raise EngineUnreachable(
+                f"another start or stop of the embedded engine holds the lock since {timeout:.0f} s",
+                cause=f"it is {error.holder}",
+                do="wait for it, or end it and run again",
+                where=str(error.path),
+            ) from error
         yield
 
 
