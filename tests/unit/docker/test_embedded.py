@@ -23,7 +23,7 @@ from images.core.home import Layout
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.embedded import space as embedded_space
-from images.docker.embedded.daemon_config import CACHE_BYTES, GB, render_config
+from images.docker.embedded.daemon_config import CACHE_BYTES, GB, render_config, without_live_restore
 from images.docker.embedded.iptables import iptables_script
 
 MIRROR = Mirror("bookworm", "http://mirror.example/debian")
@@ -65,6 +65,8 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
     assert config["features"] == {"containerd-snapshotter": False}
     assert config["bridge"] == layout.bridge
     assert config["mtu"] == 1400
+    assert config["live-restore"] is True  # containers outlive a crash of the engine
+    assert json.loads(without_live_restore(json.dumps(config))) == {**config, "live-restore": False}
     rules = config["builder"]["gc"]["policy"]
     assert {what for rule in rules for what in rule["filter"]} == {"type=regular", "type=source.local"}
     keep = max(int(rule["keepStorage"].removesuffix("GB")) for rule in rules) * GB
