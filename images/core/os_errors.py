@@ -7,13 +7,26 @@ import os
 
 from images.core.errors import CardstockError
 
+# Whose errors are those of a connection, where nobody has made one of Cardstock's of them.
+_NETWORK = ("http.client", "requests", "ssl", "urllib3")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FILES = (errno.EMFILE, errno.ENFILE)
 
 
-def explained(error: OSError) -> CardstockError:
-    """The error of a person's machine, not of this program: what could not be done, where, and what to do."""
+def explained(error: BaseException) -> CardstockError | None:
+    """The error of a person's machine or network, not of this program; None for what is neither."""
+    if type(error).__module__.startswith(_NETWORK) or isinstance(error, ConnectionError | TimeoutError):
+        return CardstockError(
+            "a connection broke off",
+            cause=f"{type(error).__name__}: {error}",
+            do="see that the engine, the registry or the hub answers (./inv doctor), then run the same again",
+        )
+    return _refused(error) if isinstance(error, OSError) else None
+
+
+def _refused(error: OSError) -> CardstockError:
+    """What the operating system refused: what could not be done, where, and what to do."""
     place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     said = error.strerror or str(error) or type(error).__name__
     at = f" {place}" if place else ""

@@ -140,16 +140,14 @@ def discard_stdout() -> None:
 def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None = None) -> int:
     """Print an error on stderr, with ``debug`` its traceback first, and return the exit code of its kind.
 
-    What the operating system refused is told as that. Any other exception than a CardstockError is reported as a defect
-    of this program, with exit code 1.
+    What the operating system refused, or a connection that broke off, is told as that. Any other exception than a
+    CardstockError is reported as a defect of this program, with exit code 1.
     """
     stream = err or sys.stderr
     if debug:
         stream.write("".join(traceback.format_exception(error)))
-    if isinstance(error, OSError):
-        error = explained(error)
     if not isinstance(error, CardstockError):
-        error = CardstockError(
+        error = explained(error) or CardstockError(
             f"unexpected {type(error).__name__}: {error}",
             cause="a defect in cardstock",
             do="run the same again with --debug, and report what it prints",

@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -265,7 +265,7 @@ class Engine:
                 # Closed first: while the connection is open and unread, the engine does not remove the container, and
                 # the wait for that would hide why the reader stopped.
                 with closing(chunks):
-                    yield chunks
+                    yield _told(f"{reference} could not be exported", chunks)
         finally:
             with suppress(docker.errors.NotFound):
                 container.remove(force=True)
@@ -287,16 +287,19 @@ class Engine:
     def save(self, reference: str) -> Iterator[Iterator[bytes]]:
         """An image as `docker save` writes it: chunks of a tar with each layer as a tar in it."""
         with translated(f"{reference} could not be saved"):
-            yield iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+            chunks = iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+        yield _told(f"{reference} could not be saved", chunks)
 
     @contextmanager
     def export_container(self, name: str) -> Iterator[Iterator[bytes] | None]:
         """The file system of a container, running or not, as chunks of a tar; None where there is none of this name."""
-        with translated(f"the container {name} could not be exported"):
+        what = f"the container {name} could not be exported"
+        with translated(what):
             try:
-                yield self._client.containers.get(name).get_archive("/")[0]
+                chunks = self._client.containers.get(name).get_archive("/")[0]
             except docker.errors.NotFound:
-                yield None
+                chunks = None
+        yield None if chunks is None else _told(what, chunks)
 
     # Containers
 
@@ -387,6 +390,12 @@ class Engine:
         except CardstockError as error:
             say(f"left as it is: {reference}: {error.cause}")
             return False
+
+
+def _told(what: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an answer; one that breaks off is the engine's, whatever its reader is doing."""
+    with translated(what):
+        yield from chunks
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:

@@ -64,8 +64,9 @@ def is_left(labels: Mapping[str, str], created: object, now: float, *, idle: boo
 
     ``created`` is RFC 3339 as the engine has it, ``now`` Unix seconds.
     """
-    if is_dead(labels.get(OWNER_LABEL, "")):
-        return True
+    owner = labels.get(OWNER_LABEL, "")
+    if owner and owner.partition(" ")[0] == _here(_PROC):
+        return is_dead(owner)
     return idle and now - (_seconds(created) or now) > _OLD
 
 

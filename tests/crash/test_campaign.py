@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -129,6 +130,7 @@ def test_two_publish_the_same_inputs(machine: Machine, shop: Shop, tally: Tally,
         assert machine.child(*shop.words(port=plan.port)).end() == 0
         asked = list(plan.asked)
     wanted = [line for line in asked if "/manifests/" in line and ("PUT" in line or "sha256" not in line)]
+    wanted = [re.sub(r"(sha256[:-]).*", r"\1", line) for line in wanted]  # digests are others each time
     for place in dict.fromkeys(wanted):
         fresh(shop)
         inside: list[int] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images.core import EngineUnreachable, Layout, PrintLine, default_layout, human_bytes, process
+from images.core import EngineUnreachable, Layout, PrintLine, default_layout, process
 from images.docker.embedded.daemon_config import CACHE_BYTES, GB
 from images.docker.embedded.packages import cli_env
 from images.docker.embedded.ping import engine_version
@@ -81,8 +81,8 @@ def free_disk_space(short: int, layout: Layout | None = None, *, say: PrintLine 
     """
     layout = layout or default_layout()
     pruned = prune(layout, limit=max(data_bytes(layout) - short, 0))
-    if pruned.freed:
-        say(f"the disk is short of room: {human_bytes(pruned.freed)} of the engine's build cache dropped")
+    if pruned.freed >= GB // 20:
+        say(f"the disk is short of room: {pruned.freed / GB:.1f} GB of the engine's build cache dropped")
     else:
         say("the disk is short of room, and the engine has no build cache that could be dropped")
 
@@ -117,7 +117,7 @@ def prune(
             break
         after = take(step)
     result = Pruned(before, after, limit, tuple(done))
-    say(f"the embedded engine holds {after / GB:.1f} GB of {limit / GB:.0f} GB ({human_bytes(result.freed)} freed)")
+    say(f"the embedded engine holds {after / GB:.1f} GB of {limit / GB:.0f} GB ({result.freed / GB:.1f} GB freed)")
     if not result.fits:
         say("  tagged images hold the rest: remove what you do not need (docker image ls), or prune everything")
     return result

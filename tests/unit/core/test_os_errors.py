@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import io
 import os
+import ssl
+from pathlib import Path
 
 import pytest
+import requests
+import urllib3
 
+from images.core.errors import UsageError
+from images.core.home import default_layout
 from images.core.report import print_error
 
 
@@ -45,6 +52,33 @@ def test_without_a_name_or_words_it_is_still_told() -> None:
     for error in (full, OSError("odd"), ConnectionResetError(), TimeoutError()):
         text = told(error)[1]
         assert "defect" not in text and len(text.splitlines()) >= 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        urllib3.exceptions.ProtocolError("Connection broken: IncompleteRead(5 bytes read, 7 more expected)"),
+        http.client.IncompleteRead(b"x", 5),
+        requests.exceptions.ConnectionError("('Connection aborted.', ConnectionResetError(104))"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError("timed out"),
+        ssl.SSLError("record layer failure"),
+    ],
+)
+def test_a_connection_that_breaks_off_is_told_as_one(error: Exception) -> None:
+    code, text = told(error)
+    assert (code, text.splitlines()[0]) == (1, "error: a connection broke off")
+    assert type(error).__name__ in text and "defect" not in text
+
+
+def test_no_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(UsageError, match="no place for the state folder") as caught:
+        default_layout({})
+    assert "CARDSTOCK_HOME" in caught.value.do
 
 
 def test_a_defect_is_still_one() -> None:

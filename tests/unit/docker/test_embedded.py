@@ -391,3 +391,21 @@ def test_build_cache_goes_by_the_quarter() -> None:
     assert kept == sorted(kept, reverse=True)
     assert 0 < kept[-1] < kept[0] < CACHE_BYTES
     assert "--keep-storage" not in embedded_space.firm_steps()[-1]
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        (1 * GB, "9.0 GB of the engine's build cache dropped"),
+        (10 * GB, "has no build cache that could be dropped"),
+        (12 * GB, "has no build cache that could be dropped"),
+    ],
+)
+def test_what_was_dropped_is_never_less_than_nothing(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, after: int, told: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(embedded_space, "data_bytes", lambda _: 10 * GB)
+    monkeypatch.setattr(embedded_space, "prune", lambda *_, **__: embedded_space.Pruned(10 * GB, after, 0, ()))
+    embedded_space.free_disk_space(500, layout, say=said.append)
+    assert told in said[0] and "-0" not in said[0]

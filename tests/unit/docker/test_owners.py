@@ -41,5 +41,6 @@ def test_what_is_left() -> None:
         assert is_left(dead, created, DAY, idle=idle)
         assert not is_left(alive, created, DAY + 10, idle=idle)
         assert not is_left({}, "no time", 10 * DAY, idle=idle)
+    assert not is_left(alive, created, 9 * DAY, idle=True), "its process lives"
     assert is_left({}, created, 2 * DAY + 10, idle=True)
     assert not is_left({}, created, 2 * DAY + 10, idle=False)
