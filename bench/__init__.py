@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench import kernels as kernels
     from bench import layers as layers
     from bench import levels as levels
+    from bench import oracle as oracle
     from bench import plan as plan
     from bench import preflight as preflight
     from bench import rendering as rendering

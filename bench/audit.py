@@ -20,14 +20,14 @@ from images.proof.audit import CARDS, audit_path
 from images.render import Checkout
 
 LARGEST = "torch/lib/libtorch_cuda.so"
-_ORACLE = "nvidia-cuda-cuobjdump"
+ORACLE = "nvidia-cuda-cuobjdump"
 _LIMIT = 1.0  # seconds for a whole image: the peer of that row
 
 
 def cuobjdump() -> Path | None:
     """NVIDIA's cuobjdump from its Python package, which needs no GPU; None where it is not installed."""
     try:
-        files = metadata.files(_ORACLE) or []
+        files = metadata.files(ORACLE) or []
     except metadata.PackageNotFoundError:
         return None
     programs = (Path(str(file.locate())) for file in files if file.name == "cuobjdump")
@@ -45,7 +45,7 @@ def measure(site: Path) -> Iterator[Row]:
         raise UsageError(f"bench audit needs real libraries: {site} has no {LARGEST}", do=f"correct {VARIABLE}")
     program = cuobjdump()
     if program is None:
-        raise UsageError(f"bench audit needs {_ORACLE}", do=f"pip install {_ORACLE}")
+        raise UsageError(f"bench audit needs {ORACLE}", do=f"pip install {ORACLE}")
     command = [str(program), "--list-elf", "--list-ptx", str(largest)]
     actions: dict[str, Callable[[], object]] = {
         "ours": lambda: read(largest),

@@ -26,9 +26,9 @@ def register_all(checkout: Checkout) -> dict[str, str]:
 
     modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, starts, preflight, guard)
     if not frame.BENCHES:
-        from bench import guard_cost, server
+        from bench import guard_cost, oracle, server
 
-        for module in (*modules, server, guard_cost):
+        for module in (*modules, server, guard_cost, oracle):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

@@ -19,7 +19,7 @@ from images.render import Checkout, LockState, lock_states
 if TYPE_CHECKING:
     from images.advisories import Assessments
     from images.cards import LocalMachine
-    from images.docker import Engine
+    from images.docker import Engine, Way
     from images.registry import Repository
 
 # The repository that is meant where a command names none.
@@ -109,6 +109,12 @@ class Context:
             return connect(start=False)
         except EngineUnreachable:
             return None
+
+    @cached_property
+    def way_to_cards(self) -> Way:
+        """How the engine that answers gives containers cards, for lines that are printed; "" where none answers."""
+        engine = self.running_engine()
+        return engine.way_to_cards if engine else ""
 
     def repository(self, name: str) -> Repository:
         """A repository of a registry, asked with this site's CA."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from images.advisories.model import Advisories, Ecosystem
 from images.advisories.packages import Carried
-from images.core import UsageError
+from images.core import UsageError, read_json
 
 FOLDER = "records/lookups"
 ECOSYSTEMS: tuple[Ecosystem, ...] = ("pypi", "debian")
@@ -44,7 +44,7 @@ def read_lookups(root: Path) -> dict[Ecosystem, Lookup]:
         if not (root / name).is_file():
             continue
         try:
-            data = json.loads((root / name).read_text(encoding="utf-8"))
+            data = read_json(root / name)
             packages = frozenset(str(one) for one in data["packages"])
             found[ecosystem] = Lookup(str(data["source"]), ecosystem, date.fromisoformat(data["date"]), packages)
         except (ValueError, KeyError, TypeError) as error:

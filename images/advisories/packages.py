@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from images.advisories.model import Ecosystem
-from images.core import UsageError
+from images.core import UsageError, read_json
 from images.matrix import Variant
 from images.render import normalize_name, read_lock
 
@@ -70,7 +70,7 @@ def read_debian(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {str(row[2]): str(row[3]) for row in json.loads(path.read_text(encoding="utf-8"))["packages"]}
+        return {str(row[2]): str(row[3]) for row in read_json(path)["packages"]}
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UsageError(
             f"{DEBIAN_FILE} is not a list of packages",

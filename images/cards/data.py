@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from images.matrix import Arch
 
 OVERLAY = Path(__file__).with_name("overlay.yaml")
 _JETSON = "Jetson "
+_MIG = re.compile(r"\bMIG (?:\d+c\.)?\d+g\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Card:
     """A card: product name, compute capability, memory in GB of one GPU as sold, and where that is known from.
 
     ``host`` is the CPU beside it where that is fixed ("arm64"), else ""; ``aliases`` are other names it goes by.
+    ``common``: it is meant where a name leaves open which of several memories its card has.
     """
 
     name: str
@@ -27,12 +30,19 @@ class Card:
     source: str
     host: str = ""
     aliases: tuple[str, ...] = ()
+    common: bool = False
+
+    @property
+    def mig(self) -> bool:
+        """Whether it is a MIG instance, by its name: "A100 SXM4 40 GB MIG 3g.20gb"."""
+        return _MIG.search(self.name) is not None
 
 
 @cache
 def all_cards() -> tuple[Card, ...]:
     """Every card with a compute capability, by capability and name. Takes half a second, once."""
     cards = {card.name: card for card in (*_packaged(), *overlay())}
+    cards |= {name: replace(cards[name], common=True) for name in common_names()}
     return tuple(sorted(cards.values(), key=lambda card: (card.arch, card.name)))
 
 
@@ -50,6 +60,11 @@ def overlay(path: Path = OVERLAY) -> tuple[Card, ...]:
         )
         for entry in entries
     )
+
+
+def common_names(path: Path = OVERLAY) -> tuple[str, ...]:
+    """Of cards that share a name and differ in memory, those that are meant by the name alone."""
+    return tuple(yaml.safe_load(path.read_text(encoding="utf-8"))["common"])
 
 
 def _packaged() -> tuple[Card, ...]:

@@ -6,6 +6,8 @@ read is checked to the last field: it comes from a registry, and decides what ru
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -22,6 +24,7 @@ KIND = "application/vnd.cardstock.catalogue.v1"
 TAG = "catalogue"
 FILE = "catalogue.json"
 SCHEMA = 1
+_SCHEMA_MAX = 10**6  # a number above it is no form of a catalogue
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -32,7 +35,7 @@ PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,
 ArchText = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(KNOWN_ARCHS).replace('.', '[.]')})$")]
 DriverText = Annotated[str, StringConstraints(pattern=r"^\d{3}(\.\d{1,3}){0,2}$")]
 VersionText = Annotated[str, StringConstraints(pattern=r"^[0-9][0-9A-Za-z.+!-]{0,63}$")]
-Bytes = Annotated[int, Field(ge=0)]
+Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
 # A level that failed keeps an image from being published, so no catalogue holds one.
 ProofStatus = Literal["passed", "not run"]
 
@@ -123,7 +126,7 @@ class PublishedImage(CataloguePart):
 class Catalogue(CataloguePart):
     """All images of a repository, the sizes of their layers, and what each moving tag has named, the newest last."""
 
-    schema_: Annotated[int, Field(alias="schema")] = SCHEMA
+    schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)] = SCHEMA
     updated: Time
     images: tuple[PublishedImage, ...] = ()
     layers: dict[Digest, Bytes] = {}
@@ -134,14 +137,14 @@ class Catalogue(CataloguePart):
         digests, tags = [image.digest for image in self.images], [image.tag for image in self.images]
         for what, seen in (("digest", digests), ("tag", tags)):
             if len(set(seen)) != len(seen):
-                twice = sorted({one for one in seen if seen.count(one) > 1})
-                raise ValueError(f"two images have the {what} {', '.join(twice)}")
+                twice = next(one for one, count in Counter(seen).items() if count > 1)
+                raise ValueError(f"two images have the {what} {twice}")
         for image in self.images:
             _check_image(image, self.layers)
         by_digest = self.by_digest
         for tag, named in self.moving.items():
-            if strangers := [digest for digest in named if digest not in by_digest]:
-                raise ValueError(f"the tag {tag} names {', '.join(strangers)}, which is no image here")
+            if stranger := next((digest for digest in named if digest not in by_digest), None):
+                raise ValueError(f"the tag {tag} names {stranger}, which is no image here")
         variants = {image.variant for image in self.images}
         for variant in variants & self.moving.keys():
             if any(by_digest[digest].variant != variant for digest in self.moving[variant]):
@@ -165,8 +168,8 @@ class Catalogue(CataloguePart):
 
 
 def _check_image(image: PublishedImage, layers: Mapping[str, int]) -> None:
-    if missing := [digest for digest in image.layers if digest not in layers]:
-        raise ValueError(f"{image.variant}: no size of its layers {', '.join(missing)}")
+    if missing := next((digest for digest in image.layers if digest not in layers), None):
+        raise ValueError(f"{image.variant}: no size of its layer {missing}")
     if image.compressed != sum(layers[digest] for digest in image.layers):
         raise ValueError(f"{image.variant}: its size is not that of its layers")
     if image.tag != immutable_tag(image.variant, image.input):
@@ -192,7 +195,11 @@ def immutable_tag(variant: str, input_hash: str) -> str:
 
 
 def read_catalogue(text: str | bytes, where: str) -> Catalogue:
-    """Read and check a catalogue. Raises Unsafe for text that is no catalogue, UsageError for a newer schema."""
+    """Read and check a catalogue. Raises Unsafe for text that is no catalogue, UsageError for a newer schema.
+
+    The schema is read first: a newer one may have fields that this one does not know.
+    """
+    _refuse_newer(text, where)
     try:
         catalogue = Catalogue.model_validate_json(text)
     except ValidationError as error:
@@ -204,13 +211,23 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
             do="do not pull from there; tell whoever publishes it",
             where=where,
         ) from error
-    if catalogue.schema_ != SCHEMA:
+    return catalogue
+
+
+def _refuse_newer(text: str | bytes, where: str) -> None:
+    """Raise UsageError for a catalogue that says that it is of a newer schema, whatever else stands in it."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):  # what is wrong with it is told by who reads it whole
+        return
+    said = content.get("schema") if isinstance(content, dict) else None
+    if type(said) is int and SCHEMA < said <= _SCHEMA_MAX:
         raise UsageError(
-            f"the catalogue is of form {catalogue.schema_}, this checkout reads form {SCHEMA}",
-            do="use a newer checkout of Cardstock",
+            f"the catalogue is of form {said}, this checkout reads form {SCHEMA}",
+            cause="it was written by a newer version of Cardstock",
+            do="use a newer version: git pull",
             where=where,
         )
-    return catalogue
 
 
 def proofs_of(record: ProofRecord) -> tuple[Proof, ...]:

@@ -14,7 +14,7 @@ from images.cards import Card, all_cards
 from images.catalogue.card_table import CardRow, card_rows, one_by_one, published_rows, with_records
 from images.catalogue.evidence import image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
-from images.core import human_bytes
+from images.core import human_bytes, read_file
 from images.matrix import Arch, Matrix, Variants
 from images.proof.on_card import GpuRecord, read_gpu_records
 from images.render import document
@@ -121,6 +121,6 @@ def with_images_table(root: Path, matrix: Matrix, variants: Variants, before: Ma
     Raises Unsafe for a catalogue.json that is none.
     """
     file = root / CATALOGUE
-    catalogue = read_catalogue(file.read_bytes(), CATALOGUE) if file.is_file() else None
+    catalogue = read_catalogue(read_file(file), CATALOGUE) if file.is_file() else None
     new = table_text(matrix, variants, read_gpu_records(), catalogue)
     return document.IMAGES.fill_in(before, new)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from images.cards import Card, Refusal, choose_images
 from images.catalogue.model import Catalogue, PublishedImage
-from images.core import CardstockError, NoImageFits, closest
+from images.core import CardstockError, NoImageFits, NothingSelected, closest
 from images.matrix import (
     Arch,
     Driver,
@@ -172,14 +172,14 @@ def _explained(refusal: Refusal, matrix: Matrix, variants: Variants, driver: Dri
 
 
 def image_by_name(catalogue: Catalogue, name: str) -> PublishedImage:
-    """The image that a tag names: a variant's id, or another moving or immutable tag. Raises NoImageFits."""
+    """The image that a tag names: a variant's id, or another moving or immutable tag. Raises NothingSelected."""
     if name in catalogue.moving:
         return catalogue.by_digest[catalogue.moving[name][-1]]
     for image in catalogue.images:
         if image.tag == name:
             return image
     names = [*catalogue.moving, *(image.tag for image in catalogue.images)]
-    raise NoImageFits(
+    raise NothingSelected(
         f"nothing is published as {name!r}",
         do=f"nearest: {closest(name, names)}" if names else "this repository is empty",
     )

@@ -100,7 +100,7 @@ def set_tag(repository: Repository, tag: str, digest: str) -> None:
     """Point a tag at a manifest of the repository and read it back. Raises Unsafe where the tag names another one."""
     manifest = _manifest(repository, digest)
     repository.put_manifest(manifest.raw, tag, manifest.media_type)
-    named = repository.manifest(tag)
+    named = repository.read_back(tag)
     if named is None or named.digest != digest:
         raise Unsafe(
             f"{repository.name}:{tag} is not what was just written",
@@ -110,7 +110,7 @@ def set_tag(repository: Repository, tag: str, digest: str) -> None:
 
 
 def _manifest(repository: Repository, digest: str) -> Manifest:
-    manifest = repository.manifest(digest)
+    manifest = repository.read_back(digest)
     if manifest is None:
         raise RegistryFailure(
             f"{repository.name}: the registry has no {digest} any more",
@@ -205,7 +205,8 @@ def attach_file(repository: Repository, digest: str, kind: str, part: ArtifactPa
     tag = digest.replace(":", "-")
     listed: list[dict[str, Any]] = []
     if (index := repository.manifest(tag)) is not None and index.media_type == INDEX:
-        listed = [one for one in index.content.get("manifests") or [] if isinstance(one, dict)]
+        there = index.content.get("manifests")
+        listed = [one for one in there if isinstance(one, dict)] if isinstance(there, list) else []
     if all(one.get("digest") != attached for one in listed):
         listed = [one for one in listed if one.get("artifactType") != kind]
         listed.append(

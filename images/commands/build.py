@@ -10,7 +10,7 @@ from images.commands.options import WHEELS, SelectorOptions, command, print_json
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
-from images.docker import docker_line
+from images.docker import docker_line, spec_by_way
 from images.render import GENERATED, differences
 from images.run.serve import spec_without_model
 
@@ -79,8 +79,9 @@ def check_rendered(context: Context, plan: Plan) -> None:
 def print_next(context: Context, built: Sequence[BuiltImage]) -> None:
     """The command that serves a model with the first image."""
     first, engine = built[0].job, context.engine
+    spec = spec_without_model(first.tags[0], cards=bool(first.variant.cuda))
     context.report.next_command(
-        docker_line(spec_without_model(first.tags[0], cards=bool(first.variant.cuda)), foreground=True),
+        docker_line(spec_by_way(spec, engine.way_to_cards) if first.variant.cuda else spec, foreground=True),
         "an OpenAI-compatible server on port 8000"
         + (f"; export DOCKER_HOST={engine.endpoint} first" if engine.embedded else ""),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from images.commands.options import command
 from images.context import Context
-from images.core import Report, UsageError, write_atomically
+from images.core import Report, UsageError, read_file, to_text, write_atomically
 from images.core.options import option
 from images.run.cluster import (
     OWN_TOKEN,
@@ -18,6 +18,7 @@ from images.run.cluster import (
     Host,
     Hosts,
     Node,
+    check_cards,
     compose_file,
     fitted,
     kuberay_manifest,
@@ -25,8 +26,8 @@ from images.run.cluster import (
     on_cpus,
     parse_hosts,
 )
-from images.run.fit import FitOptions, find_fit, find_variant, read_model, unverified
-from images.run.serve import Opened, memory_of, video_flag
+from images.run.fit import FitOptions, check_on_cpu, check_visible, find_fit, find_variant, unverified
+from images.run.serve import Opened, asked_model, judge_flags, memory_of, read_flags, video_flag
 
 JOIN = 600.0
 
@@ -46,6 +47,8 @@ class ClusterOptions:
         "hosts.yaml: the machines, their addresses, network cards and cards (docs/cluster.md has an example)", ""
     )
     model: str = option("what to fit, such as 72b-awq, instead of hosts.yaml's", "")
+    driver: str = option("the hosts' driver, instead of hosts.yaml's", "")
+    config: str = option("the config.json of the model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own", "")
     image: str = option("an image by its own name", "")
     memory_limit: str = option("each container's memory, such as 24g, or none; without it what fit sums up", "")
@@ -84,11 +87,8 @@ def read_hosts(name: str) -> Hosts:
     """The file. Raises UsageError where it is not there, or not right."""
     if not name:
         raise UsageError("which hosts?", do="./inv cluster --hosts hosts.yaml; docs/cluster.md has an example")
-    try:
-        text = Path(name).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}", do="docs/cluster.md has an example of it") from error
-    return parse_hosts(text, name)
+    do = "docs/cluster.md has an example of it"
+    return parse_hosts(to_text(read_file(Path(name).expanduser(), do, most=1 << 20), name), name)
 
 
 def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan:
@@ -101,10 +101,13 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             do="model: 72b-awq (or its like), or --model",
             where=options.hosts,
         )
+    asked = (model, context.environment, context.ca, context.report.line, options.config)
     variant = find_variant(context.variants, wanted) if wanted else None
     if variant is not None and not variant.archs:
         flags = [*video_flag(options.video), *options.flags]
-        made = on_cpus(hosts, read_model(model), variant.id, f"{context.matrix.image}:{variant.id}", flags)
+        served = asked_model(*asked)
+        check_on_cpu(served, variant)
+        made = on_cpus(hosts, served, variant.id, f"{context.matrix.image}:{variant.id}", flags)
         return _as_asked(made, options)
     nameless = [host.name for host in hosts.hosts if not host.card or not host.devices]
     if nameless:
@@ -113,19 +116,24 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
             do="card: RTX 2080 Ti and devices: [0, 1]; or variant: with an image for the CPU",
             where=options.hosts,
         )
-    cards = list(dict.fromkeys(host.card for host in hosts.hosts))
-    if len(cards) > 1:
-        raise UsageError(
-            f"the hosts have different cards: {', '.join(cards)}",
-            cause="each part of the model gets the same share, so the smallest card decides and the others wait for it",
-            do="make a cluster of each kind, or name the smallest card for all",
-            where=options.hosts,
-        )
-    slots = hosts.head.slots
-    asked = FitOptions(
-        model, cards, slots, len(hosts.hosts), hosts.driver, wanted, options.tp, options.pp, options.video
+    check_cards(hosts, options.hosts)
+    head = hosts.head
+    words = FitOptions(
+        model,
+        [head.card],
+        gpus=f"device={','.join(map(str, head.devices))}",
+        memory=head.memory_text,
+        nodes=len(hosts.hosts),
+        driver=options.driver or hosts.driver,
+        variant=wanted,
+        tp=options.tp,
+        pp=options.pp,
+        video=options.video,
     )
-    found = find_fit(context, asked)
+    found = find_fit(context, words, model=asked_model(*asked), picking="devices: [{}]")
+    check_visible(found.ask.variant, hosts.environment, options.hosts)
+    for what in judge_flags(found, read_flags(options.flags)):
+        context.report.line(f"warning: {what}", "yellow")
     for what in unverified(found):
         context.report.line(f"unverified: {what}")
     context.report.line(

@@ -37,6 +37,8 @@ from images.kernels import (
 from images.matrix import Kernel, Selectors, Variants
 from images.registry import Repository
 
+_NAME_ONE = "name a repository: --wheels registry.example/team/wheels"
+
 
 @dataclass(frozen=True)
 class KernelsOptions(SelectorOptions):
@@ -58,6 +60,9 @@ def kernels(context: Context, options: KernelsOptions) -> None:
 
 def manage_wheels(context: Context, options: KernelsOptions) -> None:
     """List, make, export or push wheels. Without selectors it lists all there are."""
+    if options.push and not options.wheels:
+        raise UsageError("--push needs to know where to", do=_NAME_ONE)
+    repository = context.repository(options.wheels) if options.wheels else None
     wanted = options.selectors(context)
     everything = wanted == Selectors() and not (options.export or options.push or options.dry_run)
     chosen = context.variants.kernels
@@ -65,7 +70,6 @@ def manage_wheels(context: Context, options: KernelsOptions) -> None:
         chosen = choose_kernels(context.matrix, context.variants, wanted, context.locked)
         say_driver(context, wanted)
     needs = needs_of(chosen, context.checkout.locks, context.lock_states)
-    repository = context.repository(options.wheels) if options.wheels else None
     wheels = Wheels(default_store(), repository, context.report)
     if options.dry_run and not options.json:
         describe_wheels(wheels, needs)
@@ -136,7 +140,7 @@ def make_wheels(wheels: Wheels, needs: Sequence[Need], compiler: Compiles) -> di
 def push_wheels(wheels: Wheels, made: Mapping[Kernel, Stored]) -> None:
     """Write wheels to the repository. Raises UsageError without one, RegistryFailure, Unsafe."""
     if wheels.repository is None:
-        raise UsageError("--push needs to know where to", do="name a repository: --wheels registry.example/team/wheels")
+        raise UsageError("--push needs to know where to", do=_NAME_ONE)
     for kernel, stored in made.items():
         with wheels.report.step(f"push {kernel.id}") as step:
             digest, new = remote.push(wheels.repository, stored, kernel.id)

@@ -153,7 +153,12 @@ def run(action: Callable[[], None], debug: bool = False) -> None:
         sys.stderr.write("stopped; run the same again to go on from here\n")
         sys.exit(exit_code_of(interrupt))
     except Exception as error:
-        sys.exit(print_error(error, debug=debug))
+        code = print_error(error, debug=debug)
+        try:
+            sys.stdout.flush()
+        except OSError:  # what it goes to is full; Python's own attempt at the end would say so a second time
+            discard_stdout()
+        sys.exit(code)
 
 
 def print_json(data: Any) -> None:

@@ -11,7 +11,8 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 from images import __version__
-from images.core import UsageError, closest, discard_stdout
+from images.commands.words import check_words
+from images.core import UsageError, closest, discard_stdout, print_error
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:
@@ -40,6 +41,15 @@ class Inv(Program):
 
     def parse_tasks(self) -> None:
         """As invoke does, with the error told in this project's form."""
+        contexts = self._make_parser().contexts
+        try:
+            asked = check_words(self.core.unparsed, contexts, self.initial_context)
+        except UsageError as error:
+            raise Exit(f"error: {error}", code=error.exit_code) from error
+        if asked:
+            self.parser = self._make_parser()
+            self.print_task_help(asked)
+            raise Exit
         try:
             super().parse_tasks()
         except ParseError as error:
@@ -52,8 +62,13 @@ def main() -> None:
     """Run the tasks of the folder this is started in."""
     try:
         Inv(version=__version__, name="Cardstock", binary="inv").run(["inv", *spelled_out(sys.argv[1:])])
+        sys.stdout.flush()
     except BrokenPipeError:  # invoke's own lists
         discard_stdout()
+    except OSError as error:
+        code = print_error(error)
+        discard_stdout()
+        sys.exit(code)
 
 
 if __name__ == "__main__":

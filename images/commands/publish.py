@@ -55,7 +55,7 @@ class PublishOptions(SelectorOptions):
         private = Path(self.key).expanduser() if self.key else None
         if private and not private.is_file():
             raise UsageError(f"there is no key {private}", do="cosign generate-key-pair makes one")
-        return SigningKeys(Cosign(find_cosign(say=context.report.line)), private)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), private)
 
 
 @command

@@ -25,11 +25,11 @@ from images.catalogue import (
 )
 from images.commands.options import JSON, command, print_json
 from images.context import REPOSITORY, Context
-from images.core import UsageError, can_write, default_layout, write_atomically
+from images.core import UsageError, can_write, default_layout, read_file, write_atomically
 from images.core.options import option
 from images.distribution import PULLED, check_disk_space
 from images.distribution import pull as pulling
-from images.docker import docker_words
+from images.docker import Way, docker_words, spec_by_way
 from images.matrix import parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
 from images.run.serve import serve_words, spec_without_model
@@ -52,7 +52,7 @@ class CatalogueSource:
             context.report.line("signatures are not verified: no --verify-key, no --verify-identity")
             return None
         signer = Path(self.key).expanduser() if self.key else Identity(self.identity)
-        return SigningKeys(Cosign(find_cosign(say=context.report.line)), signer=signer)
+        return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), signer=signer)
 
     def catalogue(self, context: Context) -> Catalogue:
         """The catalogue, for who only asks. Raises NothingSelected, RegistryFailure, Unsafe, UsageError."""
@@ -105,12 +105,13 @@ def pull_images(context: Context, options: PullOptions) -> None:
     Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
     """
     repository = context.named_repository(options.source, "--from")
+    query = card_query(context, options)  # a misspelt card is told before a registry is asked
     keys = options.place.keys(context)
     catalogue = pulling.read(repository, keys)
     if options.save:
         write_atomically(Path(options.save).expanduser(), catalogue.to_json())
         context.report.line(f"saved: {options.save}")
-    query, resolved = find_images(context, options, catalogue)
+    resolved = find_images(context, options, query, catalogue)
     if not options.json:
         report_answer(context, repository.name, catalogue, resolved)
     for one in resolved.matches:
@@ -119,7 +120,7 @@ def pull_images(context: Context, options: PullOptions) -> None:
     if not options.dry_run:
         pull_verified(context, repository, resolved.matches)
     local = "" if options.dry_run else context.matrix.image
-    print_commands(repository.name, catalogue, query, resolved, options, local)
+    print_commands(repository.name, catalogue, query, resolved, options, local, way_here(context, options))
     if not options.dry_run and not options.json:
         for one in resolved.matches:
             uuids = uuids_of(one, query, resolved) if one.image.archs else ()
@@ -130,42 +131,44 @@ def pull_images(context: Context, options: PullOptions) -> None:
 
 def ask_saved(context: Context, options: PullOptions) -> None:
     """What a saved catalogue has; its repository need not be named, nothing is asked of it."""
+    query = card_query(context, options)
     catalogue = saved_catalogue(options.offline)
-    query, resolved = find_images(context, options, catalogue)
+    resolved = find_images(context, options, query, catalogue)
     name = options.source or context.environment.get(REPOSITORY, "")
     if not options.json:
         report_answer(context, name, catalogue, resolved)
-    print_commands(name, catalogue, query, resolved, options, "")
+    print_commands(name, catalogue, query, resolved, options, "", way_here(context, options))
 
 
 def saved_catalogue(offline: str) -> Catalogue:
     """The catalogue in a file. Raises UsageError where it cannot be read, Unsafe where it is none."""
     path = Path(offline).expanduser()
-    try:
-        return read_catalogue(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read", cause=error.strerror or "", do="--save FILE saves a catalogue"
-        ) from error
+    return read_catalogue(read_file(path, "--save FILE saves a catalogue"), str(path))
 
 
-def find_images(context: Context, options: PullOptions, catalogue: Catalogue) -> tuple[CardQuery, MatchResult]:
-    """The cards that were asked for, and the images for them. Raises NoImageFits where none of them gets one."""
+def card_query(context: Context, options: PullOptions) -> CardQuery:
+    """The cards and driver that were asked for; no cards where an image is named. Raises UsageError, NoImageFits."""
     if options.name:
-        driver = parse_driver(options.driver) if options.driver else None
-        query, resolved = CardQuery((), driver), MatchResult((CardMatch(image_by_name(catalogue, options.name), ()),))
+        return CardQuery((), parse_driver(options.driver) if options.driver else None)
+    asked = asked_cards(
+        options.cards,
+        options.driver,
+        None if options.cards else context.report,
+        purpose="to find an image for",
+        do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
+        machine=None if options.cards else context.machine,
+    )
+    return CardQuery.of(asked)
+
+
+def find_images(context: Context, options: PullOptions, query: CardQuery, catalogue: Catalogue) -> MatchResult:
+    """The images for the cards that were asked for. Raises NoImageFits where none of them gets one."""
+    if options.name:
+        resolved = MatchResult((CardMatch(image_by_name(catalogue, options.name), ()),))
     else:
-        asked = asked_cards(
-            options.cards,
-            options.driver,
-            purpose="to find an image for",
-            do='name one: ./inv pull --card "RTX 2080 Ti" --driver 535.104; or the image for the CPU: --name cpu-…',
-            machine=None if options.cards else context.machine,
-        )
-        query = CardQuery.of(asked)
         resolved = match_images(catalogue, context.matrix, context.variants, query.cards, query.driver)
     require_match(resolved)
-    return query, resolved
+    return resolved
 
 
 def report_answer(context: Context, repository: str, catalogue: Catalogue, resolved: MatchResult) -> None:
@@ -175,13 +178,19 @@ def report_answer(context: Context, repository: str, catalogue: Catalogue, resol
 
 
 def print_commands(
-    repository: str, catalogue: Catalogue, query: CardQuery, resolved: MatchResult, options: PullOptions, local: str
+    repository: str,
+    catalogue: Catalogue,
+    query: CardQuery,
+    resolved: MatchResult,
+    options: PullOptions,
+    local: str,
+    way: Way,
 ) -> None:
     """The commands that run what was found; ``local`` is the name that images have here, "" where none was pulled."""
     runs = []
     for one in resolved.matches:
         reference = f"{local}:{one.image.tag}" if local else reference_of(repository or "REPO", one.image)
-        runs.append(run_words(one, reference, uuids_of(one, query, resolved)))
+        runs.append(run_words(one, reference, uuids_of(one, query, resolved), way))
     if options.json:
         print_json(answer_json(repository, catalogue, query, resolved, runs))
         return
@@ -189,9 +198,15 @@ def print_commands(
         print(shlex.join(run))
 
 
-def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = ()) -> list[str]:
+def way_here(context: Context, options: PullOptions) -> Way:
+    """How this machine's engine gives cards, "" where the images are for another machine's."""
+    return "" if options.cards or not context.machine.cards else context.way_to_cards
+
+
+def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = (), way: Way = "") -> list[str]:
     """The docker command that serves a model with an image: on all cards, or on those with these UUIDs."""
-    return docker_words(spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids), foreground=True)
+    spec = spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids)
+    return docker_words(spec_by_way(spec, way), foreground=True)
 
 
 def pulled_folder(context: Context) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from images.advisories import table
@@ -12,9 +11,19 @@ from images.cards import LocalMachine
 from images.commands.options import command
 from images.context import Context
 from images.core import UsageError, default_layout
-from images.docker import ContainerSpec, compose, docker_line
-from images.run.fit import Model, from_config, model_by_name, read_model
-from images.run.serve import ServeOptions, Source, check_here, find_source, model_name, modelscope, plan, read_config
+from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
+from images.run.fit import Model, read_model
+from images.run.serve import (
+    ServeOptions,
+    Source,
+    asked_model,
+    check_here,
+    find_source,
+    model_name,
+    modelscope,
+    plan,
+    printed_source,
+)
 from images.run.serve import start as starting
 
 
@@ -38,13 +47,14 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     if not options.model:
         raise UsageError("which model?", do="./inv serve --model 3b-awq, OWNER/NAME, or a folder")
     only_printed = options.print or options.compose
-    source = find_source(options.model)
+    source = (printed_source if only_printed else find_source)(options.model)
     if options.from_modelscope or modelscope.wanted(context.environment):
         home = default_layout().home
         source = (modelscope.planned if only_printed else modelscope.source_of)(home, source, context.report)
-    model = model_of(options.model, source, context.environment, context.ca)
+    model = model_of(context, options, source)
     if only_printed:
         spec = plan(context, options, source, model, machine, None)
+        spec = spec if options.cards or spec.gpus == NO_CARDS else spec_by_way(spec, context.way_to_cards)
         print(compose(spec) if options.compose else docker_line(spec), end="" if options.compose else "\n")
         return
     spec = plan(context, options, source, model, machine, context.engine)
@@ -61,19 +71,18 @@ def tell_open_advisories(context: Context, spec: ContainerSpec) -> None:
         context.report.line(line, "yellow")
 
 
-def model_of(text: str, source: Source, environment: Mapping[str, str], ca: Path | None) -> Model:
+def model_of(context: Context, options: ServeOptions, source: Source) -> Model:
     """What is served, as fit sees it: from the folder, by name, or asked of the hub."""
-    if source.folder and Path(source.folder).is_dir():
+    if source.folder and Path(source.folder).is_dir() and not options.config:
         return read_model(source.folder)
-    repository = source.repository or source.name
-    return model_by_name(text) or from_config(read_config(repository, environment, ca), repository)
+    return asked_model(options.model, context.environment, context.ca, context.report.line, options.config)
 
 
 def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions) -> None:
     """Start it, wait unless told not to, say how it is used. Raises as images/run/serve/start.py does."""
     engine, report = context.engine, context.report
     containers = engine.containers
-    starting.check_free(containers, spec, local=engine.endpoint.startswith(("unix://", "npipe://")))
+    starting.check_free(containers, spec, local=engine.beside)
     try:
         with report.step(f"serve {model_name(spec)} by {spec.image}") as step:
             starting.start(containers, spec, context.environment)

@@ -30,13 +30,20 @@ if TYPE_CHECKING:
     from images.core.locks import hold as hold
     from images.core.locks import hold_all as hold_all
     from images.core.locks import lock_path as lock_path
-    from images.core.os_errors import explained as explained
+    from images.core.os_failure import os_failure as os_failure
+    from images.core.outside_input import not_a_file as not_a_file
+    from images.core.outside_input import parse_json as parse_json
+    from images.core.outside_input import read_file as read_file
+    from images.core.outside_input import read_json as read_json
+    from images.core.outside_input import to_text as to_text
+    from images.core.outside_input import unreadable as unreadable
     from images.core.report import PrintLine as PrintLine
     from images.core.report import Report as Report
     from images.core.report import discard_stdout as discard_stdout
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
+    from images.core.report import shown as shown
     from images.core.signals import Ended as Ended
     from images.core.signals import ends_as_interrupts as ends_as_interrupts
     from images.core.signals import exit_code_of as exit_code_of
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
     from images.core.work import sweep as sweep
     from images.core.work import work_folder as work_folder
     from images.core.work import work_root as work_root
+    from images.core.yaml_input import compose_yaml as compose_yaml
     from images.core.yaml_model import Location as Location
     from images.core.yaml_model import YamlFile as YamlFile
     from images.core.yaml_model import line_of as line_of

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -15,13 +15,29 @@ from rich.table import Table
 from rich.text import Text
 
 from images.core.errors import CardstockError
-from images.core.os_errors import explained
+from images.core.network_failure import is_network_failure, network_failure
+from images.core.os_failure import os_failure
 
 # What takes one line of progress, such as `Report.line`.
 PrintLine = Callable[[str], None]
 
-# Sent by a build or a registry, an escape sequence could repaint the screen; tab and newline are kept.
-CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code not in (0x09, 0x0A)}
+# Sent by a build or a registry, an escape sequence could repaint the screen, and a mark of direction or a separator of
+# lines could hide what stands behind it. Tab and newline are kept.
+_OBEYED = (
+    *(code for code in range(0x20) if code not in (0x09, 0x0A)),
+    *range(0x7F, 0xA0),
+    *range(0x200B, 0x2010),  # without width, and marks of direction
+    *range(0x2028, 0x202F),  # separators of lines, embeddings and overrides of direction
+    *range(0x2060, 0x2070),  # without width, isolates of direction
+    0xFEFF,
+    *range(0xD800, 0xE000),  # bytes of a file's name that are no UTF-8: no stream takes them
+)
+CONTROL: Mapping[int, None] = dict.fromkeys(_OBEYED)
+
+
+def shown(text: str) -> str:
+    """``text`` without what a terminal would obey or hide."""
+    return text.translate(CONTROL)
 
 
 def human_bytes(count: float) -> str:
@@ -89,7 +105,7 @@ class Report:
         step, start = Step(), self._clock()
         self._write(f"start {title}", "dim")
         # rich draws one spinner at a time: the outermost step has it.
-        spin = self._err.status(Text(title.translate(CONTROL))) if self.live and not self._depth else nullcontext()
+        spin = self._err.status(Text(shown(title))) if self.live and not self._depth else nullcontext()
         self._depth += 1
         try:
             with spin:
@@ -109,7 +125,7 @@ class Report:
 
     def table(self, rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
         """Rows of text to stdout: drawn to the width of a terminal, else one full line a row, two spaces between."""
-        cells = [[str(cell).translate(CONTROL) for cell in row] for row in (header, *rows)]
+        cells = [[shown(str(cell)) for cell in row] for row in (header, *rows)]
         if self._out.is_terminal:
             drawn = Table(box=None, pad_edge=False, header_style="bold")
             for title in cells[0]:
@@ -124,7 +140,7 @@ class Report:
             self._out.file.write(line.rstrip() + "\n")
 
     def _write(self, text: str, style: str = "") -> None:
-        clean = "  " * self._depth + text.translate(CONTROL)
+        clean = "  " * self._depth + shown(text)
         if self.live:
             self._err.print(Text(clean, style=style), soft_wrap=True)
         else:
@@ -133,24 +149,38 @@ class Report:
 
 
 def discard_stdout() -> None:
-    """Send what is left of stdout to /dev/null: after a BrokenPipeError its reader (head, less) has gone."""
+    """Send what is left of stdout to /dev/null: its reader (head, less) has gone, or what it goes to is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None = None) -> int:
     """Print an error on stderr, with ``debug`` its traceback first, and return the exit code of its kind.
 
-    What the operating system refused, or a connection that broke off, is told as that. Any other exception than a
-    CardstockError is reported as a defect of this program, with exit code 1.
+    What the operating system refused, or a connection that broke off, is told as that. Any other exception is reported
+    as a defect of this program, with exit code 1. Where stderr itself takes nothing, the exit code alone says it.
     """
     stream = err or sys.stderr
-    if debug:
-        stream.write("".join(traceback.format_exception(error)))
-    if not isinstance(error, CardstockError):
-        error = explained(error) or CardstockError(
-            f"unexpected {type(error).__name__}: {error}",
-            cause="a defect in cardstock",
-            do="run the same again with --debug, and report what it prints",
-        )
-    stream.write(f"error: {error}".translate(CONTROL) + "\n")
-    return error.exit_code
+    told = as_told(error)
+    with suppress(OSError, ValueError):  # stderr is full, or closed
+        if debug:
+            stream.write("".join(traceback.format_exception(error)))
+        stream.write(shown(f"error: {told}") + "\n")
+        stream.flush()
+    return told.exit_code
+
+
+def as_told(error: BaseException) -> CardstockError:
+    """``error`` as a person is told it."""
+    if isinstance(error, CardstockError):
+        return error
+    if is_network_failure(error):
+        return network_failure(error)
+    if isinstance(error, OSError) and (error.errno is not None or error.filename is not None):
+        return os_failure(error)
+    if isinstance(error, MemoryError):
+        return CardstockError("this machine's memory is used up", do="end other programs, then run the same again")
+    return CardstockError(
+        f"unexpected {type(error).__name__}: {error}",
+        cause="a defect in cardstock",
+        do="run the same again with --debug, and report what it prints",
+    )

@@ -5,16 +5,18 @@ Nothing of it reaches an image: files go in as build secrets, bases as named con
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from images.core.closest_match import closest
 from images.core.errors import UsageError
+from images.core.outside_input import read_file, to_text
+from images.core.yaml_input import MOST_YAML_BYTES, compose_yaml
+from images.core.yaml_model import plain_values
 
 FILE = "site.yaml"
 # Services that `invoke advisories --update` asks; a mirror of a site answers the same questions.
@@ -55,8 +57,10 @@ def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     known = [field.name for field in fields(SiteSettings)]
     values: dict[str, str] = {}
     path = root / FILE
-    if path.is_file():
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if os.path.lexists(path):  # a pipe or a broken link is no site.yaml that one could do without
+        text = to_text(read_file(path, most=MOST_YAML_BYTES), FILE)
+        told = plain_values(compose_yaml(text, FILE), (), {}, FILE)
+        data = {} if told is None else told
         if not isinstance(data, dict):
             raise UsageError(f"{FILE} is not a mapping", do=f"keys: {', '.join(known)}", where=FILE)
         for key, value in data.items():

@@ -12,9 +12,8 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from images.core.closest_match import closest
 from images.core.errors import UsageError
-
-# libyaml's, where PyYAML has it: every command reads matrix.yaml, and it takes a tenth of the time.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from images.core.outside_input import read_file, to_text
+from images.core.yaml_input import MOST_YAML_BYTES, compose_yaml, scalar
 
 # Where a value is: keys and indexes from the top of the file.
 Location = tuple[str | int, ...]
@@ -44,26 +43,13 @@ Model = TypeVar("Model", bound=YamlFile)
 
 def read_text(path: Path) -> str:
     """The text of a file of the checkout. Raises UsageError where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {path.name}: {error.strerror}", do="run from a checkout, or name a file that exists"
-        ) from error
+    return to_text(read_file(path, "run from a checkout, or name a file that exists", MOST_YAML_BYTES), path.name)
 
 
 def parse_model(text: str, name: str, model: type[Model]) -> Model:
     """``text`` as a ``model``; ``name`` stands in the errors, and in its `where`. Raises UsageError."""
-    try:
-        node = yaml.compose(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UsageError(
-            f"{name} is not YAML: {getattr(error, 'problem', None) or error}",
-            where=f"{name}:{mark.line + 1}" if mark else name,
-        ) from error
     lines: dict[Location, int] = {}
-    data = plain_values(node, (), lines, name)
+    data = plain_values(compose_yaml(text, name), (), lines, name)
     try:
         whole = model.model_validate(data)
     except ValidationError as error:
@@ -96,7 +82,7 @@ def plain_values(node: yaml.Node | None, at: Location, lines: dict[Location, int
         return out
     if isinstance(node, yaml.SequenceNode):
         return [plain_values(item, (*at, index), lines, name) for index, item in enumerate(node.value)]
-    return yaml.constructor.SafeConstructor().construct_object(node)
+    return scalar(node, name)
 
 
 def _usage_error(

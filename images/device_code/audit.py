@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from images.device_code.fatbin import FatbinError, Library
+from images.device_code.fatbin import FatbinError, Library, UnknownForm
+from images.device_code.model import BARE
+from images.device_code.names import shown
 from images.device_code.verdict import (
     JIT,
     LOWER,
     NONE,
     PARTLY,
+    UNKNOWN,
     Capability,
     Verdict,
     covers,
@@ -26,11 +29,16 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True)
 class Audited:
-    """One library with device code; or, with ``problem``, one whose headers contradict themselves."""
+    """One file with device code; or, with ``problem``, one whose headers contradict themselves."""
 
     name: str
     library: Library
     problem: str = ""
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is nothing but device code (a cubin, PTX): the program that loads it chooses among such files."""
+        return self.library.form in BARE
 
     @property
     def archs(self) -> dict[str, int]:
@@ -53,10 +61,13 @@ class Audit:
 
     def verdicts(self, card: Capability) -> dict[str, Verdict]:
         """Name -> what ``card`` runs of it."""
-        for one in self.libraries:
-            if (one.name, card) not in self._verdicts:
-                self._verdicts[one.name, card] = one.verdict(card)
-        return {one.name: self._verdicts[one.name, card] for one in self.libraries}
+        return {one.name: self.verdict(one, card) for one in self.libraries}
+
+    def verdict(self, one: Audited, card: Capability) -> Verdict:
+        """What ``card`` runs of one of the libraries."""
+        if (one.name, card) not in self._verdicts:
+            self._verdicts[one.name, card] = one.verdict(card)
+        return self._verdicts[one.name, card]
 
     def failing(self, cards: Iterable[Capability]) -> dict[str, tuple[Verdict, ...]]:
         """Name -> the verdicts of the cards that it does not cover; empty if every card can run everything."""
@@ -72,9 +83,11 @@ def audit(target: str, found: Iterable[tuple[str, Library | FatbinError]]) -> Au
     """Sort what was read: (name, what is in it or why it cannot be read)."""
     libraries, others = [], 0
     for name, what in found:
-        if isinstance(what, FatbinError):
+        if isinstance(what, UnknownForm):
+            libraries.append(Audited(name, Library(True, 0, unread=str(what))))
+        elif isinstance(what, FatbinError):
             libraries.append(Audited(name, Library(True, 0), str(what)))
-        elif what.containers:
+        elif what.holds_code:
             libraries.append(Audited(name, what))
         else:
             others += 1
@@ -88,29 +101,54 @@ def name_of(card: Capability) -> str:
 
 def cell(verdict: Verdict) -> str:
     """A verdict in a few words: "native", "ptx, driver 550 (CUDA 12.4)", "partly: 18 of 56 lack it"."""
+    ptx = "ptx, linked at load" if verdict.linked else "ptx"
     if verdict.kind == PARTLY:
-        jit = f"; ptx, {verdict.driver}" if verdict.driver else ""
+        jit = f"; {ptx}, {verdict.driver}" if verdict.driver else ""
         return f"partly: {len(verdict.lacking)} of {verdict.containers} lack it{jit}"
-    return f"{verdict.kind}, {verdict.driver}" if verdict.kind == JIT else verdict.kind
+    if verdict.kind == JIT:
+        return f"{ptx}, {verdict.driver}" if verdict.driver else ptx
+    return verdict.kind
+
+
+_ALIKE = 4  # so many files of one folder that say the same are one row
 
 
 def table(found: Audit, cards: Sequence[Capability]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a library, what it holds, and a column a card."""
-    rows = []
+    """Header and rows: a library, what it holds, and a column a card.
+
+    Bare files of one folder and one kind that hold the same are one row, where there are many.
+    """
+    rows: list[list[str]] = []
+    alike: dict[tuple[str, ...], list[Audited]] = {}
     for one in found.libraries:
-        verdicts = [cell(found.verdicts(card)[one.name]) for card in cards]
-        holds = one.problem or " ".join(arch.replace("PTX ", "PTX:") for arch in one.archs)
-        rows.append([one.name, str(len(one.library.loadable)), holds, *verdicts])
+        row = _row(found, one, cards)
+        place = (one.name.rpartition("/")[0], one.name.rpartition(".")[2]) if one.bare else (one.name,)
+        alike.setdefault((*place, *row[1:]), []).append(one)
+    for same in alike.values():
+        if len(same) < _ALIKE:
+            rows += [_row(found, one, cards) for one in same]
+            continue
+        folder, name = same[0].name.rpartition("/")[::2]
+        pattern = f"{folder}/*.{name.rpartition('.')[2]}".lstrip("/")
+        rows.append([f"{shown(pattern)} ({len(same)} files)", *_row(found, same[0], cards)[1:]])
     return ["library", "containers", "holds", *map(name_of, cards)], rows
+
+
+def _row(found: Audit, one: Audited, cards: Sequence[Capability]) -> list[str]:
+    verdicts = [cell(found.verdict(one, card)) for card in cards]
+    holds = one.problem or " ".join(arch.replace("PTX ", "PTX:") for arch in one.archs)
+    holds = "; ".join(text for text in (holds, one.library.unread) if text)
+    return [shown(one.name), str(len(one.library.loadable)), shown(holds), *verdicts]
 
 
 def gaps_table(found: Audit, cards: Sequence[Capability]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: for each library that does not cover a card, what the containers hold that lack it."""
     rows = []
+    bare = {one.name for one in found.libraries if one.bare}  # a row of the table says all of it
     for name, verdicts in found.failing(cards).items():
-        for verdict in verdicts:
+        for verdict in verdicts if name not in bare else ():
             for held, count in sorted(verdict.lacking_hold().items(), key=lambda item: (-item[1], item[0])):
-                rows.append([name, name_of(verdict.capability), str(count), held])
+                rows.append([shown(name), name_of(verdict.capability), str(count), held])
     return ["library", "card", "containers", "hold only"], rows
 
 
@@ -118,16 +156,19 @@ def to_json(found: Audit, cards: Sequence[Capability]) -> dict[str, object]:
     """For machines: all of `table` and `gaps_table`, and the file offset of every container that lacks a card."""
     libraries = []
     for one in found.libraries:
+        verdicts = {name_of(card): _verdict_json(found.verdict(one, card)) for card in cards}
         row: dict[str, object] = {
             "name": one.name,
             "bytes": one.library.size,
             "containers": len(one.library.loadable),
             "entries": sum(one.archs.values()),
             "archs": one.archs,
-            "verdicts": {name_of(card): _verdict_json(found.verdicts(card)[one.name]) for card in cards},
+            "verdicts": verdicts,
         }
         if one.problem:
             row["problem"] = one.problem
+        if one.library.unread:
+            row["unread"] = one.library.unread
         libraries.append(row)
     summary = {name_of(card): summarise(found, card) for card in cards}
     return {"target": found.target, "cards": summary, "libraries": libraries, "without_device_code": found.others}
@@ -135,7 +176,7 @@ def to_json(found: Audit, cards: Sequence[Capability]) -> dict[str, object]:
 
 def summarise(found: Audit, card: Capability) -> str:
     """The worst verdict of all libraries, for one card."""
-    order = (DAMAGED, NONE, PARTLY, JIT, LOWER, "native")
+    order = (DAMAGED, NONE, PARTLY, UNKNOWN, JIT, LOWER, "native")
     kinds = {verdict.kind for verdict in found.verdicts(card).values()}
     if NONE in kinds and kinds != {NONE}:
         return PARTLY if DAMAGED not in kinds else DAMAGED
@@ -146,6 +187,8 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
     told: dict[str, object] = {"verdict": verdict.kind}
     if verdict.ptx:
         told |= {"ptx": f"{verdict.ptx[0]}.{verdict.ptx[1]}", "needs": verdict.driver}
+    if verdict.linked:
+        told["linked"] = "at load"
     if verdict.lacking:
         told["lacking"] = [container.offset for container in verdict.lacking]
         told["lacking_hold"] = verdict.lacking_hold()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from images.device_code.capability import read_capability
 from images.device_code.fatbin import suffix_of
 from images.device_code.layout import Data, Section, SlimRefused
 
@@ -56,11 +56,9 @@ class Wanted:
 
 
 def parse_wanted(text: str) -> Wanted:
-    """Read "7.5", "12.0" or "8.0+PTX"; a suffix (9.0a) changes nothing here. Raises ValueError."""
-    match = re.fullmatch(r"(\d{1,2})\.(\d)[af]?(\+ptx)?", text.strip().lower())
-    if match is None or match[1].startswith("0"):
-        raise ValueError(f"{text!r} is not a compute capability such as 7.5")
-    return Wanted(int(match[1]) * 10 + int(match[2]), match[3] is not None)
+    """Read "7.5", "sm_120" or "8.0+PTX"; a suffix (9.0a) changes nothing here. Raises CapabilityError."""
+    typed = read_capability(text)
+    return Wanted(typed.number, typed.ptx)
 
 
 def read_containers(data: Data, section: Section) -> list[Container]:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from images.device_code.bare_files import bare_files, is_bare
 from images.device_code.layout import DEVICE_SECTIONS
 from images.device_code.record import owners
 from images.device_code.slim import elf_files, is_nvidia
@@ -38,9 +39,9 @@ def shared(site: Path) -> list[Path]:
     """
     owned = owners(site.resolve())
     gone: set[Path] = set()
-    for path in elf_files(site):
+    for path in (*elf_files(site), *bare_files(site)):
         owner = owned.get(path.resolve())
-        if not is_nvidia(path, owner) and has_device_code(path):
+        if not is_nvidia(path, owner) and (is_bare(path) or has_device_code(path)):
             gone |= {path, owner.record} if owner else {path}
     for path in gone:
         path.unlink()

@@ -10,13 +10,14 @@ from mmap import mmap
 Data = bytes | mmap
 
 PAGE = 0x1000  # x86-64 has no other page size that a loader maps files with
-PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_GNU_PROPERTY = 1, 2, 4, 0x6474E553
+PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_PHDR, PT_GNU_PROPERTY = 1, 2, 4, 6, 0x6474E553
 SHT_SYMTAB, SHT_NOBITS, SHT_DYNSYM = 2, 8, 11
 SHF_ALLOC, SHF_COMPRESSED = 2, 0x800
 DEVICE_SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 WRAPPER_SECTION = ".nvFatBinSegment"
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+EHDR_SIZE = _EHDR.size
 _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 
@@ -104,6 +105,23 @@ class Layout:
             if segment.vaddr <= vaddr and vaddr + length <= segment.vaddr + segment.filesz:
                 return segment.offset + vaddr - segment.vaddr
         raise SlimRefused(f"address {vaddr:#x} is in no loaded part of the file", self.phoff)
+
+
+def check_whole(data: Data) -> None:
+    """Raises SlimRefused for a 64-bit ELF file, of whatever machine, that ends before its headers say."""
+    size = len(data)
+    if size < EHDR_SIZE or data[:6] != b"\x7fELF\x02\x01":
+        return
+    _, _, _, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = _EHDR.unpack(data[:EHDR_SIZE])
+    tables = max(phoff + phentsize * phnum, shoff + shentsize * shnum)
+    if tables > size:
+        raise SlimRefused(f"cut short: a header table runs past the end of the file, to byte {tables} of {size}", size)
+    if phentsize != _PHDR.size:
+        return
+    for index in range(phnum):
+        segment = Segment(*_PHDR.unpack_from(data, phoff + index * _PHDR.size))
+        if segment.kind == PT_LOAD and segment.end > size:
+            raise SlimRefused(f"cut short: a segment runs past the end of the file, to {segment.end} of {size}", size)
 
 
 def read_layout(data: Data) -> Layout:

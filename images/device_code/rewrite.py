@@ -12,6 +12,7 @@ from images.device_code.layout import (
     PT_GNU_PROPERTY,
     PT_LOAD,
     PT_NOTE,
+    PT_PHDR,
     SHF_ALLOC,
     SHF_COMPRESSED,
     Data,
@@ -24,6 +25,9 @@ from images.device_code.layout import (
 )
 from images.device_code.relocations import check_wrappers, pointers, symbols
 from images.device_code.write import Piece
+
+_PHDR_SIZE, _PHNUM_AT = 56, 56
+_MOST_ALIGNED = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,9 @@ def make_plan(data: Data, wanted: Sequence[Wanted], *, hollow: bool = False) -> 
         return Plan(tuple(before), tuple(before), emptied)
     _check_sections(layout, packed)
     words = _words(data, layout, packed)
-    gaps, segments = _cut(layout, packed)
+    gaps, segments, phoff = _cut(layout, packed)
     patches = [(shifted(gaps, at), struct.pack("<Q", value)) for at, value in words]
-    patches += _headers(data, layout, packed, gaps, segments)
+    patches += _headers(layout, packed, gaps, segments, phoff)
     return Plan(tuple(before), tuple(after), emptied, tuple(_pieces(layout, packed, gaps)), tuple(patches))
 
 
@@ -154,31 +158,66 @@ def _words(data: Data, layout: Layout, packed: Sequence[_Packed]) -> list[tuple[
     return words
 
 
-def _cut(layout: Layout, packed: Sequence[_Packed]) -> tuple[list[Gap], list[Segment]]:
-    """The pages that go back, and the program headers of the old offsets around them."""
+def _cut(layout: Layout, packed: Sequence[_Packed]) -> tuple[list[Gap], list[Segment], int]:
+    """The pages that go back, the program headers of the old offsets around them, and where their table is to stand.
+
+    Where no header is spare for the second part of a segment, the table moves behind the device code that stays, where
+    there is room for more, and which is loaded with it.
+    """
     gaps: list[Gap] = []
     segments = list(layout.segments)
+    phoff = layout.phoff
+    unit = _unit(layout)
     for one in sorted(packed, key=lambda one: one.end - one.section.end):
-        start, end = -(-one.end // PAGE) * PAGE, one.section.end // PAGE * PAGE
-        if end <= start:
+        gap = _gap(one.end, one.section.end, unit)
+        if gap is None:
             continue
-        split = _split(segments, one.section, Gap(start, end))
+        split = _split(segments, one.section, gap, grow=phoff != layout.phoff)
         if split is None:
-            if not gaps:
-                raise SlimRefused("no program header is spare for the second part of a segment", layout.phoff)
-            continue  # a second, smaller section of device code: zeros take its place
+            table = -(-one.end // 8) * 8
+            gap = _gap(table + _PHDR_SIZE * (len(segments) + len(packed)), one.section.end, unit)
+            if gap is None:
+                continue  # less than a page would be gained
+            split = _split(segments, one.section, gap, grow=True) or segments
+            phoff = table
         segments = split
-        gaps.append(Gap(start, end))
-    aligned = max((section.align for section in layout.sections if section.flags & SHF_ALLOC), default=0)
-    if gaps and aligned > PAGE:
-        raise SlimRefused(f"a section wants to be aligned to {aligned:#x}", layout.shoff)
+        gaps.append(gap)
     if gaps:
-        segments = [replace(one, align=PAGE) if one.kind == PT_LOAD else one for one in segments]
-    return sorted(gaps, key=lambda gap: gap.start), segments
+        segments = [replace(one, align=min(one.align, unit)) if one.kind == PT_LOAD else one for one in segments]
+    if phoff != layout.phoff:
+        segments = [_table(one, layout, packed, phoff, len(segments)) for one in segments]
+    return sorted(gaps, key=lambda gap: gap.start), segments, phoff
 
 
-def _split(segments: Sequence[Segment], section: Section, gap: Gap) -> list[Segment] | None:
-    """The headers with the PT_LOAD around ``gap`` in two; None if no header can be spared for the second."""
+def _unit(layout: Layout) -> int:
+    """What is cut must be a multiple of it: the page, or what a section wants to be aligned to, if that is more."""
+    aligned = max((section.align for section in layout.sections if section.flags & SHF_ALLOC), default=0)
+    if aligned <= PAGE:
+        return PAGE
+    if aligned & (aligned - 1) or aligned > _MOST_ALIGNED:
+        raise SlimRefused(f"a section wants to be aligned to {aligned:#x}", layout.shoff)
+    return aligned
+
+
+def _gap(kept: int, end: int, unit: int) -> Gap | None:
+    """Whole pages between ``kept`` and ``end``, as many as make a multiple of ``unit``; None for none."""
+    start = -(-kept // PAGE) * PAGE
+    size = (end // PAGE * PAGE - start) // unit * unit
+    return Gap(start, start + size) if size > 0 else None
+
+
+def _table(segment: Segment, layout: Layout, packed: Sequence[_Packed], phoff: int, count: int) -> Segment:
+    """The header that tells where the table of headers is, for the moved one; any other as it is."""
+    if segment.kind != PT_PHDR:
+        return segment
+    section = next(one.section for one in packed if one.section.offset <= phoff < one.section.end)
+    vaddr = section.addr + phoff - section.offset
+    size = _PHDR_SIZE * count
+    return replace(segment, offset=phoff, vaddr=vaddr, paddr=vaddr, filesz=size, memsz=size)
+
+
+def _split(segments: Sequence[Segment], section: Section, gap: Gap, *, grow: bool = False) -> list[Segment] | None:
+    """The headers with the PT_LOAD around ``gap`` in two, one more if ``grow``; None if none can be spared else."""
     owners = [s for s in segments if s.kind == PT_LOAD and s.offset <= section.offset and section.end <= s.end]
     if len(owners) != 1 or owners[0].vaddr + section.offset - owners[0].offset != section.addr:
         raise SlimRefused("the device code is not in one loaded segment", section.offset)
@@ -202,6 +241,9 @@ def _split(segments: Sequence[Segment], section: Section, gap: Gap) -> list[Segm
         filesz=owner.filesz - tail,
         memsz=owner.memsz - tail,
     )
+    if grow:
+        result[at : at + 1] = [first, second]
+        return result
     spare = _spare(segments)
     if spare is None:
         return None
@@ -225,10 +267,11 @@ def shifted(gaps: Iterable[Gap], offset: int) -> int:
 
 
 def _headers(
-    data: Data, layout: Layout, packed: Sequence[_Packed], gaps: Sequence[Gap], segments: Sequence[Segment]
+    layout: Layout, packed: Sequence[_Packed], gaps: Sequence[Gap], segments: Sequence[Segment], phoff: int
 ) -> Iterable[tuple[int, bytes]]:
-    phoff, shoff = shifted(gaps, layout.phoff), shifted(gaps, layout.shoff)
+    phoff, shoff = shifted(gaps, phoff), shifted(gaps, layout.shoff)
     yield 32, struct.pack("<QQ", phoff, shoff)
+    yield _PHNUM_AT, struct.pack("<H", len(segments))
     yield phoff, b"".join(replace(one, offset=shifted(gaps, one.offset)).pack() for one in segments)
     ends = {one.index: one.end for one in packed}
     table = []

@@ -7,21 +7,25 @@ nothing else. Exit codes: 0 done, 1 a library was refused and left as it was, 2 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
+from images.device_code.bare_files import bare_files, read_bare_file, regular_files, remove, runs_any
 from images.device_code.choose import PTX, Entry, Wanted, parse_wanted
 from images.device_code.elf import FatbinError, find_sections, is_elf
-from images.device_code.layout import DEVICE_SECTIONS, Data, SlimRefused
-from images.device_code.record import Owner, owners, update_record
+from images.device_code.folder_lock import FolderBusy, locked, sweep
+from images.device_code.layout import DEVICE_SECTIONS, EHDR_SIZE, Data, SlimRefused, check_whole
+from images.device_code.names import shown
+from images.device_code.record import Owner, RecordError, file_hash, mend_record, owners, records, update_record
 from images.device_code.rewrite import Plan, make_plan
+from images.device_code.slim_report import FolderReport, Left, LibraryReport, print_report
 from images.device_code.write import mapped, write_over
 
 __all__ = ["FolderReport", "Left", "LibraryReport", "SlimRefused", "slim_command", "slim_folder", "slim_library"]
@@ -31,89 +35,36 @@ NVIDIA_LICENCE = (
     "agreements, which let you pass them on unmodified only: what you slim this way is for your own machine and must "
     "not be published. cuBLAS also wants every earlier minor of the same major."
 )
+# After these nothing more can be written: the run ends, and what it did is whole.
+ENDING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _NVIDIA_FILES = ("libcu*", "libnv*", "libnccl*", "libnpp*")
 
 
-@dataclass(frozen=True)
-class LibraryReport:
-    """One library: sizes in bytes, its device code as "sm_75" and "compute_90", before and after.
-
-    ``emptied`` counts containers that held nothing for any wanted card and kept their smallest entry.
-    """
-
-    path: str
-    before: int
-    after: int
-    archs_before: tuple[str, ...]
-    archs_after: tuple[str, ...]
-    emptied: int = 0
-
-    @property
-    def changed(self) -> bool:
-        """Whether the file is another than before. Slimming never leaves the size as it was without dropping code."""
-        return self.archs_before != self.archs_after or self.before != self.after
-
-
-@dataclass(frozen=True)
-class Left:
-    """A library that was left as it was, and why; ``offset`` is the byte that was not understood, if one was not."""
-
-    path: str
-    reason: str
-    offset: int | None = None
-
-
-@dataclass(frozen=True)
-class FolderReport:
-    """What became of a folder: libraries slimmed or already slim, those left on purpose, those refused."""
-
-    archs: tuple[str, ...]
-    libraries: tuple[LibraryReport, ...]
-    left: tuple[Left, ...]
-    refused: tuple[Left, ...]
-
-    @property
-    def before(self) -> int:
-        """Bytes of all libraries that were looked into."""
-        return sum(library.before for library in self.libraries)
-
-    @property
-    def after(self) -> int:
-        """Bytes of the same libraries now."""
-        return sum(library.after for library in self.libraries)
-
-    def as_json(self) -> dict[str, object]:
-        """The report as plain values."""
-        return {
-            "archs": list(self.archs),
-            "before": self.before,
-            "after": self.after,
-            "libraries": [vars(library) for library in self.libraries],
-            "left": [vars(one) for one in self.left],
-            "refused": [vars(one) for one in self.refused],
-        }
-
-
-def slim_library(path: Path, wanted: Sequence[Wanted], *, hollow: bool = False) -> LibraryReport | None:
+def slim_library(
+    path: Path, wanted: Sequence[Wanted], *, hollow: bool = False, owner: Owner | None = None
+) -> LibraryReport | None:
     """Slim one file for the cards ``wanted``, in place, whole or not at all. None: it holds no device code.
 
     Raises SlimRefused for a layout that is not known, OSError where the file cannot be read or replaced; then it is
-    as it was. A file that needs no change is not written to. Mode, owner and times stay. ``hollow`` leaves nothing in
-    a container that holds no code for any wanted card, where else its smallest entry stays.
+    as it was. A file that needs no change is not written to. Mode, owner, extended attributes and times stay.
+    ``hollow`` leaves nothing in a container that holds no code for any wanted card, where else its smallest entry
+    stays. The row of ``owner`` is changed with the file.
     """
     if not wanted:
         raise ValueError("no card is named: nothing would be left")
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size < 64 or file.read(4) != b"\x7fELF":
+        if not stat.S_ISREG(status.st_mode) or file.read(4) != b"\x7fELF":
             return None
+        if status.st_size < EHDR_SIZE:
+            raise SlimRefused(f"it is cut short: its {status.st_size} bytes hold no header")
         with mapped(file.fileno()) as data:
             plan = _plan(data, wanted, hollow)
         if plan is None:
             return None
         if plan.pieces:
             prove = partial(_prove, plan=plan, wanted=wanted, hollow=hollow)
-            write_over(path, file.fileno(), plan.pieces, plan.patches, prove)
+            write_over(path, file.fileno(), plan.pieces, plan.patches, prove, owner)
     after = plan.size if plan.pieces else status.st_size
     return LibraryReport(str(path), status.st_size, after, _names(plan.before), _names(plan.after), plan.emptied)
 
@@ -123,6 +74,7 @@ def _plan(data: Data, wanted: Sequence[Wanted], hollow: bool) -> Plan | None:
     try:
         plan = make_plan(data, wanted, hollow=hollow)
     except SlimRefused:
+        check_whole(data)
         if not _may_hold_code(data):
             return None
         raise
@@ -154,44 +106,136 @@ def _names(entries: Iterable[Entry]) -> tuple[str, ...]:
 
 
 def slim_folder(
-    folder: Path, wanted: Sequence[Wanted], *, nvidia_libraries: bool = False, hollow: bool = False
+    folder: Path,
+    wanted: Sequence[Wanted],
+    *,
+    nvidia_libraries: bool = False,
+    hollow: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> FolderReport:
     """Slim every library below ``folder`` and write its new hash and size into its wheel's RECORD.
 
-    NVIDIA's own libraries are left alone unless ``nvidia_libraries`` (see NVIDIA_LICENCE). A refused library is left
-    as it was and the others go on. Raises OSError where a file cannot be read or replaced.
+    Files of nothing but device code (cubins and the like) that none of the cards runs are removed, with their rows.
+    NVIDIA's own are left alone unless ``nvidia_libraries`` (see NVIDIA_LICENCE). A refused library, and one that this
+    user may not read or replace, is left as it was and the others go on. What a killed run left is repaired. ``tell``
+    is given a line when another run must be waited for. Raises FolderBusy, RecordError, and OSError where nothing more
+    can be written.
     """
-    owned = owners(folder.resolve())
-    libraries, left, refused = [], [], []
-    for path in elf_files(folder):
-        owner = owned.get(path.resolve())
-        if is_nvidia(path, owner) and not nvidia_libraries:
-            left.append(Left(str(path), "NVIDIA's own: may be passed on unmodified only"))
-            continue
+    with locked(folder, tell):
+        return _Work(folder, wanted, nvidia_libraries, hollow).run()
+
+
+class _Work:
+    """One run over a folder, which is locked."""
+
+    def __init__(self, folder: Path, wanted: Sequence[Wanted], nvidia_libraries: bool, hollow: bool) -> None:
+        self._folder, self._wanted = folder, wanted
+        self._nvidia_libraries, self._hollow = nvidia_libraries, hollow
+        self._libraries: list[LibraryReport] = []
+        self._left: list[Left] = []
+        self._refused: list[Left] = []
+        self._mended: list[str] = []
+        self._removed: list[tuple[Path, int]] = []
+        self._linked: dict[tuple[int, int], Path] = {}  # a file with several names -> the name that was slimmed
+
+    def run(self) -> FolderReport:
+        resolved = self._folder.resolve()
+        swept = [path for place in _places(resolved) for path in sweep(place)]
+        owned = owners(resolved)
+        for path in elf_files(self._folder, self._unreadable):
+            self._try(path, owned.get(path.resolve()))
+        for path in bare_files(self._folder):
+            self._try(path, owned.get(path.resolve()))
+        remove([path for path, _ in self._removed], owned)
+        return FolderReport(
+            tuple(str(card) for card in self._wanted),
+            tuple(self._libraries),
+            tuple(self._left),
+            tuple(self._refused),
+            tuple((str(path), size) for path, size in self._removed),
+            tuple(self._mended),
+            tuple(map(str, swept)),
+        )
+
+    def _unreadable(self, error: OSError) -> None:
+        self._refused.append(Left(str(error.filename), f"cannot be read: {error.strerror}"))
+
+    def _try(self, path: Path, owner: Owner | None) -> None:
         try:
-            report = slim_library(path, wanted, hollow=hollow)
+            self._one(path, owner)
         except SlimRefused as error:
-            refused.append(Left(str(path), error.reason, error.offset))
-            continue
+            self._refused.append(Left(str(path), error.reason, error.offset))
+        except FatbinError as error:
+            self._refused.append(Left(str(path), error.what, error.offset))
+        except OSError as error:
+            if error.errno in ENDING:
+                raise
+            self._refused.append(Left(str(path), f"cannot be read or replaced: {error.strerror}"))
+
+    def _one(self, path: Path, owner: Owner | None) -> None:
+        if is_nvidia(path, owner) and not self._nvidia_libraries:
+            self._left.append(Left(str(path), "NVIDIA's own: may be passed on unmodified only"))
+            if owner is not None and owner.size and owner.size != str(path.stat().st_size):
+                self._mend(owner, path)
+            return
+        bare = read_bare_file(path)
+        if bare is not None:
+            if any(runs_any(bare, card.number) for card in self._wanted):
+                return
+            self._removed.append((path, path.lstat().st_size))
+            return
+        if self._is_other_name(path, owner):
+            return
+        before = path.stat()
+        report = slim_library(path, self._wanted, hollow=self._hollow, owner=owner)
         if report is None:
-            continue
-        if report.changed and owner is not None:
-            update_record(owner, path)
-        libraries.append(report)
-    return FolderReport(tuple(str(card) for card in wanted), tuple(libraries), tuple(left), tuple(refused))
+            return
+        if before.st_nlink > 1 and report.changed:
+            self._linked[before.st_dev, before.st_ino] = path
+        if not report.changed and owner is not None:
+            self._mend(owner, path)
+        self._libraries.append(report)
+
+    def _is_other_name(self, path: Path, owner: Owner | None) -> bool:
+        """Another name of a file that was slimmed under its first: it becomes a name of the new file."""
+        status = path.stat()
+        first = self._linked.get((status.st_dev, status.st_ino))
+        if first is None:
+            return False
+        part = path.with_name(f".cardstock-link_{os.getpid()}.part")
+        part.hardlink_to(first)
+        if owner is not None:
+            update_record(owner, file_hash(first), first.stat().st_size)
+        os.replace(part, path)
+        return True
+
+    def _mend(self, owner: Owner, path: Path) -> None:
+        if mend_record(owner, path):
+            self._mended.append(str(path))
 
 
-def elf_files(folder: Path) -> Iterator[Path]:
-    """Regular ELF files below ``folder``, in order; links lead to a file that is met on its own."""
-    for root, names, files in os.walk(folder):
-        names.sort()
-        for name in sorted(files):
-            path = Path(root, name)
-            if path.is_symlink() or not path.is_file():
-                continue
+def _places(folder: Path) -> list[Path]:
+    """The folder, and outside of it those of the RECORDs that it has files of."""
+    around = {record.parent for record in records(folder)}
+    return [folder, *sorted(place for place in around if folder not in place.parents)]
+
+
+def elf_files(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Regular ELF files below ``folder``, in order; links lead to a file that is met on its own.
+
+    ``unreadable`` is given the error of each folder and file that cannot be read; without it that is raised.
+    """
+    for path in regular_files(folder, unreadable):
+        try:
             with path.open("rb") as file:
-                if file.read(4) == b"\x7fELF":
-                    yield path
+                head = file.read(4)
+        except OSError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        if head == b"\x7fELF":
+            yield path
 
 
 def is_nvidia(path: Path, owner: Owner | None) -> bool:
@@ -221,35 +265,27 @@ def slim_command(
 ) -> int:
     """`invoke slim FOLDER --arch 7.5`: print what was done, return the exit code. Raises ValueError on bad words."""
     root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{folder} is not a folder")
-    wanted = sorted({parse_wanted(text) for text in archs})
+    if not folder.strip() or not root.is_dir():
+        raise ValueError(f"{shown(folder) or 'nothing'} is not a folder")
+    words = [word for text in archs for word in text.replace(",", " ").replace(";", " ").split() or [text]]
+    wanted = sorted({parse_wanted(text) for text in words})
     if not wanted:
         raise ValueError("no card is named: give --arch, such as --arch 7.5")
     if nvidia_libraries:
         print(NVIDIA_LICENCE, file=sys.stderr)
-    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow)
+    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow, tell=_tell)
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
     else:
-        _print(report, root)
+        print_report(report, root)
     for one in report.refused:
-        print(f"refused, left as it was: {one.path}: {one.reason} (at byte {one.offset:#x})", file=sys.stderr)
+        where = "" if one.offset is None else f" (at byte {one.offset:#x})"
+        print(f"refused, left as it was: {shown(one.path)}: {shown(one.reason)}{where}", file=sys.stderr)
     return 1 if report.refused else 0
 
 
-def _print(report: FolderReport, root: Path) -> None:
-    for library in report.libraries:
-        name = os.path.relpath(library.path, root)
-        note = f", {library.emptied} containers without code for these cards" if library.emptied else ""
-        print(
-            f"{name}: {library.before / 1e6:.1f} -> {library.after / 1e6:.1f} MB, "
-            f"{' '.join(library.archs_before)} -> {' '.join(library.archs_after)}{note}"
-        )
-    print(
-        f"{len(report.libraries)} libraries for {' '.join(report.archs)}: "
-        f"{report.before / 1e6:.1f} -> {report.after / 1e6:.1f} MB; {len(report.left)} of NVIDIA's left as they are"
-    )
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -271,6 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return slim_command(words.folder, words.arch, **asked)
     except ValueError as error:
         parser.error(str(error))
+    except (FolderBusy, RecordError, OSError) as error:
+        print(f"slim: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

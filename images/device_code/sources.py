@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -13,16 +15,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from images.device_code.archive import MAGIC as ARCHIVE_MAGIC
 from images.device_code.elf import MAGIC
-from images.device_code.fatbin import FatbinError, Library, read
+from images.device_code.fatbin import FatbinError, Library, UnknownForm, read
+from images.device_code.zip_bounds import check_directory, check_members
 
 Found = Iterator[tuple[str, Library | FatbinError]]
 
-# Names that a library or a program has: lib.so, lib.so.12, program, python3.11, engine.bin.
-_CANDIDATE = re.compile(r"[^.]+|.*\.(so|bin|run|node)|.*\.so\.[^/]*|.*\.\d+")
+# Names that a library or a program has: lib.so, lib.so.12, program, python3.11, engine.bin; and those of device code.
+_CANDIDATE = re.compile(
+    r"[^.]+|.*\.(so|bin|run|node|cubin|fatbin|ptx|ltoir|a|o|dll|pyd|exe)|.*\.so\.[^/]*|.*\.\d+",
+    re.IGNORECASE | re.DOTALL,
+)
 _CHUNK, _BLOCK = 1 << 20, 512
 _HELD = 4 << 20  # bytes of a member held in memory; a larger one goes to one temporary file
 _PSEUDO = ("proc/", "sys/", "dev/")
+_MOST_FILES = 20_000_000
+# How files begin that may hold device code: ELF, static archives, programs of Windows, fat binaries, code for linking.
+_HEADS = (MAGIC, ARCHIVE_MAGIC, b"MZ", b"\x50\xed\x55\xba", b"\xed\x43\x4e\x7f")
+_SUFFIXES = (".ptx", ".cubin", ".fatbin")
 
 
 def may_hold_code(name: str) -> bool:
@@ -30,30 +41,71 @@ def may_hold_code(name: str) -> bool:
     return _CANDIDATE.fullmatch(name.rpartition("/")[2]) is not None
 
 
+class Unreadable(UnknownForm):
+    """A file or folder that the operating system does not let us read: what it holds cannot be told."""
+
+    def __init__(self, error: OSError | OverflowError | ValueError) -> None:
+        super().__init__("cannot be read", 0)
+        self._why = getattr(error, "strerror", None) or str(error)
+
+    def __str__(self) -> str:
+        return f"cannot be read: {self._why}"
+
+
 def read_file(path: Path, name: str) -> Found:
-    """One file, as (name, what is in it)."""
+    """One file, as (name, what is in it). Raises OSError for one that is not readable, or no regular file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     try:
-        yield name, read(path)
+        yield name, read(path, name)
     except FatbinError as error:
         yield name, error
 
 
 def read_folder(folder: Path) -> Found:
-    """Every library below ``folder``, named from there; links are not followed. Raises OSError for one not readable."""
+    """Every file with device code below ``folder``, named from there; links are not followed.
+
+    A file or folder below it that cannot be read is told as Unreadable. Raises OSError where ``folder`` cannot.
+    """
     waiting = [str(folder)]
+    pseudo = {os.path.join(folder, name.rstrip("/")) for name in _PSEUDO} if str(folder) == "/" else set()  # noqa: PTH118
+    with os.scandir(folder):
+        pass
+    count = 0
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif may_hold_code(entry.name) and entry.is_file(follow_symlinks=False):
-                    name = os.path.relpath(entry.path, folder)
-                    yield from (found for found in read_file(Path(entry.path), name) if _is_elf(found))
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    count += 1
+                    if count > _MOST_FILES:
+                        raise OSError(errno.EMFILE, f"more than {_MOST_FILES} files", str(folder))
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting += [entry.path] if entry.path not in pseudo else []
+                    elif may_hold_code(entry.name) and entry.is_file(follow_symlinks=False):
+                        yield from _read_within(entry.path, os.path.relpath(entry.path, folder))
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise
+            yield os.path.relpath(place, folder), Unreadable(error)
+
+
+def _read_within(path: str, name: str) -> Found:
+    try:
+        yield from (found for found in read_file(Path(path), name) if _counts(found[1]))
+    except (OSError, OverflowError, ValueError) as error:
+        yield name, Unreadable(error)
 
 
 def read_wheel(path: Path) -> Found:
-    """Every library in a wheel or other zip file. Raises zipfile.BadZipFile or OSError for a broken one."""
+    """Every file with device code in a wheel or other zip file.
+
+    Raises zipfile.BadZipFile for a broken one, ZipRefused, which is one, for one beyond the bounds, OSError for one
+    that cannot be read.
+    """
+    check_directory(path)
     with zipfile.ZipFile(path) as wheel, tempfile.NamedTemporaryFile() as spare:
+        check_members(wheel)
         for member in wheel.infolist():
             if member.is_dir() or not may_hold_code(member.filename):
                 continue
@@ -61,7 +113,7 @@ def read_wheel(path: Path) -> Found:
                 with wheel.open(member) as stream:
                     yield from _read_stream(member.filename, stream, member.file_size, spare)
             except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                raise zipfile.BadZipFile(f"{member.filename}: {error}") from error
+                raise zipfile.BadZipFile(f"{member.filename!r}: {error}") from error
 
 
 class _Tail:
@@ -107,13 +159,13 @@ def read_tar(stream: IO[bytes]) -> Found:
     source.check_end()
 
 
-def _is_elf(found: tuple[str, Library | FatbinError]) -> bool:
-    return isinstance(found[1], FatbinError) or found[1].elf
+def _counts(found: Library | FatbinError) -> bool:
+    return isinstance(found, FatbinError) or bool(found.form)
 
 
 def _read_stream(name: str, stream: IO[bytes], size: int, spare: IO[bytes]) -> Found:
     head = stream.read(64)
-    if head[:4] != MAGIC:
+    if not head.startswith(_HEADS) and not name.lower().endswith(_SUFFIXES):
         return
     if size <= _HELD:
         source: bytes | str = head + stream.read(size - len(head))
@@ -125,9 +177,9 @@ def _read_stream(name: str, stream: IO[bytes], size: int, spare: IO[bytes]) -> F
         spare.flush()
         source = spare.name
     try:
-        library = read(source)
+        library = read(source, name)
     except FatbinError as error:
         yield name, error
         return
-    if library.elf:
+    if _counts(library):
         yield name, library

@@ -28,7 +28,7 @@ from images.device_code.layout import (
     SlimRefused,
     read_layout,
 )
-from images.device_code.record import owners, update_record
+from images.device_code.record import Owner, owners
 from images.device_code.rewrite import Gap, shifted
 from images.device_code.slim import elf_files, is_nvidia
 from images.device_code.write import Piece, mapped, write_over
@@ -67,20 +67,18 @@ def strip_folder(folder: Path) -> tuple[int, int]:
         if is_nvidia(path, owner):
             continue
         try:
-            gained = strip_library(path)
+            gained = strip_library(path, owner)
         except SlimRefused:
             continue
-        if gained and owner is not None:
-            update_record(owner, path)
         count, freed = count + bool(gained), freed + gained
     return count, freed
 
 
-def strip_library(path: Path) -> int:
-    """Strip one file in place, whole or not at all: the bytes given back; 0, and not written to, if there are none.
+def strip_library(path: Path, owner: Owner | None = None) -> int:
+    """Strip one file in place, whole or not at all, with its row in RECORD: the bytes given back.
 
-    Raises SlimRefused for a layout that is not known, OSError where the file cannot be read or replaced; then it is
-    as it was.
+    0, and not written to, if there are none. Raises SlimRefused for a layout that is not known, OSError where the file
+    cannot be read or replaced; then it is as it was.
     """
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
@@ -97,7 +95,7 @@ def strip_library(path: Path) -> int:
                 if make_plan(data).pieces or _loaded(read_layout(data)) != _loaded(layout):
                     raise SlimRefused("the new file does not read as planned")
 
-        write_over(path, file.fileno(), plan.pieces, plan.patches, prove)
+        write_over(path, file.fileno(), plan.pieces, plan.patches, prove, owner)
     return status.st_size - plan.size
 
 

@@ -13,7 +13,6 @@ ones that it uses.
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from images.device_code.record import owners, replace_whole
+from images.device_code.record import change_rows, owners
 
 # What no server of Qwen2.5-VL runs, and why. Globs below site-packages, where "*" also crosses folders.
 _TESTS = "tests of the package"  # not numpy's: numpy.testing imports some of them, and scipy that
@@ -102,15 +101,8 @@ def drop(site: Path, globs: Sequence[str]) -> int:
         with suppress(OSError):  # not empty
             folder.rmdir()
     for record, gone in rows.items():
-        drop_rows(record, gone)
+        change_rows(record, dict.fromkeys(gone))
     return freed
-
-
-def drop_rows(record: Path, gone: set[str]) -> None:
-    """Take the rows of files that are gone out of a RECORD; the others stay byte for byte."""
-    lines = record.read_bytes().decode("utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if next(csv.reader([line]), [""])[0] not in gone]
-    replace_whole(record, "".join(kept).encode("utf-8"))
 
 
 def main(words: Sequence[str]) -> int:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from images.device_code.fatbin import PTX, SASS, Container, Entry, Library
-
-# A card's compute capability: (major, minor).
-Capability = tuple[int, int]
+from images.device_code.capability import Capability, read_capability
+from images.device_code.model import OTHER, PTX, SASS, Container, Entry, Library
 
 NATIVE, LOWER, JIT, PARTLY, NONE, NO_CODE = "native", "lower minor", "ptx", "partly", "none", "no device code"
+UNKNOWN = "unknown"  # some code cannot be read, or is of a kind that only the driver or a linker compiles
 _COVERING = (NATIVE, LOWER, JIT, NO_CODE)
+
+__all__ = [
+    "Capability",
+    "Verdict",
+    "covers",
+    "driver_for",
+    "judge",
+    "label",
+    "labels",
+    "parse_capability",
+    "pick",
+    "runs",
+]
 
 # Version of the PTX language: the CUDA release that brought it, and the first driver branch that compiles it
 # (release history in NVIDIA's PTX ISA document).
@@ -51,8 +63,9 @@ class Verdict:
     """What one card can run of one library.
 
     ``kind`` is the worst way that any container runs: NATIVE, LOWER (SASS of a lower minor), JIT (some is compiled
-    from PTX); PARTLY if some containers have nothing for the card, NONE if all have; NO_CODE for no container at all.
-    ``lacking`` are those containers, of ``containers`` in all; ``ptx`` the newest PTX language that must be compiled.
+    from PTX); PARTLY if some containers have nothing for the card, NONE if all have; UNKNOWN where what cannot be read
+    may be for it; NO_CODE for no container at all. ``lacking`` are those containers, of ``containers`` in all; ``ptx``
+    the newest PTX language that must be compiled; ``linked`` says that the driver links it when it loads the library.
     """
 
     capability: Capability
@@ -60,6 +73,7 @@ class Verdict:
     containers: int
     lacking: tuple[Container, ...] = ()
     ptx: tuple[int, int] | None = None
+    linked: bool = False
 
     @property
     def covers(self) -> bool:
@@ -77,11 +91,9 @@ class Verdict:
 
 
 def parse_capability(text: str) -> Capability:
-    """Read "7.5" or "12.0". Raises ValueError for what is not a capability."""
-    match = re.fullmatch(r"([1-9]\d?)\.(\d)", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a compute capability such as 7.5")
-    return int(match[1]), int(match[2])
+    """Read "7.5", "12.0" or another form of `read_capability`. Raises CapabilityError."""
+    typed = read_capability(text)
+    return typed.major, typed.minor
 
 
 def driver_for(ptx: tuple[int, int]) -> str:
@@ -133,26 +145,55 @@ def pick(container: Container, card: Capability) -> Entry | None:
     return max(usable, key=lambda entry: (entry.kind == SASS, entry.arch, entry.suffix), default=None)
 
 
+def relink(parts: Iterable[Container], card: Capability) -> tuple[Entry, ...]:
+    """What the driver links for ``card`` when it loads what a device linker made of ``parts``; empty if it cannot.
+
+    Every part must have PTX or machine code for the card (CUDA Compiler Driver NVCC, 6.6.2, "JIT Linking Support").
+    """
+    picked = [pick(part, card) for part in parts]
+    return () if None in picked else tuple(entry for entry in picked if entry is not None)
+
+
+def may_run(container: Container, card: Capability) -> bool:
+    """Whether an entry of another kind (intermediate code for linking and the like) may be for ``card``."""
+    return any(entry.kind == OTHER and (entry.arch // 10, entry.arch % 10) <= card for entry in container.entries)
+
+
 def judge(library: Library, card: Capability) -> Verdict:
     """The verdict for one card."""
-    lacking, ways = [], set()
-    ptx: tuple[int, int] | None = None
+    lacking: list[Container] = []
+    compiled: list[Entry] = []
+    ways = set()
+    unknown, linked = bool(library.unread), False
+    parts = {one.address: one.parts for one in library.linked}
     containers = library.loadable
     for container in containers:
         entry = pick(container, card)
-        if entry is None:
+        if entry is not None:
+            ways.add(runs(entry, card))
+            compiled += [entry] if entry.kind == PTX else []
+        elif anew := relink(parts.get(container.address, ()), card):
+            ways.add(JIT)
+            linked = True
+            compiled += [one for one in anew if one.kind == PTX]
+        elif may_run(container, card):
+            unknown = True
+        else:
             lacking.append(container)
-            continue
-        ways.add(runs(entry, card))
-        if entry.kind == PTX:
-            ptx = max(ptx or entry.version, entry.version)
-    if not containers:
-        kind = NO_CODE
-    elif lacking:
-        kind = PARTLY if ways else NONE
-    else:
-        kind = next(way for way in (JIT, LOWER, NATIVE) if way in ways)
-    return Verdict(card, kind, len(containers), tuple(lacking), ptx)
+    ptx = max((entry.version for entry in compiled), default=None)
+    return Verdict(
+        card, _kind(bool(containers), ways, bool(lacking), unknown), len(containers), tuple(lacking), ptx, linked
+    )
+
+
+def _kind(any_code: bool, ways: set[str | None], lacking: bool, unknown: bool) -> str:
+    if lacking and ways:
+        return PARTLY
+    if unknown:
+        return UNKNOWN
+    if not any_code:
+        return NO_CODE
+    return NONE if lacking else next(way for way in (JIT, LOWER, NATIVE) if way in ways)
 
 
 def covers(library: Library, capability: Capability | str) -> bool:

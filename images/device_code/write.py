@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from images.device_code.layout import SlimRefused
+from images.device_code.record import Owner, begin_part, descriptor_hash, keep_attributes, update_record
 
 _CHUNK = 4 << 20
 
@@ -38,31 +37,41 @@ def write_over(
     pieces: Sequence[Piece],
     patches: Sequence[tuple[int, bytes]],
     prove: Callable[[int], None],
+    owner: Owner | None = None,
 ) -> None:
     """Replace ``path``, open as ``source``, by ``pieces`` with ``patches`` (offset in the new file, bytes) on them.
 
-    ``prove`` is given the new file's descriptor and raises SlimRefused if it is not as planned. Mode, owner and times
-    stay. On any error the old file is as it was.
+    ``prove`` is given the new file's descriptor and raises SlimRefused if it is not as planned. Mode, owner, extended
+    attributes and times stay. The row of ``owner`` is changed just before the file: a run that is killed between leaves
+    its part, and the next run does both again. On any error the old file is as it was, and its row.
     """
+    path = path.resolve()  # not the link that leads to it
     status = os.fstat(source)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
-    part = Path(name)
+    descriptor, part = begin_part(path)
     try:
         with os.fdopen(descriptor, "w+b") as out:
             for piece in pieces:
                 _copy(source, piece, out.fileno())
             for at, content in patches:
                 os.pwrite(out.fileno(), content, at)
-            if os.fstat(out.fileno()).st_size != sum(piece.size for piece in pieces):
+            size = sum(piece.size for piece in pieces)
+            if os.fstat(out.fileno()).st_size != size:
                 raise SlimRefused("the new file is not as long as planned")
             prove(out.fileno())
-            os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode))
-            if os.geteuid() == 0:
-                os.fchown(out.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode))
+            keep_attributes(source, out.fileno())
             os.utime(out.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(out.fileno())
-        os.replace(part, path)
+            if owner is not None:
+                update_record(owner, descriptor_hash(out.fileno()), size)
+        try:
+            os.replace(part, path)
+        except OSError:
+            if owner is not None:
+                update_record(owner, owner.digest, owner.size)
+            raise
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a call by descriptor names none
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from images.catalogue import (
     without_newest,
 )
 from images.context import Context
-from images.core import RegistryFailure, human_bytes, write_atomically
+from images.core import NothingSelected, human_bytes, write_atomically
 from images.matrix import Variant
 from images.registry import Repository
 
@@ -64,7 +64,7 @@ def roll_back(destination: Destination, variants: Sequence[Variant]) -> list[Pub
     for variant in variants:
         catalogue, _ = fetch_catalogue(destination.repository)
         if catalogue is None:
-            raise RegistryFailure(
+            raise NothingSelected(
                 f"nothing is published in {destination.repository.name}", do="see that its name is right"
             )
         _, moves = without_newest(catalogue, variant.id, utc_now())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from images.docker.base_image import local_reference as local_reference
     from images.docker.buildx import LOGS as LOGS
     from images.docker.buildx import run_bake as run_bake
+    from images.docker.card_errors import no_card_given as no_card_given
     from images.docker.connection import connect as connect
     from images.docker.connection import reach as reach
     from images.docker.container_spec import ALL_CARDS as ALL_CARDS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from images.docker.container_spec import PublishedPort as PublishedPort
     from images.docker.container_spec import check_name as check_name
     from images.docker.container_spec import check_port as check_port
+    from images.docker.container_spec import is_device as is_device
     from images.docker.container_spec import read_gpus as read_gpus
     from images.docker.container_spec import read_memory as read_memory
     from images.docker.container_text import compose as compose
@@ -43,11 +45,21 @@ if TYPE_CHECKING:
     from images.docker.engine import Engine as Engine
     from images.docker.facts import HostFacts as HostFacts
     from images.docker.facts import ImageFacts as ImageFacts
+    from images.docker.gpu_access import NO_TOOLS as NO_TOOLS
+    from images.docker.gpu_access import GpuTools as GpuTools
+    from images.docker.gpu_access import Way as Way
+    from images.docker.gpu_access import by_way as by_way
+    from images.docker.gpu_access import cdi_devices as cdi_devices
+    from images.docker.gpu_access import cdi_folders as cdi_folders
+    from images.docker.gpu_access import gpu_tools as gpu_tools
+    from images.docker.gpu_access import spec_by_way as spec_by_way
+    from images.docker.gpu_access import way_to_cards as way_to_cards
     from images.docker.owners import RUN_LABEL as RUN_LABEL
     from images.docker.refusals import DiskFull as DiskFull
     from images.docker.refusals import RateLimited as RateLimited
     from images.docker.refusals import refuse_old_engine as refuse_old_engine
     from images.docker.temporary_containers import TemporaryContainer as TemporaryContainer
     from images.docker.temporary_containers import TemporaryContainers as TemporaryContainers
+    from images.docker.whose_machine import is_local as is_local
 else:
     __getattr__ = face(__name__, __file__)

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from images.core import EngineUnreachable, Layout, PrintLine, UsageError, default_layout
+from images.docker.contexts import DEFAULT, VARIABLE, DockerContext, current_context, find_context
 from images.docker.docker_py import API_SECONDS, SILENT, docker, translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.engine import Engine
-
-_SYSTEM_SOCKET = "unix:///var/run/docker.sock"
 
 
 def connect(layout: Layout | None = None, *, start: bool = True, say: PrintLine = lambda _: None) -> Engine:
@@ -45,12 +44,13 @@ def reach(endpoint: str) -> Engine:
 
     Raises EngineUnreachable, UsageError for a context that there is not.
     """
-    context = None if "://" in endpoint else docker.ContextAPI.get_context(endpoint)
+    context = None if "://" in endpoint else find_context(endpoint)
     if context is None and "://" not in endpoint:
         raise UsageError(f"docker has no context {endpoint}", do="docker context ls, or an endpoint such as ssh://host")
-    url = endpoint if context is None else str(context.Host)
+    url = endpoint if context is None else context.endpoint
+    tls = {"tls": context.tls} if context is not None and context.tls is not None else {}
     try:
-        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"))
+        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"), **tls)
         client.ping()
     except SILENT as error:
         do = f"see that docker -H {url} info answers"
@@ -80,9 +80,14 @@ def _connect_wanted(wanted: str, layout: Layout) -> Engine:
 
 
 def _connect_usual(layout: Layout) -> Engine | None:
-    """The engine of the docker CLI's current context (by default the system's socket), or a rootless one."""
-    context = docker.ContextAPI.get_current_context()
-    candidates: list[tuple[str | None, str]] = [(None, str(context.Host or _SYSTEM_SOCKET))]
+    """The engine of the docker CLI's current context (by default the system's socket), or a rootless one.
+
+    Raises EngineUnreachable where a context that was chosen is gone or does not answer: no other engine is meant.
+    """
+    context = current_context(os.environ)
+    if context.name != DEFAULT:
+        return _of_context(context, layout)
+    candidates: list[tuple[str | None, str]] = [(None, context.endpoint)]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime, "docker.sock").exists():
         candidates.append((f"unix://{runtime}/docker.sock",) * 2)
@@ -91,12 +96,29 @@ def _connect_usual(layout: Layout) -> Engine | None:
             return Engine(_open(url), endpoint, layout=layout, environment={"DOCKER_HOST": url} if url else {})
         except SILENT as error:
             if _denied(error):
-                raise EngineUnreachable(
-                    f"an engine is there, but this user may not use it: {endpoint}",
-                    cause=_deepest(error),
-                    do="join the docker group (usermod -aG docker USER, then log in anew), or use sudo",
-                ) from error
+                raise _may_not(endpoint, error) from error
     return None
+
+
+def _of_context(context: DockerContext, layout: Layout) -> Engine:
+    try:
+        return Engine(_open(None), context.endpoint, layout=layout, environment=context.environment())
+    except SILENT as error:
+        if _denied(error):
+            raise _may_not(context.endpoint, error) from error
+        raise EngineUnreachable(
+            f"the engine of docker's context {context.name} does not answer: {context.endpoint}",
+            cause=f"{_deepest(error)}; {context.named_by} names this context",
+            do=f"start it, or take another: docker context ls, docker context use default (and unset {VARIABLE})",
+        ) from error
+
+
+def _may_not(endpoint: str, error: BaseException) -> EngineUnreachable:
+    return EngineUnreachable(
+        f"an engine is there, but this user may not use it: {endpoint}",
+        cause=_deepest(error),
+        do="join the docker group (usermod -aG docker USER, then log in anew), or use sudo",
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

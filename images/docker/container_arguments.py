@@ -54,5 +54,7 @@ def _ports(spec: ContainerSpec) -> dict[str, list[tuple[str, int | None]]]:
 
 
 def _request(gpus: Gpus) -> dict[str, Any]:
+    if gpus.cdi:
+        return {"driver": "cdi", "device_ids": list(gpus.cdi_names)}
     which: dict[str, Any] = {"device_ids": list(gpus.devices)} if gpus.devices else {"count": gpus.count}
     return {**which, "capabilities": [["gpu"]]}

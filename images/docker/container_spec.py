@@ -18,15 +18,31 @@ NETWORK_MODES = ("none", "host", "bridge")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _MEMORY = re.compile(r"(\d{1,6})([gm])(?:i?b)?")
 LEAST_MEMORY = 2**29
-_DEVICE = re.compile(r"\d+(:\d+)?|(GPU|MIG)-[0-9a-zA-Z/-]+")
+_NUMBER = re.compile(r"[0-9]{1,4}")
+_DEVICE = re.compile(r"[0-9]{1,4}(:[0-9]{1,2})?|(GPU|MIG)-[0-9a-zA-Z/-]{1,80}")
+
+
+# The kind of the CDI devices that NVIDIA's generator (nvidia-ctk cdi generate) names by index, by UUID, and "all".
+CDI_KIND = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """The cards of a container: ``count`` of them (-1: all, 0: none), or those named by index or UUID."""
+    """The cards of a container: ``count`` of them (-1: all, 0: none), or those named by index or UUID.
+
+    ``cdi``: they are asked for as CDI devices, of an engine that has no other way to them.
+    """
 
     count: int = 0
     devices: tuple[str, ...] = ()
+    cdi: bool = False
+
+    @property
+    def cdi_names(self) -> tuple[str, ...]:
+        """Their names as CDI devices: "nvidia.com/gpu=all", or one each."""
+        if self.devices:
+            return tuple(f"{CDI_KIND}={one}" for one in self.devices)
+        return (f"{CDI_KIND}=all",) if self.count < 0 else tuple(f"{CDI_KIND}={at}" for at in range(self.count))
 
 
 NO_CARDS = Gpus()
@@ -100,8 +116,13 @@ class ContainerSpec:
     stop_timeout: int = STOP_TIMEOUT
 
 
+def is_device(text: str) -> bool:
+    """Whether docker takes it for a card: an index, that of a MIG instance ("0:1"), or a UUID."""
+    return _DEVICE.fullmatch(text) is not None
+
+
 def read_gpus(text: str) -> Gpus:
-    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=GPU-…"; or "none".
+    """``--gpus`` as docker takes it: "all", "2", "device=0,1", "device=GPU-…"; a CDI device's name; or "none".
 
     Raises UsageError for anything else.
     """
@@ -110,10 +131,16 @@ def read_gpus(text: str) -> Gpus:
         return NO_CARDS
     if word == "all":
         return ALL_CARDS
-    if word.isdigit():
+    if _NUMBER.fullmatch(word):
         return Gpus(int(word))
     listed = tuple(part.strip() for part in word.removeprefix("device=").split(","))
-    if all(_DEVICE.fullmatch(part) for part in listed):
+    if all(part.startswith(f"{CDI_KIND}=") for part in listed):  # as podman and docker run --device take it
+        named = tuple(part.removeprefix(f"{CDI_KIND}=") for part in listed)
+        if named == ("all",):
+            return Gpus(-1, cdi=True)
+        if all(_DEVICE.fullmatch(part) for part in named):
+            return Gpus(devices=named, cdi=True)
+    if all(map(is_device, listed)) and not (len(listed) == 1 and word.isdecimal()):
         return Gpus(devices=listed)
     raise UsageError(f"--gpus {text!r} names no cards", do="--gpus all, --gpus 2, --gpus device=0,1, or --gpus none")
 

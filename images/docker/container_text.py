@@ -21,7 +21,7 @@ def docker_words(spec: ContainerSpec, *, foreground: bool = False) -> list[str]:
     words = ["docker", "run", *(["--rm"] if foreground else ["--detach"])]
     words += ["--name", spec.name] if spec.name else []
     words += [] if foreground else ["--restart", spec.restart]
-    words += ["--gpus", _gpus_word(spec.gpus)] if spec.gpus != NO_CARDS else []
+    words += _gpus_words(spec.gpus)
     words += ["--shm-size", f"{spec.shm}g"] if spec.shm else []
     words += ["--memory", str(spec.memory), "--memory-swap", str(spec.memory)] if spec.memory else []
     words += ["--network", spec.network] if spec.network else []
@@ -46,6 +46,14 @@ def docker_words(spec: ContainerSpec, *, foreground: bool = False) -> list[str]:
 def docker_line(spec: ContainerSpec, *, foreground: bool = False) -> str:
     """The same, as it is typed into a shell."""
     return shlex.join(docker_words(spec, foreground=foreground))
+
+
+def _gpus_words(gpus: Gpus) -> list[str]:
+    if gpus == NO_CARDS:
+        return []
+    return (
+        [word for name in gpus.cdi_names for word in ("--device", name)] if gpus.cdi else ["--gpus", _gpus_word(gpus)]
+    )
 
 
 def _gpus_word(gpus: Gpus) -> str:
@@ -148,5 +156,7 @@ def _network(spec: ContainerSpec) -> dict[str, Any]:
 
 
 def _device(gpus: Gpus) -> dict[str, Any]:
+    if gpus.cdi:  # compose wants capabilities of every device
+        return {"driver": "cdi", "device_ids": list(gpus.cdi_names), "capabilities": ["gpu"]}
     which = {"device_ids": list(gpus.devices)} if gpus.devices else {"count": "all" if gpus.count < 0 else gpus.count}
     return {"driver": "nvidia", **which, "capabilities": ["gpu"]}

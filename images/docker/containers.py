@@ -49,9 +49,12 @@ class ContainerState:
 class Containers:
     """Containers by name. Every method raises CardstockError for a refusal, EngineUnreachable for no answer."""
 
-    def __init__(self, client: Any, translated: Translated) -> None:
+    def __init__(
+        self, client: Any, translated: Translated, adapted: Callable[[ContainerSpec], ContainerSpec] = lambda spec: spec
+    ) -> None:
         self._client = client
         self._translated = translated
+        self._adapted = adapted  # a container as this engine has to be asked for it
 
     def find(self, name: str) -> ContainerState | None:
         """The container of this very name; None where there is none."""
@@ -70,7 +73,8 @@ class Containers:
         """Make and start it; ``environment`` has the values of ``spec.passed``. One that cannot start is removed."""
         what = f"a container of {spec.image} could not be started"
         with self._translated(what):
-            made = self._client.containers.create(spec.image, **create_arguments(spec, environment))
+            arguments = create_arguments(self._adapted(spec), environment)
+            made = self._client.containers.create(spec.image, **arguments)
         try:
             with self._translated(what):
                 made.start()

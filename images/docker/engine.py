@@ -7,7 +7,6 @@ goes through here, and every refusal comes back as one of Cardstock's errors.
 from __future__ import annotations
 
 import io
-import shutil
 import tarfile
 import time
 import uuid
@@ -37,8 +36,10 @@ from images.docker.facts import (
     refused_pull,
     split_reference,
 )
+from images.docker.gpu_access import NO_TOOLS, Way, cdi_folders, gpu_tools, spec_by_way, way_to_cards
 from images.docker.layer_store import keeps_in_containerd, layers_folder
 from images.docker.owners import RUN_LABEL, is_left, run_labels
+from images.docker.whose_machine import free_below, is_local
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -76,35 +77,48 @@ class Engine:
     @cached_property
     def docker_version(self) -> str:
         """The version of Docker; empty where the engine is another that speaks its API, such as Podman."""
-        with translated("the engine's version could not be read"):
-            told = self._client.version()
-        names = [str(part.get("Name", "")) for part in told.get("Components") or []]
-        return "" if any("Podman" in name for name in names) else str(told["Version"])
+        return "" if self.host().podman else self.version
 
     @cached_property
     def containers(self) -> Containers:
         """Containers that stay; those of `run` are gone when it returns."""
-        return Containers(self._client, translated)
+        return Containers(self._client, translated, self._for_this_engine)
+
+    def _for_this_engine(self, spec: ContainerSpec) -> ContainerSpec:
+        """The container with its cards asked for as this engine gives them."""
+        return spec if spec.gpus == NO_CARDS else spec_by_way(spec, self.way_to_cards)
 
     def close(self) -> None:
         """Let the connection go."""
         self._client.close()
 
     def free_bytes(self) -> int | None:
-        """Free bytes on the disk that the engine keeps layers on; None where it is on another machine."""
-        with translated("the engine's data directory could not be read"):
-            root = layers_folder(self._client.info())
-        if not self.endpoint.startswith(("unix://", "npipe://")):
-            return None
-        for path in (root, *root.parents):
-            with suppress(OSError):
-                return shutil.disk_usage(path).free
-        return None
+        """Free bytes on the disk that the engine keeps layers on; None where that is no disk of this machine."""
+        host = self.host()
+        return free_below(Path(self.layers_folder())) if is_local(self.endpoint, host) and not host.desktop else None
 
     def host(self) -> HostFacts:
         """What the engine says of the machine it runs on."""
         with translated("the engine's machine could not be read"):
             return host_of(self._client.info())
+
+    @cached_property
+    def local(self) -> bool:
+        """Whether it runs on this very machine, and so sees its cards and its folders."""
+        return is_local(self.endpoint, self.host())
+
+    @cached_property
+    def beside(self) -> bool:
+        """Whether containers mount this machine's folders and listen on its ports: here, or in a virtual machine of
+        this user's (Docker Desktop), which is behind a socket and shares both.
+        """
+        return self.endpoint.startswith(("unix://", "npipe://")) or self.local
+
+    @cached_property
+    def way_to_cards(self) -> Way:
+        """How it gives containers cards; "" where nothing does."""
+        host = self.host()
+        return way_to_cards(host, gpu_tools(cdi_folders(host)) if self.local else NO_TOOLS)
 
     def keeps_what_came(self) -> bool:
         """Whether layers of a failed pull stay for the next one: in the containerd store, not in the classic one."""
@@ -342,7 +356,8 @@ class Engine:
             tmpfs=(),
         )
         with translated(f"a container of {image} could not be made"):
-            container = self._client.containers.create(image, **create_arguments(spec, {}))
+            arguments = create_arguments(self._for_this_engine(spec), {})
+            container = self._client.containers.create(image, **arguments)
         try:
             with translated(f"a container of {image} could not be run"):
                 if files:

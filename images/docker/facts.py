@@ -42,6 +42,8 @@ class HostFacts:
 
     ``memory`` in bytes; ``runtimes`` are OCI runtimes by name ("runc", "nvidia"); ``cdi`` the folders that it reads CDI
     specifications from (none: it does not); ``devices`` the CDI devices that it found ("nvidia.com/gpu=all").
+    ``kernel`` and ``name`` are those of the machine, or of the virtual machine that the engine runs in; ``podman`` and
+    ``rootless`` what the engine is.
     """
 
     version: str
@@ -53,6 +55,15 @@ class HostFacts:
     runtimes: tuple[str, ...]
     cdi: tuple[str, ...]
     devices: tuple[str, ...]
+    kernel: str = ""
+    name: str = ""
+    podman: bool = False
+    rootless: bool = False
+
+    @property
+    def desktop(self) -> bool:
+        """Whether it is Docker Desktop, whose engine runs in a virtual machine."""
+        return self.system.startswith("Docker Desktop")
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,10 @@ def host_of(info: Mapping[str, Any]) -> HostFacts:
         runtimes=tuple(sorted(info.get("Runtimes") or ())),
         cdi=tuple(info.get("CDISpecDirs") or ()),
         devices=tuple(str(device.get("ID")) for device in info.get("DiscoveredDevices") or ()),
+        kernel=str(info.get("KernelVersion") or ""),
+        name=str(info.get("Name") or ""),
+        podman=bool(info.get("BuildahVersion")),  # podman's compat API alone says it (pkg/api/handlers/compat/info.go)
+        rootless=any("rootless" in str(one) for one in info.get("SecurityOptions") or ()),
     )
 
 

@@ -25,9 +25,12 @@ from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 
 from images.docker.container_arguments import create_arguments
-from images.docker.container_spec import ContainerSpec, Mount
+from images.docker.container_spec import NO_CARDS, ContainerSpec, Mount
 from images.docker.docker_py import translated
+from images.docker.facts import host_of
+from images.docker.gpu_access import NO_TOOLS, cdi_folders, gpu_tools, spec_by_way, way_to_cards
 from images.docker.owners import RUN_LABEL, run_labels
+from images.docker.whose_machine import is_local
 
 Content = Mapping[str, bytes | Path]
 
@@ -150,12 +153,21 @@ class TemporaryContainers:
         """
         with ExitStack() as stack:
             with translated(f"a container of {spec.image} could not be started"):
-                made = _prepared(self._labelled(spec), environment or {})
+                made = _prepared(self._labelled(self._for_this_engine(spec)), environment or {})
                 stack.callback(made.stop)
                 if ready:
                     made.waiting_for(_Until(ready))
                 made.start()
             yield TemporaryContainer(made)
+
+    def _for_this_engine(self, spec: ContainerSpec) -> ContainerSpec:
+        """The container with its cards asked for as this engine gives them."""
+        if spec.gpus == NO_CARDS:
+            return spec
+        host = host_of(self._client.info())
+        at = str(self._client.api.base_url)  # of a socket docker-py makes http+docker://localhost
+        local = is_local("unix://" if at.startswith("http+docker://local") else at, host)
+        return spec_by_way(spec, way_to_cards(host, gpu_tools(cdi_folders(host)) if local else NO_TOOLS))
 
     def _labelled(self, spec: ContainerSpec) -> ContainerSpec:
         return replace(spec, labels=(*spec.labels, *run_labels(self.run).items()))

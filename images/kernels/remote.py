@@ -13,6 +13,8 @@ from images.registry import Artifact, ArtifactPart, Repository, artifact
 KIND = "application/vnd.cardstock.kernel.v1"
 _RECORD = "application/vnd.cardstock.kernel.v1+json"
 _WHEEL = "application/zip"
+_RECORD_MAX = 4 << 20  # bytes of a kernel.json; they have a few thousand
+_WHEEL_MAX = 8 << 30  # bytes of a wheel; those of all archs have less than one billion
 Say = Callable[[str], None]
 
 
@@ -51,6 +53,9 @@ def fetch(repository: Repository, key: Key, store: Store, say: Say = lambda _: N
     wheels = [name for name in there.files if name.endswith(".whl")]
     if len(wheels) != 1 or set(there.files) != {FILE, wheels[0]}:
         raise _refused(repository, key, f"it holds {', '.join(sorted(there.files))}")
+    for name, most in ((FILE, _RECORD_MAX), (wheels[0], _WHEEL_MAX)):
+        if there.files[name].size > most:
+            raise _refused(repository, key, f"{name} has {there.files[name].size} bytes, more than {most}")
     with store.work() as folder:
         artifact.fetch(repository, there, folder)
         try:

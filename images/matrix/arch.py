@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from images.core import UsageError, closest
+from images.core import UsageError
+from images.device_code.capability import KNOWN as KNOWN_ARCHS
+from images.device_code.capability import CapabilityError, nearest, read_capability
 
-# Compute capabilities that exist, 5.0 and up (NVIDIA's table; 10.1 was renamed 11.0 with CUDA 13).
-KNOWN_ARCHS = (
-    *("5.0", "5.2", "5.3", "6.0", "6.1", "6.2", "7.0", "7.2", "7.5"),
-    *("8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"),
-)
-
-_DOTTED = re.compile(r"(\d{1,2})\.(\d)([af]?)(\+ptx)?")
-_PLAIN = re.compile(r"(?:sm_?|compute_)?(\d{1,2})(\d)([af]?)")
+__all__ = ["KNOWN_ARCHS", "Arch", "covers", "join_sm", "nearest_arch", "parse_arch"]
 
 
 @dataclass(frozen=True, order=True)
@@ -63,33 +57,17 @@ def parse_arch(text: str) -> Arch:
 
     Raises UsageError for what is not a compute capability, and for one that no card has, with the nearest that exists.
     """
-    cleaned = text.strip().lower()
-    match = _DOTTED.fullmatch(cleaned) or _PLAIN.fullmatch(cleaned)
-    if match is None:
-        raise UsageError(
-            f"{text!r} is not a compute capability",
-            cause="expected a form such as 7.5, 75 or sm_75",
-            do=f"nearest: {closest(cleaned, KNOWN_ARCHS)}. Known: {', '.join(KNOWN_ARCHS)}",
-        )
-    ptx = bool(match.groups()[3]) if len(match.groups()) > 3 else False
-    arch = Arch(int(match[1]), int(match[2]), match[3], ptx)
-    if arch.capability not in KNOWN_ARCHS:
-        raise UsageError(
-            f"no NVIDIA card has compute capability {arch.capability}",
-            cause=f"{text!r} reads as {arch.capability}",
-            do=f"nearest: {nearest_arch(arch)}. Known: {', '.join(KNOWN_ARCHS)}",
-        )
-    return arch
+    try:
+        typed = read_capability(text)
+    except CapabilityError as error:
+        known = f"nearest: {error.nearest}. Known: {', '.join(KNOWN_ARCHS)}"
+        raise UsageError(error.what, cause=error.cause, do=known) from error
+    return Arch(typed.major, typed.minor, typed.suffix, typed.ptx)
 
 
 def nearest_arch(arch: Arch) -> str:
     """The known capability closest in number."""
-    return min(KNOWN_ARCHS, key=lambda known: (abs(_number(known) - arch.number), known))
-
-
-def _number(known: str) -> int:
-    major, minor = known.split(".")
-    return int(major) * 10 + int(minor)
+    return nearest(arch.number)
 
 
 def join_sm(archs: Iterable[Arch]) -> str:

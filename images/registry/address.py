@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from images.core import RegistryFailure
+from images.core import UsageError
 
 _HOST = re.compile(r"(?:[a-z0-9]+(?:[.-]+[a-z0-9]+)*|\[[0-9a-f:]+\])(?::\d{1,5})?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+|/)[a-z0-9]+)*")
@@ -15,6 +15,7 @@ _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+|/)[a-z0-9]+)*")
 DOCKER_HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 _HUB_NAMES = (DOCKER_HUB, "index.docker.io", _HUB_API)
+_SHOWN_MAX = 300
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -43,12 +44,12 @@ class RepositoryAddress:
 
 
 def parse_repository(name: str) -> RepositoryAddress:
-    """The address of "registry.example.com/team/wheels". Raises RegistryFailure for what is no repository's name."""
+    """The address of "registry.example.com/team/wheels". Raises UsageError for what is no repository's name."""
     host, _, path = name.partition("/")
     if not _HOST.fullmatch(host) or not _PATH.fullmatch(path) or not (set(host) & set(".:") or host == "localhost"):
-        raise RegistryFailure(
+        raise UsageError(
             f"{name!r} is not a repository",
-            cause="it needs a host, then a path in lower case, and neither tag nor digest",
+            cause="it needs a host, then a path in lower case; no https:// before it, and neither tag nor digest",
             do="write it as in registry.example.com/team/wheels",
         )
     if login_host(host) == DOCKER_HUB and "/" not in path:
@@ -64,7 +65,8 @@ def api_url(host: str) -> str:
 
 def login_host(host: str) -> str:
     """The host under which logins for a registry's host are compared: one name for all of Docker Hub's."""
-    return DOCKER_HUB if host.lower() in _HUB_NAMES else host.lower()
+    name = host.lower().removesuffix(f":{_PORTS['https']}")
+    return DOCKER_HUB if name in _HUB_NAMES else name
 
 
 def is_loopback(host: str) -> bool:
@@ -79,16 +81,21 @@ def is_loopback(host: str) -> bool:
 def host_of(url: str) -> str:
     """Host and port of a URL, without what may stand before an @; the URL itself where it has none."""
     try:
-        return urlsplit(url).netloc.rpartition("@")[2] or url
+        return _shown(urlsplit(url).netloc.rpartition("@")[2] or url)
     except ValueError:
-        return url
+        return _shown(url)
 
 
 def without_query(url: str) -> str:
     """A URL to show: its query may be signed, and what stands before an @ may be a login."""
     plain = url.partition("?")[0]
     scheme, mark, rest = plain.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+    return _shown(f"{scheme}{mark}{rest.rpartition('@')[2]}")
+
+
+def _shown(address: str) -> str:
+    """An address from outside without what a terminal would obey, and not longer than a person reads."""
+    return "".join(letter if letter.isprintable() else "?" for letter in address[:_SHOWN_MAX])
 
 
 def same_origin(one: str, other: str) -> bool:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar
 
 from images.core import RegistryFailure, Unsafe
-from images.registry.address import RepositoryAddress
+from images.registry.address import RepositoryAddress, without_query
+from images.registry.advice import what_to_do
 from images.registry.login import RegistryLogin
 from images.registry.response import Response
 from images.registry.retry import ATTEMPTS, Retry, TransientError
 from images.registry.transport import Method, Transport
 
 _VERBS: Mapping[Method, str] = {"GET": "give", "HEAD": "show", "PUT": "take", "POST": "take"}
+_LOGINS = 2  # a token for more than the last one, and another where that ends at once
 Result = TypeVar("Result")
 
 
@@ -29,10 +31,12 @@ class RepositoryApi:
         try:
             return self.retry.run(once)
         except TransientError as fault:
+            asked = f"it asks to wait {_time(fault.wait)}" if fault.asks_too_long else f"{ATTEMPTS} attempts"
             raise RegistryFailure(
                 f"{self.address.name}: the registry does not give or take {what}",
-                cause=f"{fault} ({ATTEMPTS} attempts)",
-                do="see that its name is right and that it runs; run the same again to go on",
+                cause=f"{fault} ({asked})",
+                do=what_to_do(self.address.host, fault.status, str(fault), writes=False)
+                or "see that its name is right and that it runs; run the same again to go on",
                 where=self.address.registry,
             ) from fault
 
@@ -52,15 +56,20 @@ class RepositoryApi:
         url = place if "://" in place else f"{self.address.url}/{place}"
 
         def ask() -> Response:
-            return self._transport.send(method, url, {**(headers or {}), **self._login.headers_for(url)}, body=body)
+            sent = {**(headers or {}), **self._login.headers_for(url)}
+            return self._transport.send(method, url, sent, body=body)
 
         told = ask()
-        if told.status in (401, 403):
+        for _ in range(_LOGINS):
+            if told.status not in (401, 403) or not self._login.is_own(told.url):
+                break
             with told:
                 answered = self._login.answer(told, method)
-                refusal = None if answered else self._refusal(told, method, place)
+                refusal = None if answered or told.status in ok else self._refusal(told, method, place)
             if refusal:
                 raise refusal
+            if not answered:
+                break
             told = ask()
         if told.status in ok:
             return told
@@ -69,12 +78,13 @@ class RepositoryApi:
 
     def _refusal(self, told: Response, method: Method, place: str) -> RegistryFailure:
         login = told.status in (401, 403)
-        reason = self._login.reason(told) if login else ""
-        cause = f"HTTP {told.status}: {told.words()}"
+        reason = self._login.reason(told) if login else told.sends_to
+        words = told.words()
+        cause = f"HTTP {told.status}: {words}"
         return RegistryFailure(
-            f"{self.address.name}: the registry refuses to {_VERBS[method]} {place.partition('?')[0]}",
+            f"{self.address.name}: the registry refuses to {_VERBS[method]} {without_query(place)}",
             cause=f"{cause}; {reason}" if reason else cause,
-            do=f"docker login {self.address.host}, if it wants a login; see that it may do that" if login else "",
+            do=what_to_do(self.address.host, told.status, words, writes=method in ("PUT", "POST")),
             where=self.address.registry,
         )
 
@@ -86,3 +96,9 @@ class RepositoryApi:
             do="do not use it; tell whoever runs this registry",
             where=self.address.registry,
         )
+
+
+def _time(seconds: float | None) -> str:
+    """A long time for a person: "365 days"."""
+    hours = (seconds or 0.0) / 3600
+    return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.1f} hours"

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from images.core import Unsafe
+from images.core import Unsafe, UsageError
 from images.registry.client import Repository
-from images.registry.descriptor import DIGEST, MANIFEST, Blob, Manifest, digest_of, digest_of_file
+from images.registry.descriptor import MANIFEST, Blob, Manifest, digest_of, digest_of_file, parse_blobs
 
 TITLE = "org.opencontainers.image.title"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_VERSION = re.compile(r"(.+)\.v([0-9]{1,6})")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def push(
     raw = json.dumps(content, indent=1).encode()
     tag = tag or digest_of(raw)
     digest = repository.put_manifest(raw, tag)
-    written = repository.manifest(tag)
+    written = repository.read_back(tag)
     if written is None or written.digest != digest:
         raise Unsafe(
             f"{repository.name}:{tag} is not what was just written",
@@ -82,14 +83,24 @@ def look(repository: Repository, reference: str, kind: str) -> Artifact | None:
 
 
 def read_artifact(found: Manifest, kind: str, where: str) -> Artifact:
-    """What a manifest says. Raises Unsafe for another kind of artifact, and for names that are no plain file names."""
+    """What a manifest says.
+
+    Raises Unsafe for another kind of artifact and for names that are no plain file names, UsageError for a kind that is
+    of a newer version.
+    """
     try:
         config = found.content["config"]
         said = found.content.get("artifactType") or config["mediaType"]
-        files = [_blob(layer) for layer in found.content["layers"]]
+        _, *files = parse_blobs(found.content)
         notes = {str(key): str(value) for key, value in (found.content.get("annotations") or {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unsafe(f"{where} is no artifact", cause=f"its manifest has no sensible {error}") from error
+    if isinstance(said, str) and _is_newer(said, kind):
+        raise UsageError(
+            f"{where} was written by a newer version of Cardstock",
+            cause=f"it is {said}, and this checkout reads {kind}",
+            do="use a newer version: git pull",
+        )
     named = {dict(blob.notes).get(TITLE, ""): blob for blob in files}
     if said != kind or len(named) != len(files) or not all(_NAME.fullmatch(name) for name in named):
         raise Unsafe(
@@ -111,8 +122,7 @@ def _descriptor(part: ArtifactPart) -> dict[str, Any]:
     return {"mediaType": part.media_type, "digest": digest, "size": size, "annotations": {TITLE: part.path.name}}
 
 
-def _blob(layer: Mapping[str, Any]) -> Blob:
-    digest, size = layer["digest"], layer["size"]
-    if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int) or size < 0:
-        raise ValueError("digest or size")
-    return Blob(str(layer["mediaType"]), digest, size, tuple((layer.get("annotations") or {}).items()))
+def _is_newer(said: str, kind: str) -> bool:
+    """Whether a media type such as "application/vnd.example.v2" is of the same kind and of a later version."""
+    theirs, mine = _VERSION.fullmatch(said), _VERSION.fullmatch(kind)
+    return bool(theirs and mine and theirs[1] == mine[1] and int(theirs[2]) > int(mine[2]))

@@ -86,8 +86,8 @@ def _of_one(header: str) -> list[Challenge]:
 
 
 def _skip(header: str, at: int) -> int:
-    """Past spaces and commas; a list may have empty members."""
-    while at < len(header) and header[at] in " \t,":
+    """Past spaces and commas; a list may have empty members. A few write semicolons."""
+    while at < len(header) and header[at] in " \t,;":
         at += 1
     return at
 
@@ -101,4 +101,4 @@ def _skip_token68(header: str, scheme: re.Match[str]) -> int:
 
 
 def _value(read: re.Match[str]) -> str:
-    return read[3] if read[2] is None else re.sub(r"\\(.)", r"\1", read[2])
+    return read[3].strip("'") if read[2] is None else re.sub(r"\\(.)", r"\1", read[2])

@@ -26,6 +26,10 @@ from images.registry.transport import Transport, refuse_downgrade
 _MANIFEST_MAX = 4 << 20  # bytes; what registries accept (distribution specification 1.1)
 _TAGS_MAX = 4 << 20  # bytes of one page of tags
 _PAGES_MAX = 1000
+_READ_BACK = 4  # waits for what was written to be seen: seven seconds
+_TAGS_IN_ALL = 1_000_000
+_UNKNOWN = (400, 401, 403, 404, 405, 501)  # answers to a HEAD that say no more than "not that anybody knew"
+_WRITTEN = (200, 201, 202, 204)  # 201 by the specification; others were seen to say it with one of these
 _SLOWEST = 16 << 10  # bytes a second below which a download counts as broken off
 _PATIENCE = 300.0  # seconds that any download may take
 Say = Callable[[str], None]
@@ -69,7 +73,12 @@ class Repository:
                 raise self._api.unsafe(f"the manifest of {reference}", wanted, digest)
         content = _object(raw)
         if content is None:
-            raise RegistryFailure(f"{self.name}: what {reference} names is no manifest", where=self._where)
+            raise RegistryFailure(
+                f"{self.name}: what {reference} names is no manifest",
+                cause=f"the answer, {told.get('Content-Type', 'of no type')[:100]!r}, is no JSON object",
+                do="see that the registry's name is right, and that no portal wants a login in a browser first",
+                where=self._where,
+            )
         return Manifest(digest, str(content.get("mediaType") or told.get("Content-Type", "")), raw, content)
 
     def put_manifest(self, raw: bytes, reference: str, media_type: str = MANIFEST) -> str:
@@ -78,7 +87,7 @@ class Repository:
 
         def once() -> str:
             headers = {"Content-Type": media_type}
-            with self._api.call("PUT", f"manifests/{reference}", headers, body=raw, ok=(200, 201)) as told:
+            with self._api.call("PUT", f"manifests/{reference}", headers, body=raw, ok=_WRITTEN) as told:
                 return told.headers.get("Docker-Content-Digest", "")
 
         its = self._api.repeat(reference, once)
@@ -86,22 +95,32 @@ class Repository:
             raise self._api.unsafe(f"the manifest written as {reference}", mine, its)
         return mine
 
+    def read_back(self, reference: str) -> Manifest | None:
+        """What a reference names that was written just now. A registry of several may show it a moment later."""
+        for attempt in range(_READ_BACK):
+            if (found := self.manifest(reference)) is not None:
+                return found
+            self.pause(0.5 * 2**attempt)
+        return self.manifest(reference)
+
     def pause(self, seconds: float) -> None:
         """Wait, as between two attempts."""
         self._api.retry.sleep(seconds)
 
     def tags(self) -> tuple[str, ...]:
         """All tags, as the registry orders them; none where it does not know the repository yet."""
-        found: list[str] = []
+        found: dict[str, None] = {}
+        asked: set[str] = set()
         page = "tags/list?n=1000"
-        for _ in range(_PAGES_MAX):
+        while len(asked) < _PAGES_MAX and len(found) <= _TAGS_IN_ALL and page not in asked:
+            asked.add(page)
             tags, page = self._api.repeat("the tags", partial(self._page, page))
-            found += tags
+            found |= dict.fromkeys(tags)
             if not page:
                 return tuple(found)
         raise RegistryFailure(
             f"{self.name}: the list of tags has no end",
-            cause=f"{len(found)} tags on {_PAGES_MAX} pages, and one more page",
+            cause=f"{len(found)} tags on {len(asked)} pages, and one more page",
             do="tell whoever runs this registry",
             where=self._where,
         )
@@ -110,7 +129,9 @@ class Repository:
         """Whether the registry says that it has these bytes."""
 
         def once() -> bool:
-            with self._api.call("HEAD", f"blobs/{digest}", ok=(200, 404)) as told:
+            # Some refuse a HEAD of blobs and take uploads all the same, and a store that is sent on to may refuse it
+            # because its URL is signed for a GET. Then nothing is known, and who uploads is told the rest.
+            with self._api.call("HEAD", f"blobs/{digest}", ok=(200, *_UNKNOWN)) as told:
                 return told.status == 200
 
         return self._api.repeat(digest, once)
@@ -130,8 +151,14 @@ class Repository:
             raise RegistryFailure(f"{self.name}: {blob.digest!r} is no sha256 digest", where=self._where)
         part = into.with_name(f".{into.name}.part")
         try:
-            self._api.repeat(blob.digest, partial(self._download_once, blob, part))
-            if (found := digest_of_file(part)) != blob.digest:
+            resumed = self._api.repeat(blob.digest, partial(self._download_once, blob, part))
+            found = digest_of_file(part)
+            if found != blob.digest and resumed:  # the beginning may be another's, or damaged here
+                part.unlink()
+                self._api.retry.say(f"{self.name}: {blob.digest[:19]} was put together wrongly; it begins anew")
+                self._api.repeat(blob.digest, partial(self._download_once, blob, part))
+                found = digest_of_file(part)
+            if found != blob.digest:
                 raise self._api.unsafe("a blob", blob.digest, found)
             part.replace(into)
         except RegistryFailure:
@@ -151,44 +178,59 @@ class Repository:
             if told.status == 404:
                 return [], ""
             content = _object(told.read(_TAGS_MAX))
-            last = re.search(r"[?&](last=[^&>]+)", told.next_page)
+            # Its query alone: behind a proxy the address before it may be wrong. Which fields stand in it is the
+            # registry's own affair ("last" by the specification, "next_page" of Quay).
+            query = told.next_page.partition("?")[2].partition("#")[0]
         tags = None if content is None else content.get("tags") or []  # registries write null for none
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise RegistryFailure(f"{self.name}: what it gives is no list of tags", where=self._where)
-        following = f"tags/list?n=1000&{last[1]}" if last else ""
-        return tags, following if following != page else ""
+            raise RegistryFailure(
+                f"{self.name}: what it gives is no list of tags",
+                cause="a list of texts was to come",
+                do="see that the registry's name is right; tell whoever runs it",
+                where=self._where,
+            )
+        return tags, f"tags/list?{query}" if query else ""
 
     def _upload_once(self, path: Path, digest: str) -> None:
-        with self._api.call("POST", "blobs/uploads/", ok=(202,)) as begun:
+        with self._api.call("POST", "blobs/uploads/", ok=(200, 202, 204)) as begun:
             place = self._place(begun)
         place += f"{'&' if '?' in place else '?'}digest={digest}"
         headers = {"Content-Type": "application/octet-stream"}
-        with path.open("rb") as file, self._api.call("PUT", place, headers, body=file, ok=(201, 404)) as told:
+        with path.open("rb") as file, self._api.call("PUT", place, headers, body=file, ok=(*_WRITTEN, 404)) as told:
             if told.status == 404:  # the registry was started anew
                 raise TransientError(f"{self.name}: the registry has forgotten the upload that it began")
 
     def _place(self, begun: Response) -> str:
         """Where an upload that was begun goes on. Raises RegistryFailure where that is no address, or a plain one."""
+        named = begun.headers.get("Location", "").partition("#")[0]
         try:
-            place = urljoin(begun.url, begun.headers.get("Location", ""))
-        except ValueError as error:
+            place = urljoin(begun.url, named)
+            good = bool(named) and place.startswith(("http://", "https://"))
+        except ValueError:
+            good = False
+        if not good:
             raise RegistryFailure(
                 f"{self.name}: the registry names no place for an upload",
-                cause=str(error),
+                cause=f"its answer has the Location {named[:200]!r}",
+                do="tell whoever runs this registry",
                 where=self._where,
-            ) from error
+            )
         refuse_downgrade(begun.url, place)
         return place
 
-    def _download_once(self, blob: Blob, part: Path) -> None:
+    def _download_once(self, blob: Blob, part: Path) -> bool:
+        """Write what lacks of a blob; whether its beginning is of an earlier attempt."""
         have = part.stat().st_size if part.exists() else 0
-        if have == blob.size:
-            return
+        if have == blob.size and part.exists():
+            return True
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._api.call("GET", f"blobs/{blob.digest}", headers, ok=(200, 206, 416)) as told:
             if told.status == 416:
                 part.unlink(missing_ok=True)
                 raise TransientError(f"{self.name}: the registry has no such rest; the download begins anew")
+            if told.status == 206 and not _is_rest(told.headers.get("Content-Range", ""), have):
+                part.unlink(missing_ok=True)
+                raise TransientError(f"{self.name}: the registry gives another part; the download begins anew")
             begin = have if told.status == 206 else 0
             with part.open("r+b" if begin else "wb") as out:
                 out.seek(begin)
@@ -199,6 +241,13 @@ class Repository:
                         raise self._api.unsafe("a blob", f"{blob.digest} of {blob.size} bytes", "more bytes than that")
                 if out.tell() < blob.size:
                     raise TransientError(f"{self.name}: the answer ended after {out.tell()} of {blob.size} bytes")
+        return begin > 0
+
+
+def _is_rest(content_range: str, begin: int) -> bool:
+    """Whether a Content-Range begins at this byte; where a registry does not say, the digest will."""
+    said = re.match(r"bytes (\d{1,20})-", content_range.strip())
+    return said is None or int(said[1]) == begin
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:

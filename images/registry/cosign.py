@@ -7,45 +7,33 @@ key signs without the public transparency log: an image of a private registry is
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from images.core import CardstockError, Layout, RegistryFailure, Unsafe, UsageError, debian, default_layout, process
+from images.core import CardstockError, RegistryFailure, Unsafe, UsageError, process
 from images.registry.address import is_loopback
+from images.registry.cosign_program import CosignFlags, flags_of, unfit
+from images.registry.cosign_program import find_cosign as find_cosign
+from images.registry.response import printable
 
-# Debian's cosign starts with the release after bookworm; it needs nothing but libc, and runs on bookworm as well.
-_SUITE = {"bookworm": "trixie"}
 _SECONDS = 300.0
 PASSWORD = "COSIGN_PASSWORD"  # noqa: S105 - the name of the variable that holds it
-Say = Callable[[str], None]
+_CA = "SSL_CERT_FILE"  # Go's own variable: for the registry, and for the services that vouch for identities
 
-
-def find_cosign(layout: Layout | None = None, say: Say = lambda _: None) -> str:
-    """The program: of $PATH, or fetched once into $CARDSTOCK_HOME. Raises CardstockError with what to do."""
-    if found := shutil.which("cosign"):
-        return found
-    layout = layout or default_layout()
-    program = layout.home / "cosign" / "usr" / "bin" / "cosign"
-    if not program.is_file():
-        mirror = debian.host_mirror()
-        if mirror is None:
-            raise CardstockError(
-                "cosign is not installed",
-                cause="this host is not Debian, so it cannot be fetched",
-                do="install cosign (https://docs.sigstore.dev/cosign), then run again",
-            )
-        say(f"fetching cosign from Debian's package into {program.parents[2]}")
-        work = layout.home / "cosign.new"
-        shutil.rmtree(work, ignore_errors=True)
-        apt = debian.PrivateApt(work / "apt", mirror.lines(_SUITE.get(mirror.codename, mirror.codename)))
-        apt.update()
-        debian.unpack(apt.download(["cosign"], work / "debs"), work / "prefix")
-        shutil.rmtree(program.parents[2], ignore_errors=True)
-        os.replace(work / "prefix", program.parents[2])
-        shutil.rmtree(work)
-    return str(program)
+# Exit codes of `cosign verify` (cmd/cosign/errors/exit_codes.go): no signature, none that matches, one without a
+# certificate. What it finds in signatures of the newer form ends with 1, and these words.
+_NO_SIGNATURE = 10
+_NOT_SIGNED = (_NO_SIGNATURE, 12, 13)
+_NOT_SIGNED_WORDS = ("no signatures found", "no matching signatures", "no matching attestations")
+# How Go's HTTP client and go-containerregistry begin what a request ended with. It may stand inside "no matching
+# signatures", where a signature is listed and its blob cannot be had.
+_REQUEST_FAILED = re.compile(r'\b(?:get|head|put|post|patch) "?https?://', re.IGNORECASE)
+_KEY_WORDS = ("decrypt", "reading key", "no such file", "loading public key", "getting signer", "pem")
+_FLAG_WORDS = ("unknown flag", "unknown shorthand flag", "tlog-upload=false is not supported")
+_NOISE = ("WARNING", "Flag --", "error during command execution:")
 
 
 @dataclass(frozen=True)
@@ -57,17 +45,27 @@ class Identity:
 
 
 class Cosign:
-    """Signs and verifies what a repository has by digest. ``environment`` is added to this process's own."""
+    """Signs and verifies what a repository has by digest.
 
-    def __init__(self, program: str, environment: Mapping[str, str] | None = None) -> None:
+    ``environment`` is added to this process's own. ``ca`` is a bundle of certificate authorities, for all that cosign
+    asks.
+    """
+
+    def __init__(self, program: str, environment: Mapping[str, str] | None = None, ca: Path | None = None) -> None:
         self._program = program
         self._environment = dict(environment or {})
+        if ca:
+            self._environment[_CA] = str(ca)
+
+    @cached_property
+    def _flags(self) -> CosignFlags:
+        return flags_of(self._program)
 
     def sign(self, repository: str, digest: str, key: Path | None) -> None:
         """Sign ``repository@digest`` with a key, or by the identity of the CI job that this is.
 
         The key's password is that of $COSIGN_PASSWORD. Raises UsageError for a key that cannot be used, RegistryFailure
-        when the signature cannot be written.
+        when the signature cannot be written, CardstockError for a cosign that cannot sign without the public log.
         """
         self._sign("sign", [], repository, digest, key)
 
@@ -80,7 +78,7 @@ class Cosign:
         self._sign("attest", how, repository, digest, key)
 
     def _sign(self, verb: str, more: Sequence[str], repository: str, digest: str, key: Path | None) -> None:
-        how = ["--yes", *more]
+        how = ["--yes", *more, *self._flags.sign]
         if key is not None:
             if PASSWORD not in self._environment and PASSWORD not in os.environ:
                 raise UsageError(
@@ -90,7 +88,8 @@ class Cosign:
         try:
             self._run(verb, how, repository, digest)
         except process.ProcessFailed as error:
-            if "decrypt" in error.tail or "reading key" in error.tail or "no such file" in error.tail:
+            self._refuse_program(error)
+            if key is not None and _says(error, _KEY_WORDS) and not _REQUEST_FAILED.search(error.tail):
                 raise UsageError(
                     f"cosign cannot use the key {key}", cause=_last(error), do=f"see the path and {PASSWORD}"
                 ) from error
@@ -103,7 +102,8 @@ class Cosign:
     def verify(self, repository: str, digest: str, signer: Path | Identity) -> None:
         """Hold ``repository@digest`` against a public key, or an identity.
 
-        Raises Unsafe where no signature of this signer is on it, RegistryFailure where that cannot be found out.
+        Raises Unsafe where no signature of this signer is on it, RegistryFailure where that cannot be found out,
+        UsageError for a key that is none.
         """
         if isinstance(signer, Identity):
             how = ["--certificate-identity-regexp", signer.pattern, "--certificate-oidc-issuer", signer.issuer]
@@ -111,22 +111,50 @@ class Cosign:
             how = ["--key", str(signer), "--insecure-ignore-tlog=true"]
         else:
             raise UsageError(f"there is no key {signer}", do="give the public key's file (cosign.pub)")
+        *before, last = self._flags.verify
+        for form in before:
+            try:
+                return self._run("verify", [*how, *form], repository, digest)
+            except process.ProcessFailed as error:
+                if error.code != _NO_SIGNATURE:
+                    raise self._not_verified(error, repository, digest, signer) from error
         try:
-            self._run("verify", how, repository, digest)
+            return self._run("verify", [*how, *last], repository, digest)
         except process.ProcessFailed as error:
-            said = _last(error)
-            if any(word in error.tail for word in ("connection refused", "timeout", " 500 ", "TOOMANYREQUESTS", "EOF")):
-                raise RegistryFailure(
-                    f"{repository}: the registry did not give the signature of {digest}",
-                    cause=said,
-                    do="see that it answers, then run the same again",
-                ) from error
-            raise Unsafe(
+            raise self._not_verified(error, repository, digest, signer) from error
+
+    def _not_verified(
+        self, error: process.ProcessFailed, repository: str, digest: str, signer: Path | Identity
+    ) -> CardstockError:
+        """What a failed `verify` comes to. What is not known to mean "not signed" is not called so."""
+        self._refuse_program(error)
+        asked = bool(_REQUEST_FAILED.search(error.tail))
+        if not asked and (error.code in _NOT_SIGNED or _says(error, _NOT_SIGNED_WORDS)):
+            return Unsafe(
                 f"{repository}@{digest} is not signed by this signer",
-                cause=said,
-                do="do not use it; or see that it is the publisher's",
+                cause=_last(error),
+                do="do not use it; or see that key or identity is the publisher's (cosign before 3 does not see what "
+                "cosign 3 signs in its newer form)",
                 where=str(signer.pattern if isinstance(signer, Identity) else signer),
-            ) from error
+            )
+        if not asked and isinstance(signer, Path) and _says(error, _KEY_WORDS):
+            return UsageError(
+                f"{signer} is no public key that cosign reads",
+                cause=_last(error),
+                do="give the publisher's public key (cosign.pub)",
+            )
+        return RegistryFailure(
+            f"{repository}: whether {digest} is signed could not be found out",
+            cause=_last(error),
+            do="see that the registry answers, that its login and its certificate are right (docker login, "
+            "CARDSTOCK_CA); run the same again",
+            where=repository.partition("/")[0],
+        )
+
+    def _refuse_program(self, error: process.ProcessFailed) -> None:
+        """Raise CardstockError where it was the program: it cannot be run, or does not know its flags."""
+        if error.code in (126, 127) or _says(error, _FLAG_WORDS):
+            raise unfit(self._program, _last(error)) from error
 
     def _run(self, verb: str, how: Sequence[str], repository: str, digest: str) -> None:
         argv = [self._program, verb, *how]
@@ -135,7 +163,13 @@ class Cosign:
         process.run([*argv, f"{repository}@{digest}"], env=self._environment, timeout=_SECONDS)
 
 
+def _says(error: process.ProcessFailed, words: Sequence[str]) -> bool:
+    said = error.tail.lower()
+    return any(word in said for word in words)
+
+
 def _last(error: process.ProcessFailed) -> str:
-    """What cosign said in the end, without its warnings."""
-    lines = [line for line in error.tail.splitlines() if line.strip() and not line.startswith("WARNING")]
-    return "\n".join(lines[-3:])
+    """What cosign said in the end, without its warnings; what a registry said stands in it."""
+    lines = [line for line in error.tail.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(_NOISE)] or lines
+    return "\n".join(printable(line) for line in kept[-3:])

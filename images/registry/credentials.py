@@ -172,6 +172,9 @@ def _ask_helper(helper: str, server: str) -> Login | None:
         if len(done.out) > _ANSWER_MAX:
             raise ValueError("too long")
         content = json.loads(done.out)
-        return _login(str(content["Username"]), str(content["Secret"]))
+        user, secret = content["Username"], content["Secret"]
+        if not isinstance(user, str) or not isinstance(secret, str):
+            raise TypeError("Username and Secret are texts")
+        return _login(user, secret)
     except (ValueError, TypeError, KeyError, RecursionError) as error:  # its answer may hold a secret: not shown
         raise _HelperBroken(f"{program} does not answer as a credential helper does, with JSON") from error

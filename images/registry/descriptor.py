@@ -18,6 +18,8 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_SIZE_MAX = 1 << 50  # bytes; no blob has them, and sums of such sizes stay numbers
+_PARTS_MAX = 1000  # layers of a manifest; an image has at most 127
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,28 @@ class Manifest:
     media_type: str
     raw: bytes
     content: Mapping[str, Any]
+
+
+def parse_blobs(content: Mapping[str, Any]) -> tuple[Blob, ...]:
+    """The configuration and the layers that a manifest names. Raises ValueError, TypeError or KeyError: it lies."""
+    layers = content["layers"]
+    if not isinstance(layers, list):
+        raise TypeError("list of layers")
+    if len(layers) > _PARTS_MAX:
+        raise ValueError(f"number of layers: {len(layers)}")
+    return tuple(_blob(part) for part in (content["config"], *layers))
+
+
+def _blob(part: Mapping[str, Any]) -> Blob:
+    digest, size, kind = part["digest"], part["size"], part["mediaType"]
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise ValueError("digest")
+    if type(size) is not int or not 0 <= size <= _SIZE_MAX:
+        raise ValueError("size")
+    notes = part.get("annotations") or {}
+    if not isinstance(kind, str) or not isinstance(notes, dict):
+        raise TypeError("media type or annotations")
+    return Blob(kind, digest, size, tuple((name, str(value)) for name, value in notes.items()))
 
 
 def digest_of(data: bytes) -> str:

@@ -29,7 +29,7 @@ class RegistryLogin:
 
     def headers_for(self, url: str) -> dict[str, str]:
         """The Authorization header for a URL; none for one that is not the registry's own."""
-        return {"Authorization": self._header} if self._header and self._is_own(url) else {}
+        return {"Authorization": self._header} if self._header and self.is_own(url) else {}
 
     def answer(self, refusal: Response, method: Method) -> bool:
         """Make the login that a refusal (401, 403) asks for; whether there is one to try.
@@ -38,7 +38,7 @@ class RegistryLogin:
         """
         self._reason = ""
         challenges = parse_challenges(refusal.header_lines("WWW-Authenticate"))
-        if not challenges or not self._is_own(refusal.url):
+        if not challenges or not self.is_own(refusal.url):
             return False
         login = find_login(read_config(os.environ), self._address, self._say_once)
         if login is None:
@@ -50,7 +50,7 @@ class RegistryLogin:
 
     def reason(self, refusal: Response) -> str:
         """Why a refusal could not be answered with a login, for the error that follows it; empty if one was given."""
-        if not self._is_own(refusal.url):
+        if not self.is_own(refusal.url):
             return f"{refusal.host} is not the registry's own address, and gets no login"
         return self._reason
 
@@ -72,6 +72,10 @@ class RegistryLogin:
     def _token(self, bearer: Challenge, login: Login | None, method: Method) -> str:
         actions = "pull" if method in ("GET", "HEAD") else "pull,push"
         scope = f"repository:{self._address.path}:{actions}"
+        if bearer.scopes and "push" in actions and not any(named.endswith(("push", "*")) for named in bearer.scopes):
+            # It names too little for a write; or without quotes, and then "pull,push" ends at the comma.
+            parameters = {**bearer.parameters, "scope": " ".join((*bearer.scopes, scope))}
+            bearer = Challenge(bearer.name, parameters)
         return fetch_token(self._transport, self._address.host, bearer, login, (scope,))
 
     def _say_once(self, line: str) -> None:
@@ -79,7 +83,8 @@ class RegistryLogin:
             self._said.add(line)
             self._say(line)
 
-    def _is_own(self, url: str) -> bool:
+    def is_own(self, url: str) -> bool:
+        """Whether a URL is the registry's own, so that the login may go there."""
         return same_origin(url, self._address.registry)
 
 

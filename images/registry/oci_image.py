@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from images.core import Unsafe, work_folder
 from images.registry.client import Repository
-from images.registry.descriptor import DIGEST, MANIFEST, Blob, Manifest
+from images.registry.descriptor import MANIFEST, Blob, Manifest, parse_blobs
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+"
 _CONFIG_MAX = 4 << 20
+BLOB_MAX = 64 << 20  # bytes of what is read at once; a catalogue of a thousand images has four million
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_image(repository: Repository, digest: str) -> RemoteImage | None:
     raw = read_blob(repository, config)
     said = _object(raw, where)
     try:
-        diff_ids = tuple(map(str, said["rootfs"]["diff_ids"]))
+        diff_ids = tuple(map(str, [*said["rootfs"]["diff_ids"]]))
         labels = {str(name): str(value) for name, value in (said["config"].get("Labels") or {}).items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise _no_image(where, f"its configuration has no sensible {error}") from error
@@ -72,33 +73,32 @@ def read_image(repository: Repository, digest: str) -> RemoteImage | None:
 
 def _parts(found: Manifest, where: str) -> tuple[Blob, tuple[Blob, ...]]:
     try:
-        config, *layers = (_blob(part) for part in (found.content["config"], *found.content["layers"]))
-    except (KeyError, TypeError, ValueError) as error:
+        config, *layers = parse_blobs(found.content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _no_image(where, f"its manifest has no sensible {error}") from error
     if config.size > _CONFIG_MAX:
         raise _no_image(where, f"its configuration has {config.size} bytes")
     return config, tuple(layers)
 
 
-def _blob(part: Mapping[str, Any]) -> Blob:
-    digest, size = part["digest"], part["size"]
-    if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int) or size < 0:
-        raise ValueError("digest or size")
-    return Blob(str(part["mediaType"]), digest, size)
-
-
 def _object(raw: bytes, where: str) -> dict[str, Any]:
     try:
         content = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_image(where, f"its configuration is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise _no_image(where, "its configuration is no object")
     return content
 
 
-def read_blob(repository: Repository, blob: Blob) -> bytes:
-    """The bytes of a small blob, its digest checked."""
+def read_blob(repository: Repository, blob: Blob, most: int = BLOB_MAX) -> bytes:
+    """The bytes of a small blob, its digest checked. Raises Unsafe for one of more than ``most`` bytes."""
+    if blob.size > most:
+        raise Unsafe(
+            f"{repository.name}: {blob.digest} has {blob.size} bytes, more than {most}",
+            cause="that is no file of this kind",
+            do="do not use it; tell whoever publishes it",
+        )
     with work_folder("blob") as folder:
         path = folder / "blob"
         repository.download(blob, path)

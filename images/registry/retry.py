@@ -14,18 +14,31 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 ATTEMPTS = 6
-PASSING = (408, 429, 500, 502, 503, 504)  # HTTP statuses that may be over in a moment
+TOO_MANY = 429
+_PASSING = (408, 425, TOO_MANY)  # HTTP statuses that may be over in a moment, as all of 500 and above but these:
+_LASTING = (501, 505, 507, 508, 511)  # not implemented, no such version, full, a loop, a network that wants a login
 _SHORTEST_WAIT = 0.5
 _LONGEST_WAIT = 120.0
+LONGEST_ASKED = 900.0  # seconds; who asks for a longer wait is not waited for
 Result = TypeVar("Result")
 
 
 class TransientError(Exception):
-    """A fault that may be over in a moment; ``wait`` is what was asked for, in seconds."""
+    """A fault that may be over in a moment; ``wait`` is what was asked for, in seconds, ``status`` HTTP's, if any."""
 
-    def __init__(self, what: str, wait: float | None = None) -> None:
+    def __init__(self, what: str, wait: float | None = None, status: int | None = None) -> None:
         super().__init__(what)
-        self.wait = wait
+        self.wait, self.status = wait, status
+
+    @property
+    def asks_too_long(self) -> bool:
+        """Whether it asks for a longer wait than anybody sits through."""
+        return self.wait is not None and self.wait > LONGEST_ASKED
+
+
+def may_pass(status: int) -> bool:
+    """Whether an HTTP status tells of a fault that may be over in a moment."""
+    return status in _PASSING or (500 <= status < 600 and status not in _LASTING)
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,16 @@ class Retry:
     say: Callable[[str], None] = lambda _: None
 
     def run(self, once: Callable[[], Result]) -> Result:
-        """What ``once`` gives, called up to ATTEMPTS times. Raises the last TransientError, and all else at once."""
+        """What ``once`` gives, called up to ATTEMPTS times.
+
+        Raises the last TransientError, and at once one that asks for too long a wait, and all else.
+        """
         for attempt in range(1, ATTEMPTS):
             try:
                 return once()
             except TransientError as fault:
+                if fault.asks_too_long:
+                    raise
                 seconds = _seconds(fault, attempt)
                 self.say(f"{fault}; again in {seconds:g} s")
             self.sleep(seconds)

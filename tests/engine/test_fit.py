@@ -11,7 +11,7 @@ from images.core.errors import NoImageFits
 from images.docker.connection import connect
 from images.docker.container_spec import Mount
 from images.run.fit.choose import fit
-from images.run.fit.model import SHAPES
+from images.run.fit.families import SHAPES
 from images.run.fit.parallel import obstacles
 from images.run.fit.settings import server_flags
 from tests.helpers.fits import SM75, ask, model, unpadded

@@ -88,7 +88,7 @@ def test_without_a_card_or_a_driver_it_says_what_is_missing(engine: Engine, imag
     ("answers", "env", "message"),
     [
         ("one-of-two-lost", {}, f"{SM75} fits Tesla T4 (7.5)"),
-        ("unknown-error", {}, "NVML does not start: error 999; going on"),
+        ("unknown-error", {}, "NVML does not start: error 999 (unknown error, as after systemctl daemon-reload"),
         ("rtx-4090", {"CARDSTOCK_SKIP_PREFLIGHT": "1"}, "CARDSTOCK_SKIP_PREFLIGHT"),
     ],
 )

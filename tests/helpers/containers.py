@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -29,9 +30,8 @@ MOUNTS = st.lists(
 HOSTS = st.sampled_from(["127.0.0.1", "::1", "10.0.0.7", "fe80::1", "0.0.0.0", ""])
 PORTS = st.builds(PublishedPort, st.integers(1, 65535), st.integers(0, 65535), HOSTS)
 DEVICES = st.lists(st.sampled_from(["0", "1", "0:0", "GPU-1a2b", "MIG-1/2/3"]), min_size=1, max_size=3, unique=True)
-GPUS = st.one_of(
-    st.sampled_from([NO_CARDS, ALL_CARDS, Gpus(1), Gpus(8)]), DEVICES.map(lambda names: Gpus(devices=tuple(names)))
-)
+ASKED = st.one_of(st.sampled_from([ALL_CARDS, Gpus(1), Gpus(8)]), DEVICES.map(lambda names: Gpus(devices=tuple(names))))
+GPUS = st.one_of(st.just(NO_CARDS), ASKED, ASKED.map(lambda gpus: replace(gpus, cdi=True)))
 NETWORKS = st.one_of(
     st.tuples(st.sampled_from(["", "none", "host", "bridge"]), st.just("")),
     st.tuples(st.just("lab"), st.sampled_from(["", "10.78.0.11", "fd00::11"])),
@@ -87,7 +87,7 @@ def of_words(words: list[str], outside: Mapping[str, str]) -> Normal:
         "env": {name: value if equals else outside.get(name) for name, equals, value in pairs},
         "mounts": [_csv_mount(text) for text in given.get("--mount", [])],
         "ports": sorted(_port(text) for text in given.get("--publish", [])),
-        "gpus": _gpus_word(one["--gpus"]) if "--gpus" in one else None,
+        "gpus": given.get("--device") or (_gpus_word(one["--gpus"]) if "--gpus" in one else None),
         "shm": int(one.get("--shm-size", "0g").removesuffix("g")),
         "memory": int(one.get("--memory", 0)),
         "swap": int(one.get("--memory-swap", 0)),
@@ -183,7 +183,11 @@ def interpolated(value: Any, outside: Mapping[str, str]) -> Any:
     return [interpolated(below, outside) for below in value] if isinstance(value, list) else value
 
 
-def _device(device: Mapping[str, Any]) -> tuple[int, list[str]]:
+def _device(device: Mapping[str, Any]) -> tuple[int, list[str]] | list[str]:
+    assert device["capabilities"] == ["gpu"]
+    if device["driver"] == "cdi":  # by name alone: a count would be no part of it
+        assert set(device) == {"driver", "device_ids", "capabilities"}
+        return list(device["device_ids"])
     count = device.get("count", 0)
     return (-1 if count == "all" else count), device.get("device_ids", [])
 
@@ -203,7 +207,7 @@ def of_arguments(image: str, words: Mapping[str, Any]) -> Normal:
             for inside, bindings in words["ports"].items()
             for host, port in bindings
         ),
-        "gpus": (requests[0].get("count", 0), requests[0].get("device_ids", [])) if requests else None,
+        "gpus": _request(requests[0]) if requests else None,
         "shm": int((words["shm_size"] or "0g").removesuffix("g")),
         "memory": words["mem_limit"] or 0,
         "swap": words["memswap_limit"] or 0,
@@ -220,6 +224,15 @@ def of_arguments(image: str, words: Mapping[str, Any]) -> Normal:
         "dropped": words["cap_drop"],
         "security": words["security_opt"],
     }
+
+
+def _request(request: Mapping[str, Any]) -> tuple[int, list[str]] | list[str]:
+    """The engine takes a request of the driver "cdi" by its names (moby daemon/devices.go), another by capabilities."""
+    if request.get("driver") == "cdi":
+        assert set(request) == {"driver", "device_ids"}
+        return list(request["device_ids"])
+    assert request["capabilities"] == [["gpu"]]
+    return request.get("count", 0), request.get("device_ids", [])
 
 
 def of_pod(spec: Mapping[str, Any], outside: Mapping[str, str]) -> Normal:

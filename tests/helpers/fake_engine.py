@@ -27,6 +27,7 @@ class FakeEngine:
     """What of `Engine` building and publishing ask. ``shelf`` is the registry that it pulls from."""
 
     endpoint, version, embedded = "unix:///fake.sock", "26.1.5", False
+    local, beside, way_to_cards = True, True, "nvidia"
 
     def __init__(self, folder: Path, shelf: FakeRegistry | None = None, free: int | None = None) -> None:
         self.folder, self.shelf, self.free = folder, shelf, free

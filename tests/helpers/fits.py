@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+from images.cards.asked import AskedCards
 from images.cards.choose import choose_images
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card
@@ -53,10 +54,8 @@ def ask(what: str | Model, on: str, count: int = 1, nodes: int = 1, *, by: str =
     return Ask(
         model(what) if isinstance(what, str) else what,
         variant(by) if by else image(named_card.arch),
-        named_card.name,
-        named_card.arch,
+        AskedCards((named_card,) * count, None),
         usable(sold_bytes(named_card)),
-        count,
         nodes,
         tp=tp,
         pp=pp,

@@ -24,12 +24,17 @@ class Library:
     def __init__(self, text: str) -> None:
         self.init, self.driver, self.cuda = 0, "", 0
         self.cards: list[RecordedCard] = []
+        self.mode: dict[int, int] = {}
+        self.fabric: dict[int, int] = {}
         for line in text.splitlines():
             key, _, value = line.partition(" ")
             if key == "card":
                 code, capability, uuid, name = value.split(" ", 3)
                 major, minor = capability.split(".")
                 self.cards.append(RecordedCard(int(code), (int(major), int(minor)), uuid, name))
+            elif key in ("mode", "fabric"):
+                at, state = map(int, value.split())
+                getattr(self, key)[at] = state
             elif key == "driver":
                 self.driver = value
             else:
@@ -56,6 +61,14 @@ class Library:
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: Any, major: Any, minor: Any) -> int:
         major._obj.value, minor._obj.value = self.cards[handle.value - 1].capability
+        return 0
+
+    def nvmlDeviceGetComputeMode(self, handle: Any, mode: Any) -> int:
+        mode._obj.value = self.mode.get(handle.value - 1, 0)
+        return 0
+
+    def nvmlDeviceGetGpuFabricInfo(self, handle: Any, info: Any) -> int:
+        info._obj.state = self.fabric.get(handle.value - 1, 0)
         return 0
 
     def nvmlDeviceGetName(self, handle: Any, buffer: Any, size: Any) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +17,28 @@ from tests.helpers.registry_auth import BASIC, Auth
 Fault = int | Literal["reset", "cut", "short", "lie"]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request: method, path with its query, the headers, and the body."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: its status, body and headers. A body of many pieces has no length that is said before."""
+
+    status: int
+    body: bytes | Iterable[bytes] = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Rule = Callable[[Asked], Reply | None]
+
+
 @dataclass
 class FakeRegistry:
     """What the registry holds, what it was asked ("GET /v2/…"), and what it is to do wrong next.
@@ -25,8 +47,9 @@ class FakeRegistry:
     answer), "cut" (half a body), "short" (half a body, with a length that says so), or "lie" (other bytes of the same
     length). ``tags`` is said instead of the list of tags. ``login`` is the Authorization header that it wants, ``auth``
     how it wants one to log in; ``logins`` are those headers as they came. ``elsewhere`` is another registry
-    ("127.0.0.1:PORT") that it sends to for blobs and uploads. ``meanwhile`` is called with each request before it is
-    answered: what another does at that moment.
+    ("127.0.0.1:PORT") that it sends to for blobs and uploads. ``rules`` are asked first, the newest before the others,
+    also for the token service; one that gives no reply leaves the request to the rest. ``meanwhile`` is called with
+    each request before it is answered: what another does at that moment.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -41,6 +64,7 @@ class FakeRegistry:
     elsewhere: str = ""
     meanwhile: Callable[[str], None] | None = None
     logins: list[str] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -63,6 +87,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _reply(self, reply: Reply) -> None:
+        if isinstance(reply.body, bytes):
+            self._answer(reply.status, reply.body, challenges=reply.headers)
+            return
+        self.send_response(reply.status)
+        for name, value in (*reply.headers, ("Connection", "close")):
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        for piece in reply.body:
+            self.wfile.write(piece)
 
     def _misbehaves(self, data: bytes) -> bool:
         shelf = self.shelf
@@ -91,6 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
         shelf = self.shelf
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         login = self.headers.get("Authorization", "")
+        asked = Asked(self.command, self.path, dict(self.headers.items()), body)
+        if reply := next((reply for rule in reversed(shelf.rules) if (reply := rule(asked))), None):
+            shelf.asked.append(f"{self.command} {self.path}")
+            shelf.logins.append(login)
+            self._reply(reply)
+            return
         if shelf.auth and self.path.partition("?")[0] == "/token":
             self._answer(*shelf.auth.token(self.command, self.path, body, login))
             return
@@ -134,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return [("WWW-Authenticate", BASIC)]
         if shelf.auth and not shelf.auth.believes(login, self.command):
             repository = re.sub(r"^/v2/|/(blobs|manifests|tags)/.*$", "", self.path)
-            return shelf.auth.headers(self.headers["Host"], repository, self.command)
+            return shelf.auth.headers(self.headers["Host"], repository, self.command, login)
         return None
 
     def _blob(self, data: bytes | None) -> None:

@@ -30,7 +30,9 @@ class Auth:
     ``users`` (by password) and ``refresh_tokens`` are believed; with ``anonymous`` the token service gives tokens
     without either. Its ``faults`` are statuses that it answers first, with Retry-After ``after``. ``answer`` is what it
     says instead of a token's JSON, ``key`` where the token stands in it; without ``oauth2`` it knows no POST.
-    ``realm`` is a token service elsewhere. ``asked`` is what it was asked; ``issued`` are the tokens it gave, with the
+    ``realm`` is a token service elsewhere. With ``readers_only`` a token without a login is for
+    reading; without ``scopes_count`` every token is for all; ``challenges_of_tokens`` answer a token that does not
+    suffice. ``asked`` is what it was asked; ``issued`` are the tokens it gave, with the
     actions they allow: take some out, and they have expired.
     """
 
@@ -44,6 +46,9 @@ class Auth:
     answer: bytes | None = None
     key: Literal["token", "access_token"] = "token"
     realm: str = ""
+    readers_only: bool = False
+    scopes_count: bool = True
+    challenges_of_tokens: list[str] = field(default_factory=list)
     asked: list[TokenRequest] = field(default_factory=list)
     issued: dict[str, Actions] = field(default_factory=dict)
 
@@ -55,10 +60,11 @@ class Auth:
             return _needed(method) in (allowed, allowed.partition(",")[0])
         return scheme == "Basic" and self._is_user(word) and any("basic" in line.lower() for line in self.challenges)
 
-    def headers(self, host: str, repository: str, method: str) -> list[tuple[str, str]]:
+    def headers(self, host: str, repository: str, method: str, authorization: str) -> list[tuple[str, str]]:
         """The WWW-Authenticate headers of a refusal."""
+        lines = self.challenges_of_tokens if authorization.startswith("Bearer") else []
         realm, scope = self.realm or f"http://{host}/token", f"repository:{repository}:{_needed(method)}"
-        return [("WWW-Authenticate", line.format(realm=realm, scope=scope)) for line in self.challenges]
+        return [("WWW-Authenticate", line.format(realm=realm, scope=scope)) for line in lines or self.challenges]
 
     def token(self, method: str, path: str, body: bytes, authorization: str) -> tuple[int, bytes, dict[str, str]]:
         """What the token service answers: status, body, headers."""
@@ -76,7 +82,8 @@ class Auth:
             return 200, self.answer, {}
         token = f"token-{len(self.asked)}"
         scopes = " ".join(fields.get("scope", []))
-        self.issued[token] = "pull,push" if "push" in scopes else "pull"
+        reads = self.readers_only and not authorization and method == "GET"
+        self.issued[token] = "pull" if reads or ("push" not in scopes and self.scopes_count) else "pull,push"
         return 200, json.dumps({self.key: token, "expires_in": 300}).encode(), {"Content-Type": "application/json"}
 
     def _known(self, method: str, fields: Mapping[str, list[str]], authorization: str) -> bool:

@@ -143,6 +143,24 @@ def test_no_python_at_all_is_told(house: House) -> None:
     assert "no Python 3.11 or newer" in done.err
 
 
+def test_a_python_below_a_path_with_a_space(house: House) -> None:
+    place = house.root.parent / "my pythons"
+    place.mkdir()
+    done = house.inv("plan", CARDSTOCK_PYTHON=str(house.python.rename(place / "python")))
+    assert (done.code, done.out) == (0, f"invoke in {house.root}: plan\n")
+
+
+def test_a_checkout_that_cannot_be_written_is_told(house: House) -> None:
+    # Root writes everywhere, so the test takes away what `[ -w` says.
+    script = house.root / "inv"
+    script.write_text(script.read_text().replace('[ -w "$lock" ]', "false"))
+    done = house.inv()
+    assert done.code == 2
+    assert "this checkout cannot be written" in done.err
+    assert "do: clone it to a folder of yours" in done.err
+    assert house.made() == 0
+
+
 def test_without_ensurepip_it_says_what_to_install(house: House) -> None:
     done = house.inv(NO_ENSUREPIP="1")
     assert done.code == 2

@@ -15,7 +15,7 @@ CACHE_BYTES = 32 * GB
 
 
 def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
-    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress).
+    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress), CDI read.
 
     ``live-restore``: containers outlive a crash of the engine, and the next start takes them over. Without it, the
     engine ends them when it starts, and takes that for somebody's wish: "unless-stopped" does not bring them back
@@ -26,7 +26,7 @@ def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
         "builder": {"gc": {"enabled": True, "policy": _collection()}},
         "data-root": str(layout.data),
         "exec-root": str(layout.exec),
-        "features": {"containerd-snapshotter": False},
+        "features": {"cdi": True, "containerd-snapshotter": False},
         "hosts": [layout.endpoint],
         "ip6tables": False,
         LIVE_RESTORE: True,

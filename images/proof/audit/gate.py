@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from images.device_code.audit import Audit, cell
+from images.device_code.model import ARCHIVE, BARE
 from images.device_code.verdict import PARTLY, parse_capability
 from images.proof.audit.loaded_libraries import owned_by_nvidia
 
 _SITE = "site-packages/"
+# Of a folder of such files a program takes those for its card; an archive is for linking.
+_NOT_LOADED_WHOLE = (*BARE, ARCHIVE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def judge_audit(
     ``served`` are the libraries that the server loads (None: not recorded, so all of them count); ``gaps`` are globs
     below site-packages with a reason: they excuse a library that has code for the card in part; only one of
     ``optional`` may be without any.
-    NVIDIA's own libraries choose among their kernels by themselves and are not checked.
+    NVIDIA's own libraries choose among their kernels by themselves and are not checked, nor are cubins and other files
+    of code alone, among which programs choose, and static archives.
     """
     loaded = None if loaded_libraries is None else frozenset(loaded_libraries)
     failures: list[str] = []
@@ -44,7 +48,10 @@ def judge_audit(
     good: list[str] = []
     for arch in archs:
         before = len(failures)
-        for name, verdict in audit.verdicts(parse_capability(arch)).items():
+        for one in audit.libraries:
+            name, verdict = one.name, audit.verdict(one, parse_capability(arch))
+            if one.library.form in _NOT_LOADED_WHOLE:
+                continue
             below = name.partition(_SITE)[2]
             if not below or owned_by_nvidia(below) or verdict.covers:
                 continue

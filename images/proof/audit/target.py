@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json as json_module
 import re
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, cast
 
 from images.core import CheckFailed, Report, UsageError
 from images.device_code import audit as auditing
-from images.device_code.audit import Audit
+from images.device_code.audit import Audit, Audited
+from images.device_code.names import shown
 from images.device_code.sources import read_file, read_folder, read_tar, read_wheel
-from images.device_code.verdict import Capability
+from images.device_code.verdict import UNKNOWN, Capability
+from images.device_code.zip_bounds import ZipRefused
 from images.matrix import parse_arch
 
 if TYPE_CHECKING:
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 # Without --arch: the cards that Cardstock makes images for.
 CARDS: tuple[Capability, ...] = ((7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0))
-_PATH_LIKE = re.compile(r"[./~].*|.*\.(so|whl|zip|tar)|.*\.so\.[\d.]+")
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_TOLD = 5  # names in a message; the table and the JSON have them all
+_PATH_LIKE = re.compile(r"[./~].*|.*\.(so|whl|zip|tar|cubin|fatbin|ptx|a)|.*\.so\.[\d.]+")
 
 
 class Chunks(io.RawIOBase):
@@ -55,15 +60,22 @@ class Chunks(io.RawIOBase):
 def audit_path(path: Path) -> Audit:
     """Audit a folder, a wheel (any zip file) or one library. Raises UsageError for another kind of file."""
     with _readable(str(path)):
-        if path.is_dir():
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             return auditing.audit(str(path), read_folder(path))
+        if not stat.S_ISREG(mode):
+            raise UsageError(
+                f"{shown(str(path))} is no file",
+                cause=f"it is {_KINDS.get(stat.S_IFMT(mode), 'of an unknown kind')}",
+                do="give a .so, a .whl, a folder, an image or a container",
+            )
         if zipfile.is_zipfile(path):
             return auditing.audit(str(path), read_wheel(path))
         name, library = next(iter(read_file(path, path.name)))
-        if not getattr(library, "elf", True):
+        if not getattr(library, "form", "unknown"):
             raise UsageError(
-                f"{path} is no library, wheel or folder",
-                cause="it is neither a 64-bit ELF file nor a zip file",
+                f"{shown(str(path))} is no library, wheel or folder",
+                cause="it is neither an ELF file, a static archive, a cubin, a fat binary, PTX nor a zip file",
                 do="give a .so, a .whl, a folder, an image or a container",
             )
         return auditing.audit(str(path), [(name, library)])
@@ -86,6 +98,12 @@ def audit_target(target: str, engine: Engine | None = None) -> Audit:
 
     Raises UsageError where it names nothing, EngineUnreachable where an engine is needed and none answers.
     """
+    if not target.strip():
+        raise UsageError(
+            "there is nothing to audit",
+            cause="no target is named",
+            do="./inv audit IMAGE, a wheel, a folder or a library",
+        )
     path = Path(target).expanduser()
     if path.exists():
         return audit_path(path)
@@ -113,12 +131,13 @@ def audit_command(target: str, archs: Sequence[str], json: bool, report: Report 
 
     Raises CheckFailed for a damaged library, and for a card named in ``archs`` that some library does not cover.
     """
-    asked = tuple(dict.fromkeys((arch.major, arch.minor) for arch in map(parse_arch, archs)))
+    words = [word for text in archs for word in text.replace(",", " ").replace(";", " ").split() or [text]]
+    asked = tuple(dict.fromkeys((arch.major, arch.minor) for arch in map(parse_arch, words)))
     cards = asked or CARDS
     report = report or Report()
-    with report.step(f"audit {target}") as step:
+    with report.step(f"audit {shown(target)}") as step:
         audit = audit_target(target)
-        step.note(f"{len(audit.libraries)} libraries with device code, {audit.others} without")
+        step.note(f"{len(audit.libraries)} files with device code, {audit.others} without")
     if json:
         print(json_module.dumps(auditing.to_json(audit, cards), indent=1))
     else:
@@ -129,7 +148,7 @@ def audit_command(target: str, archs: Sequence[str], json: bool, report: Report 
 def _print(audit: Audit, cards: Sequence[Capability], report: Report, *, details: bool) -> None:
     header, rows = auditing.table(audit, cards)
     if not rows:
-        report.line(f"no device code in {audit.target}")
+        report.line(f"no device code in {shown(audit.target)}")
         return
     report.table(rows, header)
     gaps_header, gaps = auditing.gaps_table(audit, cards)
@@ -139,23 +158,46 @@ def _print(audit: Audit, cards: Sequence[Capability], report: Report, *, details
 
 
 def _raise_if_failing(audit: Audit, cards: Sequence[Capability], asked: Sequence[Capability]) -> None:
-    damaged = [f"{one.name}: {one.problem}" for one in audit.libraries if one.problem]
+    target = shown(audit.target)
+    damaged = [f"{shown(one.name)}: {shown(one.problem)}" for one in audit.libraries if one.problem]
     if damaged:
         raise CheckFailed(
-            f"{audit.target} holds libraries that cannot be read",
-            cause="; ".join(damaged),
+            f"{target} holds libraries that cannot be read",
+            cause=_some(damaged, "; "),
             do="get them again: they are cut short or damaged",
         )
-    failing = audit.failing(asked)
-    if failing:
-        lacking = ", ".join(
-            sorted({auditing.name_of(verdict.capability) for bad in failing.values() for verdict in bad})
-        )
+    if closed := [f"{shown(one.name)}: {shown(one.library.unread)}" for one in audit.libraries if _closed(one)]:
         raise CheckFailed(
-            f"{len(failing)} of {len(audit.libraries)} libraries lack code for {lacking}",
-            cause="they were built for other cards: " + ", ".join(failing),
-            do="known gaps that do no harm are listed, with reasons, in matrix.yaml under gaps",
+            f"of {len(closed)} files or folders in {target} nothing can be told",
+            cause=_some(closed, "; "),
+            do="let this user read them, or audit as one who may",
         )
+    failing = audit.failing(asked)
+    if not failing:
+        return
+    verdicts = [verdict for bad in failing.values() for verdict in bad]
+    lacking = ", ".join(sorted({auditing.name_of(verdict.capability) for verdict in verdicts}))
+    names = _some([shown(name) for name in failing], ", ")
+    if all(verdict.kind == UNKNOWN for verdict in verdicts):
+        raise CheckFailed(
+            f"whether {len(failing)} of {len(audit.libraries)} libraries have code for {lacking} cannot be told",
+            cause=f"they hold code of a form that is not read: {names}",
+            do="try them on that card",
+        )
+    raise CheckFailed(
+        f"{len(failing)} of {len(audit.libraries)} libraries lack code for {lacking}",
+        cause=f"they were built for other cards: {names}",
+        do="known gaps that do no harm are listed, with reasons, in matrix.yaml under gaps",
+    )
+
+
+def _closed(one: Audited) -> bool:
+    return one.library.unread.startswith("cannot be read")
+
+
+def _some(texts: Sequence[str], between: str) -> str:
+    more = f"{between}and {len(texts) - _TOLD} more" if len(texts) > _TOLD else ""
+    return between.join(texts[:_TOLD]) + more
 
 
 def _buffered(chunks: Iterator[bytes]) -> io.BufferedReader:
@@ -167,9 +209,16 @@ def _readable(target: str) -> Iterator[None]:
     """Turn errors of opening a file, and of a broken archive, into errors that say so."""
     try:
         yield
+    except ZipRefused as error:
+        do = "see where it is from: no wheel is packed like that"
+        raise CheckFailed(f"{shown(target)} is not unpacked", cause=shown(str(error)), do=do) from error
     except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise CheckFailed(f"{target} cannot be read to its end", cause=str(error), do="get it again") from error
+        raise CheckFailed(
+            f"{shown(target)} cannot be read to its end", cause=shown(str(error)), do="get it again"
+        ) from error
     except OSError as error:
         raise UsageError(
-            f"{error.filename or target} cannot be read", cause=error.strerror or str(error), do="see its permissions"
+            f"{shown(str(error.filename or target))} cannot be read",
+            cause=error.strerror or str(error),
+            do="see its permissions",
         ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from images.cards import LocalMachine
 from images.core import CheckFailed, NothingSelected, process, work_folder
-from images.docker import ALL_CARDS, ContainerSpec, Mount, docker_words
+from images.docker import ALL_CARDS, ContainerSpec, Mount, Way, docker_words, spec_by_way
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card.records import GpuRecord
 from images.render import INPUT, VARIANT
@@ -54,6 +54,7 @@ def prove(
     env: Mapping[str, str],
     say: Callable[[str], None],
     only: Sequence[str] = (),
+    way: Way = "",
 ) -> tuple[Path, GpuRecord]:
     """Run it in a container of ``image``, keep the record in ``folder``, and give its place and what it says.
 
@@ -61,7 +62,7 @@ def prove(
     """
     with work_folder("gpu") as out:
         out.chmod(0o777)
-        words = docker_words(make_spec(image, labels, checkout, out, only), foreground=True)
+        words = docker_words(spec_by_way(make_spec(image, labels, checkout, out, only), way), foreground=True)
         code = process.stream(words, say, env=dict(env), check=False, timeout=LIMIT)
         told = out / "record.json"
         if not told.is_file():

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from images.core import UsageError
+from images.core import UsageError, read_json
 
 FOLDER = Path(__file__).parents[3] / "records" / "cards"
 SCHEMA = 1
@@ -98,7 +98,7 @@ class GpuRecord:
 def read_gpu_record(path: Path) -> GpuRecord:
     """The record in ``path``, old or new. Raises UsageError when it is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         return _from_old_form(path.stem, data) if "schema" not in data else _from_schema(path.stem, data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(

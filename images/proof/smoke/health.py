@@ -39,7 +39,27 @@ CAUSES = (
     Cause(
         r"Failed to infer device type|No CUDA GPUs are available|Found no NVIDIA driver",
         "no GPU is visible in the container",
-        "install the NVIDIA container toolkit and pass --gpus all",
+        "install the NVIDIA container toolkit and pass --gpus all, or by CDI --device nvidia.com/gpu=all",
+    ),
+    Cause(
+        r"invalid literal for int\(\) with base 10: '((?:GPU|MIG)-[^']*)'",
+        "this vLLM cannot read a UUID in CUDA_VISIBLE_DEVICES",
+        "leave the variable out, and name the cards: ./inv serve --gpus device=…",
+    ),
+    Cause(
+        r"Error 802|system not yet initialized|cudaErrorSystemNotReady",
+        "the NVLink fabric of these cards is not up",
+        "on the host: sudo systemctl enable --now nvidia-fabricmanager",
+    ),
+    Cause(
+        r"CUDA-capable device\(s\) is/are busy or unavailable",
+        "another program has the card for itself, or its compute mode lets none use it",
+        "stop the other program, or sudo nvidia-smi -c DEFAULT",
+    ),
+    Cause(
+        r"Failed to initialize NVML|NVMLError_(?:Unknown|GpuIsLost)",
+        "the driver does not answer in the container",
+        "start it anew; ./inv doctor says how the cards of the host are",
     ),
     Cause(
         r"CUDA out of memory|OutOfMemoryError",

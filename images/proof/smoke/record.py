@@ -75,7 +75,7 @@ class ProofRecord:
             levels = tuple(LevelResult(**level) for level in data["levels"])
             known = {name: data[name] for name in ProofRecord.__dataclass_fields__ if name != "levels"}
             return ProofRecord(levels=levels, **known)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
                 "this is not a smoke record",
                 cause=f"{type(error).__name__}: {error}",

@@ -12,6 +12,7 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.run.cluster.compose import compose_file as compose_file
     from images.run.cluster.containers import ClusterContainers as ClusterContainers
+    from images.run.cluster.host_cards import check_cards as check_cards
     from images.run.cluster.hosts import Host as Host
     from images.run.cluster.hosts import Hosts as Hosts
     from images.run.cluster.hosts import parse_hosts as parse_hosts

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from images.core import Location, UsageError, closest, line_of, plain_values
+from images.cards import MOST_CARDS
+from images.core import Location, UsageError, closest, compose_yaml, line_of, plain_values
+from images.docker import is_device
 
 # A host's name becomes a Ray resource and a file's name; a network card's name has at most 15 bytes in Linux.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
@@ -25,17 +26,21 @@ class _Part(BaseModel):
 class Host(_Part):
     """One machine. ``devices`` are its cards as its driver numbers them, or their UUIDs; none where it has no card.
 
+    ``card`` is a card's name as `fit` takes it, and ``memory`` its GB where it is another than it is sold with.
     ``interface`` is the network card that the others reach it by; ``engine`` its Docker endpoint (ssh://…, tcp://…)
-    or the name of a docker context; "" for the engine of this machine.
+    or the name of a docker context; "" for the engine of this machine. ``cdi``: a file that is written for this host
+    asks its engine for the cards by CDI; an engine that is reached is asked what it has.
     """
 
     name: Name
     address: str
     interface: Interface = ""
     card: str = ""
+    memory: Annotated[float, Field(gt=0, le=2048)] | None = None
     devices: tuple[int | str, ...] = ()
     folder: Folder | None = None
     engine: str = ""
+    cdi: bool = False
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -59,6 +64,21 @@ class Host(_Part):
         if len(set(value)) != len(value):
             raise ValueError("a device is named twice")
         return value
+
+    @field_validator("devices")
+    @classmethod
+    def _as_docker(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for device in value:
+            if not is_device(str(device)):
+                raise ValueError(f"{device!r} is no device: 0, or 'GPU-…', or in quotes '0:1' for a MIG instance")
+            if isinstance(device, int) and device >= MOST_CARDS:
+                raise ValueError(f"device {device} is more than a machine has; a MIG instance such as '1:0' is quoted")
+        return value
+
+    @property
+    def memory_text(self) -> str:
+        """Its memory as `fit` takes it; "" for what the card is sold with."""
+        return f"{self.memory:g}" if self.memory else ""
 
     @property
     def slots(self) -> int:
@@ -123,14 +143,8 @@ class Hosts(_Part):
 
 def parse_hosts(text: str, name: str = "hosts.yaml") -> Hosts:
     """The cluster that ``text`` describes. Raises UsageError with file, line and key; ``name`` stands in it."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = f"{name} is not YAML: {getattr(error, 'problem', None) or error}"
-        raise UsageError(what, do=EXAMPLE, where=f"{name}:{mark.line + 1}" if mark else name) from error
     lines: dict[Location, int] = {}
-    data = plain_values(node, (), lines, name)
+    data = plain_values(compose_yaml(text, name, EXAMPLE), (), lines, name)
     try:
         return Hosts.model_validate(data)
     except ValidationError as error:

@@ -13,6 +13,7 @@ from images.docker import ContainerSpec, Gpus, Mount
 from images.render import CACHE, ENTRYPOINT, MODELS
 from images.run.cluster.hosts import Host, Hosts
 from images.run.fit import Fit, Model, Split, host_memory, memory_limit, server_flags, shm_gigabytes
+from images.run.fit import environment as fit_environment
 from images.run.serve import CACHE_VOLUME, NOTHING, Opened, cpu_length, merged, on_cpu, read_flags
 
 # What Ray keeps in shared memory; vLLM sends hardly anything through it. In bytes, beside what vLLM itself needs.
@@ -28,7 +29,8 @@ LABEL = "dev.cardstock.cluster"
 class ClusterPlan:
     """What is served: the image, the split, the engine's flags; ``shm`` is in GiB, ``served`` the API's name of it.
 
-    ``memory`` of each host's container in bytes, 0: docker's own; ``opened`` what the guard lets in beyond its own.
+    ``memory`` of each host's container in bytes, 0: docker's own; ``opened`` what the guard lets in beyond its own;
+    ``environment`` is the fit's, the same on all hosts.
     """
 
     image: str
@@ -39,6 +41,7 @@ class ClusterPlan:
     served: str
     memory: int = 0
     opened: Opened = NOTHING
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,17 @@ def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> Cl
     own = ["--served-model-name", served, *server_flags(found)]
     words = tuple(merged(own, read_flags(user)))
     memory = memory_limit(host_memory(found)) + OBJECT_STORE
-    return ClusterPlan(image, found.ask.variant.id, found.split, words, shm_gigabytes(found), served, memory)
+    own_environment = tuple(fit_environment(found).items())
+    return ClusterPlan(
+        image,
+        found.ask.variant.id,
+        found.split,
+        words,
+        shm_gigabytes(found),
+        served,
+        memory,
+        environment=own_environment,
+    )
 
 
 def on_cpus(hosts: Hosts, model: Model, variant: str, image: str, user: Sequence[str] = ()) -> ClusterPlan:
@@ -138,14 +151,15 @@ def make_nodes(hosts: Hosts, plan: ClusterPlan) -> tuple[Node, ...]:
 def make_spec(hosts: Hosts, host: Host, plan: ClusterPlan) -> ContainerSpec:
     """A host's container, on the host's own network unless the hosts are given one."""
     head = host == hosts.head
+    env = {**dict(plan.environment), **environment(hosts, host), **(plan.opened.environment() if head else {})}
     return ContainerSpec(
         plan.image,
         tuple(command(hosts, host, plan)),
         name=f"cardstock-{host.name}",
-        env=tuple({**environment(hosts, host), **(plan.opened.environment() if head else {})}.items()),
+        env=tuple(env.items()),
         passed=(TOKEN, API_KEY) if head else (TOKEN,),
         mounts=(Mount(hosts.folder_of(host), MODELS), Mount(CACHE_VOLUME, CACHE, read_only=False)),
-        gpus=Gpus(devices=tuple(map(str, host.devices))),
+        gpus=Gpus(devices=tuple(map(str, host.devices)), cdi=host.cdi and bool(host.devices)),
         shm=plan.shm + 1,
         memory=plan.memory,
         network=hosts.network or "host",

@@ -9,9 +9,9 @@ from typing import Any
 
 from images.cards import ImageChoice, choose_images
 from images.catalogue import choice_json, choice_lines
-from images.matrix import Matrix, Variants, parse_driver
-from images.run.doctor.checks import Finding
+from images.matrix import Matrix, Variants
 from images.run.doctor.facts import Facts, Unknown
+from images.run.doctor.finding import Finding
 
 _WITHOUT = (
     "without a card this machine can build and audit every image, and prove it on the CPU up to the canary",
@@ -38,7 +38,7 @@ def advise(
     machine = facts.cards
     if isinstance(machine, Unknown) or not machine.cards:
         return Advice(_WITHOUT, "./inv build --only 'cpu*'")
-    choice = choose_images(matrix, variants, machine.as_cards(), parse_driver(machine.driver), locked)
+    choice = choose_images(matrix, variants, machine.as_cards(), machine.known_driver, locked)
     lines = tuple(choice_lines(choice))
     if not choice.picks:
         return Advice((*lines, *_WITHOUT), "./inv build --only 'cpu*'", choice)

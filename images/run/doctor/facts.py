@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import LocalMachine
-from images.docker import HostFacts
+from images.docker import GpuTools, HostFacts
 
 
 @dataclass(frozen=True)
@@ -20,33 +20,25 @@ class Unknown:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """The engine that would be used. ``free`` bytes on its disk, None where that is another machine's."""
+    """The engine that would be used. ``free`` bytes on its disk, None where that is another machine's.
+
+    ``local``: it runs on this machine, and so sees its cards; one in a virtual machine of this machine's does not.
+    """
 
     endpoint: str
     embedded: bool
     host: HostFacts
     buildx: tuple[int, ...] | None
     free: int | None
-
-    @property
-    def local(self) -> bool:
-        """Whether it runs on this machine, and so sees its cards."""
-        return self.endpoint.startswith(("unix://", "npipe://"))
-
-
-@dataclass(frozen=True)
-class GpuTools:
-    """What gives containers a card: NVIDIA's programs found on this machine, and CDI specifications of its cards."""
-
-    programs: tuple[str, ...]
-    specifications: tuple[str, ...]
+    local: bool = True
 
 
 @dataclass(frozen=True)
 class ThisHost:
     """The machine itself: processor ("x86_64"), bytes of memory, where Cardstock keeps things and bytes free there.
 
-    ``gpus`` counts NVIDIA's display controllers on the PCI bus, with or without a driver.
+    ``gpus`` counts NVIDIA's display controllers on the PCI bus, with or without a driver, ``switches`` its NVSwitches;
+    ``fabric_manager``: the program that sets those up runs. ``wsl``: this is WSL2, whose card is Windows' own.
     """
 
     machine: str
@@ -54,6 +46,9 @@ class ThisHost:
     home: Path
     free: int
     gpus: int = 0
+    switches: int = 0
+    fabric_manager: bool = False
+    wsl: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from images.cards import read_machine
+from images.cards import SWITCHES, WSL, addresses, read_machine
 from images.core import CardstockError, debian, default_layout, process, read_site
 from images.docker import base_image as bases
-from images.docker import connect
+from images.docker import cdi_folders, connect, gpu_tools
 from images.docker.embedded import packages as home
 from images.registry import answer
-from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, RegistryReach, ThisHost, Unknown
+from images.run.doctor.facts import Authorities, EngineFacts, Facts, RegistryReach, ThisHost, Unknown
 
 SECONDS = 20.0
-CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
-# The first makes --gpus work; with the second, newer engines do the same through CDI (moby pull request 50228).
-PROGRAMS = ("nvidia-container-runtime-hook", "nvidia-cdi-hook", "nvidia-ctk")
+# NVIDIA's fabric manager as /proc writes it: 15 letters of nv-fabricmanager.
+FABRIC_MANAGER = "nv-fabricmanage"
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 T = TypeVar("T")
 
@@ -78,12 +77,15 @@ def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECO
     bundle = trusted.bundle if isinstance(trusted, Authorities) else None
     reached = [(host, PendingAnswer(host, _ask_registry(host, bundle, seconds / 2), seconds)) for host in registries]
     why = embeddable.answer()
+    found, own = engine.answer(), tools.answer()
+    if isinstance(found, EngineFacts) and found.local and found.host.cdi:
+        own = gpu_tools(cdi_folders(found.host))
     return Facts(
         this_host=_this_host(),
         cards=cards.answer(),
-        engine=engine.answer(),
+        engine=found,
         embeddable=why.what if isinstance(why, Unknown) else why,
-        tools=tools.answer(),
+        tools=own,
         authorities=trusted,
         index=index.answer(),
         registries=tuple(RegistryReach(host, one.answer()) for host, one in reached),
@@ -94,24 +96,29 @@ def _this_host() -> ThisHost:
     layout = default_layout()
     existing = next(path for path in (layout.home, *layout.home.parents) if path.is_dir())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return ThisHost(platform.machine(), memory, layout.home, shutil.disk_usage(existing).free, pci_gpus())
+    return ThisHost(platform.machine(), memory, layout.home, shutil.disk_usage(existing).free, *_devices())
 
 
-def pci_gpus(bus: Path = Path("/sys/bus/pci/devices")) -> int:
-    """How many display controllers (class 03) of NVIDIA (vendor 10de) are on the PCI bus; 0 where none can be seen."""
-    count = 0
-    for device in bus.iterdir() if bus.is_dir() else ():
+def _devices() -> tuple[int, int, bool, bool]:
+    """Cards and NVSwitches on the PCI bus, whether the fabric manager runs, whether this is WSL2."""
+    switches = len(addresses(SWITCHES))
+    return len(addresses()), switches, switches > 0 and runs(FABRIC_MANAGER), WSL.exists()
+
+
+def runs(name: str, processes: Path = Path("/proc")) -> bool:
+    """Whether a process of this name (15 letters at most) can be seen."""
+    for process_name in processes.glob("[0-9]*/comm"):
         with suppress(OSError):
-            vendor, kind = ((device / name).read_text(encoding="ascii").strip() for name in ("vendor", "class"))
-            count += vendor == "0x10de" and kind.startswith("0x03")
-    return count
+            if process_name.read_text(encoding="utf-8", errors="replace").strip() == name:
+                return True
+    return False
 
 
 def _engine() -> EngineFacts:
     engine = connect(start=False)
     try:
         host, free = engine.host(), engine.free_bytes()
-        return EngineFacts(engine.endpoint, engine.embedded, host, engine.found_buildx(), free)
+        return EngineFacts(engine.endpoint, engine.embedded, host, engine.found_buildx(), free, engine.local)
     finally:
         engine.close()
 
@@ -123,20 +130,6 @@ def _embeddable() -> str:
     except CardstockError as error:
         return error.cause
     return ""
-
-
-def gpu_tools(folders: Sequence[Path] = CDI_FOLDERS) -> GpuTools:
-    """NVIDIA's programs on PATH, and the CDI specifications that name NVIDIA's cards."""
-    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    named = [str(path) for path in files if path.suffix in (".yaml", ".json") and _is_nvidia(path)]
-    return GpuTools(tuple(name for name in PROGRAMS if shutil.which(name)), tuple(named))
-
-
-def _is_nvidia(path: Path) -> bool:
-    try:
-        return "nvidia.com/gpu" in path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _authorities(root: Path, environment: Mapping[str, str]) -> Authorities:

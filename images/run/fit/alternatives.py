@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from images.core import CardstockError
 from images.run.fit.choose import Ask, fit
-from images.run.fit.model import SHAPES, Model, model_by_name
+from images.run.fit.families import SHAPES
+from images.run.fit.model import Model, model_by_name
+from images.run.fit.usable_memory import sold_bytes, usable
 
 _MORE_CARDS = (2, 4, 8)
 
@@ -17,9 +19,19 @@ def find_alternatives(ask: Ask) -> tuple[Ask, ...]:
     free = replace(ask, tp=0, pp=0)
     here = _first(replace(free, model=model) for model in _models(ask.model))
     size = [model for model in _models(ask.model) if model.shape.name == ask.model.shape.name]
-    more = _first(replace(free, model=model, count=count) for count in _more(ask.count) for model in size)
+    larger = [one for count in _more(ask.count) if (one := _with_cards(free, count))]
+    more = _first(replace(one, model=model) for one in larger for model in size)
     same = here is not None and here.model.shape.name == ask.model.shape.name
     return tuple(one for one in (here, None if same else more) if one)
+
+
+def _with_cards(ask: Ask, count: int) -> Ask | None:
+    """The same with so many cards of its kind, by a name that means them; None where there is none to be had."""
+    if len(ask.on.kinds) > 1 or ask.on.kinds[0].mig:
+        return None
+    if (on := ask.on.times(count)) is None:
+        return None
+    return replace(ask, on=on, usable=usable(sold_bytes(on.cards[0])) if ask.on.machine else ask.usable)
 
 
 def _first(asks: Iterable[Ask]) -> Ask | None:
@@ -37,11 +49,11 @@ def _more(count: int) -> Iterator[int]:
 
 
 def _models(model: Model) -> Iterator[Model]:
-    """The same model, its other forms, then the smaller ones from the largest on; of a config.json only itself."""
+    """The same model, its other forms, then the smaller ones from the largest on; of somebody's own only itself."""
     yield model
-    if model.shape.name not in SHAPES:
+    if model.called or model.shape.name not in SHAPES:
         return
-    names = list(SHAPES)
+    names = [name for name, shape in SHAPES.items() if shape.family == model.shape.family]
     for size in reversed(names[: names.index(model.shape.name) + 1]):
         for form in ("fp16", "awq", "gptq") if model.dtype == "bfloat16" else ("", "awq", "gptq"):
             other = model_by_name(f"{size}-{form}" if form else size)

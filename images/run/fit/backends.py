@@ -11,6 +11,8 @@ from packaging.version import Version
 
 from images.core import NoImageFits
 from images.matrix import Arch, Variant
+from images.run.fit.families import KNOWN
+from images.run.fit.forms import CPU_SOURCE, KERNELS, Kernel, kernel_for, why_none, why_not_on_a_cpu
 from images.run.fit.model import Model
 
 
@@ -29,7 +31,8 @@ class CardBackend:
     """A backend on a card. ``dtype`` is "float16" or "bfloat16"; ``kernel`` computes quantised linears ("" for none).
 
     ``chunked``: prompts are taken in pieces (vLLM's V1), else a prompt is one piece (V0 with pictures, transformers).
-    ``unpacks``: the kernel makes a whole 16-bit matrix of a 4-bit one first. ``flags`` are beyond the image's own.
+    ``unpacks``: the kernel makes a whole 16-bit matrix of a 4-bit one first. ``flags`` and
+    ``environment`` are beyond the image's own.
     """
 
     name: str
@@ -41,11 +44,17 @@ class CardBackend:
     unpacks: bool
     flags: tuple[str, ...]
     choices: tuple[Setting, ...]
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def vllm(self) -> bool:
         """Whether it is vLLM, not the server on transformers."""
         return self.name == "vllm"
+
+    @property
+    def vision_attention(self) -> str:
+        """Who computes the vision tower's attention, such as "XFORMERS"."""
+        return next((one.value for one in self.choices if one.name == "vision attention"), "")
 
     @property
     def vision_bytes(self) -> int:
@@ -58,10 +67,11 @@ def backend_for(model: Model, variant: Variant, arch: Arch) -> CardBackend:
     pin = variant.pin("vllm") if variant.backend == "vllm" else variant.pin("transformers")
     assert pin is not None  # noqa: S101  (every stack pins its backend)
     version = Version(pin.version)
+    _check_family(model, variant, version if variant.backend == "vllm" else None)
     dtype = _dtype(model, variant, version, arch)
-    kernel = _kernel(model, variant, version, arch)
-    if kernel.value in ("awq", "gptq") and model.dtype == "":
-        dtype = Setting("dtype", "float16", f"the plain {kernel.value} kernel computes in float16 only", _QUANT)
+    kernel, row = _kernel(model, variant, version, arch)
+    if row is not None and row.float16 and model.dtype == "":
+        dtype = Setting("dtype", "float16", f"the plain {kernel.value} kernel computes in float16 only", row.source)
     generation = _generation(variant, version, arch)
     attention, flags = _attention(variant, version, arch)
     return CardBackend(
@@ -71,13 +81,10 @@ def backend_for(model: Model, variant: Variant, arch: Arch) -> CardBackend:
         dtype.value,
         "" if kernel.value == "none" else kernel.value,
         chunked=variant.backend == "vllm" and generation.value == "V1",
-        unpacks=kernel.value in ("awq", "gptq", "unpacked at each use"),
+        unpacks=row.unpacks if row else kernel.value == "unpacked at each use",
         flags=flags,
         choices=(dtype, kernel, *((generation,) if variant.backend == "vllm" else ()), *attention),
     )
-
-
-_QUANT = "vllm/model_executor/layers/quantization of each version"
 
 
 def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Setting:
@@ -89,7 +96,7 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Sett
                 do=f"--model {model.shape.name}-fp16 (--dtype half): the same weights, converted when they are loaded",
                 where="vllm/worker/worker.py@v0.7.3 _check_if_gpu_supports_dtype",
             )
-        if variant.backend == "vllm" and version < Version("0.8") and model.shape.hidden == 2048:
+        if variant.backend == "vllm" and version < Version("0.8") and _overflows(model):
             raise NoImageFits(
                 f"vLLM {version} answers only '!!!!' with the 3B model on compute capability {arch}",
                 cause="the 3B vision tower overflows in float16, and vLLM clamps it from 0.8.0 on",
@@ -102,36 +109,94 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Sett
     return Setting("dtype", "bfloat16", "as the model was trained; float16 overflows in the vision tower", "vllm#13817")
 
 
-def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> Setting:
+def _overflows(model: Model) -> bool:
+    """Whether it is Qwen2.5-VL 3B, whose vision tower leaves float16."""
+    return model.shape.family == "qwen2_5_vl" and model.shape.hidden == 2048
+
+
+def _kernel(model: Model, variant: Variant, version: Version, arch: Arch) -> tuple[Setting, Kernel | None]:
+    """What computes the decoder's linears, and vLLM's row for it (None: no row, as for 16 bits)."""
     if model.form == "16-bit":
-        return Setting("quantisation", "none", "the weights have 16 bits", "--model")
+        return Setting("quantisation", "none", "the weights have 16 bits", "--model"), None
     if variant.backend == "transformers":
-        if model.form == "awq":
-            why = "AWQ weights stay in 4 bits and are unpacked at each use, on every card"
-            return Setting(
-                "quantisation", "unpacked at each use", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py"
-            )
-        raise NoImageFits(
-            f"{variant.id} does not read GPTQ weights",
-            cause="its server knows AWQ and 16 bits",
-            do=f"--model {model.shape.name}-awq, or a variant with vLLM",
-            where="dockerfiles/rootfs/opt/cardstock/awq_loader.py",
-        )
-    if arch >= (Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)) and model.group in (32, 64, 128):
+        return _unpacked(model, variant), None
+    row = kernel_for(model, version, arch)
+    if row is None:
+        raise _no_kernel(model, version, arch)
+    if row.unpacks:
+        best = next((one for one in KERNELS if one.form == model.form and one.runs(version, arch)), row)
+        what = f"with {model.told}" if best.name.endswith("marlin") else f"on {arch} in vLLM {version}"
+        why = f"Marlin does not run {what}, so vLLM takes the plain kernel: give no --quantization"
+    elif row.name == "fp8_marlin":
+        why = f"{arch} does not compute in FP8: Marlin unpacks the weights, and activations keep 16 bits"
+    elif row.name.endswith("marlin"):
         why = f"Marlin runs on {arch} in vLLM {version}, and vLLM takes it by itself: give no --quantization"
-        return Setting("quantisation", f"{model.form}_marlin", why, _QUANT)
+    else:
+        why = f"{arch} computes weights and activations in 8 bits: give no --quantization"
+    return Setting("quantisation", row.name, why, row.source), row
+
+
+def _unpacked(model: Model, variant: Variant) -> Setting:
+    source = "dockerfiles/rootfs/opt/cardstock/awq_loader.py"
+    if model.form == "awq" and model.group > 0 and not model.symmetric:
+        why = "AWQ weights stay in 4 bits and are unpacked at each use, on every card"
+        return Setting("quantisation", "unpacked at each use", why, source)
+    raise NoImageFits(
+        f"{variant.id} does not read {model.form.upper()} weights" if model.form != "awq" else
+        f"{variant.id} reads AWQ in groups and with zero points alone",
+        cause="its server knows AWQ and 16 bits",
+        do=f"--model {model.shape.name}-awq, or a variant with vLLM",
+        where=source,
+    )  # fmt: skip
+
+
+def _no_kernel(model: Model, version: Version, arch: Arch) -> NoImageFits:
+    why, source = why_none(model, version, arch)
     if model.form == "awq" and arch < Arch(7, 5):
+        why = "AWQ needs 7.5 in every version of vLLM"
+    do = f"--model {model.shape.name}-fp16, if it fits; or a card of 8.0 or newer"
+    if model.form == "int8" and not arch < Arch(10, 0):
+        do = f"--model {model.shape.name}-fp8"
+    elif arch < Arch(7, 5) and version < Version("0.32"):
+        do = f"--model {model.shape.name}-gptq (its kernel runs from 6.0) or {model.shape.name}-fp16"
+    if model.form == "awq":
+        do += "; or the same AWQ weights with transformers, slower: a variant with sdpa"
+    return NoImageFits(f"vLLM cannot serve {model.name} on compute capability {arch}", cause=why, do=do, where=source)
+
+
+def check_on_cpu(model: Model, variant: Variant) -> None:
+    """Raises NoImageFits where the image for the CPU does not know the model's family or form of weights."""
+    pin = variant.pin("vllm_cpu")
+    _check_family(model, variant, Version(pin.version) if pin else None)
+    why = why_not_on_a_cpu(model)
+    if why:
         raise NoImageFits(
-            f"vLLM cannot serve {model.name} on compute capability {arch}",
-            cause="AWQ needs 7.5 in every version of vLLM",
-            do=f"--model {model.shape.name}-gptq (its kernel runs from 6.0) or {model.shape.name}-fp16; or the same "
-            "AWQ weights with transformers, slower: a variant with sdpa",
-            where="vllm/model_executor/layers/quantization/awq.py",
+            f"the server on a CPU cannot serve {model.name}",
+            cause=why,
+            do=f"--model {model.shape.name}-awq, or 16 bits",
+            where=CPU_SOURCE,
         )
-    least = Arch(7, 5) if version >= Version("0.14") else Arch(8, 0)
-    what = f"on {arch} in vLLM {version}" if arch < least else f"with groups of {model.group}"
-    why = f"Marlin does not run {what}, so vLLM takes the plain kernel: give no --quantization"
-    return Setting("quantisation", model.form, why, _QUANT)
+
+
+def _check_family(model: Model, variant: Variant, vllm: Version | None) -> None:
+    """Raises NoImageFits where the stack's vLLM or transformers does not hold the family yet."""
+    known = KNOWN[model.shape.family]
+    pin = variant.pin("transformers")
+    lacks = [
+        f"{name} {have}, and {known.title} needs {least} or newer"
+        for name, have, least in (
+            ("vLLM", vllm, known.vllm),
+            ("transformers", Version(pin.version) if pin else None, known.transformers),
+        )
+        if have is not None and have < least
+    ]
+    if lacks:
+        raise NoImageFits(
+            f"{variant.id} does not know {known.title}",
+            cause=f"it has {lacks[0]}",
+            do="an image with a newer stack, such as cu128, cu129 or cu130 (./inv plan --all), or Qwen2.5-VL (7b)",
+            where=known.source,
+        )
 
 
 def _generation(variant: Variant, version: Version, arch: Arch) -> Setting:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from images.cards import AskedCards
 from images.core import NoImageFits, UsageError, human_bytes
 from images.matrix import Arch, Driver, Variant, driver_suffices
-from images.run.fit.backends import CardBackend, backend_for
+from images.run.fit.backends import CardBackend
 from images.run.fit.memory import Load, MemorySum, add_up
+from images.run.fit.mixed import backend_for_all, check_instances
 from images.run.fit.model import Model
 from images.run.fit.parallel import Obstacle, Split, sizes, try_split
 
@@ -23,27 +25,47 @@ USUAL = 2048
 
 @dataclass(frozen=True)
 class Ask:
-    """What is to be served on what: ``count`` cards in each of ``nodes`` machines, each with ``usable`` bytes.
+    """What is to be served on what: the cards ``on`` in each of ``nodes`` machines, ``usable`` bytes on the least.
 
-    ``card`` is told to people. ``tp`` and ``pp`` 0: whatever fits best. ``video``: so many in one request.
+    ``tp`` and ``pp`` 0: whatever fits best. ``video``: so many in one request. ``named``: the image was said.
     """
 
     model: Model
     variant: Variant
-    card: str
-    arch: Arch
+    on: AskedCards
     usable: int
-    count: int = 1
     nodes: int = 1
-    driver: Driver | None = None
     tp: int = 0
     pp: int = 0
     video: int = 0
+    named: bool = False
+
+    @property
+    def count(self) -> int:
+        """Cards in each machine."""
+        return self.on.count
+
+    @property
+    def arch(self) -> Arch:
+        """The oldest card's: what it cannot do is done on none."""
+        return self.on.archs[0]
+
+    @property
+    def driver(self) -> Driver | None:
+        """None if it is not known."""
+        return self.on.driver
+
+    @property
+    def card(self) -> str:
+        """The kinds of cards, without their number."""
+        return " and ".join(dict.fromkeys(card.name for card in self.on.kinds))
 
     @property
     def cards(self) -> str:
-        """ "8 x RTX 2080 in 2 machines"."""
+        """ "8 x RTX 2080 in 2 machines", "2 x RTX 3090 and RTX 4090"."""
         whole = self.count * self.nodes
+        if len(self.on.kinds) > 1:
+            return self.on.text if self.nodes == 1 else f"{self.on.text} in each of {self.nodes} machines"
         told = self.card if whole == 1 else f"{whole} x {self.card}"
         return told if self.nodes == 1 else f"{told} in {self.nodes} machines"
 
@@ -68,7 +90,8 @@ def fit(ask: Ask) -> Fit:
     if min(ask.count, ask.nodes) < 1:
         raise UsageError("--count and --nodes must be 1 or more", do="--count 2 for two cards in each machine")
     _runs_here(ask)
-    backend = backend_for(ask.model, ask.variant, ask.arch)
+    check_instances(ask.on, ask.nodes)
+    backend = backend_for_all(ask.model, ask.variant, ask.on)
     if not backend.vllm and ask.nodes > 1:
         raise NoImageFits(
             f"{ask.variant.id} serves from one machine only",
@@ -94,20 +117,26 @@ def fit(ask: Ask) -> Fit:
     return _improve(best)
 
 
+def with_load(found: Fit, load: Load) -> MemorySum:
+    """The memory of the fullest card with another load."""
+    return add_up(found.ask.model, found.backend, found.split, load, found.ask.usable)
+
+
 def _runs_here(ask: Ask) -> None:
-    variant, arch = ask.variant, ask.arch
+    variant = ask.variant
     if not variant.archs:
         raise UsageError(
             f"{variant.id} uses no card",
             cause="fit adds up a card's memory",
             do="name a variant for cards; the cpu image takes VLLM_CPU_KVCACHE_SPACE (GiB) for its cache",
         )
-    if not any(own.runs_on(arch) for own in variant.archs):
-        raise NoImageFits(
-            f"{variant.id} does not run on {ask.card}",
-            cause=f"it holds code for {' '.join(map(str, variant.archs))}, and the card has {arch}",
-            do=f"leave out --variant, or see ./inv plan --all --arch {arch.capability}",
-        )
+    for card in ask.on.kinds:
+        if not any(own.runs_on(card.arch) for own in variant.archs):
+            raise NoImageFits(
+                f"{variant.id} does not run on {card.name}",
+                cause=f"it holds code for {' '.join(map(str, variant.archs))}, and the card has {card.arch}",
+                do=f"leave out --variant, or see ./inv plan --all --arch {card.arch.capability}",
+            )
     if ask.driver is not None and not driver_suffices(ask.driver, variant.min_driver):
         raise NoImageFits(
             f"driver {ask.driver} is too old for {variant.id}",
@@ -127,7 +156,7 @@ def _splits(ask: Ask, backend: CardBackend) -> tuple[list[Split], Obstacle | Non
             raise UsageError(
                 f"{tp} x {pp} is not {world} cards",
                 cause="every card belongs to one tensor part of one pipeline stage",
-                do=f"sizes whose product is {world}, or --count {tp * pp}",
+                do=f"sizes whose product is {world}, such as --tp {world} --pp 1, or {tp * pp} cards",
             )
         pairs = [(tp, pp)]
     tried = [try_split(ask.model, backend, tp, pp) for tp, pp in pairs]
@@ -192,9 +221,12 @@ def _too_small(ask: Ask, backend: CardBackend, splits: list[Split]) -> NoImageFi
     largest = max((line for line in total.lines), key=lambda line: line.bytes)
     cut = f", cut into {split.tp} x {split.pp}," if split.tp * split.pp > 1 else ""
     has = f"{human_bytes(total.usable)} that a card has for it"
+    kinds = ask.on.kinds
+    least = min(kinds, key=lambda card: card.memory)
+    decides = f"; the least of them decides, {least.name}" if len({card.memory for card in kinds}) > 1 else ""
     return NoImageFits(
         f"{ask.model.name} does not fit on {ask.cards}",
         cause=f"a conversation of {load.length} tokens{cut} lacks {human_bytes(total.missing)} of the {has}; "
-        f"its {largest.name} alone take {human_bytes(largest.bytes)}",
-        do="a smaller model, a form in 4 bits, or more cards",
+        f"its {largest.name} alone take {human_bytes(largest.bytes)}{decides}",
+        do=f"a smaller model, {'a form in 4 bits, ' if ask.model.weight_bits > 4 else ''}or more cards",
     )

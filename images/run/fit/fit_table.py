@@ -30,6 +30,8 @@ def fit_json(fit: Fit, lines: Sequence[str]) -> dict[str, Any]:
         "model": ask.model.name,
         "unverified": unverified(fit),
         "card": ask.card,
+        "cards": [{"name": card.name, "arch": card.arch.capability, "memory_gb": card.memory} for card in ask.on.cards],
+        "devices": list(ask.on.devices),
         "arch": ask.arch.capability,
         "count": ask.count,
         "nodes": ask.nodes,

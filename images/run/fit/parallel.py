@@ -59,16 +59,19 @@ _VISION = "vllm/model_executor/models/qwen2_5_vl.py, dist_utils.divide"
 def _quantised(model: Model, tp: int, kernel: str) -> Iterator[Obstacle]:
     """Inputs are cut at whole groups, for every kernel, and at 128 for Marlin (its min_thread_k)."""
     shape = model.shape
-    source = f"vllm/model_executor/layers/quantization/{model.form}.py create_weights; vllm#13640"
+    if model.form == "int8" or not model.group:
+        return
+    marlin = kernel.endswith("marlin") and model.form != "fp8"
+    source = f"vllm/model_executor/layers/quantization/{model.method or model.form}.py create_weights; vllm#13640"
     for what, width in (("width", shape.intermediate), ("attention output", shape.heads * shape.head_dim)):
         part = width // tp
-        if width % tp == 0 and part % model.group:
+        if width % tp == 0 and model.group > 0 and part % model.group:
             why = (
                 f"the {what} {width} is {width / model.group:g} groups of {model.group}, which cannot be cut into {tp}:"
                 " 'The input size is not aligned with the quantized weight shape'"
             )
             yield Obstacle(why, source)
-        elif width % tp == 0 and kernel.endswith("marlin") and part % MARLIN_INPUTS:
+        elif width % tp == 0 and marlin and part % MARLIN_INPUTS:
             why = f"the {what} {width} over {tp} cards is {part}, 'not divisible by min_thread_k = {MARLIN_INPUTS}'"
             yield Obstacle(why, "vllm/model_executor/layers/quantization/utils/marlin_utils.py")
 

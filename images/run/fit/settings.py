@@ -57,11 +57,12 @@ def _limits(fit: Fit) -> str:
 
 
 def environment(fit: Fit) -> dict[str, str]:
-    """Environment of the container: the transformers server reads its limits on pictures from there."""
+    """Environment of the container: the order of cards that differ, the transformers server's limits on pictures."""
+    own = dict(fit.backend.environment)
     if fit.backend.vllm:
-        return {}
+        return own
     least, most = pixel_limits(fit)
-    return {
+    return own | {
         "CARDSTOCK_MIN_PIXELS": str(least),
         "CARDSTOCK_MAX_PIXELS": str(most),
         "CARDSTOCK_MAX_IMAGES": str(fit.load.images),
@@ -92,16 +93,20 @@ def _cuts(fit: Fit) -> list[Setting]:
     if not fit.backend.vllm:
         why = "one process, device_map: each card holds a run of layers, and one computes at a time"
         return [Setting("cards", f"{split.pp} in a row", why, "dockerfiles/rootfs/opt/cardstock/awq_loader.py")]
-    wider = [tp for tp, _ in sizes(ask.count, ask.nodes, fit.backend) if tp > split.tp]
-    against = [try_split(ask.model, fit.backend, tp, ask.count * ask.nodes // tp) for tp in wider]
-    no = next((one for one in against if isinstance(one, Obstacle)), None)
     shape = ask.model.shape
-    why = f"it divides {shape.heads} heads and the width {shape.intermediate}"
-    why += f"; {wider[0]} does not: {no.why}" if no else f"; {wider[0]} leaves less for a conversation" if wider else ""
-    settings = [Setting("tensor parallel size", str(split.tp), why, no.source if no else "vllm/config.py")]
+    why, source = f"it divides {shape.heads} heads and the width {shape.intermediate}", "vllm/config.py"
+    if ask.tp or ask.pp:
+        why += f"; {'--tp' if ask.tp else '--pp'} asks for it"
+    elif wider := [tp for tp, _ in sizes(ask.count, ask.nodes, fit.backend) if tp > split.tp]:
+        against = [try_split(ask.model, fit.backend, tp, ask.count * ask.nodes // tp) for tp in wider]
+        no = next((one for one in against if isinstance(one, Obstacle)), None)
+        why += f"; {wider[0]} does not: {no.why}" if no else f"; {wider[0]} leaves less for a conversation"
+        source = no.source if no else source
+    settings = [Setting("tensor parallel size", str(split.tp), why, source)]
     if split.pp > 1:
         row = f"{shape.layers} layers in {split.pp} stages"
-        why = f"{row}, one for each machine" if ask.nodes == split.pp else f"{row}: the cards that are left"
+        rest = "as asked for" if ask.tp or ask.pp else "the cards that are left"
+        why = f"{row}, one for each machine" if ask.nodes == split.pp else f"{row}: {rest}"
         settings.append(
             Setting("pipeline parallel size", str(split.pp), why, "vllm/distributed/utils.py get_pp_indices")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from images.cards import Card
+from images.cards import SHARED, Card
 
 GIB = 2**30
 # What the driver keeps of what NVML reports, so that torch sees less. As people quote torch.cuda.mem_get_info against
@@ -14,12 +14,17 @@ DRIVER_LEAST = GIB // 2
 # Cards with GDDR memory whose error correction is on as delivered: it takes one sixteenth (T4: 15 of 16 GB,
 # L4: 22.5 of 24, A40: 45 of 48). HBM has room of its own for it.
 _CORRECTED = re.compile(r"\b(?:T4G?|A2|A10[GM]?|A16|A40|L2|L4|L20|L40[SG]?)\b", re.IGNORECASE)
+# What the hypervisor keeps of a vGPU profile, beside a sixteenth of it (NVIDIA AI Enterprise, vGPU: "Total Frame Buffer
+# for vGPUs is Less Than the Total Frame Buffer on the Physical GPU").
+_VGPU = 16 * 2**20
 
 
 def sold_bytes(card: Card) -> int:
     """Bytes of a card known by name: its GB are GiB, less what error correction takes; of NVML's cards as NVML says."""
     whole = card.memory * GIB
-    return int(whole * 15 / 16 if _CORRECTED.search(card.name) and not card.source.startswith("NVML") else whole)
+    corrected = whole / 16 if _CORRECTED.search(card.name) and not card.source.startswith("NVML") else 0
+    reserved = whole / 16 + _VGPU if card.source.startswith(SHARED) else 0
+    return int(whole - corrected - reserved)
 
 
 def usable(total: int) -> int:

@@ -9,32 +9,61 @@ from images.run.fit.model import Model
 Parts = tuple[int, ...]
 
 
-def linear_bytes(model: Model, inputs: int, outputs: int, *, bias: bool = False) -> int:
-    """One linear of the decoder: 2 bytes a weight; in 4 bits half a byte, and a scale and zero for each group.
+def linear_tensors(model: Model, inputs: int, outputs: int, *, bias: bool = False, whole: int = 0) -> tuple[int, ...]:
+    """Bytes of each tensor of one linear of the decoder: its weights, then what its form keeps beside them.
 
-    GPTQ keeps the group of each input beside them, 4 bytes.
+    16 bits: 2 bytes a weight. In fewer bits: a scale, and a zero unless the form is symmetric, for each group; GPTQ
+    keeps the group of each input, 4 bytes. FP8 and int8 have a scale of 4 bytes for each output, or for each block.
+    ``whole`` are the inputs of all cards, where a linear is cut along them: in GPTQ's own order of inputs a card needs
+    the scales of all of them (vllm/model_executor/layers/quantization/gptq.py@v0.8.5 create_weights).
     """
-    extra = outputs * 2 if bias else 0
+    extra = (outputs * 2,) if bias else ()
     if model.form == "16-bit":
-        return inputs * outputs * 2 + extra
-    groups = math.ceil(inputs / model.group)
-    index = 4 * inputs if model.form == "gptq" else 0
-    return inputs * outputs // 2 + groups * outputs * 2 + groups * outputs // 2 + index + extra
+        return (inputs * outputs * 2, *extra)
+    if model.form in ("fp8", "int8"):
+        side = model.group if model.form == "fp8" else 0
+        scales = math.ceil(inputs / side) * math.ceil(outputs / side) if side else outputs
+        return (inputs * outputs, scales * 4, *extra)
+    of = whole if whole and model.act_order else inputs
+    groups = math.ceil(of / model.group) if model.group > 0 else 1
+    index = (4 * inputs,) if model.form == "gptq" or model.act_order else ()
+    zeros = (groups * outputs * model.weight_bits // 8,) if model.form != "wna16" or not model.symmetric else ()
+    return (inputs * outputs * model.weight_bits // 8, groups * outputs * 2, *zeros, *index, *extra)
 
 
-def decoder_layer(model: Model, tp: int) -> int:
-    """One decoder layer on one of ``tp`` cards; key and value heads that cannot be split are repeated."""
+def linear_bytes(model: Model, inputs: int, outputs: int, *, bias: bool = False, whole: int = 0) -> int:
+    """One linear of the decoder with all that its form keeps."""
+    return sum(linear_tensors(model, inputs, outputs, bias=bias, whole=whole))
+
+
+def layer_tensors(model: Model, tp: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bytes of the tensors of one decoder layer on one of ``tp`` cards: of its attention, and of the rest.
+
+    Key and value heads that cannot be split are repeated.
+    """
     shape = model.shape
     queries = shape.heads * shape.head_dim // tp
     keys = max(1, shape.kv_heads // tp) * shape.head_dim
     width = shape.intermediate // tp
-    return (
-        linear_bytes(model, shape.hidden, queries + 2 * keys, bias=True)
-        + linear_bytes(model, queries, shape.hidden)
-        + linear_bytes(model, shape.hidden, 2 * width)
-        + linear_bytes(model, width, shape.hidden)
-        + 2 * shape.hidden * 2
+    third = shape.family == "qwen3_vl"
+    attention = (
+        *linear_tensors(model, shape.hidden, queries + 2 * keys, bias=not third),
+        *linear_tensors(model, queries, shape.hidden, whole=shape.heads * shape.head_dim),
+        *((shape.head_dim * 2, shape.head_dim * 2) if third else ()),
     )
+    rest = (
+        *linear_tensors(model, shape.hidden, 2 * width),
+        *linear_tensors(model, width, shape.hidden, whole=shape.intermediate),
+        shape.hidden * 2,
+        shape.hidden * 2,
+    )
+    return attention, rest
+
+
+def decoder_layer(model: Model, tp: int) -> int:
+    """One decoder layer on one of ``tp`` cards."""
+    attention, rest = layer_tensors(model, tp)
+    return sum(attention) + sum(rest)
 
 
 def embedding_table(model: Model, tp: int) -> int:
@@ -48,20 +77,23 @@ def vision_weights(model: Model, tp: int, width: int = 2) -> int:
     Its norms and biases of the outputs are whole on every card: too small to tell apart here.
     """
     see, out = model.shape.vision, model.shape.hidden
+    norm = see.hidden if see.gated else 2 * see.hidden
+    matrices = 3 if see.gated else 2
     block = (
         see.hidden * 3 * see.hidden
         + 3 * see.hidden
         + see.hidden**2
         + see.hidden
-        + 3 * see.hidden * see.intermediate
-        + 2 * see.intermediate
+        + matrices * see.hidden * see.intermediate
+        + (matrices - 1) * see.intermediate
         + see.hidden
-        + 2 * see.hidden
+        + 2 * norm
     )
     merged = see.hidden * see.merge**2
-    merger = see.hidden + merged**2 + merged + merged * out + out
-    whole = see.patch_width * see.hidden
-    return (math.ceil((see.depth * block + merger) / tp) + whole) * width
+    mlp = merged**2 + merged + merged * out + out
+    mergers = norm + mlp + see.taps * (2 * merged + mlp)
+    whole = see.patch_width * see.hidden + (see.hidden + see.positions * see.hidden if see.positions else 0)
+    return (math.ceil((see.depth * block + mergers) / tp) + whole) * width
 
 
 def layers_per_stage(layers: int, pp: int, *, rest_last: bool = False) -> Parts:

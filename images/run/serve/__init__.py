@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start
+    from images.run.serve.asked import asked_model as asked_model
     from images.run.serve.by_hand import serve_words as serve_words
     from images.run.serve.by_hand import spec_without_model as spec_without_model
     from images.run.serve.hub import read_config as read_config
+    from images.run.serve.judge import judge_flags as judge_flags
     from images.run.serve.make import CACHE_VOLUME as CACHE_VOLUME
     from images.run.serve.make import Options as Options
     from images.run.serve.make import cpu_length as cpu_length
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
     from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here
     from images.run.serve.pick import plan as plan
+    from images.run.serve.source import PLACES as PLACES
     from images.run.serve.source import Source as Source
     from images.run.serve.source import find_source as find_source
+    from images.run.serve.source import printed_source as printed_source
     from images.run.serve.start import PREFLIGHT as PREFLIGHT
     from images.run.serve.start import Clock as Clock
     from images.run.serve.start import died as died

@@ -60,7 +60,7 @@ _CPU_SHM = 2
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for beside image and model. ``gpus`` None: as many as the fit has; ``flags`` win over the fit's.
+    """What was asked for beside image and model. ``gpus`` None: the fit's cards; ``flags`` win over the fit's.
 
     ``served`` is another name for the model; ``cache`` a volume or a folder for what is fetched and compiled;
     ``environment`` is that of whoever starts it. ``memory`` "": what the host needs by `fit`'s sum; ``video`` is for an
@@ -115,13 +115,18 @@ def make_spec(
             *((Mount(source.folder, MODELS),) if source.folder else ()),
             Mount(_cache(how.cache), CACHE, read_only=False),
         ),
-        gpus=(how.gpus or Gpus(found.ask.count)) if found else NO_CARDS,
+        gpus=_cards(found, how) if found else NO_CARDS,
         shm=0 if variant.backend == "transformers" else shm_gigabytes(found) if found else _CPU_SHM,
         memory=memory_of(how.memory, memory_limit(host_memory(found) if found else on_cpu(model))),
         ports=(PublishedPort(PORT, check_port(how.port), how.host),),
         restart=how.restart,
         labels=((SERVED, variant.id), (MODEL, name)),
     )
+
+
+def _cards(found: Fit, how: Options) -> Gpus:
+    on = found.ask.on
+    return how.gpus if how.gpus is not None else Gpus(devices=on.devices) if on.devices else Gpus(on.count)
 
 
 def model_name(spec: ContainerSpec) -> str:
@@ -199,5 +204,6 @@ def check_memory(model: Model, memory: int) -> None:
         raise NoImageFits(
             f"{model.name} does not fit in this machine's memory",
             cause=f"its weights are {human_bytes(weights)}, the machine has {human_bytes(memory)}",
-            do="a smaller model, or a form in 4 bits, such as 3b-awq",
+            do="a smaller model"
+            + (", or a form in 4 bits, such as 3b-awq" if model.weight_bits > 4 else ", such as 3b-awq"),
         )

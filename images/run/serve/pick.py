@@ -10,11 +10,22 @@ from images.cards import LocalMachine
 from images.context import Context
 from images.core import NoImageFits, NothingSelected, UsageError
 from images.core.options import option
-from images.docker import NO_CARDS, ContainerSpec, Gpus, read_gpus
+from images.docker import NO_CARDS, ContainerSpec, read_gpus, spec_by_way
 from images.matrix import Arch, Variant
 from images.render import PORT, VARIANT
-from images.run.fit import Fit, FitOptions, Model, find_fit, find_variant, unverified
-from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec
+from images.run.fit import (
+    Fit,
+    FitOptions,
+    Model,
+    check_on_cpu,
+    check_visible,
+    find_fit,
+    find_variant,
+    shell_note,
+    unverified,
+)
+from images.run.serve.judge import judge_flags
+from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec, read_flags
 from images.run.serve.opened import Opened
 from images.run.serve.source import Source
 
@@ -29,7 +40,9 @@ WAIT = 1800
 class ServeOptions:
     """What `invoke serve` was asked. ``variant`` and ``image`` "": what fits the card; ``gpus`` "": all."""
 
-    cards: Sequence[str] = option("serve as for this card, instead of the cards of this machine", (), flag="card")
+    cards: Sequence[str] = option(
+        "serve as for this card, or '2 x NAME', instead of the cards of this machine; repeat", (), flag="card"
+    )
     flags: Sequence[str] = option(
         "a flag of the server, such as '--max-model-len 4096'; wins over fit's; repeat", (), flag="flag"
     )
@@ -39,9 +52,13 @@ class ServeOptions:
         "a host that pictures may be fetched from by their address, '*' for every public one; repeat", ()
     )
     model: str = option("3b-awq and its like, a repository OWNER/NAME, or a model's folder", "")
+    config: str = option("the config.json of --model, where no hub is reached", "")
     variant: str = option("this image instead of the card's own, such as the one for the CPU", "")
     image: str = option("an image by its own name, instead of --variant", "")
     gpus: str = option("all, 2, device=0,1 or none, as docker takes it", "")
+    memory: str = option("with --card: its memory in GB where it is another than it is sold with, such as 48", "")
+    tp: int = option("this tensor parallel size", 0)
+    pp: int = option("this pipeline parallel size", 0)
     host: str = option("the address to listen on; 0.0.0.0 for all", "127.0.0.1")
     port: int = option("the port to listen on", PORT)
     name: str = option("the container's name", "cardstock")
@@ -71,18 +88,29 @@ def plan(
 ) -> ContainerSpec:
     """The container. Without ``engine`` it is not asked what an image named by ``--image`` is for."""
     variant, image = _image(context, options, engine)
-    gpus = read_gpus(options.gpus) if options.gpus else None
+    without = bool(options.gpus) and read_gpus(options.gpus) == NO_CARDS
     found: Fit | None = None
     if variant is None or variant.archs:
-        found = _fit(context, options, model, variant, gpus, machine)
+        found = _fit(context, options, model, variant, machine)
         variant = found.ask.variant
         for what in unverified(found):
             context.report.line(f"unverified: {what}")
+        for what in judge_flags(found, read_flags(options.flags)):
+            context.report.line(f"warning: {what}", "yellow")
+        if without:
+            context.report.line(
+                "warning: --gpus none: the container is given no card, and its server needs one", "yellow"
+            )
+    else:
+        check_on_cpu(model, variant)
+    check_visible(variant, _environment(options.env), "--env")
+    if found and not options.cards and not options.gpus and (note := shell_note(variant, context.environment)):
+        context.report.line(f"note: {note}", "yellow")
     how = Options(
         name=options.name,
         host=options.host,
         port=options.port,
-        gpus=gpus,
+        gpus=NO_CARDS if without else None,
         restart=options.restart,
         served=options.served,
         cache=options.cache,
@@ -93,7 +121,8 @@ def plan(
         opened=Opened(options.allow_host, options.allow_media_domain),
     )
     spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
-    return replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
+    spec = replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
+    return spec_by_way(spec, "cdi") if options.gpus and read_gpus(options.gpus).cdi else spec
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
@@ -125,23 +154,9 @@ def _image(context: Context, options: ServeOptions, engine: Engine | None) -> tu
 
 
 def _fit(
-    context: Context,
-    options: ServeOptions,
-    model: Model,
-    variant: Variant | None,
-    gpus: Gpus | None,
-    machine: LocalMachine | None,
+    context: Context, options: ServeOptions, model: Model, variant: Variant | None, machine: LocalMachine | None
 ) -> Fit:
-    count = gpus.count if gpus and gpus.count > 0 and options.cards else 0
-    asked = FitOptions(
-        options.model,
-        options.cards,
-        count=count,
-        driver=options.driver,
-        variant=variant.id if variant else "",
-        video=options.video,
-    )
-    here = narrowed(machine or (LocalMachine() if options.cards else context.machine), gpus)
+    here = machine or (LocalMachine() if options.cards else context.machine)
     if not options.cards and not here.cards and variant is None:
         cpu = next(v.id for v in context.variants.valid.values() if not v.archs)
         raise NoImageFits(
@@ -149,26 +164,18 @@ def _fit(
             cause=here.why,
             do=f"--variant {cpu} serves on the CPU; --card NAME --print says how it is done on another machine",
         )
+    asked = FitOptions(
+        options.model,
+        options.cards,
+        gpus="" if options.gpus and read_gpus(options.gpus) == NO_CARDS else options.gpus,
+        memory=options.memory,
+        driver=options.driver,
+        variant=variant.id if variant else "",
+        tp=options.tp,
+        pp=options.pp,
+        video=options.video,
+    )
     return find_fit(context, asked, here, model)
-
-
-def narrowed(machine: LocalMachine, gpus: Gpus | None) -> LocalMachine:
-    """The machine with the cards of ``--gpus`` alone. Raises UsageError for a card that it has not."""
-    if gpus is None or not machine.cards or (gpus.count < 0 and not gpus.devices):
-        return machine
-    if gpus.count:
-        if gpus.count > len(machine.cards):
-            raise UsageError(f"--gpus {gpus.count}: this machine has {len(machine.cards)} card(s)", do="--gpus all")
-        return replace(machine, cards=machine.cards[: gpus.count])
-    chosen = []
-    for device in gpus.devices:
-        at = int(device) if device.isdigit() else -1
-        match = [card for index, card in enumerate(machine.cards) if index == at or card.uuid == device]
-        if not match:
-            told = ", ".join(f"{index}: {card.name}" for index, card in enumerate(machine.cards))
-            raise UsageError(f"--gpus: this machine has no card {device}", do=f"its cards are {told}")
-        chosen += match
-    return replace(machine, cards=tuple(chosen))
 
 
 def check_here(context: Context, spec: ContainerSpec, source: Source, model: Model) -> None:
@@ -182,7 +189,7 @@ def check_here(context: Context, spec: ContainerSpec, source: Source, model: Mod
             f"{spec.image} is not here",
             do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
         )
-    if source.folder and not engine.endpoint.startswith(("unix://", "npipe://")):
+    if source.folder and not engine.beside:
         raise UsageError(
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",
             do="--model OWNER/NAME, or type this on that machine",

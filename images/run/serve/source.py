@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import UsageError
-from images.run.fit import model_by_name
+from images.core import UsageError, not_a_file, read_json
+from images.run.fit import is_repository, published, refuse_others, typed_name
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _INDEX = "model.safetensors.index.json"
 # A safetensors file begins with the length of its JSON header; longer ones are not written (safetensors: 100 MB).
 _MOST_HEADER = 100_000_000
 _AGAIN = "download it anew"
+# Where a printed line says that a model lies of which nothing is known here.
+PLACES = "/path/to"
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,31 @@ def find_source(text: str) -> Source:
         return Source(path.resolve().name, folder=str(check_folder(path.resolve())))
     if path.exists():
         raise UsageError(f"{path} is not a folder", do="--model FOLDER, with config.json and the weights in it")
-    if _REPOSITORY.fullmatch(text) and not text.startswith("."):
-        return Source(text, repository=text)
-    model = model_by_name(text)
+    model = published(text)
+    if model is None and is_repository(typed_name(text)):
+        refuse_others(text)
+        return Source(typed_name(text), repository=typed_name(text))
     if model is None:
         raise UsageError(
             f"no folder and no model is called {text!r}",
-            do="3b, 7b, 32b or 72b with -fp16, -bf16 or -awq; a repository OWNER/NAME; or a model's folder",
+            do="7b-awq, qwen2-vl-7b and their like (docs/fit.md); a repository OWNER/NAME; or a model's folder",
         )
     if not model.source:
         raise UsageError(
             f"{model.name} has no official repository", do="name one (OWNER/NAME), or the folder it was downloaded to"
         )
     return Source(model.source, repository=model.source)
+
+
+def printed_source(text: str) -> Source:
+    """The same for a line that is only printed: a model without a repository has a place that is to be put in.
+
+    Raises UsageError as `find_source` does.
+    """
+    model = None if "/" in text or Path(text).expanduser().exists() else published(text)
+    if model is not None and not model.source:
+        return Source(model.name, f"{PLACES}/{model.name}")
+    return find_source(text)
 
 
 def check_folder(folder: Path) -> Path:
@@ -75,15 +88,18 @@ def _weights(folder: Path) -> list[str]:
     if not index.is_file():
         return sorted(path.name for path in folder.glob("*.safetensors"))
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        return sorted(set(read_json(index, _AGAIN)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{index} is not an index of weights", cause=repr(error), do=_AGAIN) from error
 
 
 def check_weights(path: Path) -> None:
     """Raises UsageError unless the file is as long as its own header says; the weights themselves are not read."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise not_a_file(path, status.st_mode, _AGAIN)
+        size = status.st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from images.core import CardstockError, CheckFailed, NoImageFits, NothingSelected, UsageError
-from images.docker import STOP_TIMEOUT, Containers, ContainerSpec, ContainerState
+from images.docker import STOP_TIMEOUT, Containers, ContainerSpec, ContainerState, no_card_given
 from images.proof.smoke import Health, unhealthy_text
 from images.run.serve.make import MODEL, SERVED
 
@@ -90,12 +90,8 @@ def start(containers: Containers, spec: ContainerSpec, environment: Mapping[str,
             ) from error
         if re.search(r"port is already allocated|address already in use", error.cause):
             raise port_taken(spec) from error
-        if re.search(r"could not select device driver|nvidia-container|unresolvable CDI", error.cause):
-            raise CardstockError(
-                error.what,
-                cause=error.cause,
-                do="install the NVIDIA container toolkit; ./inv doctor says what is missing",
-            ) from error
+        if do := no_card_given(error.cause):
+            raise CardstockError(error.what, cause=error.cause, do=do) from error
         raise
 
 

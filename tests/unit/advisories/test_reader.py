@@ -114,7 +114,7 @@ def test_a_huge_file_is_refused_unread() -> None:
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot read advisories.yaml"):
+    with pytest.raises(UsageError, match=r"cannot read .*advisories.yaml"):
         read_advisories(tmp_path / "advisories.yaml")
 
 

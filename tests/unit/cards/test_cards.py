@@ -94,7 +94,7 @@ def ids(choice: ImageChoice) -> list[str]:
         ("4070tisuper", "GeForce RTX 4070 Ti SUPER", "8.9"),
         ("5090 laptop", "GeForce RTX 5090 Mobile", "12.0"),
         ("a100 40g", "A100 PCIe 40 GB", "8.0"),
-        ("v100", "Tesla V100 FHHL", "7.0"),
+        ("v100", "Tesla V100 PCIe 32 GB", "7.0"),
         ("a6000", "RTX A6000", "8.6"),
         ("6000 ada", "RTX 6000 Ada Generation", "8.9"),
         ("gtx 750", "GeForce GTX 750", "5.0"),  # a later one of 5.2 is told apart by its chip's name
@@ -116,7 +116,7 @@ def test_every_card_is_found_by_its_own_name() -> None:
 def test_what_the_name_leaves_open_is_memory_only() -> None:
     match = match_card("rtx 3060", all_cards())
     assert list(match.memories) == [8, 12]
-    assert match.card.memory == 8  # the least is the safe guess
+    assert match.card.memory == 12  # the common one, not the least
     assert {one.arch for one in (match.card, *match.others)} == {Arch(8, 6)}
     assert match_card("h100", all_cards()).memories[0] == 64
 

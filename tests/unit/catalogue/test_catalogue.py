@@ -81,9 +81,32 @@ def test_what_is_no_catalogue_is_refused(text: str) -> None:
         read_catalogue(text, "here")
 
 
-def test_a_later_form_is_recognised() -> None:
-    with pytest.raises(UsageError, match="form 2"):
-        read_catalogue(json.dumps(valid_content() | {"schema": 2}), "here")
+NEWER: dict[str, dict[str, Any]] = {
+    "the number alone": {"schema": 2},
+    "a new field": {"schema": 2, "mirrors": ["a.example"]},
+    "other fields": {"schema": 3, "images": {"by": "digest"}, "updated": 7},
+    "nothing else": {"schema": 12},
+}
+
+
+@pytest.mark.parametrize("newer", NEWER)
+def test_a_later_form_wants_a_newer_version(newer: str) -> None:
+    whole = valid_content() if newer != "nothing else" else {}
+    with pytest.raises(UsageError, match=rf"form {NEWER[newer]['schema']}, this checkout reads form 1") as caught:
+        read_catalogue(json.dumps(whole | NEWER[newer]), "here")
+    assert caught.value.exit_code == 2
+    assert "use a newer version" in caught.value.do
+
+
+@pytest.mark.parametrize("schema", [0, -1, True, "2", 2.0, None, [2], 10**30])
+def test_a_form_that_there_cannot_be_is_refused(schema: object) -> None:
+    with pytest.raises(Unsafe, match="cannot be trusted"):
+        read_catalogue(json.dumps(valid_content() | {"schema": schema}), "here")
+
+
+def test_a_catalogue_nested_without_end_is_refused() -> None:
+    with pytest.raises(Unsafe, match="cannot be trusted"):
+        read_catalogue("[" * 200_000, "here")
 
 
 def sizes(*names: str) -> dict[str, int]:

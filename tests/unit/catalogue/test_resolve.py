@@ -10,7 +10,7 @@ from images.cards.data import Card, all_cards
 from images.cards.names import match_card as named
 from images.catalogue.model import immutable_tag, read_catalogue
 from images.catalogue.resolve import image_by_name, match_images, require_match
-from images.core.errors import NoImageFits
+from images.core.errors import NoImageFits, NothingSelected
 from images.matrix.drivers import parse_driver
 from images.matrix.variants import make_variants
 from tests.golden.make_cards import PATH
@@ -110,7 +110,7 @@ def test_an_image_by_name() -> None:
     whole = catalogue(SM75, CPU)
     assert image_by_name(whole, CPU).variant == CPU
     assert image_by_name(whole, image(CPU).tag).variant == CPU
-    with pytest.raises(NoImageFits, match="nothing is published as 'cpu'"):
+    with pytest.raises(NothingSelected, match="nothing is published as 'cpu'"):
         image_by_name(whole, "cpu")
 
 

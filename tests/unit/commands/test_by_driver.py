@@ -17,10 +17,11 @@ from images.cards.choose import ImageChoice, choose_images
 from images.cards.data import Card
 from images.cards.this_machine import LocalCard, LocalMachine
 from images.catalogue.model import Catalogue
+from images.catalogue.resolve import MatchResult
 from images.commands.build import BuildOptions
 from images.commands.explain import ExplainOptions, show_excluded
 from images.commands.plan import PlanOptions, show_plan
-from images.commands.pull import PullOptions, find_images
+from images.commands.pull import PullOptions, card_query, find_images
 from images.context import Context
 from images.core.errors import NoImageFits
 from images.matrix.arch import Arch, parse_arch
@@ -33,9 +34,9 @@ from images.run.doctor.advice import advise
 from images.run.fit.find import FitOptions, find_fit
 from tests.helpers.catalogues import catalogue_of
 from tests.helpers.contexts import context, silent
+from tests.helpers.fake_nvml import FakeNvml
 from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.nonempty import nonempty
-from tests.unit.cards.test_this_machine import FakeNvml
 from tests.unit.rootfs.test_preflight import nvml, preflight
 from tests.unit.run.doctor.test_doctor import FACTS
 
@@ -111,6 +112,11 @@ class World:
 LOCKED = context().locked
 
 
+def pulled(here: Context, catalogue: Catalogue) -> MatchResult:
+    options = PullOptions()
+    return find_images(here, options, card_query(here, options), catalogue)
+
+
 def answers(world: World, arch: Arch, said: str) -> dict[str, str]:
     """Who is asked -> the image that is given; "" where it is refused."""
     machine = LocalMachine(DRIVERS[said], "", (LocalCard("a card", "GPU-1", arch, 80 * GB),))
@@ -130,7 +136,7 @@ def answers(world: World, arch: Arch, said: str) -> dict[str, str]:
         "build --driver": lambda: [v.id for v in BuildOptions([arch.capability], driver=said).select(elsewhere)],
         "build here": lambda: [v.id for v in BuildOptions([arch.capability]).select(here)],
         "cards": lambda: picks(choose_images(world.matrix, world.variants, [card], driver, LOCKED)),
-        "pull": lambda: [one.image.variant for one in find_images(here, PullOptions(), world.catalogue)[1].matches],
+        "pull": lambda: [one.image.variant for one in pulled(here, world.catalogue).matches],
         "doctor": lambda: picks(advise(replace(FACTS, cards=machine), world.matrix, world.variants, LOCKED).choice),
         "serve": lambda: [find_fit(here, FitOptions("7b-fp16"), machine).ask.variant.id],
         "preflight": of_preflight,

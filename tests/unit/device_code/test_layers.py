@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from images.device_code.layers import difference, main, same, shared
+from tests.helpers.elf_files import cubin, ptx_text
 
 DEVICE = b"\x7fELF" + bytes(60) + b".nv_fatbin\0"
 HOST = b"\x7fELF" + bytes(60) + b".text\0"
@@ -44,6 +45,21 @@ def test_the_shared_part_holds_no_code_for_cards_but_nvidias_own(site: Path) -> 
     before = names(site)
     shared(site)
     assert before - names(site) == {"torch/lib/libtorch_cuda.so", "torch-2.6.0.dist-info/RECORD"}
+
+
+def test_the_shared_part_holds_no_cubins_for_those_of_other_cards_are_taken_out_later(site: Path) -> None:
+    """As flashinfer-cubin has them: what is in the shared part stays in every image."""
+    files = {"fi/a.cubin": cubin(100), "fi/b.ptx": ptx_text("sm_90a"), "fi/checksums.txt": b"a"}
+    for name, content in files.items():
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_bytes(content)
+    record = site / "fi-1.0.dist-info/RECORD"
+    record.parent.mkdir()
+    record.write_text("".join(f"{name},sha256=x,1\n" for name in files))
+    before = names(site)
+    shared(site)
+    gone = {"torch/lib/libtorch_cuda.so", "torch-2.6.0.dist-info/RECORD"}
+    assert before - names(site) == {"fi/a.cubin", "fi/b.ptx", "fi-1.0.dist-info/RECORD", *gone}
 
 
 def test_shared_and_difference_together_are_the_whole(site: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_or_nothing_when_hollow(tmp_path: Path) -> None:
     assert held(path) == [[], [("SASS", 75)]]
 
 
-@pytest.mark.parametrize("content", [library(), b"", b"\x7fELF", b"#!/bin/sh\n", os.urandom(5000)])
+@pytest.mark.parametrize("content", [library(), b"", b"\x7fEL", b"#!/bin/sh\n", os.urandom(5000)])
 def test_what_holds_no_device_code_is_not_touched(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path, content)
     inode = path.stat().st_ino
@@ -146,8 +146,8 @@ def test_the_drivers_rule(held_archs: tuple[int, ...], card: str, taken: list[in
 
 
 def test_code_of_one_card_alone_is_no_other_cards(tmp_path: Path) -> None:
-    code = container(Code(100), Code(101, flags=A), Code(90, flags=A), Code(90, kind=PTX), Code(100, kind=PTX, flags=F))
-    for card, taken in {"10.3": [("SASS", 100)], "10.1": [("SASS", 101)], "12.0": [("PTX", 90)]}.items():
+    code = container(Code(100), Code(103, flags=A), Code(90, flags=A), Code(90, kind=PTX), Code(100, kind=PTX, flags=F))
+    for card, taken in {"10.0": [("SASS", 100)], "10.3": [("SASS", 103)], "12.0": [("PTX", 90)]}.items():
         path = write(tmp_path, library([code]))
         slim_library(path, wanted(card))
         assert held(path) == [taken]
@@ -166,7 +166,15 @@ def test_ptx_stays_only_where_it_is_needed(tmp_path: Path) -> None:
     assert held(path) == [[("SASS", 80), ("PTX", 70)]]
 
 
-@pytest.mark.parametrize("text", ["", "75", "7", "7.5.1", "07.5", "sm_75", "7.5b"])
+@pytest.mark.parametrize("text", ["75", "sm_75", "SM75", "compute_75", " 7.5 "])
+def test_a_capability_in_any_form(text: str) -> None:
+    assert parse_wanted(text) == Wanted(75)
+    assert parse_wanted(f"{text.strip()}+PTX") == Wanted(75, ptx=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "7.5.1", "07.5", "7.5b", "12.9", "7.9", "2.5", "99.9", "10.1", "\uff17.\uff15"]
+)
 def test_what_is_no_capability(text: str) -> None:
     with pytest.raises(ValueError, match="compute capability"):
         parse_wanted(text)
@@ -183,11 +191,7 @@ def _broken() -> dict[str, bytes]:
         struct.pack_into(form, changed, at, value)
         return bytes(changed)
 
-    def drop_note() -> bytes:
-        return put(layout.phoff + 3 * 56, "<I", 0x6474E551)
-
     return {
-        "no program header is spare": drop_note(),
         "middle of a container": put(rela + 16, "<Q", by_name[".nv_fatbin"].addr + 8),
         "no relocation": put(rela + 8, "<Q", 6),
         "unknown kind": put(code + 16, "<H", 9),
@@ -209,6 +213,64 @@ def test_an_unknown_layout_is_refused_and_left_alone(tmp_path: Path, reason: str
     assert "at byte 0x" in str(caught.value)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _without_spare(content: bytes, *, phdr: bool) -> bytes:
+    """With no PT_NOTE: its header is that of the stack, or tells where the table of headers is."""
+    changed = bytearray(content)
+    at = read_layout(content).phoff + 3 * 56
+    if phdr:
+        struct.pack_into("<IIQQQQQQ", changed, at, 6, 4, 64, 64, 64, 56 * 4, 56 * 4, 8)
+    else:
+        struct.pack_into("<I", changed, at, 0x6474E551)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("phdr", [False, True])
+@pytest.mark.parametrize("cards", [["7.5"], ["8.6", "8.0"]])
+def test_where_no_program_header_is_spare_the_table_moves(tmp_path: Path, phdr: bool, cards: list[str]) -> None:
+    """As in the libraries of JAX, TensorFlow and Paddle."""
+    host = b"host code" * 1000
+    old = _without_spare(library([BIG, sm(70, 80), BIG], tail=host), phdr=phdr)
+    path = write(tmp_path, old)
+    report = slim_library(path, wanted(*cards))
+    assert report is not None
+    assert report.after <= report.before - 2 * 4096
+    new = path.read_bytes()
+    layout = read_layout(new)
+    assert len(layout.segments) == 5
+    (first, second, *_) = layout.loads()
+    assert first.offset <= layout.phoff
+    assert layout.phoff + 56 * 5 <= first.end == second.offset
+    (place,) = [one for one in layout.sections if one.name == ".rodata"]
+    assert new[layout.file_offset(place.addr, len(host)) :][: len(host)] == host
+    table = [one for one in layout.segments if one.kind == 6]
+    assert [(one.offset, layout.file_offset(one.vaddr, one.filesz), one.filesz) for one in table] == (
+        [(layout.phoff, layout.phoff, 56 * 5)] if phdr else []
+    )
+    assert len(held(path)) == 3
+    again = slim_library(path, wanted(*cards))
+    assert again is not None
+    assert not again.changed
+    slim_library(path, wanted(cards[0]))  # for fewer cards: the table moves again, or has room
+    assert held(path)[0] == [("SASS", int(cards[0].replace(".", "")))]
+
+
+def test_what_is_cut_keeps_the_alignment_that_a_section_wants(tmp_path: Path) -> None:
+    """As `.rodata` of JAX's plugin, aligned to 32 KB: offsets and addresses agree in every segment."""
+    content = bytearray(library([BIG, BIG, BIG, BIG], tail=b"t" * 70000))
+    layout = read_layout(bytes(content))
+    index = [one.name for one in layout.sections].index(".rodata")
+    struct.pack_into("<Q", content, layout.shoff + 64 * index + 48, 0x8000)
+    struct.pack_into("<Q", content, layout.phoff + 48, 0x8000)
+    path = write(tmp_path, bytes(content))
+    report = slim_library(path, wanted("7.5"))
+    assert report is not None
+    assert (report.before - report.after) % 0x8000 == 0
+    assert report.after < report.before
+    loads = read_layout(path.read_bytes()).loads()
+    assert [one.align for one in loads] == [0x8000, 0x8000, 0x1000]
+    assert all((one.vaddr - one.offset) % one.align == 0 for one in loads)
 
 
 def test_a_full_disk_leaves_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +335,7 @@ def test_a_refused_library_is_reported_and_the_rest_go_on(tmp_path: Path, capsys
 
 def test_usage(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        slim.main([str(tmp_path), "--arch", "sm_75"])
+        slim.main([str(tmp_path), "--arch", "12.9"])
     assert ended.value.code == 2
     with pytest.raises(ValueError, match="not a folder"):
         slim_command(str(tmp_path / "none"), ["7.5"])

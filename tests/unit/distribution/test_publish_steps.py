@@ -227,7 +227,7 @@ def test_moving_tags_go_back_to_the_image_before(place: Place) -> None:
 
 
 def test_nothing_published_cannot_go_back(place: Place) -> None:
-    with pytest.raises(RegistryFailure, match="nothing is published in"):
+    with pytest.raises(NothingSelected, match="nothing is published in"):
         place.roll_back(SM75)
 
 

@@ -67,7 +67,8 @@ def test_the_form_is_what_the_value_says(spec: ContainerSpec) -> None:
     assert told["env"] == {**dict(spec.env), **dict.fromkeys(spec.passed)}
     assert told["mounts"] == [(one.kind, one.source, one.target, one.read_only) for one in spec.mounts]
     assert told["ports"] == sorted((one.host, one.host_port, one.container_port) for one in spec.ports)
-    assert told["gpus"] == (None if spec.gpus == NO_CARDS else (spec.gpus.count, list(spec.gpus.devices)))
+    named = list(spec.gpus.cdi_names) if spec.gpus.cdi else (spec.gpus.count, list(spec.gpus.devices))
+    assert told["gpus"] == (None if spec.gpus == NO_CARDS else named)
     same = ("image", "name", "shm", "memory", "network", "address", "restart", "user", "workdir", "healthcheck")
     for key in (*same, "read_only", "stop_timeout"):
         assert told[key] == getattr(spec, key), key
@@ -103,6 +104,24 @@ def test_the_docker_line() -> None:
 def test_docker_reads_several_devices_as_one_word() -> None:
     assert value(docker_words(replace(SPEC, gpus=Gpus(devices=("0", "1")))), "--gpus") == '"device=0,1"'
     assert value(docker_words(replace(SPEC, gpus=ALL_CARDS)), "--gpus") == "all"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "names"),
+    [
+        (ALL_CARDS, ["nvidia.com/gpu=all"]),
+        (Gpus(2), ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+        (Gpus(devices=("GPU-1a2b", "0:1")), ["nvidia.com/gpu=GPU-1a2b", "nvidia.com/gpu=0:1"]),
+    ],
+)
+def test_cards_that_an_engine_has_by_cdi(gpus: Gpus, names: list[str]) -> None:
+    spec = replace(SPEC, gpus=replace(gpus, cdi=True))
+    words = docker_words(spec)
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == names
+    assert "--gpus" not in words
+    assert create_arguments(spec, {})["device_requests"] == [{"driver": "cdi", "device_ids": names}]
+    (device,) = yaml.safe_load(compose(spec))["services"]["web"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "cdi", "device_ids": names, "capabilities": ["gpu"]}
 
 
 def test_a_path_with_commas_and_quotes_is_one_csv_field() -> None:
@@ -200,6 +219,8 @@ def test_where_a_port_is_reached(host: str, url: str) -> None:
         ("device=0,1", Gpus(devices=("0", "1"))),
         ('"device=1"', Gpus(devices=("1",))),
         ("device=GPU-1a2b-3c", Gpus(devices=("GPU-1a2b-3c",))),
+        ("nvidia.com/gpu=all", Gpus(-1, cdi=True)),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=GPU-1a2b", Gpus(devices=("0", "GPU-1a2b"), cdi=True)),
         ("device=0:0, MIG-1/2/3", Gpus(devices=("0:0", "MIG-1/2/3"))),
     ],
 )

@@ -62,7 +62,7 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
         assert Path(config[key]).is_relative_to(layout.home)
     assert config["hosts"] == [layout.endpoint]
     assert config["storage-driver"] == "overlay2"
-    assert config["features"] == {"containerd-snapshotter": False}
+    assert config["features"] == {"cdi": True, "containerd-snapshotter": False}
     assert config["bridge"] == layout.bridge
     assert config["mtu"] == 1400
     assert config["live-restore"] is True  # containers outlive a crash of the engine

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,10 +17,10 @@ import requests.exceptions
 import urllib3.exceptions
 
 from images.core import process
-from images.core.errors import CardstockError, EngineUnreachable
+from images.core.errors import CardstockError, EngineUnreachable, UsageError
 from images.core.home import Layout
 from images.docker import engine
-from images.docker.connection import connect
+from images.docker.connection import connect, reach
 from images.docker.docker_py import translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
@@ -114,7 +116,13 @@ def test_files_are_packed_by_absolute_path() -> None:
 
 
 def test_free_space_is_known_only_on_this_machine(tmp_path: Path) -> None:
-    assert (made(FakeClient(), tmp_path).free_bytes() or 0) > 0
+    here, gone, far = FakeClient(), FakeClient(), FakeClient()
+    here.info = lambda: {"DockerRootDir": str(tmp_path)}  # type: ignore[method-assign]
+    gone.info = lambda: {"DockerRootDir": str(tmp_path / "of a virtual machine")}  # type: ignore[method-assign]
+    far.info = lambda: {"DockerRootDir": str(tmp_path), "OperatingSystem": "Docker Desktop"}  # type: ignore[method-assign]
+    assert (made(here, tmp_path).free_bytes() or 0) > 0
+    assert made(gone, tmp_path).free_bytes() is None
+    assert made(far, tmp_path).free_bytes() is None
     assert made(FakeClient(), tmp_path, "tcp://far.example:2376").free_bytes() is None
 
 
@@ -156,14 +164,99 @@ class Engines:
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engines]:
+def engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Engines]:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr("images.docker.docker_py.docker.ContextAPI.get_current_context", lambda: cast(Any, _Context()))
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "cli"))
     yield Engines(monkeypatch)
 
 
-class _Context:
-    Host = "unix:///var/run/docker.sock"
+def a_context(folder: Path, name: str, meta: str, *, current: bool = False) -> None:
+    """A context of the docker CLI below DOCKER_CONFIG."""
+    place = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "meta.json").write_text(meta)
+    (folder / "config.json").write_text(json.dumps({"currentContext": name} if current else {}))
+
+
+def meta_of(name: str, host: str) -> str:
+    return json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}})
+
+
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_the_engine_of_a_context_has_its_own_name(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_variable: bool
+) -> None:
+    a_context(tmp_path / "cli", "far", meta_of("far", "ssh://me@far.example"), current=not by_variable)
+    if by_variable:
+        monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    engines.clients[None] = FakeClient()
+    found = connect(Layout(tmp_path))
+    assert (found.endpoint, found._environment) == ("ssh://me@far.example", {"DOCKER_HOST": "ssh://me@far.example"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "config", "named_by"),
+    [
+        ("gone", "{}", "$DOCKER_CONTEXT"),
+        (" gone ", '{"currentContext": "other"}', "$DOCKER_CONTEXT"),
+        ("", '{"currentContext": "gone"}', "docker context use"),
+    ],
+)
+def test_a_context_that_is_gone_is_told_and_nothing_else_is_taken(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, config: str, named_by: str
+) -> None:
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli" / "config.json").write_text(config)
+    monkeypatch.setenv("DOCKER_CONTEXT", variable)
+    engines.clients[None] = FakeClient()
+    with pytest.raises(EngineUnreachable, match="docker has no context gone") as caught:
+        connect(Layout(tmp_path))
+    assert named_by in caught.value.what and "docker context use default" in caught.value.do
+    assert engines.started == []
+
+
+def test_docker_host_counts_more_than_a_context(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "gone")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://far.example:2376")
+    engines.clients[None] = FakeClient()
+    assert connect(Layout(tmp_path)).endpoint == "tcp://far.example:2376"
+
+
+def test_a_context_whose_engine_is_silent_is_not_replaced(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_context(tmp_path / "cli", "desktop-linux", meta_of("desktop-linux", "unix:///home/me/d.sock"), current=True)
+    with pytest.raises(EngineUnreachable, match="context desktop-linux does not answer"):
+        connect(Layout(tmp_path))
+    assert engines.started == []
+
+
+@pytest.mark.parametrize(
+    "meta", ["", "[]", '{"Name": "x"}', '{"Name": "x", "Metadata": {}, "Endpoints": {"docker": 1}}']
+)
+def test_a_context_that_cannot_be_read_is_told(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meta: str
+) -> None:
+    a_context(tmp_path / "cli", "x", meta)
+    monkeypatch.setenv("DOCKER_CONTEXT", "x")
+    with pytest.raises(EngineUnreachable, match="context x cannot be read"):
+        connect(Layout(tmp_path))
+    with pytest.raises(EngineUnreachable, match="context x cannot be read"):
+        reach("x")
+    with pytest.raises(UsageError, match="no context y"):
+        reach("y")
+
+
+def test_an_empty_name_and_the_default_one_are_the_system_s_engine(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines.clients[None] = FakeClient()
+    for name in ("", "default"):
+        monkeypatch.setenv("DOCKER_CONTEXT", name)
+        assert connect(Layout(tmp_path)).endpoint == "unix:///var/run/docker.sock"
 
 
 def test_an_engine_that_answers_is_preferred(engines: Engines, tmp_path: Path) -> None:
@@ -346,7 +439,7 @@ def test_a_working_name_that_is_held_is_said_and_passed_over(tmp_path: Path, mon
 def test_podman_has_no_version_of_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeClient(version="4.9.3")
     assert made(client, tmp_path).docker_version == "4.9.3"
-    monkeypatch.setattr(client, "version", lambda: {"Version": "4.9.3", "Components": [{"Name": "Podman Engine"}]})
+    monkeypatch.setattr(client, "info", lambda: {"DockerRootDir": "/x", "BuildahVersion": "1.33.7"})
     assert made(client, tmp_path).docker_version == ""
 
 

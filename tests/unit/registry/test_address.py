@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.core.errors import RegistryFailure
+from images.core.errors import UsageError
 from images.registry.address import host_of, is_loopback, parse_repository, same_origin, without_query
 
 
@@ -12,7 +12,7 @@ from images.registry.address import host_of, is_loopback, parse_repository, same
     "name", ["wheels", "team/wheels", "host.example/Team", "host.example/a:tag", "host.example/", "h@x/y", "a.b/../c"]
 )
 def test_a_name_that_is_no_repository(name: str) -> None:
-    with pytest.raises(RegistryFailure, match="is not a repository"):
+    with pytest.raises(UsageError, match="is not a repository"):
         parse_repository(name)
 
 

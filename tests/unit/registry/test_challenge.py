@@ -64,8 +64,26 @@ def test_several_challenges(headers: list[str], found: Read) -> None:
         (r'Basic realm="a \"b\", c"', {"realm": 'a "b", c'}),
         (f'Bearer ,, realm="{REALM}",,', {"realm": REALM}),
         ('Bearer realm="one",realm="two"', {"realm": "one"}),
+        (f'Bearer realm="{REALM}";service="registry"', {"realm": REALM, "service": "registry"}),
+        (f"Bearer realm='{REALM}',service='registry'", {"realm": REALM, "service": "registry"}),
+        (f'Bearer realm="{REALM}?a=b,c",error="invalid_token"', {"realm": f"{REALM}?a=b,c", "error": "invalid_token"}),
+        (f"Bearer realm={REALM}?a=b", {"realm": f"{REALM}?a=b"}),
     ],
-    ids=["unquoted", "spaced", "no comma", "empty", "nothing", "nothing first", "escaped", "empty members", "twice"],
+    ids=[
+        "unquoted",
+        "spaced",
+        "no comma",
+        "empty",
+        "nothing",
+        "nothing first",
+        "escaped",
+        "empty members",
+        "twice",
+        "semicolons",
+        "other quotes",
+        "a comma in quotes",
+        "an equals sign",
+    ],
 )
 def test_parameters_as_registries_write_them(header: str, found: dict[str, str]) -> None:
     (challenge,) = parse_challenges([header])

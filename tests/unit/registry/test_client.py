@@ -15,7 +15,7 @@ from images.registry.artifact import ArtifactPart
 from images.registry.client import Repository
 from images.registry.descriptor import Blob, digest_of
 from images.registry.retry import ATTEMPTS
-from tests.helpers.registries import FakeRegistry, Fault, registry
+from tests.helpers.registries import Asked, FakeRegistry, Fault, Reply, registry
 
 KIND = "application/vnd.cardstock.test.v1"
 DATA = bytes(range(256)) * 40
@@ -266,3 +266,94 @@ def test_tags_without_end_are_refused(place: Place, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RegistryFailure, match="no end") as caught:
         place.repository.tags()
     assert "6 tags on 3 pages" in caught.value.cause
+
+
+# -- lists of tags
+
+
+def pages(place: Place, *links: str, tags: str = '["a"]') -> None:
+    """Pages of tags, each with its Link; the last one is given again and again."""
+    left = list(links)
+
+    def rule(asked: Asked) -> Reply | None:
+        if "/tags/list" not in asked.path:
+            return None
+        link = left.pop(0) if len(left) > 1 else left[0]
+        headers = (("Link", link),) if link else ()
+        return Reply(200, f'{{"tags": {tags}}}'.encode(), headers)
+
+    place.shelf.rules.append(rule)
+
+
+@pytest.mark.parametrize(
+    "link, asked",
+    [
+        ('</v2/team/wheels/tags/list?last=b&n=2>; rel="next"', "last=b&n=2"),
+        ('</v2/team/wheels/tags/list?next_page=gAAA%3D%3D&n=50>; rel="next"', "next_page=gAAA%3D%3D&n=50"),
+        ("<http://registry.internal/v2/team/wheels/tags/list?n=2&last=b>; rel=next", "n=2&last=b"),
+        ('<?last=b>; rel="next"', "last=b"),
+    ],
+    ids=["by the specification", "Quay of before 2024", "an address of behind a proxy", "a query alone"],
+)
+def test_the_next_page_is_asked_for_as_the_registry_names_it(place: Place, link: str, asked: str) -> None:
+    pages(place, link, "")
+    assert place.repository.tags() == ("a",)
+    assert place.shelf.asked == [f"GET /v2/team/wheels/tags/list?{query}" for query in ("n=1000", asked)]
+
+
+@pytest.mark.parametrize("links", [("<?last=a>; rel=next",), ("<?last=a>; rel=next", "<?last=b>; rel=next")])
+def test_pages_that_come_round_again_are_told(place: Place, links: tuple[str, ...]) -> None:
+    pages(place, *links)
+    with pytest.raises(RegistryFailure, match="the list of tags has no end") as caught:
+        place.repository.tags()
+    assert caught.value.exit_code == 6
+    assert len(place.shelf.asked) <= 3
+
+
+def test_pages_without_end_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PAGES_MAX", 20)
+    pages(place, *(f"<?last={number}>; rel=next" for number in range(100)))
+    with pytest.raises(RegistryFailure, match="the list of tags has no end"):
+        place.repository.tags()
+    assert len(place.shelf.asked) == 20
+
+
+def test_tags_without_measure_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_TAGS_IN_ALL", 5)
+    pages(place, *(f"<?last={number}>; rel=next" for number in range(100)), tags=json.dumps(list("abcdef")))
+    with pytest.raises(RegistryFailure, match="the list of tags has no end"):
+        place.repository.tags()
+    assert len(place.shelf.asked) == 1
+
+
+# -- downloads that go on
+
+
+def test_a_beginning_of_another_blob_is_thrown_away(place: Place, tmp_path: Path) -> None:
+    blob = place.blob()
+    (tmp_path / ".x.part").write_bytes(b"another" * 100)
+    place.repository.download(blob, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == DATA
+    assert "was put together wrongly; it begins anew" in place.said[0]
+
+
+def test_a_whole_part_of_another_blob_is_thrown_away(place: Place, tmp_path: Path) -> None:
+    blob = place.blob()
+    (tmp_path / ".x.part").write_bytes(b"x" * len(DATA))
+    place.repository.download(blob, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == DATA
+
+
+def test_a_registry_that_lies_twice_is_refused(place: Place, tmp_path: Path) -> None:
+    blob = place.blob()
+    place.shelf.blobs[blob.digest] = bytes(byte ^ 1 for byte in DATA)
+    (tmp_path / ".x.part").write_bytes(DATA[:100])
+    with pytest.raises(Unsafe, match="a blob is not what its digest says"):
+        place.repository.download(blob, tmp_path / "x", keep=True)
+    assert list(tmp_path.iterdir()) == []
+    assert len([line for line in place.shelf.asked if "/blobs/" in line]) == 2
+
+
+def test_an_empty_blob(place: Place, tmp_path: Path) -> None:
+    place.repository.download(place.blob(b""), tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b""

@@ -70,6 +70,8 @@ def answer(user: str, secret: str) -> str:
         "registry.example.com/team",
         "registry.example.com/team/wheels",
         "Registry.Example.com",
+        "registry.example.com:443",
+        "https://registry.example.com:443/v2/",
     ],
 )
 def test_a_key_with_or_without_scheme_and_path(docker: Docker, key: str) -> None:
@@ -194,10 +196,11 @@ def test_a_helper_without_this_login_is_no_news(docker: Docker) -> None:
         ("echo no JSON with s3cret", "does not answer as a credential helper does"),
         ("echo '[1]'", "does not answer as a credential helper does"),
         ("""echo '{"Username": "me"}'""", "does not answer as a credential helper does"),
+        ("""echo '{"Username": null, "Secret": "x"}'""", "does not answer as a credential helper does"),
         ("head -c 2000000 /dev/zero", "does not answer as a credential helper does"),
         ("exec sleep 60", "no end after 0.3 s"),
     ],
-    ids=["refuses", "no JSON", "a list", "no secret", "too long", "hangs"],
+    ids=["refuses", "no JSON", "a list", "no secret", "no user", "too long", "hangs"],
 )
 def test_a_helper_that_is_broken_is_told_and_passed_over(
     docker: Docker, monkeypatch: pytest.MonkeyPatch, script: str, told: str

@@ -149,7 +149,7 @@ def test_a_token_service_that_stays_broken_is_told(place: Place) -> None:
 
 def test_no_login(place: Place, files: list[ArtifactPart]) -> None:
     place.auth.challenges = [BASIC]
-    with pytest.raises(RegistryFailure, match="refuses to show"):
+    with pytest.raises(RegistryFailure, match="refuses to take"):
         artifact.push(place.repository, "key", KIND, files, {})
     with pytest.raises(RegistryFailure, match="refuses to give") as caught:
         place.repository.tags()

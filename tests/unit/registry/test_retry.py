@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.registry.retry import ATTEMPTS, Retry, TransientError, retry_after
+from images.registry.retry import ATTEMPTS, Retry, TransientError, may_pass, retry_after
 
 
 class Flaky:
@@ -35,11 +35,26 @@ def test_waits_grow_and_are_told() -> None:
     assert flaky.said[0] == "HTTP 503; again in 0.5 s"
 
 
-@pytest.mark.parametrize("asked, waited", [(7.0, 7.0), (0.0, 0.5), (86400.0, 120.0)])
+@pytest.mark.parametrize("asked, waited", [(7.0, 7.0), (0.0, 0.5), (900.0, 120.0)])
 def test_what_is_asked_for_is_waited_within_bounds(asked: float, waited: float) -> None:
     flaky = Flaky(TransientError("HTTP 429", asked))
     assert flaky.retry.run(flaky) == 7
     assert flaky.waits == [waited]
+
+
+def test_a_wait_that_nobody_sits_through_is_not_begun() -> None:
+    flaky = Flaky(TransientError("HTTP 429", 86400.0))
+    with pytest.raises(TransientError, match="HTTP 429") as caught:
+        flaky.retry.run(flaky)
+    assert caught.value.asks_too_long
+    assert (flaky.waits, flaky.said) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "status, passes", [(408, 1), (429, 1), (500, 1), (503, 1), (521, 1), (501, 0), (507, 0), (404, 0)]
+)
+def test_which_faults_may_pass(status: int, passes: int) -> None:
+    assert may_pass(status) == bool(passes)
 
 
 def test_a_fault_that_lasts_is_raised_in_the_end() -> None:

@@ -34,21 +34,21 @@ CPU = "cpu-vllm0.32.0-sdpa"
 ALL_7_TO_9 = "cu124-vllm0.8.5.post1-xformers-sm70_75_80_86_89_90"
 
 
-def load() -> tuple[ModuleType, ModuleType]:
+def load() -> tuple[ModuleType, ...]:
     """preflight and nvml, as the image's Python finds them: beside each other."""
     import importlib
 
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(HERE))
     try:
-        return importlib.import_module("preflight"), importlib.import_module("nvml")
+        return tuple(importlib.import_module(name) for name in ("preflight", "nvml", "card_state"))
     finally:
         sys.path.remove(str(HERE))
         sys.dont_write_bytecode = before
 
 
 _modules: Any = load()
-preflight, nvml = _modules
+preflight, nvml, card_state = _modules
 
 
 @cache
@@ -144,7 +144,6 @@ def test_two_different_cards_of_which_one_fits() -> None:
         ({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 4),
         ({"CUDA_VISIBLE_DEVICES": "1"}, 0),  # which card that is, only CUDA knows
         ({"CUDA_VISIBLE_DEVICES": "1,0"}, 4),  # both, in whatever order
-        ({"CUDA_VISIBLE_DEVICES": "GPU-b1946ac9"}, 0),
         ({"CUDA_VISIBLE_DEVICES": "GPU-3e6a8f10"}, 4),
         ({"CUDA_VISIBLE_DEVICES": "MIG-1"}, 4),
         ({"CUDA_VISIBLE_DEVICES": ""}, 4),
@@ -155,6 +154,72 @@ def test_two_different_cards_of_which_one_fits() -> None:
 )
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(environment: dict[str, str], code: int) -> None:
     assert verdict(SM75, "rtx-3090-and-t4", **environment)[0] == code
+
+
+WHOLE = "GPU-b1946ac9-2f4d-4e0b-8d5a-91f7a4aa0005"
+T4 = f"driver 580.65.06\ncuda 13000\ncard 0 7.5 {WHOLE} Tesla T4"
+
+
+@pytest.mark.parametrize("words", ["GPU-b1946ac9", WHOLE])
+def test_a_vllm_that_reads_no_uuids_is_told_the_number(words: str) -> None:
+    code, text = verdict(SM75, "rtx-3090-and-t4", CUDA_VISIBLE_DEVICES=words)
+    assert code == 4 and f"does not start with CUDA_VISIBLE_DEVICES={words}" in text
+    assert "do: by number: -e CUDA_DEVICE_ORDER=PCI_BUS_ID -e CUDA_VISIBLE_DEVICES=1" in text
+    assert f"""--gpus '"device={WHOLE}"'""" in text and f"--device nvidia.com/gpu={WHOLE}" in text
+    assert verdict(SDPA75, "rtx-3090-and-t4", CUDA_VISIBLE_DEVICES=words)[0] == 0
+
+
+def test_a_slice_by_uuid_is_given_by_docker_instead() -> None:
+    code, text = verdict(SM75, Library(T4), CUDA_VISIBLE_DEVICES="MIG-1234")
+    assert code == 4 and "vLLM takes every word for a number" in text
+    assert "do: leave it out" in text and """--gpus '"device=MIG-1234"'""" in text and "by number" not in text
+
+
+def test_a_newer_vllm_reads_whole_uuids_alone() -> None:
+    newest = next(one for one in variants().valid if "vllm0.33.0" in one and one.endswith("sm75"))
+    assert verdict(newest, Library(T4), CUDA_VISIBLE_DEVICES=WHOLE)[0] == 0
+    code, text = verdict(newest, Library(T4), CUDA_VISIBLE_DEVICES="GPU-b1946ac9")
+    assert code == 4 and "whole ones only" in text and "CUDA_VISIBLE_DEVICES=0" in text
+
+
+def test_every_vllm_of_the_matrix_is_on_the_side_that_its_source_says() -> None:
+    tried = {"0.7.3": False, "0.8.5.post1": False, "0.11.0": False, "0.19.1": False, "0.33.0": True}
+    cards = (nvml.Seen(0, "Tesla T4", WHOLE, (7, 5)),)
+    for variant in nonempty(one for one in variants().valid.values() if one.backend == "vllm" and one.archs):
+        version = variant.id.split("-")[1].removeprefix("vllm")
+        fault = card_state.unread_words(variant.id, cards, {"CUDA_VISIBLE_DEVICES": WHOLE})
+        if version in tried:
+            assert (fault is None) == tried[version], variant.id
+        else:
+            assert version == "0.9.2" and fault is not None  # between two that take words for numbers
+
+
+def test_a_card_that_no_process_may_use_and_one_that_one_may() -> None:
+    code, text = verdict(SM75, "exclusive-and-prohibited")
+    assert code == 4 and "card 1, Tesla T4: no process may use it" in text and "-c DEFAULT" in text
+    code, text = verdict(SM75, "exclusive-and-prohibited", CUDA_VISIBLE_DEVICES="0", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    assert code == 0 and "exclusive compute mode" in text and "fits" in text
+
+
+def test_a_fabric_that_is_not_up_is_told() -> None:
+    code, text = verdict("cu128-vllm0.11.0-flash-attn-sm90", "h100-without-fabric")
+    assert code == 0 and "802" in text and "nvidia-fabricmanager" in text and "going on" in text
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "said"),
+    [
+        ("no-permission", 0, ("going on", "may not open the driver's device files", "--group-add")),
+        ("blocked", 0, ("error 17", "WSL2", "going on")),
+        ("unknown-error", 0, ("error 999", "daemon-reload", "going on")),
+        ("one-of-two-lost", 0, ("card 0 does not answer: NVML error 15", "fallen off the bus", "fits Tesla T4")),
+    ],
+)
+def test_errors_of_nvml_say_what_to_do(answers: str, code: int, said: tuple[str, ...]) -> None:
+    found, text = verdict(SM75, answers)
+    assert found == code
+    for words in said:
+        assert words in text
 
 
 def test_which_card_a_number_means_is_not_guessed() -> None:

@@ -12,7 +12,7 @@ LIBRARY = "libnvidia-ml.so.1"
 # Device files of a driver on Linux, and below Windows' Linux: a card may be there without the management library.
 DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 # NVML_SUCCESS, and those return codes after which CUDA finds no card either (nvml.h, nvmlReturn_t).
-SUCCESS, NOT_LOADED, MISMATCH = 0, 9, 18
+SUCCESS, NO_PERMISSION, NOT_LOADED, LOST, BLOCKED, MISMATCH, UNKNOWN = 0, 4, 9, 15, 17, 18, 999
 # What they mean to a person, and what to do about them.
 BROKEN = {
     NOT_LOADED: ("the NVIDIA driver is installed but not loaded", "on the host: nvidia-smi, and modprobe nvidia"),
@@ -21,17 +21,43 @@ BROKEN = {
         "restart the host (or unload and load the nvidia modules), then this container",
     ),
 }
+# Errors after which CUDA may find a card all the same: told, and the server starts.
+DOUBTFUL = {
+    NO_PERMISSION: "this container's user may not open the driver's device files: give it their group, docker run "
+    "--group-add $(stat -c %g /dev/nvidiactl)",
+    BLOCKED: "the operating system blocks the card; in WSL2 update Windows' driver, wsl --update, wsl --shutdown; "
+    "elsewhere start the container anew with its cards",
+    UNKNOWN: "unknown error, as after systemctl daemon-reload on the host, which takes cards from containers: "
+    "start this one anew; if it stays, look for NVRM and Xid in the host's dmesg",
+    LOST: "it has fallen off the bus: on the host nvidia-smi and dmesg (Xid), and a restart",
+}
 _TEXT = 128  # bytes: more than any name, UUID or version that NVML gives
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A card: its place in NVML's order (that of the PCI bus), product name, UUID, compute capability."""
+    """A card: its place in NVML's order (that of the PCI bus), product name, UUID, compute capability.
+
+    ``mode`` and ``fabric`` are nvml.h's compute mode and state of the NVLink fabric (card_state.py); 0 is all right.
+    """
 
     index: int
     name: str
     uuid: str
     capability: tuple[int, int]
+    mode: int = 0
+    fabric: int = 0
+
+
+class Fabric(ctypes.Structure):
+    """nvml.h: nvmlGpuFabricInfo_t."""
+
+    _fields_ = (
+        ("cluster", ctypes.c_char * 16),
+        ("status", ctypes.c_uint),
+        ("clique", ctypes.c_uint32),
+        ("state", ctypes.c_uint8),
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +89,8 @@ def read_machine(load: Callable[[str], Any] = ctypes.CDLL, devices: tuple[str, .
         why, do = BROKEN[code]
         return Machine(why=f"{why} (NVML error {code})", do=do)
     if code != SUCCESS:
-        return Machine(unsure=(f"NVML does not start: error {code}",))
+        known = f" ({DOUBTFUL[code]})" if code in DOUBTFUL else ""
+        return Machine(unsure=(f"NVML does not start: error {code}{known}",))
     return _read(library)
 
 
@@ -85,7 +112,8 @@ def _read(library: Any) -> Machine:
         if isinstance(card, Seen):
             cards.append(card)
         else:
-            unsure.append(f"card {index} does not answer: NVML error {card}")
+            known = f" ({DOUBTFUL[card]})" if card in DOUBTFUL else ""
+            unsure.append(f"card {index} does not answer: NVML error {card}{known}")
     why = "" if count else "the driver is there, and shows no card to this container"
     return Machine(driver, divmod(number // 10, 100) if number else None, tuple(cards), why, unsure=tuple(unsure))
 
@@ -98,7 +126,18 @@ def _card(library: Any, index: int) -> Seen | int:
     if code:
         return code
     name = _text(library.nvmlDeviceGetName, handle) or "NVIDIA card"
-    return Seen(index, name, _text(library.nvmlDeviceGetUUID, handle) or "", (major.value, minor.value))
+    uuid = _text(library.nvmlDeviceGetUUID, handle) or ""
+    return Seen(index, name, uuid, (major.value, minor.value), *_state(library, handle))
+
+
+def _state(library: Any, handle: Any) -> tuple[int, int]:
+    """Compute mode and state of the NVLink fabric; 0 where this driver has no such function."""
+    mode, fabric = ctypes.c_int(), Fabric()
+    for name, place in (("nvmlDeviceGetComputeMode", mode), ("nvmlDeviceGetGpuFabricInfo", fabric)):
+        ask = getattr(library, name, None)
+        if ask is not None:
+            ask(handle, ctypes.byref(place))
+    return mode.value, fabric.state
 
 
 def _text(function: Any, *before: Any) -> str | None:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from card_state import prohibited, state_lines, unread_words  # type: ignore[import-not-found,unused-ignore]
 from nvml import Machine, Seen, read_machine, visible  # type: ignore[import-not-found,unused-ignore]
 
 FITS, NO_IMAGE_FITS = 0, 4
@@ -161,6 +162,9 @@ def judge(image: Image, machine: Machine, environment: Mapping[str, str]) -> Ver
         return Verdict(NO_IMAGE_FITS, (*told, *_unfit(image, machine, cards, unfit)))
     if not driver_runs(machine, image.driver, image.cuda):
         return Verdict(NO_IMAGE_FITS, (*told, *_old_driver(image, machine, cards)))
+    if fault := (prohibited(cards) if certain else None) or unread_words(image.tag, cards, environment):
+        return Verdict(NO_IMAGE_FITS, (*told, *_message(fault[0], fault[1], fault[2], "docs/errors.md")))
+    told = (*told, *(f"{line}; going on" for line in state_lines(cards)))
     return Verdict(FITS, (*told, f"{image.tag} fits {names(cards)}, driver {machine.driver}"))
 
 
@@ -205,7 +209,14 @@ def _without_card(image: Image, machine: Machine, environment: Mapping[str, str]
     """vLLM's CUDA builds start on a card only; the server on transformers computes on the CPU, and says so."""
     asked = environment.get("NVIDIA_VISIBLE_DEVICES")
     hidden = asked is not None and asked.strip() in ("", "none", "void")
-    do = [machine.do] if machine.do else ["docker run --gpus all …", "install the NVIDIA Container Toolkit on the host"]
+    do = (
+        [machine.do]
+        if machine.do
+        else [
+            "docker run --gpus all … (by CDI: --device nvidia.com/gpu=all)",
+            "install the NVIDIA Container Toolkit on the host",
+        ]
+    )
     if hidden and not machine.do:
         do = [f"NVIDIA_VISIBLE_DEVICES={asked} gives no card to the container: leave it out", *do]
     if image.engine != "vllm":

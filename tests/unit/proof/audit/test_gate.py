@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from images.device_code.audit import Audit, Audited
-from images.device_code.fatbin import read
+from images.device_code.fatbin import Library, read
 from images.proof.audit.gate import judge_audit
 from tests.helpers import elf_files as elves
 
@@ -53,6 +53,19 @@ def test_what_the_server_never_loads_does_not_fail_the_image() -> None:
     result = judge_audit(Audit("i", (TORCH, FLASH)), ["7.5"], {"torch/lib/libtorch_cuda.so"}, ())
     assert result.failures == ()
     assert "_vllm_fa2_C" in result.not_loaded[0]
+
+
+def test_cubins_and_archives_are_not_loaded_as_a_whole_and_fail_nothing() -> None:
+    """Of flashinfer-cubin's folder the program takes those for its card."""
+    cubin = Audited(SITE + "flashinfer_cubin/cubins/a_sm100.cubin", read(elves.cubin(100), "a.cubin"))
+    result = judge_audit(Audit("i", (TORCH, cubin)), ["7.5"], None, ())
+    assert (result.failures, result.not_loaded, result.archs) == ((), (), ("7.5",))
+
+
+def test_code_that_cannot_be_told_fails_where_it_is_loaded() -> None:
+    hidden = Audited(SITE + "vllm/_C.abi3.so", Library(True, 0, unread="it registers device code that is not found"))
+    result = judge_audit(Audit("i", (TORCH, hidden)), ["7.5"], {"vllm/_C.abi3.so"}, ())
+    assert result.failures == ("vllm/_C.abi3.so on 7.5: unknown",)
 
 
 def test_each_card_is_asked_on_its_own() -> None:

@@ -38,6 +38,16 @@ def test_a_file_for_each_host(tmp_path: Path) -> None:
     assert "RAY_AUTH_TOKEN" in told
 
 
+def test_the_owner_of_a_model_is_told(tmp_path: Path) -> None:
+    theirs = "someone/Qwen2.5-VL-72B-Instruct-AWQ"
+    asked = ClusterOptions(hosts=_file(tmp_path, CARDS), model=theirs, out=str(tmp_path / "out"))
+    report, err = silent()
+    serve_on_hosts(context(report, locked=LOCKED, environment={"HF_HUB_OFFLINE": "1"}), asked)
+    assert f"{theirs} on " in err.getvalue() and f"the config.json of {theirs} was not read" in err.getvalue()
+    # 231 groups of 128 are not dealt to eight cards: what is known of the published one is not known of theirs.
+    assert "tensor parallel 8" not in err.getvalue()
+
+
 def test_print_and_kuberay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = _file(tmp_path, CARDS)
     _run(ClusterOptions(hosts=name, print=True, image="registry.example/own:tag"))
@@ -71,6 +81,13 @@ def test_the_model_is_read_where_its_folder_is_here(tmp_path: Path, capsys: pyte
 def test_what_is_missing(tmp_path: Path, change: tuple[str, str], told: str) -> None:
     with pytest.raises(CardstockError, match=told):
         _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace(*change)), print=True))
+
+
+def test_a_uuid_that_the_images_vllm_cannot_read_is_refused(tmp_path: Path) -> None:
+    uuid = "environment: {CUDA_VISIBLE_DEVICES: GPU-5fb2e1b4-7f1e-4a3c-8a0e-2f4c1c6a0a01}\nhosts:\n"
+    with pytest.raises(UsageError, match="does not start with CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4") as caught:
+        _run(ClusterOptions(hosts=_file(tmp_path, CARDS.replace("hosts:\n", uuid)), print=True))
+    assert caught.value.where.endswith("hosts.yaml")
 
 
 def test_different_cards(tmp_path: Path) -> None:

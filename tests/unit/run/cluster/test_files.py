@@ -135,11 +135,20 @@ def test_a_named_network_gives_each_host_its_address() -> None:
     assert create_arguments(nodes[1].spec, {})["network"] == "lab"
 
 
-@given(value=LINES, flag=LINES, folder=PATH, gpus=st.booleans(), key=st.booleans())
+def test_a_host_that_gives_cards_by_cdi_is_asked_so_in_its_file() -> None:
+    _, nodes = _nodes(CARDS.replace("    engine: ssh://box2\n", "    engine: ssh://box2\n    cdi: true\n"))
+    plain, by_cdi = (_service(compose_file(node))["deploy"]["resources"]["reservations"]["devices"] for node in nodes)
+    assert plain[0]["driver"] == "nvidia" and by_cdi[0]["driver"] == "cdi"
+    assert by_cdi[0]["device_ids"] == [f"nvidia.com/gpu={at}" for at in range(8)]
+
+
+@given(value=LINES, flag=LINES, folder=PATH, gpus=st.booleans(), key=st.booleans(), cdi=st.booleans())
 def test_every_form_of_a_hosts_container_says_the_same(
-    value: str, flag: str, folder: str, gpus: bool, key: bool
+    value: str, flag: str, folder: str, gpus: bool, key: bool, cdi: bool
 ) -> None:
     hosts = parse_hosts(CARDS if gpus else CPUS)
+    by = tuple(host.model_copy(update={"cdi": cdi}) for host in hosts.hosts)
+    hosts = hosts.model_copy(update={"hosts": by})
     hosts = hosts.model_copy(update={"environment": {"OWN": value}, "folder": folder, "network": ""})
     plan = ClusterPlan(IMAGE, SM75, Split(1, 2), ("--served-model-name", "m", "--own", flag), 2, "m")
     nodes = make_nodes(hosts, plan)
@@ -153,7 +162,8 @@ def test_every_form_of_a_hosts_container_says_the_same(
         assert {name: there[name] for name in same} == {name: started[name] for name in same}
         assert there["binds"] == [mount[1:] for mount in started["mounts"] if mount[0] == "bind"]
         assert there["own"] == ["/cache", *started["tmpfs"]]
-        assert there["cards"] == (len(started["gpus"][1]) if started["gpus"] else 0) == len(node.host.devices)
+        names = started["gpus"] if cdi else (started["gpus"] or (0, []))[1]  # a CDI request is its names alone
+        assert there["cards"] == len(names or []) == len(node.host.devices)
         assert there["shm"] == [started["shm"]]
         assert there["memory"] == started["memory"] == started["swap"]
         assert pod["hostNetwork"] and started["network"] == "host"

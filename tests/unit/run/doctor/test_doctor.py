@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
-from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
+from images.cards import pci
+from images.cards.nvml_errors import explain, explain_card
+from images.cards.this_machine import LocalCard, LocalMachine, LostCard, MigInstance
 from images.commands import doctor as command
 from images.core.errors import CheckFailed, EngineUnreachable, RegistryFailure
 from images.core.report import Report
+from images.docker import gpu_access
 from images.docker.facts import HostFacts, host_of
+from images.docker.gpu_access import NO_TOOLS, GpuTools
 from images.matrix.arch import Arch
 from images.matrix.model import Matrix
 from images.matrix.variants import Variants, make_variants
@@ -24,9 +28,11 @@ from images.registry import ping as registry
 from images.render.checkout import Checkout
 from images.run.doctor import gather
 from images.run.doctor.advice import advise, doctor_json, healthy
-from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, Finding, check_facts
-from images.run.doctor.facts import Authorities, EngineFacts, Facts, GpuTools, RegistryReach, ThisHost, Unknown
+from images.run.doctor.checks import BUILD_DISK, GB, IMAGE_DISK, check_facts
+from images.run.doctor.facts import Authorities, EngineFacts, Facts, RegistryReach, ThisHost, Unknown
+from images.run.doctor.finding import Finding
 from tests.helpers.contexts import context
+from tests.helpers.docker_info import docker_info
 from tests.helpers.registries import registry as running_registry
 
 ROOT = Path(__file__).parents[4]
@@ -104,7 +110,7 @@ BROKEN: list[tuple[Facts, str, str, str, str]] = [
         "not answer",
         "docker info",
     ),
-    (engine(endpoint="ssh://far"), "engine", "warning", "another machine", "DOCKER_HOST"),
+    (engine(endpoint="ssh://far", local=False), "engine", "warning", "another machine", "DOCKER_HOST"),
     (replace(engine(buildx=None), embeddable="not Debian"), "buildx", "wrong", "not there", "docker-buildx-plugin"),
     (engine(buildx=(0, 9, 1)), "buildx", "warning", "0.9.1", "0.13"),
     (NO_RUNTIME, "GPU runtime", "wrong", "nothing gives", "nvidia-container-toolkit"),
@@ -127,6 +133,83 @@ BROKEN: list[tuple[Facts, str, str, str, str]] = [
     (replace(FACTS, authorities=Authorities(None, 0, (), "HTTPS_PROXY")), "proxy CA", "warning", "HTTPS_PROXY", "ca-"),
     (replace(FACTS, authorities=Authorities(Path("/ca"), 0, (), "")), "proxy CA", "wrong", "no certificate", "PEM"),
     (replace(FACTS, authorities=Authorities(None, 0, ("PIP_CERT=/x",), "")), "proxy CA", "wrong", "/x", "unset"),
+]
+
+
+LOST = LostCard(3, "0000:3b:00.0", explain_card(15, "0000:3b:00.0"))
+BLOCKED = LocalMachine(why="Windows does not give its card to WSL2", fault=explain(17, wsl=True))
+
+
+def no_answer(code: int, gpus: int = 1) -> Facts:
+    fault = explain(code)
+    this_host = replace(FACTS.this_host, gpus=gpus)
+    return replace(FACTS, this_host=this_host, cards=LocalMachine(why=fault.what, fault=fault))
+
+
+def with_cards(*cards: LocalCard, **host: Any) -> Facts:
+    this_host = replace(FACTS.this_host, **host)
+    return replace(FACTS, this_host=this_host, cards=LocalMachine("535.104.05", "12.2", cards))
+
+
+def on(engine: str, tools: GpuTools = NO_TOOLS, local: bool = True) -> Facts:
+    return replace(FACTS, engine=replace(ENGINE, host=docker_info(engine), local=local), tools=tools)
+
+
+HOOK = GpuTools(("nvidia-container-runtime-hook",))
+A100, H100 = (replace(TI, name=name, arch=arch) for name, arch in (("A100", Arch(8, 0)), ("H100", Arch(9, 0))))
+BROKEN += [
+    (
+        replace(FACTS, cards=LocalMachine("535.1", "12.2", (TI,) * 7, lost=(LOST,))),
+        "lost card",
+        "warning",
+        "3b:00",
+        "restart",
+    ),
+    (replace(FACTS, cards=LocalMachine("535.1", "12.2", (), "none", lost=(LOST,))), "lost card", "wrong", "bus", "Xid"),
+    (
+        replace(FACTS, cards=LocalMachine("535.1", "12.2", (), "no card answers", lost=(LOST,))),
+        "driver",
+        "wrong",
+        "no card answers",
+        "restart",
+    ),
+    (no_answer(999), "driver", "wrong", "999", "daemon-reload"),
+    (no_answer(999, gpus=0), "driver", "wrong", "999", "daemon-reload"),
+    (no_answer(4), "driver", "wrong", "no permission", "/dev/nvidia"),
+    (no_answer(17, gpus=0), "driver", "wrong", "blocks", "in a container"),
+    (no_answer(9), "driver", "wrong", "not loaded", "modprobe"),
+    (
+        replace(FACTS, this_host=replace(FACTS.this_host, gpus=0, wsl=True), cards=BLOCKED),
+        "driver",
+        "wrong",
+        "WSL2",
+        "wsl --update",
+    ),
+    (replace(FACTS, cards=LocalMachine("N/A", "12.4", (TI,))), "driver", "warning", "N/A", "--driver"),
+    (replace(FACTS, cards=LocalMachine("", "", (TI,))), "driver", "warning", "no form", "--driver"),
+    (
+        with_cards(replace(TI, compute_mode="prohibited", index=0)),
+        "compute mode",
+        "wrong",
+        "no process",
+        "-i 0 -c DEFAULT",
+    ),
+    (with_cards(replace(TI, compute_mode="exclusive process")), "compute mode", "warning", "one process", "-i GPU-1"),
+    (with_cards(replace(H100, fabric="it is not up yet")), "fabric manager", "wrong", "802", "nvidia-fabricmanager"),
+    (with_cards(*[A100] * 8, switches=6), "fabric manager", "warning", "6 NVSwitches", "nvidia-fabricmanager"),
+    (on("desktop-linux", HOOK, local=False), "engine", "warning", "virtual machine", "docker context use default"),
+    (
+        on("desktop-linux", HOOK, local=False),
+        "GPU runtime",
+        "wrong",
+        "Docker Desktop's virtual machine",
+        "Docker Engine",
+    ),
+    (on("colima", HOOK, local=False), "engine", "warning", "virtual machine", "docker context"),
+    (on("rootless-nvidia", HOOK), "GPU runtime", "wrong", "rootless", "no-cgroups=true --in-place"),
+    (on("nvidia-runtime", replace(HOOK, no_cgroups=True)), "GPU runtime", "warning", "no-cgroups", "=false --in-place"),
+    (on("rootless-nothing"), "GPU runtime", "wrong", "nothing gives", "~/.config/docker/daemon.json"),
+    (on("podman-4.9", HOOK), "GPU runtime", "wrong", "podman", "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"),
 ]
 
 
@@ -174,6 +257,23 @@ RIGHT: list[tuple[Facts, str, str]] = [
 ]
 
 
+SPECIFIED = GpuTools(("nvidia-ctk",), ("/etc/cdi/nvidia.yaml",))
+RIGHT += [
+    (no_answer(12, gpus=0), "driver", "not needed to build"),
+    (no_answer(9, gpus=0), "driver", "not needed to build"),
+    (replace(BARE, this_host=replace(BARE.this_host, wsl=True)), "driver", "Windows' own"),
+    (with_cards(*[A100] * 8, switches=6, fabric_manager=True), "cards", "A100"),
+    (replace(FACTS, cards=LocalMachine("NVIDIA UNIX x86_64 Kernel Module 550", "12.4", (TI,))), "driver", "Module 550"),
+    (replace(FACTS, cards=LocalMachine("R570", "12.8", (TI,))), "driver", "R570"),
+    (on("cdi-28"), "GPU runtime", "--device nvidia.com/gpu=all (not --gpus)"),
+    (on("cdi-26-no-devices-told", SPECIFIED), "GPU runtime", "--device nvidia.com/gpu=all"),
+    (on("rootless-cdi", HOOK), "GPU runtime", "--device nvidia.com/gpu=all"),
+    (on("rootless-nvidia", replace(HOOK, no_cgroups=True)), "GPU runtime", "--gpus all"),
+    (on("podman-4.9", SPECIFIED), "GPU runtime", "podman run --device nvidia.com/gpu=all"),
+    (on("desktop-wsl2"), "GPU runtime", "--gpus all"),
+]
+
+
 @pytest.mark.parametrize(("facts", "name", "what"), RIGHT)
 def test_what_is_in_order_says_how(facts: Facts, name: str, what: str, matrix: Matrix) -> None:
     found = named(facts, matrix)[name]
@@ -186,6 +286,13 @@ def test_it_ends_with_the_image_of_this_card_and_driver(matrix: Matrix, variants
     assert "RTX 2080 Ti" in advice.lines[0]
     pulled = advise(FACTS, matrix, variants, {}, "ghcr.io/me/qwen")
     assert (pulled.command, pulled.lines) == ("./inv pull --from ghcr.io/me/qwen", advice.lines)
+
+
+@pytest.mark.parametrize("driver", ["N/A", "", "R570", "NVIDIA UNIX x86_64 Kernel Module 550", "550.54"])
+def test_a_drivers_version_of_another_form_ends_nothing(driver: str, matrix: Matrix, variants: Variants) -> None:
+    facts = replace(FACTS, cards=LocalMachine(driver, "12.4", (TI,)))
+    assert healthy(check_facts(facts, matrix))
+    assert advise(facts, matrix, variants, {}).command.startswith("./inv build --only 'cu1")
 
 
 def test_a_card_that_no_stack_serves_is_told_why_and_what_helps(matrix: Matrix, variants: Variants) -> None:
@@ -328,8 +435,8 @@ def test_nvidias_cards_are_counted_on_the_bus(tmp_path: Path) -> None:
         (tmp_path / name / "vendor").write_text(f"{vendor}\n")
         (tmp_path / name / "class").write_text(f"{kind}\n")
     (tmp_path / "3").mkdir()
-    assert gather.pci_gpus(tmp_path) == 2
-    assert gather.pci_gpus(tmp_path / "none") == 0
+    assert pci.addresses(bus=tmp_path) == ("0", "1")
+    assert pci.addresses(bus=tmp_path / "none") == ()
 
 
 def test_tools_and_specifications_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +446,9 @@ def test_tools_and_specifications_are_found(tmp_path: Path, monkeypatch: pytest.
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gather.gpu_tools([tmp_path, tmp_path / "none"]) == GpuTools(("nvidia-ctk",), (str(tmp_path / "a.yaml"),))
+    assert gpu_access.gpu_tools([tmp_path, tmp_path / "none"], tmp_path / "none.toml") == GpuTools(
+        ("nvidia-ctk",), (str(tmp_path / "a.yaml"),)
+    )
 
 
 def test_certificates_are_counted(tmp_path: Path) -> None:
@@ -371,3 +480,11 @@ def test_an_engines_machine_is_read_also_where_it_says_little() -> None:
 def test_healthy_means_nothing_wrong() -> None:
     assert healthy([Finding("a", "ok", ""), Finding("b", "warning", "")])
     assert not healthy([Finding("a", "ok", ""), Finding("b", "wrong", "")])
+
+
+def test_a_process_is_found_by_its_short_name(tmp_path: Path) -> None:
+    for number, name in (("1", "systemd"), ("77", "nv-fabricmanage"), ("self", "python")):
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "comm").write_text(f"{name}\n")
+    assert gather.runs(gather.FABRIC_MANAGER, tmp_path)
+    assert not gather.runs("python", tmp_path)

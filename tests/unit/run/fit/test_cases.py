@@ -8,14 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from images.cards.asked import AskedCards
+from images.cards.data import Card
 from images.core.errors import CardstockError, NoImageFits, UsageError
 from images.matrix.arch import Arch
 from images.matrix.drivers import parse_driver
 from images.run.fit.alternatives import find_alternatives
 from images.run.fit.choose import LENGTHS, USUAL, Ask, Fit, fit
-from images.run.fit.model import SHAPES, Form, Model, Shape, Vision
+from images.run.fit.families import SHAPES
+from images.run.fit.model import Form, Model
 from images.run.fit.parallel import Split
 from images.run.fit.settings import environment, server_flags, setting_choices, unverified
+from images.run.fit.shape import Shape, Vision
 from images.run.fit.usable_memory import GIB
 from images.run.fit.weights import kv_bytes, stage_weights, vision_weights
 from tests.helpers.fits import SM75, ask, card, image, model, unpadded, variant
@@ -64,7 +68,7 @@ def test_72b_awq_on_two_3090_padded() -> None:
     # 29696 is 232 groups of 128: 116 for each card. 43.2 GB of weights halved are 20.1 GiB of 23.5: 163840 bytes a
     # token leave some 9000 tokens.
     found = fit(ask("72b-awq", "RTX 3090", 2))
-    assert (found.split, found.load.length, found.backend.kernel) == (Split(2, 1), 8192, "awq_marlin")
+    assert (found.split, found.load.length, found.backend.kernel) == (Split(2, 1), 6144, "awq_marlin")
 
 
 def test_72b_awq_on_two_3090_unpadded() -> None:
@@ -75,7 +79,7 @@ def test_72b_awq_on_two_3090_unpadded() -> None:
     assert "1 x 2" in refused.value.do
     # One after the other they can: half of the layers each, with the whole vision tower on both, so less is left.
     found = fit(ask(unpadded(), "RTX 3090", 2))
-    assert (found.split, found.load.length) == (Split(1, 2), 4096)
+    assert (found.split, found.load.length) == (Split(1, 2), 2048)
 
 
 @pytest.mark.parametrize("on", ["A100 40GB", "A100 80GB"])
@@ -88,7 +92,7 @@ def test_72b_awq_on_four_a100(on: str) -> None:
 def test_72b_on_sixteen_2080_ti_in_two_machines() -> None:
     # Weights: 146.8 GB over 16 are 8.6 GiB of 10.5. 40 layers x 2 x 1 kv head x 128 x 2 = 20480 bytes a token.
     found = fit(ask("72b", "2080 Ti", 8, 2))
-    assert (found.split, found.load.length) == (Split(8, 2), 4096)
+    assert (found.split, found.load.length) == (Split(8, 2), 2048)
     assert _value(found, "--distributed-executor-backend") == "ray"
     assert any("several machines" in what for what in unverified(found))
     assert not unverified(fit(ask("7b", "2080 Ti", 4)))
@@ -221,13 +225,17 @@ def _try(asked: Ask) -> Fit | None:
         return None
 
 
+def _by_driver(asked: Ask, driver: str) -> Ask:
+    return replace(asked, on=replace(asked.on, driver=parse_driver(driver)))
+
+
 @pytest.mark.parametrize(
     ("asked", "kind", "message"),
     [
         (ask("7b", "RTX 3090", by=SM75), NoImageFits, "does not run on"),
         (ask("7b", "RTX 3090", 4, tp=3), UsageError, "is not 4 cards"),
         (ask("7b", "RTX 3090", 0), UsageError, "must be 1 or more"),
-        (replace(ask("7b", "RTX 3090"), driver=parse_driver("470.82")), NoImageFits, "too old"),
+        (_by_driver(ask("7b", "RTX 3090"), "470.82"), NoImageFits, "too old"),
         (ask("7b-gptq", "T4", by="cu124-transformers5.24.0-sdpa-sm75"), NoImageFits, "does not read GPTQ"),
         (replace(ask("7b", "RTX 3090"), variant=variant("cpu-vllm0.32.0-sdpa")), UsageError, "uses no card"),
         (ask("3b", "H200", 8, 8, pp=64), NoImageFits, "cannot be cut"),
@@ -274,10 +282,8 @@ def _asks(draw: st.DrawFn) -> Ask:
     return Ask(
         what,
         draw(st.sampled_from(servers)),
-        "a card",
-        arch,
+        AskedCards((Card("a card", arch, 0, "test"),) * draw(st.integers(1, 8)), None),
         usable,
-        draw(st.integers(1, 8)),
         draw(st.integers(1, 3)),
     )
 

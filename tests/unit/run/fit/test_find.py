@@ -14,8 +14,9 @@ from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
 from images.commands.fit import show_fit
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, UsageError
 from images.matrix.arch import Arch
+from images.run.fit.config import from_config
 from images.run.fit.find import FitOptions, read_model
-from images.run.fit.model import from_config, model_by_name
+from images.run.fit.model import model_by_name
 from tests.helpers.contexts import context, silent
 from tests.helpers.fits import SM75, model, unpadded
 
@@ -33,6 +34,14 @@ CONFIG: dict[str, Any] = {
     "vision_config": {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420},
 }
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+
+
+def _compressed(kind: str, bits: int, act: int | None = None, **more: Any) -> dict[str, Any]:
+    """quantization_config as llm-compressor writes it, in groups of 128."""
+    weights = {"num_bits": bits, "type": kind, "strategy": "group", "group_size": 128, "symmetric": True, **more}
+    inputs = None if act is None else {"num_bits": act, "type": kind, "strategy": "token", "dynamic": True}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": inputs}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head", "re:visual.*"]}
 
 
 def _run(options: FitOptions, json_form: bool = False, machine: LocalMachine | None = None) -> str:
@@ -55,11 +64,17 @@ def _machine(*names: str, gib: float = 24, driver: str = "570.86.10") -> LocalMa
         ("3b-half", "3b-fp16"),
         ("Qwen/Qwen2.5-VL-72B-Instruct-AWQ", "72b-awq"),
         ("Qwen2.5-VL-3B-Instruct", "3b"),
-        ("someone/Qwen2.5-VL-7B-Instruct-GPTQ-Int4", "7b-gptq"),
+        ("qwen2-vl-2b", "qwen2-vl-2b"),
+        ("Qwen/Qwen2-VL-7B-Instruct-AWQ", "qwen2-vl-7b-awq"),
+        ("Qwen/Qwen2-VL-72B-Instruct-GPTQ-Int8", "qwen2-vl-72b-gptq-int8"),
+        ("Qwen/Qwen3-VL-8B-Instruct-FP8", "qwen3-vl-8b-fp8"),
+        ("7b-w4a16", "7b-w4a16"),
+        ("7b-w8a8", "7b-w8a8"),
     ],
 )
 def test_names_of_models(text: str, name: str) -> None:
     assert read_model(text).name == name
+    assert read_model(name) == read_model(text)  # what is told can be typed
 
 
 def test_the_published_72b_awq_is_padded() -> None:
@@ -94,14 +109,26 @@ def test_a_quantised_config_keeps_its_group_and_its_width() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "not of a Qwen2.5-VL"),
-        ({"vision_config": None}, "not of a Qwen2.5-VL"),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, r"LlamaForCausalLM \(llama\)"),
+        ({"model_type": "qwen3_vl_moe"}, "qwen3_vl_moe, a mixture of experts"),
+        ({"vision_config": None}, "qwen2_5_vl, without a vision_config"),
         ({"hidden_size": None}, "hidden_size is None"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
         ({"vision_config": {"depth": 0}}, "is"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "does not know this quantisation"),
-        ({"quantization_config": {**AWQ, "bits": 8}}, "8 bits"),
-        ({"quantization_config": {**AWQ, "group_size": -1}}, "groups of -1"),
+        ({"hidden_size": 10**12}, "hidden_size is 1000000000000"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "the form hqq"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "no image holds the package"),
+        ({"quantization_config": {"bits": 4}}, "without quant_method"),
+        ({"quantization_config": {**AWQ, "bits": 8}}, "AWQ with 8 bits"),
+        ({"quantization_config": {**AWQ, "bits": None}}, "AWQ with no number of bits"),
+        ({"quantization_config": {**AWQ, "group_size": None}}, "AWQ without a group_size"),
+        ({"quantization_config": {**AWQ, "group_size": 0}}, "AWQ in groups of 0"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 5, "group_size": 128}}, "GPTQ with 5 bits"),
+        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]}}, "blocks of"),
+        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "0 groups of layers"),
+        ({"quantization_config": _compressed("int", 4, act=8)}, r"weights of 4 bits .* activations of 8"),
+        ({"quantization_config": _compressed("float", 4)}, "weights of 4 bits"),
+        ({"quantization_config": "awq"}, "holds no settings"),
     ],
 )
 def test_a_config_that_fit_cannot_use(change: dict[str, Any], message: str) -> None:

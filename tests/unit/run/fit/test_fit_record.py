@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from images.run.fit.activations import Load, text_peak, vision_peak
 from images.run.fit.backends import CardBackend, backend_for
-from images.run.fit.memory import CONTEXT, SPARE, Load, text_peak, vision_peak
+from images.run.fit.memory import CONTEXT, SPARE
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import usable
 from images.run.fit.weights import kv_bytes, stage_weights, vision_weights

@@ -14,7 +14,9 @@ import pytest
 import requests
 import yaml
 
-from images.cards.this_machine import LocalCard, LocalMachine
+from images.cards.here import of_this_machine
+from images.cards.nvml_errors import explain_card
+from images.cards.this_machine import LocalCard, LocalMachine, LostCard
 from images.commands import serve as command
 from images.core.errors import CardstockError, NoImageFits, NothingSelected, RegistryFailure, UsageError
 from images.core.report import Report
@@ -24,6 +26,7 @@ from images.docker.container_text import compose, docker_line
 from images.matrix.arch import Arch
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.run.fit.choose import fit
+from images.run.serve import asked as asked_module
 from images.run.serve import hub, modelscope, pick
 from images.run.serve.by_hand import serve_words, spec_without_model
 from images.run.serve.make import Options, check_memory, cpu_environment, make_spec, merged, model_name, read_flags
@@ -229,9 +232,13 @@ def test_an_index_names_the_files(tiny: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
     with pytest.raises(UsageError, match=r"model-2\.safetensors cannot be read"):
         find_source(str(tiny))
-    for wrong in ("{", "[]", "{}"):
+    for wrong, told in (
+        ("{", "is not JSON"),
+        ("[]", "is not an index of weights"),
+        ("{}", "is not an index of weights"),
+    ):
         index.write_text(wrong)
-        with pytest.raises(UsageError, match="is not an index of weights"):
+        with pytest.raises(UsageError, match=told):
             find_source(str(tiny))
 
 
@@ -321,9 +328,10 @@ def test_words_that_cannot_be(words: dict[str, Any], kind: type[CardstockError],
 def test_cards_that_this_machine_has_not() -> None:
     one = rig("Tesla T4")
     for gpus in ("2", "device=1", "device=GPU-9"):
+        chosen = read_gpus(gpus)
         with pytest.raises(UsageError, match="this machine has"):
-            pick.narrowed(one, read_gpus(gpus))
-    assert pick.narrowed(one, Gpus(-1)) is one and pick.narrowed(one, None) is one
+            of_this_machine(one, chosen.count, chosen.devices)
+    assert of_this_machine(one, -1) == of_this_machine(one) == (one, (), ())
 
 
 def test_a_repository_is_asked_what_it_is(
@@ -336,7 +344,7 @@ def test_a_repository_is_asked_what_it_is(
         asked.append(repository)
         return config
 
-    monkeypatch.setattr(command, "read_config", answer)
+    monkeypatch.setattr(asked_module, "read_config", answer)
     words = printed(capsys, model="someone/my-model", variant=CPU)
     assert value(words, "--model") == "someone/my-model" and words[-1] == "4096"
     printed(capsys, model="3b-awq", variant=CPU)
@@ -346,24 +354,28 @@ def test_a_repository_is_asked_what_it_is(
 class Answer:
     """What a hub answers."""
 
-    def __init__(self, status: int, data: Any = None) -> None:
+    def __init__(self, status: int, data: Any = None, **headers: str) -> None:
         self.status_code, self._data = status, data
+        self.headers = {name.replace("_", "-"): told for name, told in headers.items()}
 
     def raise_for_status(self) -> None:
         if self.status_code >= 400:
             raise requests.exceptions.HTTPError(str(self.status_code))
 
-    def json(self) -> Any:
-        return self._data
+    def iter_content(self, _: int) -> list[bytes]:
+        return [self._data if isinstance(self._data, bytes) else json.dumps(self._data).encode()]
 
 
 @pytest.mark.parametrize(
     ("answer", "kind", "told"),
     [
         (Answer(404), UsageError, "has no repository"),
+        (Answer(404, X_Error_Code="EntryNotFound"), UsageError, "has no config.json"),
         (Answer(401), UsageError, "not for this token"),
         (Answer(500), RegistryFailure, "could not be looked up"),
         (Answer(200, []), UsageError, "holds no settings"),
+        (Answer(200, b"<html>"), UsageError, "is not JSON"),
+        (Answer(200, b" " * (1 << 21)), UsageError, "is too large"),
         (requests.exceptions.ConnectionError("no route"), RegistryFailure, "could not be looked up"),
     ],
 )
@@ -463,3 +475,54 @@ def test_an_image_of_another_kind_is_told_nothing_of(tmp_path: Path) -> None:
     here = context(report, root=tmp_path, matrix=given.matrix, variants=given.variants, assessments=given)
     command.tell_open_advisories(here, spec_without_model("somebody/else:1", cards=True))
     assert err.getvalue() == ""
+
+
+def test_a_machine_that_has_lost_a_card_serves_on_the_others_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = rig(*["Tesla T4"] * 4)
+    cards = tuple(replace(card, index=at) for at, card in enumerate(whole.cards) if at != 1)
+    lame = replace(whole, cards=cards, lost=(LostCard(1, "0000:3b:00.0", explain_card(15, "0000:3b:00.0")),))
+    words = printed(capsys, lame, model="3b-awq")
+    assert value(words, "--gpus") == "device=GPU-0" or value(words, "--gpus").startswith('"device=GPU-0,GPU-2')
+    assert "GPU-1" not in value(words, "--gpus")
+    assert value(printed(capsys, lame, model="3b-awq", gpus="device=3"), "--gpus") == "device=3"
+    assert of_this_machine(lame, devices=("3",))[0].cards[0].uuid == "GPU-3"
+    assert value(printed(capsys, lame, model="3b-awq", gpus="2"), "--gpus") == '"device=GPU-0,GPU-2"'
+    with pytest.raises(UsageError, match="no card 1") as caught:
+        of_this_machine(lame, devices=("1",))
+    assert "0000:3b:00.0" in caught.value.cause
+
+
+def test_a_uuid_that_the_images_vllm_cannot_read_is_refused_with_what_to_type() -> None:
+    asked = pick.ServeOptions(print=True, model="3b-awq", cards=["T4"], env=["CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4"])
+    with pytest.raises(UsageError, match="does not start with CUDA_VISIBLE_DEVICES=GPU-5fb2e1b4") as caught:
+        command.start_server(context(locked={}), asked, LocalMachine(why="no driver"))
+    assert "--gpus device=GPU-5fb2e1b4" in caught.value.do
+
+
+def test_printed_lines_ask_for_cards_as_this_machines_engine_gives_them(capsys: pytest.CaptureFixture[str]) -> None:
+    here = context(locked={}).having(way_to_cards="cdi")
+    options = pick.ServeOptions(print=True, model="3b-awq")
+    command.start_server(here, options, rig("Tesla T4"))
+    words = shlex.split(capsys.readouterr().out)
+    assert value(words, "--device") == "nvidia.com/gpu=0" and "--gpus" not in words
+    command.start_server(here, replace(options, compose=True), rig("Tesla T4"))
+    service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "cdi"
+    command.start_server(here, replace(options, cards=["T4"]), rig("Tesla T4"))
+    assert "--gpus" in shlex.split(capsys.readouterr().out), "another machine's engine is not known"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        ("nvidia.com/gpu=1", ["nvidia.com/gpu=1"]),
+        ("nvidia.com/gpu=0,nvidia.com/gpu=1", ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+    ],
+)
+def test_cards_that_are_named_as_cdi_devices_stay_such(
+    capsys: pytest.CaptureFixture[str], gpus: str, devices: list[str]
+) -> None:
+    words = printed(capsys, rig("Tesla T4", "Tesla T4"), model="3b-awq", gpus=gpus)
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == devices
+    assert "--gpus" not in words
