@@ -370,6 +370,7 @@ def _list(publisher: Publisher, image: PublishedImage, pushed: Pushed, moving: S
     """
     repository, sizes = publisher.repository, pushing.sizes(pushed.layers)
     gone: set[str] = set()
+    check_content(repository, image)  # what is listed is what the registry has
 
     def change(before: Catalogue) -> Catalogue:
         other = image_of_tag(before, image.tag)

@@ -40,7 +40,7 @@ class Publisher(SmallPublisher):
         """Opened, not made."""
         made = Publisher.__new__(Publisher)
         made.root, made.engine, made.base = root, engine, base
-        made.proofs, made.fails, made.card, made.built = [], set(), None, []
+        made.proofs, made.proven, made.fails, made.card, made.built = [], set(), set(), None, []
         return made
 
     def build_own(self, plan: Plan) -> None:

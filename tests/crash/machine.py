@@ -36,15 +36,20 @@ class Tally:
 
     tries: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    before: int = 0
 
     def tried(self, what: str) -> None:
         """One more."""
         self.tries[what] = self.tries.get(what, 0) + 1
 
     def expect(self, true: bool, what: str) -> None:
-        """Count a wrong end state; the campaign goes on, and fails at its end."""
+        """Count a wrong end state; the test goes on, and fails at its end."""
         if not true:
             self.wrong.append(what)
+
+    def new(self) -> list[str]:
+        """What ended wrong in this test."""
+        return self.wrong[self.before :]
 
     def lines(self) -> list[str]:
         """What is printed: tries of each kind, then the verdict."""

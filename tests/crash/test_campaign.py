@@ -108,6 +108,7 @@ def test_publish_killed_at_each_phase(machine: Machine, shop: Shop, tally: Tally
         tally.expect(code == (-9 if number == signal.SIGKILL else 143), f"{when}: ended with {code}")
         nothing_unproven(shop, tally, when)
         published(shop, machine, tally, when)
+    assert tally.new() == []
 
 
 def test_publish_killed_at_random(machine: Machine, shop: Shop, tally: Tally) -> None:
@@ -122,6 +123,7 @@ def test_publish_killed_at_random(machine: Machine, shop: Shop, tally: Tally) ->
         tally.tried("publish killed at random")
         nothing_unproven(shop, tally, f"publish, SIGKILL after {after:.2f} s")
         published(shop, machine, tally, f"publish, SIGKILL after {after:.2f} s")
+    assert tally.new() == []
 
 
 def test_two_publish_the_same_inputs(machine: Machine, shop: Shop, tally: Tally, tmp_path: Path) -> None:
@@ -146,6 +148,7 @@ def test_two_publish_the_same_inputs(machine: Machine, shop: Shop, tally: Tally,
         when = f"two publishers, the second inside {place}"
         tally.expect((code, inside) == (0, [0]), f"{when}: ended with {code}, {inside}: {outer.text[-500:]}")
         published(shop, machine, tally, when)
+    assert tally.new() == []
 
 
 def test_two_publish_on_one_machine(machine: Machine, shop: Shop, tally: Tally) -> None:
@@ -158,6 +161,7 @@ def test_two_publish_on_one_machine(machine: Machine, shop: Shop, tally: Tally) 
         tally.expect(codes == [0, 0], f"two publish at once: {codes}: {text[-800:]}")
         tally.expect("waiting for the publishing" in text, f"nobody is told for whom: {text[-800:]}")
         published(shop, machine, tally, "two publish at once")
+    assert tally.new() == []
 
 
 def test_registry_and_engine_crash_while_published(machine: Machine, shop: Shop, tally: Tally) -> None:
@@ -179,6 +183,7 @@ def test_registry_and_engine_crash_while_published(machine: Machine, shop: Shop,
         tally.expect("defect" not in child.text and "Traceback" not in child.text, f"{what}: {child.text[-900:]}")
         nothing_unproven(shop, tally, f"{what} crashed while published")
         published(shop, machine, tally, f"{what} crashed while published")
+    assert tally.new() == []
 
 
 # -- pulling
@@ -222,6 +227,7 @@ def test_pull_killed(machine: Machine, other: Machine, shop: Shop, tally: Tally,
         child.end()
         tally.tried(f"pull killed at random, {number.name}")
         pulled(shop, other, tally, f"pull, {number.name} after {after:.2f} s")
+    assert tally.new() == []
 
 
 def test_two_pull_at_once(machine: Machine, other: Machine, shop: Shop, tally: Tally) -> None:
@@ -239,6 +245,7 @@ def test_two_pull_at_once(machine: Machine, other: Machine, shop: Shop, tally: T
         text = "\n".join(one.text for one in both)
         tally.expect(codes == [0, 0], f"two pull at once: {codes}: {text[-800:]}")
         pulled(shop, other, tally, "two pull at once")
+    assert tally.new() == []
 
 
 def test_registry_and_engine_crash_while_pulled(machine: Machine, other: Machine, shop: Shop, tally: Tally) -> None:
@@ -260,6 +267,7 @@ def test_registry_and_engine_crash_while_pulled(machine: Machine, other: Machine
         tally.expect(code in (0, 1, 5, 6), f"{what} crashed: ended with {code}: {child.text[-500:]}")
         tally.expect("defect" not in child.text and "Traceback" not in child.text, f"{what}: {child.text[-900:]}")
         pulled(shop, other, tally, f"{what} crashed while pulled")
+    assert tally.new() == []
 
 
 def test_pull_onto_a_full_disk(machine: Machine, shop: Shop, tally: Tally) -> None:
@@ -291,6 +299,7 @@ def test_pull_onto_a_full_disk(machine: Machine, shop: Shop, tally: Tally) -> No
     finally:
         process.run(["umount", "--lazy", str(disk)], check=False)
         disk.rmdir()
+    assert tally.new() == []
 
 
 # -- building
@@ -321,6 +330,7 @@ def test_builds(machine: Machine, tally: Tally, tmp_path: Path) -> None:
             tally.expect(machine.left() == [], f"build after {case}: left {machine.left()}")
             for name in made.job.tags:
                 engine.untag(name, force=True)
+    assert tally.new() == []
 
 
 def _local_base() -> str:
@@ -350,6 +360,7 @@ def test_a_served_container_comes_back(machine: Machine, tally: Tally) -> None:
     with machine.engine() as engine:
         for one in specs:
             engine.containers.remove(one.name)
+    assert tally.new() == []
 
 
 def _running(engine: Engine, name: str) -> bool:

@@ -287,3 +287,14 @@ def test_what_is_published_already_is_not_refused_for_what_became_known(place: P
     )
     place.stall.commit()
     assert [one.outcome for one in place.publish(CPU)] == ["up to date"]
+
+
+def test_an_image_that_says_other_things_of_itself_is_not_listed(place: Place) -> None:
+    place.publish(CPU)
+    before, _ = fetch_catalogue(place.stall.publisher(place.repository).repository)
+    place.stall.change("second")
+    place.stall.make(place.stall.job(CPU), archs="9.0")
+    publisher = place.stall.publisher(place.repository)
+    with pytest.raises(Unsafe, match="says other things of itself"):
+        publish(publisher, place.stall.plan(publisher, CPU), lambda _: None)
+    assert fetch_catalogue(publisher.repository)[0] == before
