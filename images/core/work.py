@@ -16,8 +16,8 @@ from pathlib import Path
 from images.core.home import default_layout
 from images.core.locks import hold, try_lock
 
-# A state folder that cannot be written, such as a home that is mounted read-only or belongs to somebody else.
-CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
+# A state folder that cannot be written or made: a home that is read-only, or somebody else's, or below a file.
+CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT})
 _GATE = ".gate"
 Before = Callable[[Path], None]
 

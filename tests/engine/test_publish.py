@@ -420,9 +420,7 @@ def test_a_push_that_breaks_leaves_old_tags_and_can_be_run_again(
             small_publisher.publish(through, SM75)
         now = tags(repository)
         assert set(now.values()) <= {now["catalogue"], *small_publisher.proven}
-        if (
-            place != AFTER[1]
-        ):  # before the catalogue has it, who pulls gets the old one, whole
+        if place != AFTER[1]:  # before the catalogue has it, who pulls gets the old one, whole
             assert catalogue(repository).current[SM75] == old
         assert pull(small_publisher.engine, repository, "RTX 2080 Ti", "535.104")
         (new,) = small_publisher.publish(through, SM75)

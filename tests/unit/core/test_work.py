@@ -86,7 +86,7 @@ def test_what_lies_in_a_leftover_is_unmounted_first(tmp_path: Path) -> None:
     assert seen == ["bootstrap-1-x", own.name]
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST])
 def test_without_a_state_folder_it_lies_in_the_temporary_one(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
