@@ -51,13 +51,13 @@ def _beside_instances(machine: LocalMachine, count: int) -> Picked:
         note = f"card {cut} is cut into MIG instances and left out; --gpus device={cut.partition(',')[0]}:0 takes one"
         return _picked(machine, [card for _, card in taken]), tuple(device for device, _ in taken), (note,)
     instances = list(_instances(machine))
-    if count > max(1, len(whole)) or not instances:
+    if not instances:
+        return machine, (), ("its cards are in MIG mode, and no instance was made: no program can use them",)
+    if count > max(1, len(whole)):
         raise UsageError(
-            f"--gpus {count}: this machine has {len(whole)} whole cards and {len(instances)} MIG instances"
-            if instances or whole
-            else "this machine's cards are in MIG mode, and no instance was made",
+            f"--gpus {count}: this machine has {len(whole)} whole cards and {len(instances)} MIG instances",
             cause="a program sees one MIG instance at a time",
-            do=f"{_choices(machine)}" if instances else "nvidia-smi mig -cgi 0 -C makes the largest instance",
+            do=_choices(machine),
         )
     largest = max((part for _, _, part in instances), key=lambda part: part.memory)
     card = next(card for _, card, part in instances if part is largest)

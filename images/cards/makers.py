@@ -36,7 +36,7 @@ _MAKERS = (
     ),
     (
         Maker("Huawei", f"{_OWN_BUILD} Ascend: vllm-ascend"),
-        r"huawei|ascend|atlas|npu|910[a-c]?\d?|310p?\d?|300[iv](?: ?duo)?|cann",
+        r"huawei|ascend|atlas|npu|910[a-c]?\d?|310p?\d?|300[iv](?: ?duo)?",
     ),
     (
         Maker("Hygon", "the maker's own vLLM for DCU"),

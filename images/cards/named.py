@@ -12,12 +12,15 @@ from images.cards.choose import why_no_image
 from images.cards.data import Card, all_cards
 from images.cards.names import BY_ARCH, NameMatch, match_card
 from images.cards.this_machine import card_called, read_machine
-from images.cards.written import read_written
+from images.cards.written import Written, read_written
 from images.core import Report, UsageError
+from images.matrix import Arch
 
 _GIGABYTES = re.compile(r"(\d{1,4}(?:\.\d+)?)\s*(?:gi?b?)?", re.IGNORECASE)
 _SIZE = re.compile(r" \d+ GB\b")
 _MIG_NAME = re.compile(r"(?:\bmig )?\b((?:\d+c\.)?\d+g\.\d+gb\S*)$", re.IGNORECASE)
+# NVIDIA's MIG user guide, supported GPUs: A30, A100, Hopper, Blackwell, Thor.
+_WITH_MIG = tuple(Arch(*parts) for parts in ((8, 0), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0)))
 _LIST = "; ./inv cards lists the names"
 
 
@@ -50,11 +53,21 @@ def read_names(texts: Sequence[str], report: Report | None, by_arch: bool = Fals
     read = []
     for text in texts:
         for one in read_written(text, known):
-            match = _matched(one.name, by_arch)
+            match = _counted(one, by_arch)
             if report is not None:
                 report.line(f"{one.name}: {_told(match, stated)}")
             read.append(Named(match.card, one.name, one.count, one.counted))
     return read
+
+
+def _counted(one: Written, by_arch: bool) -> NameMatch:
+    """The card of a name; of several, "3090s" is the plural where no card is called so."""
+    try:
+        return _matched(one.name, by_arch)
+    except UsageError:
+        if one.count < 2 or not one.name.lower().endswith("s"):
+            raise
+        return _matched(one.name[:-1], by_arch)
 
 
 @cache
@@ -69,8 +82,10 @@ def _listed(name: str) -> NameMatch:
 
 def _matched(name: str, by_arch: bool) -> NameMatch:
     mig = _MIG_NAME.search(name.strip())
-    if mig and not name.strip().lower().startswith("mig"):
+    if mig:
         name = f"{name.strip()[: mig.start()].strip()} MIG {mig[1]}"
+        if mig.start() == 0:
+            raise UsageError(f"{mig[0]!r} names no card", do=f"the card's name too: --card 'A100 MIG {mig[1]}'")
     try:
         match = _listed(name)
     except UsageError as error:
@@ -79,11 +94,30 @@ def _matched(name: str, by_arch: bool) -> NameMatch:
         if by_arch:
             raise
         raise UsageError(error.what, cause=error.cause, do=error.do.replace(f", or {BY_ARCH}", _LIST)) from error
-    if match.card in all_cards():
+    if mig:
+        _check_instance(name, match.card)
+    elif match.card in all_cards():
         return match
     # A part of a card: its name is what was said, for the whole card's would mean more memory.
     whole = next((card.name for card in all_cards() if replace(card, memory=match.card.memory) == match.card), "")
     return NameMatch(replace(match.card, name=f"{whole} MIG {mig[1]}" if mig and whole else name.strip()))
+
+
+def _check_instance(name: str, part: Card) -> None:
+    """Raises UsageError for an instance of a card that has none, and for one that is larger than its card."""
+    whole = name[: name.index(" MIG ")]
+    if part.arch not in _WITH_MIG:
+        raise UsageError(
+            f"{name} cannot be: cards of compute capability {part.arch} are not cut into MIG instances",
+            do=f"--card {whole!r}, as a whole",
+        )
+    most = max(_listed(whole).memories)
+    if part.memory > most:
+        raise UsageError(
+            f"{whole} has no part of {part.memory:g} GB",
+            cause=f"all of it is {most:g} GB",
+            do="nvidia-smi -L says the names of MIG instances",
+        )
 
 
 def _told(match: NameMatch, stated: float) -> str:

@@ -17,7 +17,7 @@ from images.matrix import Arch
 # Words that say nothing, that name a family (people leave them out), and that name a form of the same card.
 _NOISE = frozenset(
     "nvidia nvgpu gpu gpus graphics card cards with design generation edition workstation corporation the a founders "
-    "fe".split()
+    "fe oc asus msi gigabyte zotac palit evga pny colorful galax gainward inno3d".split()
 )
 _FAMILY = frozenset("geforce rtx gtx gt tesla quadro grid nvs jetson drive".split())
 _FORM = frozenset(
@@ -37,6 +37,7 @@ _SPLITS = (
     (re.compile(r"max[- ]?q"), " maxq "),
     (re.compile(r"\b(?:laptop|notebook)\b"), " mobile "),
     (re.compile(r"(geforce|quadro|tesla|nvidia|jetson|titan|rtx|gtx|gt(?=\d))(?=[a-z0-9])"), r"\1 "),
+    (re.compile(r"\bmx (?=\d{3}\b)"), "mx"),
     (re.compile(r"(\d)(pcie|sxm\d?|nvl)\b"), r"\1 \2"),
     (re.compile(r"(\d)tis\b"), r"\1 ti super"),
     (re.compile(r"(\d)(ti|super|mobile|maxq|ada)(?![a-z])"), r"\1 \2 "),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _PROFILE = re.compile(
     r"(?P<board>[a-z][a-z0-9 .-]*?[a-z0-9])-(?:(?P<slices>[1-7])-)?"
-    r"(?P<memory>\d{1,3})(?:[abcq]\d?(?:me|gfx|nome)?|c?me)"
+    r"(?P<memory>\d{1,3})(?:[abcq]\d?(?:(?:no)?me|gfx)?|c?me)"
 )
 # Games have no series; so only what is said to be a profile is one, and no other name that ends in a number.
 _GAMES = re.compile(r"(?:grid|geforce) (?:gtx |rtx )?(?P<board>[a-z]+\d+[a-z]*)-(?P<memory>\d{1,2})")

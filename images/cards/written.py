@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from images.core import UsageError
 
+# As nvidia-smi has them: -L "GPU 0: NAME (UUID: GPU-…)", and "NAME, 24576 MiB" of --query-gpu=name,memory.total.
+_LISTED = re.compile(r"^GPU \d+: (.*?)(?: \(UUID: [^)]*\))?$")
+_MEBIBYTES = re.compile(r",?\s*\b(\d{4,6})\s*MiB\b", re.IGNORECASE)
 # More cards than any machine has; a greater number is a slip of the keyboard.
 MOST_CARDS = 1024
 _WORDS = {
@@ -17,7 +20,7 @@ _WORDS = {
 _WORDS |= {"five": 5, "six": 6, "seven": 7, "eight": 8, "a pair of": 2, "pair of": 2}
 # "+me" is part of a MIG profile's name, and "GTX+" of a card's.
 _BETWEEN = re.compile(r"\s*(?:[,;&]|\b(?:and|plus)\b|\s\+\s|(?<=\w)\+(?!me\b|gfx\b)(?=\w))\s*", re.IGNORECASE)
-_TIMES = "[x×*]"  # noqa: RUF001  (the sign itself is what people type)
+_TIMES = "[x×*卡张]"  # noqa: RUF001  (the signs themselves are what people type)
 # A count before the name: "2 x A", "2xA", "2* A", "2 A"; "40 GB A100" is a size.
 _BEFORE = re.compile(
     rf"(\d+)\s*{_TIMES}\s*(?!\d+$)(\S.*)|(\d{{1,2}})\s+(?!gi?b?\b|{_TIMES}\s*\d|{_TIMES}$)(\S.*)", re.IGNORECASE
@@ -25,7 +28,10 @@ _BEFORE = re.compile(
 _BEFORE_NUMBER = re.compile(rf"(\d{{1,2}})\s*{_TIMES}\s*(\d{{4}})", re.IGNORECASE)
 _BEFORE_WORD = re.compile(rf"({'|'.join(sorted(_WORDS, key=len, reverse=True))})\s+(\S.*)", re.IGNORECASE)
 # And after it: "A x2", "Ax2", "A x 2", "A (x2)", "A (2)". In "GTX 980" and "TX2" the x is part of a word.
-_AFTER = re.compile(rf"(.*\S)\s*(?:(?<![a-z]){_TIMES}\s?(\d+)|\(\s*{_TIMES}?\s*(\d+)\s*{_TIMES}?\s*\))", re.IGNORECASE)
+_AFTER = re.compile(
+    rf"(.*\S)\s*(?:(?:(?<![a-z])|(?<=\dg)|(?<=\dgb)|(?![a-z])){_TIMES}\s?(\d+)|\(\s*{_TIMES}?\s*(\d+)\s*{_TIMES}?\s*\))",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,9 @@ def read_written(text: str, known: frozenset[str] = frozenset()) -> tuple[Writte
 
     Raises UsageError for a count that cannot be.
     """
+    text = _MEBIBYTES.sub(lambda match: f" {round(int(match[1]) / 1024)} GB", _LISTED.sub(r"\1", text.strip()))
     if _plain(text) in known:
-        return (Written(text.strip()),)
+        return (Written(text),)
     return tuple(_one(part.strip(), known) for part in _BETWEEN.split(text))
 
 

@@ -17,29 +17,28 @@ from images.matrix import Driver
 class CardQuery:
     """The cards to find images for; their driver, None if not known; names and UUIDs of this machine's own cards.
 
-    ``some_lost``: this machine has others that do not answer, so those that do are given by name.
+    ``devices`` are what docker is told where not all of the machine is meant: MIG instances, cards beside a lost one.
     """
 
     cards: tuple[Card, ...]
     driver: Driver | None = None
     uuids: tuple[tuple[str, str], ...] = ()
-    some_lost: bool = False
+    devices: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, asked: AskedCards) -> CardQuery:
         """The query for cards that were asked for; those of this machine come with their UUIDs."""
         own = asked.machine.cards if asked.machine else ()
-        lost = bool(asked.machine and asked.machine.lost)
-        return cls(asked.cards, asked.driver, tuple((card.name, card.uuid) for card in own), lost)
+        return cls(asked.cards, asked.driver, tuple((card.name, card.uuid) for card in own), asked.devices)
 
 
 _NO_ADVISORIES = "advisories: not known, it was published before there was a list"
 
 
 def uuids_of(match: CardMatch, asked: CardQuery, resolved: MatchResult) -> list[str]:
-    """UUIDs of this machine's cards that an image is for; empty where it is for all of them."""
-    if len(resolved.matches) == 1 and not resolved.refusals and not asked.some_lost:
-        return []
+    """This machine's cards that an image is for, as docker is told them; empty where it is for all of them."""
+    if len(resolved.matches) == 1 and not resolved.refusals:
+        return list(asked.devices)
     names = {card.name for card in match.cards}
     return [uuid for name, uuid in asked.uuids if name in names]
 

@@ -27,7 +27,7 @@ from images.run.cluster import (
     parse_hosts,
 )
 from images.run.fit import FitOptions, check_on_cpu, check_visible, find_fit, find_variant, unverified
-from images.run.serve import Opened, asked_model, judge_flags, memory_of, read_flags, video_flag
+from images.run.serve import Opened, asked_model, check_count, judge_flags, memory_of, read_flags, video_flag
 
 JOIN = 600.0
 
@@ -132,6 +132,7 @@ def plan(context: Context, hosts: Hosts, options: ClusterOptions) -> ClusterPlan
     )
     found = find_fit(context, words, model=asked_model(*asked), picking="devices: [{}]")
     check_visible(found.ask.variant, hosts.environment, options.hosts)
+    check_count(found.ask.count, hosts.environment, options.hosts)
     for what in judge_flags(found, read_flags(options.flags)):
         context.report.line(f"warning: {what}", "yellow")
     for what in unverified(found):

@@ -56,6 +56,8 @@ def cubin_entry(view: View, at: int, end: int) -> Entry:
 def cubin_size(head: bytes, room: int, at: int) -> int:
     """The bytes of a cubin up to the end of its tables. Raises FatbinError if that is more than ``room``."""
     wide = head[4] == 2
+    if len(head) < (64 if wide else 52):
+        raise FatbinError(f"a cubin's header expected, {len(head)} bytes are left", at)
     phoff, shoff = struct.unpack_from("<QQ" if wide else "<II", head, 32 if wide else 28)
     phentsize, phnum, shentsize, shnum = struct.unpack_from("<HHHH", head, 54 if wide else 42)
     size = max(phoff + phentsize * phnum, shoff + shentsize * shnum, 64 if wide else 52)

@@ -12,7 +12,7 @@ from images.device_code.archive import THIN, read_archive
 from images.device_code.bare import read_bare
 from images.device_code.containers import MAGIC as CONTAINER_MAGIC
 from images.device_code.containers import MOST_ENTRIES, read_containers, suffix_of
-from images.device_code.elf import FatbinError, UnknownForm, View, find_sections, is_elf
+from images.device_code.elf import MAGIC, FatbinError, UnknownForm, View, find_sections, is_elf
 from images.device_code.embedded import embedded_sections
 from images.device_code.linked import linked_code
 from images.device_code.model import (
@@ -46,6 +46,7 @@ __all__ = [
 SECTIONS = (".nv_fatbin", RELOCATABLE)
 WRAPPERS = ".nvFatBinSegment"
 _CHUNK = 4 << 20
+_HEADERS = {b"\x01": 52, b"\x02": 64}  # bytes of the header of an ELF file of 32 and of 64 bits
 
 
 def read(source: Path | str | View, name: str = "") -> Library:
@@ -74,6 +75,8 @@ def _read(view: View, name: str) -> Library:
         if head == THIN:
             return Library(False, len(view), form="")  # names of other files
         return read_archive(view, _read)
+    if head[:4] == MAGIC and len(view) < _HEADERS.get(bytes(head[4:5]), 0):
+        raise FatbinError(f"the header of an ELF file expected, {len(view)} bytes are there", 0)
     if head[:2] == b"MZ":
         return _foreign(view)
     return _read_elf(view) if is_elf(view) else Library(False, len(view), form="")

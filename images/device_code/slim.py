@@ -54,9 +54,12 @@ def slim_library(
         raise ValueError("no card is named: nothing would be left")
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or file.read(4) != b"\x7fELF":
+        head = file.read(5)
+        if not stat.S_ISREG(status.st_mode) or head[:4] != b"\x7fELF":
             return None
         if status.st_size < EHDR_SIZE:
+            if head[4:] != b"\x02":
+                return None
             raise SlimRefused(f"it is cut short: its {status.st_size} bytes hold no header")
         with mapped(file.fileno()) as data:
             plan = _plan(data, wanted, hollow)

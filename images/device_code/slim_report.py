@@ -88,13 +88,14 @@ def print_report(report: FolderReport, root: Path) -> None:
             f"{name}: {library.before / 1e6:.1f} -> {library.after / 1e6:.1f} MB, "
             f"{' '.join(library.archs_before)} -> {' '.join(library.archs_after)}{note}"
         )
-    folders: dict[tuple[str, str], list[int]] = {}
+    kinds: dict[str, list[int]] = {}
     for path, size in report.removed:
-        place = os.path.relpath(path, root)
-        folders.setdefault((os.path.dirname(place), place.rpartition(".")[2]), []).append(size)  # noqa: PTH120
-    for (folder, suffix), sizes in folders.items():
-        pattern = shown(f"{folder}/*.{suffix}".lstrip("/"))
-        print(f"{pattern}: {len(sizes)} files of other cards removed, {sum(sizes) / 1e6:.1f} MB")
+        folder, name = os.path.split(os.path.relpath(path, root))
+        pattern = f"*.{name.rpartition('.')[2]}" if "." in name else name
+        kinds.setdefault(os.path.join(folder, pattern), []).append(size)  # noqa: PTH118 - both are relative
+    for pattern, sizes in kinds.items():
+        files = "1 file" if len(sizes) == 1 else f"{len(sizes)} files"
+        print(f"{shown(pattern)}: {files} of other cards removed, {sum(sizes) / 1e6:.1f} MB")
     for path in report.mended:
         print(f"RECORD was wrong and is right now: {shown(os.path.relpath(path, root))}")
     if report.swept:

@@ -132,6 +132,9 @@ def test_what_cosign_3_signs_in_its_own_form_is_read_by_it(
     ]
     process.run(argv, env={PASSWORD: "of a test", "HTTPS_PROXY": NOWHERE, "HOME": str(tmp_path)})
     signer.cosign(1).verify(*image, signer.public)
+    with pytest.raises(Unsafe, match="is not signed by this signer") as caught:
+        signer.cosign(0).verify(*image, signer.public)
+    assert "cosign before 3 does not see" in caught.value.do
 
 
 @pytest.mark.parametrize("number", [0, 1])

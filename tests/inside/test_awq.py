@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from images.proof.tiny_model import checkpoint, golden
+from images.proof.tiny_model import checkpoint, golden, weights
 
 sys.path.insert(0, str(golden.ROOTFS))
 import awq_loader  # type: ignore[import-not-found,unused-ignore]
 import canary  # type: ignore[import-not-found,unused-ignore]
 
-GOLDEN: dict[str, Any] = json.loads((golden.FOLDER / "golden.json").read_text())
+GOLDEN: dict[str, Any] = json.loads((checkpoint.GOLDEN / "golden.json").read_text())
 Save = Callable[..., Path]
 
 
@@ -35,18 +35,18 @@ def save(folder: Path) -> Save:
     """Rewrite the checkpoint with other tensors and settings."""
 
     def write(tensors: dict[str, Any] | None = None, shards: int = 1, **config: Any) -> Path:
-        found = checkpoint.tensors() if tensors is None else tensors
+        found = checkpoint.QWEN2_5.tensors() if tensors is None else tensors
         settings = {**json.loads((folder / "config.json").read_text()), **config}
         (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
         if shards == 1:
-            (folder / "model.safetensors").write_bytes(checkpoint.safetensors_bytes(found))
+            (folder / "model.safetensors").write_bytes(weights.safetensors_bytes(found))
             return folder
         (folder / "model.safetensors").unlink()
         names = sorted(found)
         where = {name: f"model-{1 + at % shards}.safetensors" for at, name in enumerate(names)}
         for shard in set(where.values()):
             part = {name: found[name] for name in names if where[name] == shard}
-            (folder / shard).write_bytes(checkpoint.safetensors_bytes(part))
+            (folder / shard).write_bytes(weights.safetensors_bytes(part))
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
         return folder
 
@@ -69,13 +69,13 @@ def worst(model: Any) -> float:
 def plain() -> dict[str, Any]:
     """The same weights, unquantised; float16 holds them exactly."""
     out: dict[str, Any] = {}
-    found: dict[str, Any] = checkpoint.tensors()
+    found: dict[str, Any] = checkpoint.QWEN2_5.tensors()
     for name, array in found.items():
         base, _, leaf = name.rpartition(".")
         if leaf == "qweight":
-            zeros = np.repeat(checkpoint.unpack(found[base + ".qzeros"]), checkpoint.GROUP, axis=0)
-            scales = np.repeat(found[base + ".scales"], checkpoint.GROUP, axis=0).astype(np.float32)
-            out[base + ".weight"] = ((checkpoint.unpack(array) - zeros) * scales).T.astype(np.float16)
+            zeros = np.repeat(weights.unpack(found[base + ".qzeros"]), weights.GROUP, axis=0)
+            scales = np.repeat(found[base + ".scales"], weights.GROUP, axis=0).astype(np.float32)
+            out[base + ".weight"] = ((weights.unpack(array) - zeros) * scales).T.astype(np.float16)
         elif leaf not in ("qzeros", "scales"):
             out[name] = array
     return out
@@ -86,7 +86,7 @@ def test_a_packed_linear_is_the_unpacked_one(dtype: str) -> None:
     rng = np.random.default_rng(1)
     q, z = rng.integers(0, 16, (256, 64)), rng.integers(0, 16, (2, 64))
     scales = rng.uniform(0.01, 0.02, (2, 64)).astype(np.float16)
-    words = (torch.from_numpy(checkpoint.pack(values)) for values in (q, z))
+    words = (torch.from_numpy(weights.pack(values)) for values in (q, z))
     linear = awq_loader.AwqLinear(*words, torch.from_numpy(scales))
     weight = (q - np.repeat(z, 128, axis=0)) * np.repeat(scales, 128, axis=0).astype(np.float64)
     x = torch.from_numpy(rng.normal(size=(3, 256))).to(getattr(torch, dtype))
@@ -102,7 +102,7 @@ def test_a_packed_linear_is_the_unpacked_one(dtype: str) -> None:
 def test_both_ways_to_hold_the_weights_give_the_golden_logits(folder: Path, attention: str, dequantised: bool) -> None:
     model = load(folder, attention=attention, dequantised=dequantised)
     packed = sum(isinstance(module, awq_loader.AwqLinear) for module in model.modules())
-    assert packed == (0 if dequantised else 7 * checkpoint.LAYERS)
+    assert packed == (0 if dequantised else 7 * weights.LAYERS)
     assert worst(model) < 1e-5
 
 
@@ -116,14 +116,14 @@ def test_a_checkpoint_that_is_not_quantised(save: Save) -> None:
 
 def test_names_as_newer_transformers_save_them(save: Save) -> None:
     new = {}
-    for name, array in checkpoint.tensors().items():
+    for name, array in checkpoint.QWEN2_5.tensors().items():
         text = name.replace("model.", "model.language_model.") if name.startswith("model.") else name
         new[f"model.{name}" if name.startswith("visual.") else text] = array
     assert worst(load(save(new))) < 1e-5
 
 
 def test_a_tied_head_is_the_embedding_table(save: Save) -> None:
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.QWEN2_5.tensors()
     del tensors["lm_head.weight"]
     model = load(save(tensors, tie_word_embeddings=True))
     assert model.lm_head.weight is model.get_input_embeddings().weight
@@ -131,14 +131,14 @@ def test_a_tied_head_is_the_embedding_table(save: Save) -> None:
 
 
 def test_an_untied_head_must_be_there(save: Save) -> None:
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.QWEN2_5.tensors()
     del tensors["lm_head.weight"]
     with pytest.raises(awq_loader.LoadError, match=r"lacks 1 tensors: lm_head\.weight"):
         load(save(tensors))
 
 
 def test_every_missing_tensor_is_named(save: Save) -> None:
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.QWEN2_5.tensors()
     del tensors["visual.blocks.1.attn.qkv.weight"], tensors["model.layers.0.mlp.up_proj.scales"]
     with pytest.raises(awq_loader.LoadError, match="lacks 3 tensors") as caught:
         load(save(tensors))
@@ -148,7 +148,7 @@ def test_every_missing_tensor_is_named(save: Save) -> None:
 
 @pytest.mark.parametrize("name", ["model.layers.2.input_layernorm.weight", "model.layers.9.mlp.up_proj.qweight"])
 def test_an_unexpected_tensor_is_named(save: Save, name: str) -> None:
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.QWEN2_5.tensors()
     base = name.rpartition(".")[0]
     leaves = ("qweight", "qzeros", "scales") if name.endswith("qweight") else ("weight",)
     for leaf in leaves:
@@ -158,14 +158,14 @@ def test_an_unexpected_tensor_is_named(save: Save, name: str) -> None:
 
 
 def test_tables_that_models_make_themselves_may_be_there(save: Save) -> None:
-    tensors = {**checkpoint.tensors(), "model.rotary_emb.inv_freq": np.zeros(32, np.float16)}
+    tensors = {**checkpoint.QWEN2_5.tensors(), "model.rotary_emb.inv_freq": np.zeros(32, np.float16)}
     assert worst(load(save(tensors))) < 1e-5
 
 
 @pytest.mark.parametrize("dequantised", [True, False])
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.mlp.down_proj.qweight"])
 def test_a_wrong_shape_names_the_tensor(save: Save, name: str, dequantised: bool) -> None:
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.QWEN2_5.tensors()
     tensors[name] = tensors[name][:256] if tensors[name].ndim == 2 else tensors[name][:-1]
     with pytest.raises(awq_loader.LoadError, match=name.rpartition(".")[0]):
         load(save(tensors), dequantised=dequantised)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ RED = GOLDEN["picture-red"]
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     folder = checkpoint.write_checkpoint(tmp_path_factory.mktemp("model") / "tiny").folder
+    with served(folder) as found:
+        yield found
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Client]:
+    """A client of the server with this model."""
     app = create_app(Transformers(folder, dtype="float32", devices=["cpu"]), Settings(("tiny",)))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -110,6 +118,14 @@ def refusal(client: Client, **fields: Any) -> dict[str, Any]:
     assert answer.status == 400
     error: dict[str, Any] = json.loads(answer.body)["error"]
     return error
+
+
+@pytest.mark.parametrize("tiny", (checkpoint.QWEN2, checkpoint.QWEN3), ids=lambda tiny: tiny.family)
+def test_other_families_give_their_golden_answers(tiny: checkpoint.Tiny, tmp_path: Path) -> None:
+    with served(checkpoint.write_checkpoint(tmp_path / tiny.family, tiny).folder) as client:
+        answers = serving.read_golden(tiny.golden.read_text())
+        said = {one.name: client.chat(chat_request("tiny", one.messages, max_tokens=8)).text for one in answers}
+    assert said == {one.name: one.text for one in answers} and len(said) == 4
 
 
 @pytest.mark.parametrize("name", GOLDEN)

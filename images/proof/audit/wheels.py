@@ -47,7 +47,8 @@ class Wheel:
 def make_record(path: Path, audit: Audit) -> Wheel:
     """What is kept of the audit of the wheel at ``path``.
 
-    Raises UsageError for a file that is not named as a wheel is, CheckFailed where a library of it is damaged.
+    Raises UsageError for a file that is not named as a wheel is, CheckFailed where a library of it is damaged, or holds
+    code that cannot be read.
     """
     try:
         name, version, _, _ = parse_wheel_filename(path.name)
@@ -58,6 +59,10 @@ def make_record(path: Path, audit: Audit) -> Wheel:
     if damaged := [one.name for one in audit.libraries if one.problem]:
         raise CheckFailed(
             f"{path.name} is not recorded: it holds libraries that cannot be read", cause=", ".join(damaged)
+        )
+    if unread := [one.name for one in audit.libraries if one.library.unread]:
+        raise CheckFailed(
+            f"{path.name} is not recorded: it holds code of a form that is not read", cause=", ".join(unread)
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

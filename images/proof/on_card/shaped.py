@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from images.proof.on_card.answers import CASES, answer, picture_bytes
-from images.proof.tiny_model import checkpoint
+from images.proof.tiny_model import checkpoint, qwen2_5_vl
 
 ROOTFS = Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock"
 # config.json of Qwen/Qwen2.5-VL-3B-Instruct-AWQ.
@@ -106,7 +106,7 @@ def body(make: Maker, layers: int) -> Iterator[tuple[str, Tensor]]:
 
 def config(layers: int) -> dict[str, Any]:
     """config.json."""
-    settings: dict[str, Any] = checkpoint.config()
+    settings: dict[str, Any] = qwen2_5_vl.config()
     settings |= {
         "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
         "num_hidden_layers": layers, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,

@@ -7,7 +7,6 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,15 @@ from packaging.version import Version
 
 from images.proof.smoke.compare_logits import log_softmax
 from images.proof.smoke.expectation import Expectation
-from images.proof.tiny_model import picture, tokenizer
+from images.proof.tiny_model import QWEN2_5, picture, tokenizer
 
-GOLDEN = Path(__file__).parents[1] / "tiny_model" / "golden" / "golden.json"
+GOLDEN = QWEN2_5.golden
 # Greatest allowed distance of a logprob from the golden one, which is float32's; here activations are bfloat16 or
 # float16. The chosen token's is near 0 whatever happens, so the runners-up tell more: they lie 5 to 15 below.
 # Measured with vLLM on a CPU: chosen 0.0006, runners-up 0.021; bfloat16 throughout may come to 0.2.
 TOLERANCE = 0.05
 RUNNER_UP_TOLERANCE = 0.5
-TINY = "cardstock-tiny"
+TINY = QWEN2_5.name
 MAX_LENGTH = 2048
 NO_CARD = "no card"
 NOT_A_PICTURE = "data:image/png;base64," + base64.b64encode(b"this is no picture").decode()

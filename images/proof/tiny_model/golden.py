@@ -1,8 +1,9 @@
-"""Make the golden answers of the tiny checkpoint, with torch and transformers (not in the development environment).
+"""Make the golden answers of the tiny checkpoints, with torch and transformers (not in the development environment).
 
-    python -m images.proof.tiny_model.golden            write golden/golden.json from the checkpoint as it is
-    python -m images.proof.tiny_model.golden --check  make it again and compare: equal answers, logits within tolerance
-    python -m images.proof.tiny_model.golden --teach    first make golden/head.json, the taught rows of the output head
+    python -m images.proof.tiny_model.golden            write golden/*.json from the checkpoints as they are
+    python -m images.proof.tiny_model.golden --check    make them again and compare: equal answers, near logits
+    python -m images.proof.tiny_model.golden --teach    first make the taught rows of the output heads
+    --family qwen3_vl                                   one family alone
 
 The golden logits are those of float32 weights (AWQ unpacked), transformers' eager attention, on a CPU. Teaching is
 one ridge regression: the hidden states of a random model at the places of the answers are features good enough to
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ import numpy as np
 
 from images.core import write_atomically
 from images.proof.tiny_model import checkpoint, picture, tokenizer
+from images.proof.tiny_model.checkpoint import FAMILIES, QWEN2_5, Tiny
 
-FOLDER = Path(__file__).parent / "golden"
 ROOTFS = Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock"
 END = "<|im_end|>"
 # A picture's name says its colour, width and height.
@@ -73,13 +74,23 @@ def two(first: str, second: str, width: int = 140, height: int = 112) -> Case:
     return Case(f"pictures-{first}-{second}", _ask("What are these?", 2), pictures, answer)
 
 
-def golden_cases() -> list[Case]:
+def golden_cases(tiny: Tiny = QWEN2_5) -> list[Case]:
     """What every image is asked."""
-    return [text_case(), one("red"), one("blue"), two("green", "yellow")]
+    return [_sized(case, tiny) for case in (text_case(), one("red"), one("blue"), two("green", "yellow"))]
 
 
-def lessons() -> Iterator[Case]:
+def lessons(tiny: Tiny = QWEN2_5) -> list[Case]:
     """What the head is taught: every colour in several sizes, every ordered pair, the text."""
+    return [_sized(case, tiny) for case in _lessons()]
+
+
+def _sized(case: Case, tiny: Tiny) -> Case:
+    """The case with pictures of the family's own patches: as many tokens each, so never resized."""
+    pictures = ((colour, width * tiny.side // 28, height * tiny.side // 28) for colour, width, height in case.pictures)
+    return replace(case, pictures=tuple(pictures))
+
+
+def _lessons() -> Iterator[Case]:
     yield text_case()
     for colour in picture.COLOURS:
         yield from (one(colour, *size) for size in SIZES)
@@ -109,14 +120,16 @@ def _render(case: Case) -> str:
     return "".join(out) + "<|im_start|>assistant\n"
 
 
-def question(canary: Any, encode: Any, cases: list[Case]) -> dict[str, Any]:
+def question(canary: Any, encode: Any, cases: list[Case], tiny: Tiny = QWEN2_5) -> dict[str, Any]:
     """The part of golden.json that is input: settings, pictures, and for each case its ids and answer."""
     ids = tokenizer.special_ids()
     specs = dict.fromkeys(spec for case in cases for spec in case.pictures)
     golden: dict[str, Any] = {
-        "mean": list(checkpoint.MEAN), "std": list(checkpoint.STD), "image_token_id": ids["<|image_pad|>"],
+        "mean": list(tiny.mean), "std": list(tiny.std), "image_token_id": ids["<|image_pad|>"],
         "pictures": {picture_name(spec): _picture_record(spec) for spec in specs}, "cases": [],
     }  # fmt: skip
+    if tiny.side != 28:
+        golden["patch"] = tiny.side // 2
     for case in cases:
         record: dict[str, Any] = {
             "name": case.name, "messages": list(case.messages), "pictures": [picture_name(p) for p in case.pictures],
@@ -145,13 +158,13 @@ def _load(folder: Path, **how: Any) -> tuple[Any, Any]:
     return model, lambda line: text.encode(line, add_special_tokens=False).ids
 
 
-def teach() -> dict[str, Any]:
+def teach(tiny: Tiny = QWEN2_5) -> dict[str, Any]:
     """Rows of the output head for the answers' tokens: {token: {int8: base64, shift}}."""
     canary = _inside("canary")
-    cases = list(lessons())
+    cases = lessons(tiny)
     with tempfile.TemporaryDirectory() as scratch:
-        model, encode = _load(checkpoint.write_checkpoint(Path(scratch) / "tiny").folder)
-        golden = question(canary, encode, cases)
+        model, encode = _load(checkpoint.write_checkpoint(Path(scratch) / "tiny", tiny).folder)
+        golden = question(canary, encode, cases, tiny)
         seen: list[Any] = []
         model.lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0][0].double().numpy()))
         features, said = [], []
@@ -174,15 +187,15 @@ def _quantise(row: Any) -> dict[str, Any]:
     return {"shift": shift, "int8": base64.b64encode(values.tobytes()).decode()}
 
 
-def make() -> dict[str, Any]:
+def make(tiny: Tiny = QWEN2_5) -> dict[str, Any]:
     """Content of golden.json. Raises SystemExit when the model's greedy answer is not the taught one."""
     import tokenizers  # type: ignore[import-not-found,unused-ignore]
 
     canary = _inside("canary")
     with tempfile.TemporaryDirectory() as scratch:
-        info = checkpoint.write_checkpoint(Path(scratch) / "tiny")
+        info = checkpoint.write_checkpoint(Path(scratch) / "tiny", tiny)
         model, encode = _load(info.folder)
-        golden = question(canary, encode, golden_cases())
+        golden = question(canary, encode, golden_cases(tiny), tiny)
         for case in golden["cases"]:
             greedy = canary.greedy_tokens(model, golden, case, "cpu")
             if greedy != case["tokens"]:
@@ -193,7 +206,9 @@ def make() -> dict[str, Any]:
             case["logits"] = base64.b64encode(zlib.compress(logits.tobytes(), 9)).decode()
     made = {**canary.versions(), "tokenizers": tokenizers.__version__, "machine": platform.machine()}
     how = "float32, AWQ weights unpacked, eager attention, CPU"
-    return {"format": 1, "made_with": made, "how": how, "tolerance": canary.TOLERANCE, "sha256": info.sha256, **golden}
+    head = {} if tiny.head else {"head": tiny.taught()}
+    told = {"format": 1, "made_with": made, "how": how, "tolerance": canary.TOLERANCE, "sha256": info.sha256}
+    return {**told, **golden, **head}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -221,17 +236,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make or check the golden answers of the tiny checkpoint.")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--teach", action="store_true")
+    parser.add_argument("--family", choices=[tiny.family for tiny in FAMILIES], help="this one alone")
     args = parser.parse_args(arguments)
-    if args.teach:
-        write_atomically(checkpoint.HEAD, json.dumps(teach(), indent=1) + "\n")
-    golden = make()
+    chosen = [tiny for tiny in FAMILIES if args.family in (None, tiny.family)]
+    # Every family is made, whatever another one gave.
+    return max([_one(tiny, teaching=args.teach, checking=args.check) for tiny in chosen])
+
+
+def _one(tiny: Tiny, *, teaching: bool, checking: bool) -> int:
+    """One family's golden answers written, or compared; 1 when --check finds a difference."""
+    if teaching:
+        rows = teach(tiny)
+        content = rows if tiny.head else {"head": rows}
+        write_atomically(tiny.head or tiny.golden, json.dumps(content, indent=1) + "\n")
+    golden = make(tiny)
     for case in golden["cases"]:
-        print(f"{case['name']}: {case['text']!r}, leads {case['gaps']}", file=sys.stderr)
-    if not args.check:
-        write_atomically(FOLDER / "golden.json", json.dumps(golden, indent=1) + "\n")
+        print(f"{tiny.family} {case['name']}: {case['text']!r}, leads {case['gaps']}", file=sys.stderr)
+    if not checking:
+        write_atomically(tiny.golden, json.dumps(golden, indent=1) + "\n")
         return 0
-    found = differences(json.loads((FOLDER / "golden.json").read_text()), golden)
-    print("\n".join(found) or "golden.json is what this environment makes", file=sys.stderr)
+    found = differences(json.loads(tiny.golden.read_text()), golden)
+    print("\n".join(found) or f"{tiny.golden.name} is what this environment makes", file=sys.stderr)
     return 1 if found else 0
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from images.core import CardstockError
+from packaging.version import Version
+
+from images.core import CardstockError, NoImageFits
+from images.matrix import Variant
+from images.run.fit.backends import backend_for
 from images.run.fit.choose import Ask, fit
 from images.run.fit.families import SHAPES
 from images.run.fit.model import Model, model_by_name
@@ -23,6 +27,34 @@ def find_alternatives(ask: Ask) -> tuple[Ask, ...]:
     more = _first(replace(one, model=model) for one in larger for model in size)
     same = here is not None and here.model.shape.name == ask.model.shape.name
     return tuple(one for one in (here, None if same else more) if one)
+
+
+def find_other_image(ask: Ask, variants: Iterable[Variant]) -> Ask | None:
+    """The model, or its nearest, on the same cards by another image, where the chosen one does not know family or form.
+
+    ``variants``: those to try. The newest vLLM and the nearest arch go first, a candidate's attention last; None where
+    memory is the reason, where the image was named, or where none serves it.
+    """
+    if ask.named or _knows(ask):
+        return None
+    covering = [one for one in variants if all(any(own.runs_on(arch) for own in one.archs) for arch in ask.on.archs)]
+    same = [one for one in covering if len(one.archs) == len(ask.variant.archs) and one.backend == "vllm"]
+    ranked = sorted(same, key=lambda one: (one.attention != "flashinfer", _vllm(one), one.archs), reverse=True)
+    free = replace(ask, tp=0, pp=0, named=True)
+    return _first(replace(free, variant=one, model=model) for model in _models(ask.model) for one in ranked)
+
+
+def _knows(ask: Ask) -> bool:
+    try:
+        backend_for(ask.model, ask.variant, ask.arch)
+    except NoImageFits:
+        return False
+    return True
+
+
+def _vllm(variant: Variant) -> Version:
+    pin = variant.pin("vllm")
+    return Version(pin.version) if pin else Version("0")
 
 
 def _with_cards(ask: Ask, count: int) -> Ask | None:

@@ -93,7 +93,7 @@ def _dtype(model: Model, variant: Variant, version: Version, arch: Arch) -> Sett
             raise NoImageFits(
                 f"{model.name} cannot be served on compute capability {arch}",
                 cause="bfloat16 needs 8.0 or newer; older cards compute in float16",
-                do=f"--model {model.shape.name}-fp16 (--dtype half): the same weights, converted when they are loaded",
+                do=f"--model {model.shape.name}-fp16: the same weights, converted when they are loaded",
                 where="vllm/worker/worker.py@v0.7.3 _check_if_gpu_supports_dtype",
             )
         if variant.backend == "vllm" and version < Version("0.8") and _overflows(model):
@@ -155,6 +155,8 @@ def _no_kernel(model: Model, version: Version, arch: Arch) -> NoImageFits:
     if model.form == "awq" and arch < Arch(7, 5):
         why = "AWQ needs 7.5 in every version of vLLM"
     do = f"--model {model.shape.name}-fp16, if it fits; or a card of 8.0 or newer"
+    if not arch < Arch(8, 0):
+        do = f"--model {model.shape.name}-awq, or the weights in 16 bits"
     if model.form == "int8" and not arch < Arch(10, 0):
         do = f"--model {model.shape.name}-fp8"
     elif arch < Arch(7, 5) and version < Version("0.32"):

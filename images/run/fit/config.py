@@ -72,7 +72,7 @@ def _family(data: Mapping[str, Any], source: str) -> tuple[Family, Mapping[str, 
     named = data.get("architectures")
     first = named[0] if isinstance(named, Sequence) and not isinstance(named, str) and named else None
     what = f"{first} ({kind})" if isinstance(first, str) else kind
-    why = f"its architecture is {_shown(what)}"
+    why = f"its architecture is {_shown(what)}" if what else "it names no architecture (model_type)"
     if isinstance(kind, str) and kind.endswith("_moe"):
         why += ", a mixture of experts, whose memory fit does not add up"
     elif kind in KNOWN:

@@ -12,7 +12,7 @@ from images.core import CardstockError, NoImageFits, NothingSelected, UsageError
 from images.core.options import option
 from images.docker import ALL_CARDS, NO_CARDS, read_gpus
 from images.matrix import Variant, Variants
-from images.run.fit.alternatives import find_alternatives
+from images.run.fit.alternatives import find_alternatives, find_other_image
 from images.run.fit.choose import Ask, Fit, fit
 from images.run.fit.config import from_config
 from images.run.fit.model import Model
@@ -77,7 +77,8 @@ def find_fit(
     try:
         return fit(ask)
     except NoImageFits as error:
-        raise _with_nearest(error, ask, options.config) from error
+        locked = [one for one in context.variants.valid.values() if context.locked.get(one.lock, True)]
+        raise _with_nearest(error, ask, locked, options.config) from error
 
 
 def read_model(text: str) -> Model:
@@ -133,6 +134,12 @@ def _cards(context: Context, options: FitOptions, machine: LocalMachine | None) 
         )
     if asked.machine:
         here = asked.machine
+        if empty := next((card for card in here.cards if card.mig), None):
+            raise NoImageFits(
+                f"{empty.name} is in MIG mode, and no instance was made",
+                cause="a program can use the instances of such a card alone",
+                do="nvidia-smi mig -cgi 0 -C makes the largest instance, nvidia-smi -mig 0 makes it a whole card again",
+            )
         context.report.line(f"this machine: driver {here.driver}, {', '.join(card.name for card in here.cards)}")
     return asked
 
@@ -208,8 +215,9 @@ def find_variant(variants: Variants, name: str) -> Variant:
     return variants.valid[name]
 
 
-def _with_nearest(error: NoImageFits, ask: Ask, config: str) -> NoImageFits:
-    others = [fit_line(other, config) for other in find_alternatives(ask)]
+def _with_nearest(error: NoImageFits, ask: Ask, variants: Sequence[Variant], config: str) -> NoImageFits:
+    other = find_other_image(ask, variants)
+    others = [fit_line(one, config) for one in ((other,) if other else find_alternatives(ask))]
     if not others:
         return error
     do = f"{error.do}; what fits: {' or '.join(others)}"

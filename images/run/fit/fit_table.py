@@ -19,6 +19,8 @@ def fit_lines(fit: Fit) -> list[str]:
     out.append("memory of a card" if fit.split.pp == 1 else f"memory of the fullest card, stage {total.stage + 1}")
     out += [f"  {line.bytes / GIB:7.2f} GiB  {line.name}: {line.why}" for line in total.lines]
     out.append(f"  {total.used / GIB:7.2f} GiB  together, of {total.usable / GIB:.2f} GiB that a program can have")
+    if fit.backend.vllm:
+        out.append(f"  {total.loaded / GIB:7.2f} GiB  of it once the model is loaded, as vLLM logs it")
     return out
 
 
@@ -57,6 +59,7 @@ def fit_json(fit: Fit, lines: Sequence[str]) -> dict[str, Any]:
         "memory": {
             "usable": total.usable,
             "used": total.used,
+            "loaded": total.loaded,
             "cache_tokens": total.tokens,
             "lines": [{"name": line.name, "bytes": line.bytes, "why": line.why} for line in total.lines],
         },

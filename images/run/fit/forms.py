@@ -6,6 +6,7 @@ of the matrix; of the versions between, what their neighbours say. docs/compatib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
@@ -121,17 +122,23 @@ def why_none(model: Model, version: Version, arch: Arch) -> tuple[str, str]:
     taking = [row for row in of_form if row.takes(model)]
     here = [row for row in taking if version in SpecifierSet(row.vllm, prereleases=True)]
     if here:
-        least = min((row for row in here), key=lambda row: parse_arch(row.least))
+        least = min(here, key=lambda row: parse_arch(row.least))
         ends = next((row.below for row in here if row.below and not arch < parse_arch(row.below)), "")
-        told = f"from {ends} on it has no kernel for {_TITLES[model.form]}" if ends else (
-            f"{_TITLES[model.form]} needs {least.least} or newer in vLLM {version}"
+        told = f"from {ends} on it has no kernel for {_title(model)}" if ends else (
+            f"{_title(model)} needs {least.least} or newer in vLLM {version}"
         )  # fmt: skip
         return told, least.source
     if taking:
-        ranges = " or ".join(dict.fromkeys(f"vLLM {row.vllm}" for row in taking))
-        return f"vLLM {version} does not compute {_weights(model)}; {ranges} does", taking[0].source
+        return f"vLLM {version} does not compute {_weights(model)}; {_when(taking)} does", taking[0].source
     row = next((row for row in of_form if version in SpecifierSet(row.vllm, prereleases=True)), of_form[0])
     return f"no kernel of vLLM {version} computes {_weights(model)}", row.source
+
+
+def _when(rows: Sequence[Kernel]) -> str:
+    """ "vLLM 0.8 and newer", "vLLM below 0.32"."""
+    ends = [Version(one.version) for row in rows for one in SpecifierSet(row.vllm) if one.operator == "<"]
+    starts = [Version(one.version) for row in rows for one in SpecifierSet(row.vllm) if one.operator == ">="]
+    return f"vLLM {min(starts)} and newer" if starts else f"vLLM below {max(ends)}"
 
 
 _TITLES: dict[Form, str] = {
@@ -140,8 +147,14 @@ _TITLES: dict[Form, str] = {
 }  # fmt: skip
 
 
+def _title(model: Model) -> str:
+    return _TITLES[model.form] + (" in blocks" if model.form == "fp8" and model.group else "")
+
+
 def _weights(model: Model) -> str:
-    zeros = "" if model.symmetric or model.form in ("fp8", "int8", "awq") else ", with zero points"
+    if model.form in ("fp8", "int8"):
+        return _title(model)
+    zeros = "" if model.symmetric or model.form == "awq" else ", with zero points"
     return f"{_TITLES[model.form]} of {model.told}{zeros}"
 
 

@@ -2,7 +2,7 @@
 
 Weights, the rotary table and the key-value cache are exact, and with the allocator's rounding they are what vLLM logs
 after loading. What is needed while computing is an upper estimate made of the tensors that are alive at once: 1 to 7 %
-above what 7B's shape allocates on an H200 (records/cards/h200-fit-memory.json), in transformers, and above what each of
+above what 7B's shape allocates on an H200 (records/cards/h200-fit-memory.json), in transformers, and above what each
 published log says (tests/golden/memory_logs.yaml). NCCL and CUDA graphs are round figures of logs (unverified).
 """
 
@@ -43,6 +43,8 @@ _GRAPHS_INSIDE = Version("0.12")
 # cuBLAS's workspace, and what the allocator rounds of large activations.
 WORKSPACE = 64 * 2**20
 
+LOADED = ("text weights", "vision weights", "rotary table", "allocator's rounding", "form not read", "step buffers")
+
 
 @dataclass(frozen=True)
 class MemoryLine:
@@ -72,6 +74,11 @@ class MemorySum:
     def used(self) -> int:
         """Bytes of all lines."""
         return sum(line.bytes for line in self.lines)
+
+    @property
+    def loaded(self) -> int:
+        """Bytes of the lines that vLLM logs together as "Model loading took"."""
+        return sum(line.bytes for line in self.lines if line.name in LOADED)
 
 
 def add_up(model: Model, backend: CardBackend, split: Split, load: Load, usable: int) -> MemorySum:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from images.run.serve.by_hand import serve_words as serve_words
     from images.run.serve.by_hand import spec_without_model as spec_without_model
     from images.run.serve.hub import read_config as read_config
+    from images.run.serve.judge import check_count as check_count
     from images.run.serve.judge import judge_flags as judge_flags
     from images.run.serve.make import CACHE_VOLUME as CACHE_VOLUME
     from images.run.serve.make import Options as Options

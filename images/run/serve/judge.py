@@ -6,14 +6,31 @@ The flag wins all the same: it was said, and fit's sums of what is needed while 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from images.core import human_bytes
+from images.core import UsageError, human_bytes
 from images.run.fit import Fit, with_load
 
 _DTYPES = {"half": "float16", "float16": "float16", "bfloat16": "bfloat16", "float": "float32", "float32": "float32"}
+
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+
+
+def check_count(count: int, environment: Mapping[str, str], where: str) -> None:
+    """Raises UsageError where a variable shows the server another number of cards than it is given and split for."""
+    for name in _VISIBLE:
+        value = environment.get(name, "").strip()
+        shown = [word for word in value.split(",") if word.strip()]
+        if shown and value.lower() not in ("all", "none", "void") and len(shown) != count:
+            raise UsageError(
+                f"{name}={value} shows {len(shown)} of the {count} cards that are summed up",
+                cause="the model is cut for all of them",
+                do=f"leave {name} out, and name the cards: --gpus device={value}",
+                where=where,
+            )
 
 
 def judge_flags(found: Fit, words: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from images.run.fit import (
     shell_note,
     unverified,
 )
-from images.run.serve.judge import judge_flags
+from images.run.serve.judge import check_count, judge_flags
 from images.run.serve.make import CACHE_VOLUME, SERVED, Options, check_memory, make_spec, read_flags
 from images.run.serve.opened import Opened
 from images.run.serve.source import Source
@@ -104,6 +104,8 @@ def plan(
     else:
         check_on_cpu(model, variant)
     check_visible(variant, _environment(options.env), "--env")
+    if found and not without:
+        check_count(found.ask.count, _environment(options.env), "--env")
     if found and not options.cards and not options.gpus and (note := shell_note(variant, context.environment)):
         context.report.line(f"note: {note}", "yellow")
     how = Options(

@@ -43,6 +43,11 @@ from tests.helpers.nonempty import nonempty
         ("3090 + 4090", [("3090", 1), ("4090", 1)]),
         ("3090 & 2 x 4090", [("3090", 1), ("4090", 2)]),
         ("A100 MIG 1g.10gb+me", [("A100 MIG 1g.10gb+me", 1)]),
+        ("3090 24G*2", [("3090 24G", 2)]),
+        ("4090 48GBx8", [("4090 48GB", 8)]),
+        ("8卡A100", [("A100", 8)]),
+        ("GPU 1: NVIDIA GeForce RTX 3090 (UUID: GPU-1a2b)", [("NVIDIA GeForce RTX 3090", 1)]),
+        ("NVIDIA GeForce RTX 2080 Ti, 22528 MiB", [("NVIDIA GeForce RTX 2080 Ti 22 GB", 1)]),
         # an x, a number or a plus that is part of a name
         ("GTX 980", [("GTX 980", 1)]),
         ("Jetson TX2", [("Jetson TX2", 1)]),
@@ -61,6 +66,13 @@ def test_every_cards_own_name_is_one_card() -> None:
     known = frozenset(card.name.lower() for card in all_cards())
     for card in nonempty(all_cards()):
         assert [(one.name, one.count) for one in read_written(card.name, known)] == [(card.name, 1)]
+
+
+def test_several_may_be_in_the_plural() -> None:
+    assert [card.name for card in named_cards(["2 RTX 3090s"])] == ["GeForce RTX 3090"] * 2
+    assert named_cards(["2 x V100S"])[0].name == "Tesla V100S PCIe 32 GB"
+    with pytest.raises(UsageError):
+        named_cards(["3090s"])
 
 
 @pytest.mark.parametrize("text", ["0 x 3090", "99999 x 3090", "100000000000000000000000000 x 3090", "3090 x 0"])
@@ -105,6 +117,8 @@ def test_numbers_that_no_machine_has(text: str) -> None:
         ("3080M", "GeForce RTX 3080 Mobile", 8),
         ("gt1030", "GeForce GT 1030", 2),
         ("RTX 6000 Pro", "RTX PRO 6000 Blackwell", 96),
+        ("MX 450", "GeForce MX450 12W", 2),
+        ("ASUS RTX 3090 OC", "GeForce RTX 3090", 24),
         ("V100S", "Tesla V100S PCIe 32 GB", 32),  # a card of its own, no short form
     ],
 )
@@ -204,6 +218,39 @@ def test_what_cannot_be_together(names: list[str], count: int, devices: str, mem
     with pytest.raises(UsageError, match=told) as refused:
         _asked(names, count, devices, memory)
     assert refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("MIG 3g.20gb", "names no card"),
+        ("3g.20gb", "names no card"),
+        ("T4 MIG 1g.5gb", "are not cut into MIG instances"),
+        ("4090 1g.5gb", "are not cut into MIG instances"),
+        ("A100 MIG 7g.999gb", "has no part of 999 GB"),
+    ],
+)
+def test_parts_that_no_card_has(said: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told) as refused:
+        named_cards([said])
+    assert refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "memory"),
+    [
+        ("A100 3g.20gb", "A100 PCIe 40 GB MIG 3g.20gb", 20),
+        ("A100 MIG 3g.40gb", "A100 PCIe 40 GB MIG 3g.40gb", 40),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "A100 SXM4 40 GB MIG 1g.5gb", 5),
+        ("H100 mig 1c.3g.40gb", "H100 SXM5 64 GB MIG 1c.3g.40gb", 40),
+        ("NVIDIA A40-8Q", "NVIDIA A40-8Q", 8),
+    ],
+)
+def test_a_part_is_named_as_a_part_and_read_again(said: str, name: str, memory: float) -> None:
+    (found,) = named_cards([said])
+    assert (found.name, found.memory) == (name, memory)
+    assert named_cards([found.name]) == (found,)
+    assert found.mig == ("g." in said)
 
 
 def test_a_memory_that_is_said_is_the_cards() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from images.device_code.audit import Audit, Audited, audit, cell, summarise, table
 from images.device_code.elf import FatbinError, UnknownForm
@@ -84,13 +86,19 @@ def test_what_is_device_code_by_its_name_alone_is_unknown_and_not_none(name: str
     assert found.failing([(7, 5)])
 
 
+@pytest.mark.parametrize("size", [5, 30, 51, 60, 300, 3000])
+def test_a_library_that_is_cut_short_is_damaged(size: int) -> None:
+    with pytest.raises(FatbinError):
+        read(library([sm(75)], tail=b"t" * 3000)[:size], "lib.so")
+
+
 def test_code_for_linking_is_unknown() -> None:
     with pytest.raises(UnknownForm, match="LTO"):
         read(b"\xed\x43\x4e\x7f" + bytes(100), "k.ltoir")
     assert kinds(read(library([container(Code(75, 0x10))])), "7.5", "9.0", "7.0") == ["unknown", "unknown", "none"]
 
 
-@pytest.mark.parametrize("size", [70, 63, 20])
+@pytest.mark.parametrize("size", [70, 63, 56, 20])
 def test_a_cubin_that_is_cut_short_is_damaged(size: int) -> None:
     content = bytearray(cubin(90))
     struct.pack_into("<Q", content, 40, 64)  # its table of sections
@@ -199,3 +207,31 @@ def test_a_name_that_a_terminal_would_obey_is_quoted() -> None:
     one = Library(True, 0, (Section("s", 0, 0, 0, (Container(0, 0, 0, 0, (entry,)),)),))
     _, rows = table(Audit("x", (Audited("a\nb.so", one),)), [(7, 5)])
     assert rows[0][0] == "'a\\nb.so'"
+
+
+PART = container(Code(80), Code(90, kind=PTX))
+SEEDS = (
+    (cubin(100, "a"), "a.cubin"),
+    (cubin(75), "without"),
+    (container(Code(80), Code(90)), "a.fatbin"),
+    (archive(("a.o", library([sm(75)])), ("b.o", cubin(90))), "l.a"),
+    (ptx_text("sm_90a"), "k.ptx"),
+    (linked_library(sm(80), [PART, PART]), "l.so"),
+    (library(tail=b"xx" + container(Code(75)) + cubin(90) + b"z" * 50), "l.so"),
+    (b"MZ" + bytes(64) + container(Code(75)), "x.dll"),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_damage_is_refused_or_read(seed: tuple[bytes, str], data: st.DataObject) -> None:
+    content = bytearray(seed[0])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + 4] = data.draw(st.binary(min_size=1, max_size=4))
+    content = content[: data.draw(st.integers(1, len(content)))] if data.draw(st.booleans()) else content
+    try:
+        found = read(bytes(content), seed[1])
+    except FatbinError:
+        return
+    assert judge(found, (7, 5)).capability == (7, 5)

@@ -102,7 +102,7 @@ def test_or_nothing_when_hollow(tmp_path: Path) -> None:
     assert held(path) == [[], [("SASS", 75)]]
 
 
-@pytest.mark.parametrize("content", [library(), b"", b"\x7fEL", b"#!/bin/sh\n", os.urandom(5000)])
+@pytest.mark.parametrize("content", [library(), b"", b"\x7fELF", b"#!/bin/sh\n", os.urandom(5000)])
 def test_what_holds_no_device_code_is_not_touched(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path, content)
     inode = path.stat().st_ino

@@ -12,7 +12,7 @@ import pytest
 from images.cards.asked import asked_cards
 from images.cards.data import all_cards
 from images.cards.names import match_card as named
-from images.cards.this_machine import LocalCard, LocalMachine
+from images.cards.this_machine import LocalCard, LocalMachine, MigInstance
 from images.catalogue.answer import CardQuery, answer_json, answer_lines, uuids_of
 from images.catalogue.model import Catalogue, read_catalogue, with_image
 from images.catalogue.resolve import CardMatch, MatchResult, match_images
@@ -204,6 +204,15 @@ def test_a_machine_without_cards_says_what_to_type() -> None:
     with pytest.raises(NoImageFits, match="has no NVIDIA card") as caught:
         query(LocalMachine(why="no NVIDIA driver"))
     assert "--card" in caught.value.do
+
+
+def test_of_a_card_that_is_cut_the_instance_is_named() -> None:
+    parts = tuple(MigInstance(f"NVIDIA A100-SXM4-40GB MIG {n}g.{n * 5}gb", f"MIG-{n}", n * 5 * 2**30) for n in (1, 3))
+    cut = LocalCard("NVIDIA A100-SXM4-40GB", "GPU-1", Arch(8, 0), 40 * 2**30, True, parts)
+    asked = query(LocalMachine("580.65.06", "13.0", (cut,)))
+    ampere = catalogue("cu129-vllm0.19.1-flash-attn-sm80")
+    resolved = match_images(ampere, matrix(), variants(), asked.cards, asked.driver)
+    assert uuids_of(resolved.matches[0], asked, resolved) == ["MIG-3"]
 
 
 def test_cards_of_one_machine_with_an_image_each_are_named_by_uuid() -> None:

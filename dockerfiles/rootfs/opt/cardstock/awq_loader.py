@@ -1,4 +1,4 @@
-"""Load Qwen2.5-VL, AWQ-quantised or not, with torch and transformers alone: no compiler, no kernel package.
+"""Load a Qwen-VL, AWQ-quantised or not, with torch and transformers alone: no compiler, no kernel package.
 
 AWQ "gemm" weights stay packed in memory and are unpacked at each use (`AwqLinear`), or once while loading
 (``dequantise``). Works across transformers 4.49 to 5.x, whose module names differ, for one file or many shards.
@@ -181,7 +181,7 @@ def placement(model: nn.Module, devices: Sequence[torch.device]) -> Callable[[st
         if not _is_vision(name) and "layers" in parts:
             index = int(parts[parts.index("layers") + 1]) // run
             return devices[min(index, len(devices) - 1)]  # a layer too many is told of later, by name
-        if name.startswith("lm_head") or name.split(".")[-2:-1] == ["norm"]:
+        if name.startswith("lm_head") or (not _is_vision(name) and name.split(".")[-2:-1] == ["norm"]):
             return devices[-1]
         return devices[0]
 
@@ -282,7 +282,7 @@ def load_model(
     dequantised: bool = False,
     vision: torch.dtype | None = None,
 ) -> Any:
-    """Qwen2_5_VLForConditionalGeneration from ``folder``, ready to generate.
+    """The model in ``folder``, ready to generate.
 
     ``dtype`` is that of text weights and activations; ``vision`` that of the vision tower (None: see
     `vision_dtype`). Several ``devices`` share the decoder layers, in order. ``dequantised`` turns AWQ weights into

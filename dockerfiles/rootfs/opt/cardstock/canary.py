@@ -1,8 +1,9 @@
-"""Inside the image: does a tiny Qwen2.5-VL give the golden logits here? Runs on the CPU when there is no card.
+"""Inside the image: do tiny models give the golden logits here? Runs on the CPU when there is no card.
 
-    python canary.py --model DIR --golden FILE [--attention sdpa,eager] [--device cpu] --json
+    python canary.py --model DIR --golden FILE [--attention sdpa,eager] [--device cpu] [--also DIR FILE]... --json
 
-One JSON object on stdout, exit code 0 (every check passed) or 1. Everything is float32 and the AWQ weights are
+``--also`` is a model of another family, tried in one way only: its weights unpacked, by the first attention. One JSON
+object on stdout, exit code 0 (every check passed) or 1. Everything is float32 and the AWQ weights are
 unpacked, so what is tested is that this image's torch and transformers compute the model, not rounding. Pixels are
 cut into patches here, in numpy: image processors differ between versions, and the canary must not.
 """
@@ -19,14 +20,14 @@ import sys
 import time
 import traceback
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 TOLERANCE = 1e-4
-PATCH, MERGE, TEMPORAL = 14, 2, 2
+PATCH, MERGE, TEMPORAL = 14, 2, 2  # golden answers of another patch say so
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,18 @@ def decode_picture(record: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.uint8]
     return np.frombuffer(raw, dtype=np.uint8).reshape(record["height"], record["width"], 3)
 
 
-def patchify(rgb: np.ndarray[Any, Any], mean: list[float], std: list[float]) -> tuple[np.ndarray[Any, Any], list[int]]:
-    """Float32 patches [patches, 3 * 2 * 14 * 14] and the grid [frames, rows, columns], in Qwen2-VL's order.
+def patchify(
+    rgb: np.ndarray[Any, Any], mean: list[float], std: list[float], patch: int = PATCH
+) -> tuple[np.ndarray[Any, Any], list[int]]:
+    """Float32 patches [patches, 3 * 2 * patch * patch] and the grid [frames, rows, columns], in Qwen2-VL's order.
 
-    Sides must be multiples of 28 pixels; the picture is not resized.
+    Sides must be multiples of two patches; the picture is not resized.
     """
     height, width, _ = rgb.shape
-    rows, columns = height // PATCH, width // PATCH
+    rows, columns = height // patch, width // patch
     scaled = (rgb.astype(np.float64) / 255.0 - np.array(mean)) / np.array(std)
     frames = np.repeat(scaled.astype(np.float32).transpose(2, 0, 1)[None], TEMPORAL, axis=0)
-    cut = frames.reshape(1, TEMPORAL, 3, rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH)
+    cut = frames.reshape(1, TEMPORAL, 3, rows // MERGE, MERGE, patch, columns // MERGE, MERGE, patch)
     cut = cut.transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return np.ascontiguousarray(cut.reshape(rows * columns, -1)), [1, rows, columns]
 
@@ -75,7 +78,7 @@ def model_inputs(
     out: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if case["pictures"]:
         rgbs = [decode_picture(golden["pictures"][name]) for name in case["pictures"]]
-        cut = [patchify(rgb, golden["mean"], golden["std"]) for rgb in rgbs]
+        cut = [patchify(rgb, golden["mean"], golden["std"], golden.get("patch", PATCH)) for rgb in rgbs]
         out["pixel_values"] = torch.from_numpy(np.concatenate([patches for patches, _ in cut])).to(device)
         out["image_grid_thw"] = torch.tensor([grid for _, grid in cut], device=device)
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:  # transformers 5 wants to be told
@@ -151,19 +154,21 @@ def check_tokens(folder: Path, golden: dict[str, Any]) -> Check:
 def expand(ids: list[int], golden: dict[str, Any], case: dict[str, Any]) -> list[int]:
     """One picture mark in ``ids`` becomes as many as the picture has merged patches."""
     sizes = [golden["pictures"][name] for name in case["pictures"]]
-    counts = iter([(size["height"] // (PATCH * MERGE)) * (size["width"] // (PATCH * MERGE)) for size in sizes])
+    side = golden.get("patch", PATCH) * MERGE
+    counts = iter([(size["height"] // side) * (size["width"] // side) for size in sizes])
     out: list[int] = []
     for token in ids:
         out += [token] * (next(counts, 1) if token == golden["image_token_id"] else 1)
     return out
 
 
-def run(folder: Path, golden: dict[str, Any], attentions: list[str], device: str) -> list[Check]:
-    """Every check; a broken one is a failed check with the end of its traceback."""
+def run(folder: Path, golden: dict[str, Any], attentions: list[str], device: str, packed: bool = True) -> list[Check]:
+    """Every check; a broken one is a failed check with the end of its traceback. ``packed``: AWQ's at use, too."""
     checks = [check_files(folder, golden)]
     if not checks[0].ok:
         return checks
-    plans: list[tuple[str, bool]] = [(attention, True) for attention in attentions] + [(attentions[0], False)]
+    plans: list[tuple[str, bool]] = [(attention, True) for attention in attentions]
+    plans += [(attentions[0], False)] if packed else []
     for step in [None, *plans]:
         try:
             checks += [check_tokens(folder, golden)] if step is None else check_model(folder, golden, *step, device)
@@ -208,15 +213,20 @@ def versions() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when every check passed, 1 when one failed."""
-    parser = argparse.ArgumentParser(description="Compare this image's Qwen2.5-VL with golden logits.")
+    parser = argparse.ArgumentParser(description="Compare this image's models with golden logits.")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--golden", type=Path, required=True)
     parser.add_argument("--attention", default="sdpa,eager", help="comma-separated implementations to try")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("DIR", "FILE"))
     parser.add_argument("--json", action="store_true", help="print the record as JSON")
     args = parser.parse_args(arguments)
     start = time.monotonic()
-    checks = run(args.model, json.loads(args.golden.read_text()), args.attention.split(","), args.device)
+    attentions = args.attention.split(",")
+    checks = run(args.model, json.loads(args.golden.read_text()), attentions, args.device)
+    for folder, golden in args.also:
+        found = run(Path(folder), json.loads(Path(golden).read_text()), attentions[:1], args.device, packed=False)
+        checks += [replace(check, name=f"{Path(folder).name}: {check.name}") for check in found]
     ok = all(check.ok for check in checks)
     if args.json:
         record = {"ok": ok, "device": args.device, "seconds": round(time.monotonic() - start, 1)}

@@ -91,7 +91,7 @@ class _Sampler:
 
 
 class Transformers:
-    """Qwen2.5-VL on transformers. One `generate` at a time; `prepare` may run beside it."""
+    """A model on transformers. One `generate` at a time; `prepare` may run beside it."""
 
     def __init__(
         self,

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from images.core import CardstockError, write_atomically
 from images.proof.smoke import LEVEL_NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
-from images.proof.tiny_model import checkpoint
+from images.proof.tiny_model import FAMILIES, QWEN2_5, Tiny, checkpoint
 
 ROOT = Path(__file__).parents[4]
-GOLDEN = ROOT / "images" / "proof" / "tiny_model" / "golden" / "golden.json"
 INSIDE = ROOT / "images" / "proof" / "smoke" / "inside"
 CANNOT_START = 4
 COLLECTOR = pytest.StashKey[Collector]()
@@ -137,11 +137,27 @@ def checkpoint_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def volume(containers: ProofContainers, checkpoint_folder: Path) -> str:
-    """A volume with the probe, the checkpoint and its golden answers."""
+def others(expectation: Expectation) -> tuple[Tiny, ...]:
+    """The families beside Qwen2.5-VL that the image's transformers knows."""
+    version = Version(expectation.pins.get("transformers", "0"))
+    return tuple(tiny for tiny in FAMILIES if tiny != QWEN2_5 and version >= Version(tiny.transformers))
+
+
+@pytest.fixture(scope="session")
+def volume(
+    containers: ProofContainers,
+    checkpoint_folder: Path,
+    others: tuple[Tiny, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """A volume with the probe, the checkpoints and their golden answers."""
+    place = tmp_path_factory.mktemp("families")
+    made = {tiny.family: checkpoint.write_checkpoint(place / tiny.family, tiny).folder for tiny in others}
     return containers.proof_volume(
         {name: INSIDE / name for name in ("probe.py", "loaded_libraries.py")}
-        | {"golden.json": GOLDEN, "tiny": checkpoint_folder}
+        | {"golden.json": QWEN2_5.golden, "tiny": checkpoint_folder}
+        | {tiny.golden.name: tiny.golden for tiny in others}
+        | made
     )
 
 

@@ -1,4 +1,4 @@
-"""Level 3, canary: a tiny Qwen2.5-VL gives the golden logits in this image, on the CPU and on a card if any."""
+"""Level 3, canary: tiny models give the golden logits in this image, on the CPU and on a card if any."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ from typing import Any
 import pytest
 
 from images.proof.smoke import PROOF, ProofContainers
+from images.proof.tiny_model import QWEN2_5, Tiny
 
 CANARY = "/opt/cardstock/canary.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_canary(device: str, containers: ProofContainers, volume: str, card: str | None, facts: dict[str, Any]) -> None:
-    """Logits, greedy tokens and tokenizer as golden, with both of transformers' attentions."""
+def test_canary(
+    device: str,
+    containers: ProofContainers,
+    volume: str,
+    others: tuple[Tiny, ...],
+    card: str | None,
+    facts: dict[str, Any],
+) -> None:
+    """Logits, greedy tokens and tokenizer as golden: Qwen2.5-VL with both of transformers' attentions, the other
+    families that it knows with one."""
     if device == "cuda" and card is None:
         pytest.skip("no card")
     argv = ["python", CANARY, "--model", f"{PROOF}/tiny", "--golden", f"{PROOF}/golden.json"]
+    for tiny in others:
+        argv += ["--also", f"{PROOF}/{tiny.family}", f"{PROOF}/{tiny.golden.name}"]
     with containers.sleeping(volume, gpus=device == "cuda") as container:
         finished = container.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
     try:
@@ -28,6 +39,7 @@ def test_canary(device: str, containers: ProofContainers, volume: str, card: str
     except (ValueError, KeyError, IndexError):
         pytest.fail(f"the canary gave no result on {device}, exit code {finished.code}: {finished.tail}", pytrace=False)
     facts["device"] = "cpu" if device == "cpu" else f"cpu, {card}"
+    facts["families"] = [QWEN2_5.family, *(tiny.family for tiny in others)]
     facts[device] = {
         "checks": len(result["checks"]),
         "greatest relative error": max(errors, default=None),

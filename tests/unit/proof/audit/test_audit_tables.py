@@ -203,6 +203,9 @@ def test_what_is_no_wheel_is_not_recorded(tmp_path: Path) -> None:
     bad = Audit("x", (Audited("a.so", Library(True, 0), str(FatbinError("cut short", 8))),))
     with pytest.raises(CheckFailed, match="cannot be read"):
         make_record(wheel_file(tmp_path, "torch-1.0-py3-none-any.whl"), bad)
+    unknown = Audit("x", (Audited("a.ltoir", Library(False, 0, unread="code for linking")),))
+    with pytest.raises(CheckFailed, match="of a form that is not read"):
+        make_record(wheel_file(tmp_path, "torch-1.0-py3-none-any.whl"), unknown)
 
 
 def test_render_check_fails_on_a_stale_table(

@@ -20,7 +20,7 @@ from tests.helpers.nonempty import nonempty
 sys.path.insert(0, str(Path(__file__).parents[4] / "dockerfiles" / "rootfs" / "opt" / "cardstock"))
 import canary  # type: ignore[import-not-found,unused-ignore]
 
-GOLDEN: dict[str, Any] = json.loads((golden.FOLDER / "golden.json").read_text())
+GOLDEN: dict[str, Any] = json.loads((checkpoint.GOLDEN / "golden.json").read_text())
 
 
 def test_patches_are_in_qwens_order() -> None:
@@ -83,6 +83,34 @@ def test_a_checkpoint_of_other_bytes_is_named_before_a_model_is_loaded(tmp_path:
     checks = canary.run(folder, GOLDEN, ["sdpa"], "cpu")
     assert [check.ok for check in checks] == [False]
     assert "merges.txt" in checks[0].detail and "model.safetensors" in checks[0].detail
+
+
+def test_patches_of_another_size_are_cut_as_the_golden_answers_say() -> None:
+    golden_of = json.loads(checkpoint.QWEN3.golden.read_text())
+    rgb = canary.decode_picture(next(iter(golden_of["pictures"].values())))
+    patches, grid = canary.patchify(rgb, golden_of["mean"], golden_of["std"], golden_of["patch"])
+    assert grid == [1, rgb.shape[0] // 16, rgb.shape[1] // 16] and patches.shape == (grid[1] * grid[2], 3 * 2 * 16 * 16)
+    case = next(case for case in golden_of["cases"] if len(case["pictures"]) == 2)
+    pad = golden_of["image_token_id"]
+    assert canary.expand([pad, 1, pad], golden_of, case) == [pad] * 20 + [1] + [pad] * 16
+
+
+def test_other_families_are_tried_in_one_way_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("torch", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(canary, "versions", dict)
+    words: list[str] = []
+    for tiny in checkpoint.FAMILIES:
+        folder = checkpoint.write_checkpoint(tmp_path / tiny.family, tiny).folder
+        words += ["--also" if words else "--model", str(folder), *([] if words else ["--golden"]), str(tiny.golden)]
+    assert canary.main([*words, "--json"]) == 1
+    names = [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]]
+    assert names[:5] == ["checkpoint", "tokenizer", "sdpa", "eager", "sdpa"]
+    assert names[5:] == [
+        f"{family}: {name}" for family in ("qwen2_vl", "qwen3_vl") for name in ("checkpoint", "tokenizer", "sdpa")
+    ]
 
 
 def test_a_broken_environment_is_a_failed_check_with_its_reason(

@@ -17,14 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from packaging.version import Version
 from safetensors.numpy import load
 
 from images.core import process
 from images.core.errors import UsageError
 from images.proof.tiny_model import checkpoint, golden, picture, tokenizer
+from images.proof.tiny_model import weights as tiny_weights
+from images.run.fit.config import from_config
+from images.run.fit.families import KNOWN
+from images.run.fit.weights import vision_weights
 from tests.helpers.nonempty import nonempty
-
-GOLDEN = json.loads((Path(checkpoint.__file__).parent / "golden" / "golden.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +35,26 @@ def files() -> dict[str, bytes]:
     return checkpoint.files()
 
 
-@pytest.fixture(scope="module")
-def weights(files: dict[str, bytes]) -> dict[str, Any]:
-    return load(files["model.safetensors"])
+@pytest.fixture(scope="module", params=checkpoint.FAMILIES, ids=lambda tiny: tiny.family)
+def weights(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return load(checkpoint.files(request.param)["model.safetensors"])
 
 
-def test_every_file_has_the_digest_the_golden_answers_were_made_from(files: dict[str, bytes]) -> None:
-    digests = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
-    assert digests == GOLDEN["sha256"]
+@pytest.mark.parametrize("tiny", checkpoint.FAMILIES, ids=lambda tiny: tiny.family)
+def test_every_file_has_the_digest_the_golden_answers_were_made_from(tiny: checkpoint.Tiny) -> None:
+    digests = {name: hashlib.sha256(body).hexdigest() for name, body in checkpoint.files(tiny).items()}
+    assert digests == json.loads(tiny.golden.read_text())["sha256"]
+
+
+@pytest.mark.parametrize("tiny", checkpoint.FAMILIES, ids=lambda tiny: tiny.family)
+def test_fit_reads_each_familys_checkpoint_as_what_it_is(tiny: checkpoint.Tiny) -> None:
+    found = from_config(json.loads(checkpoint.files(tiny)["config.json"]))
+    assert (found.shape.family, found.form, found.group) == (tiny.family, "awq", 128)
+    # Half-precision tensors that are not quantised linears of the decoder: tower, table, head, norms, biases.
+    plain = {name: one for name, one in tiny.tensors().items() if one.dtype == np.float16 and "scales" not in name}
+    seen = sum(one.size for name, one in plain.items() if "visual" in name)
+    assert vision_weights(found, 1) == 2 * seen
+    assert KNOWN[found.shape.family].transformers <= Version(tiny.transformers) or tiny.transformers == "0"
 
 
 def test_another_process_with_another_hash_seed_makes_the_same_bytes(files: dict[str, bytes]) -> None:
@@ -60,7 +75,7 @@ def test_the_generator_gives_the_numbers_of_splitmix64() -> None:
             out.append((((z ^ (z >> 31)) >> 32) * limit) >> 32)
         return out
 
-    assert checkpoint.integers("some.name", (40,), 255).tolist() == reference("some.name", 40, 255)
+    assert tiny_weights.integers("some.name", (40,), 255).tolist() == reference("some.name", 40, 255)
 
 
 @given(
@@ -69,19 +84,19 @@ def test_the_generator_gives_the_numbers_of_splitmix64() -> None:
     )
 )
 def test_unpacking_gives_back_what_was_packed(values: Any) -> None:
-    words = checkpoint.pack(values)
+    words = tiny_weights.pack(values)
     assert words.dtype == np.int32 and words.shape == (values.shape[0], values.shape[1] // 8)
-    assert np.array_equal(checkpoint.unpack(words), values)
+    assert np.array_equal(tiny_weights.unpack(words), values)
 
 
 def test_the_packing_is_the_gemm_layout() -> None:
-    assert checkpoint.pack(np.arange(8)[None]).view(np.uint32)[0, 0] == 0x75316420
+    assert tiny_weights.pack(np.arange(8)[None]).view(np.uint32)[0, 0] == 0x75316420
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 7), np.int64), np.full((1, 8), 16), np.full((1, 8), -1)])
 def test_packing_refuses_what_does_not_fit(bad: Any) -> None:
     with pytest.raises(ValueError, match="4-bit packing"):
-        checkpoint.pack(bad)
+        tiny_weights.pack(bad)
 
 
 def _bfloat16(values: Any) -> Any:
@@ -94,9 +109,9 @@ def test_every_weight_is_exact_in_bfloat16(weights: dict[str, Any]) -> None:
         assert np.array_equal(_bfloat16(weights[name]), weights[name].astype(np.float32)), name
     for name in nonempty(name for name in weights if name.endswith(".qweight")):
         base = name.removesuffix("qweight")
-        zeros = np.repeat(checkpoint.unpack(weights[base + "qzeros"]), checkpoint.GROUP, axis=0)
-        scales = np.repeat(weights[base + "scales"], checkpoint.GROUP, axis=0).astype(np.float32)
-        real = ((checkpoint.unpack(weights[name]) - zeros) * scales).astype(np.float32)
+        zeros = np.repeat(tiny_weights.unpack(weights[base + "qzeros"]), tiny_weights.GROUP, axis=0)
+        scales = np.repeat(weights[base + "scales"], tiny_weights.GROUP, axis=0).astype(np.float32)
+        real = ((tiny_weights.unpack(weights[name]) - zeros) * scales).astype(np.float32)
         assert np.array_equal(_bfloat16(real), real), name
         assert np.array_equal(real.astype(np.float16).astype(np.float32), real), name
 
@@ -104,13 +119,13 @@ def test_every_weight_is_exact_in_bfloat16(weights: dict[str, Any]) -> None:
 def test_the_shapes_pass_the_engines_checks(weights: dict[str, Any]) -> None:
     """AWQ: inputs in whole groups, outputs in eights; Marlin: inputs in 128, outputs in 64, also per projection."""
     quantised = [name for name in weights if name.endswith(".qweight")]
-    assert len(quantised) == 7 * checkpoint.LAYERS and not any("visual" in name for name in quantised)
+    assert len(quantised) == 7 * tiny_weights.LAYERS and not any("visual" in name for name in quantised)
     for name in quantised:
         inputs, words = weights[name].shape
         assert inputs % 128 == 0 and words * 8 % 64 == 0, name
         assert weights[name.replace("qweight", "scales")].shape == (inputs // 128, words * 8)
     config = json.loads(checkpoint.files()["config.json"])
-    assert sum(config["rope_scaling"]["mrope_section"]) * 2 == checkpoint.HEAD_DIM
+    assert sum(config["rope_scaling"]["mrope_section"]) * 2 == tiny_weights.HEAD_DIM
     vision = config["vision_config"]
     assert set(range(vision["depth"])) - set(vision["fullatt_block_indexes"]), "a windowed block is wanted too"
 
@@ -147,22 +162,26 @@ def test_a_token_that_is_not_there_is_a_key_error() -> None:
         tokenizer.token_id("antidisestablishmentarianism")
 
 
-def test_golden_answers_lead_by_far_and_differ_by_picture() -> None:
-    cases = {case["name"]: case for case in GOLDEN["cases"]}
-    assert min(gap for case in cases.values() for gap in case["gaps"]) > 5
+@pytest.mark.parametrize("tiny", checkpoint.FAMILIES, ids=lambda tiny: tiny.family)
+def test_golden_answers_lead_by_far_and_differ_by_picture(tiny: checkpoint.Tiny) -> None:
+    cases = {case["name"]: case for case in json.loads(tiny.golden.read_text())["cases"]}
+    assert min(gap for case in cases.values() for gap in case["gaps"]) > 4
     assert cases["picture-red"]["input_ids"] == cases["picture-blue"]["input_ids"]
     assert cases["picture-red"]["tokens"] != cases["picture-blue"]["tokens"]
 
 
-def test_every_golden_case_is_the_one_the_code_describes() -> None:
-    described = golden.golden_cases()
-    assert [case["name"] for case in GOLDEN["cases"]] == [case.name for case in described]
-    for record, case in zip(GOLDEN["cases"], described, strict=True):
+@pytest.mark.parametrize("tiny", checkpoint.FAMILIES, ids=lambda tiny: tiny.family)
+def test_every_golden_case_is_the_one_the_code_describes(tiny: checkpoint.Tiny) -> None:
+    described, told = golden.golden_cases(tiny), json.loads(tiny.golden.read_text())
+    assert [case["name"] for case in told["cases"]] == [case.name for case in described]
+    assert 2 * told.get("patch", 14) == tiny.side
+    for record, case in zip(told["cases"], described, strict=True):
         assert record["messages"] == list(case.messages)
         assert record["tokens"] == [tokenizer.token_id(token) for token in case.answer]
         for name, spec in zip(record["pictures"], case.pictures, strict=True):
-            stored = zlib.decompress(base64.b64decode(GOLDEN["pictures"][name]["rgb_zlib"]))
+            stored = zlib.decompress(base64.b64decode(told["pictures"][name]["rgb_zlib"]))
             assert stored == picture.pixels(*spec)
+            assert spec[1] % tiny.side == spec[2] % tiny.side == 0  # nothing is resized
 
 
 def _read_png(data: bytes) -> tuple[int, int, bytes]:

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from images.cards.this_machine import LocalMachine
 from images.core.errors import NoImageFits, UsageError
 from images.run.fit.backends import backend_for, check_on_cpu
 from images.run.fit.choose import fit
 from images.run.fit.config import from_config
 from images.run.fit.families import SHAPES
+from images.run.fit.find import FitOptions, find_fit
 from images.run.fit.model import Model, model_by_name
 from images.run.fit.weights import stage_weights, vision_weights
+from tests.helpers.contexts import context, silent
 from tests.helpers.fits import SM75, ask, card, model, variant
 from tests.helpers.nonempty import nonempty
 
@@ -162,3 +165,30 @@ def test_an_order_of_inputs_is_not_for_the_cpu() -> None:
     with pytest.raises(NoImageFits, match="desc_act"):
         check_on_cpu(replace(model("7b-gptq"), act_order=True), variant("cpu-vllm0.32.0-sdpa"))
     check_on_cpu(model("7b-gptq"), variant("cpu-vllm0.32.0-sdpa"))
+
+
+@pytest.mark.parametrize(
+    ("name", "on", "line"),
+    [
+        (
+            "qwen3-vl-2b",
+            "RTX 2080 Ti",
+            "--model qwen3-vl-2b --card 'RTX 2080 Ti' --variant cu130-vllm0.33.0-triton-sm75",
+        ),
+        ("qwen3-vl-8b", "RTX 2080 Ti", "--model qwen3-vl-8b-awq --card 'RTX 2080 Ti' --variant cu130-"),
+        ("7b-fp8", "T4", "--model 7b-fp8 --card T4 --variant cu130-vllm0.33.0-triton-sm75"),
+        ("qwen3-vl-4b", "Titan V", "--variant cu129-vllm0.19.1-triton-sm70"),
+    ],
+)
+def test_another_image_that_serves_it_on_this_card_is_named(name: str, on: str, line: str) -> None:
+    with pytest.raises(NoImageFits) as told:
+        find_fit(context(silent()[0]), FitOptions(name, [on]), LocalMachine(why="none"))
+    said = told.value.do.replace("'GeForce RTX 2080 Ti'", "'RTX 2080 Ti'").replace("'Tesla T4'", "T4")
+    assert line in said
+
+
+def test_no_other_image_is_named_for_one_that_was_asked_for_or_that_lacks_memory() -> None:
+    for options in (FitOptions("qwen3-vl-2b", ["T4"], variant=SM75), FitOptions("72b", ["T4"])):
+        with pytest.raises(NoImageFits) as told:
+            find_fit(context(silent()[0]), options, LocalMachine(why="none"))
+        assert "triton" not in told.value.do

@@ -111,6 +111,7 @@ def test_a_quantised_config_keeps_its_group_and_its_width() -> None:
     [
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, r"LlamaForCausalLM \(llama\)"),
         ({"model_type": "qwen3_vl_moe"}, "qwen3_vl_moe, a mixture of experts"),
+        ({"model_type": None}, "names no architecture"),
         ({"vision_config": None}, "qwen2_5_vl, without a vision_config"),
         ({"hidden_size": None}, "hidden_size is None"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),

@@ -137,7 +137,7 @@ def test_every_row_has_a_source_in_vllm() -> None:
             replace(model("7b-gptq"), symmetric=False),
             "cu130-vllm0.33.0-flash-attn-sm86",
             "8.6",
-            "does not compute GPTQ of 4 bits in groups of 128, with zero points",
+            "does not compute GPTQ of 4 bits in groups of 128, with zero points; vLLM below 0.32 does",
         ),
         (
             replace(model("7b-w4a16"), group=16),
@@ -146,6 +146,12 @@ def test_every_row_has_a_source_in_vllm() -> None:
             "no kernel of vLLM 0.33.0 computes compressed-tensors W4A16 or W8A16 of 4 bits in groups of 16",
         ),
         (model("7b-awq"), "cu124-vllm0.8.5.post1-xformers-sm70", "7.0", "AWQ needs 7.5 in every version"),
+        (
+            replace(model("7b-fp8"), group=128),
+            "cu124-vllm0.8.5.post1-flash-attn-sm86",
+            "8.6",
+            "FP8 in blocks needs 8.9 or newer in vLLM 0.8.5.post1",
+        ),
     ],
 )
 def test_the_real_reason_is_told(asked: Model, image: str, arch: str, why: str) -> None:

@@ -12,12 +12,15 @@ from packaging.version import Version
 from images.matrix.arch import Arch
 from images.run.fit.activations import Load, encoded_pictures, raw_pictures, step_buffers, text_peak, vision_peak
 from images.run.fit.backends import CardBackend, Setting
+from images.run.fit.choose import fit
 from images.run.fit.find import read_model
-from images.run.fit.memory import WORKSPACE, add_up
+from images.run.fit.fit_table import fit_json, fit_lines
+from images.run.fit.memory import NCCL, WORKSPACE, add_up
 from images.run.fit.model import Model
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB
 from images.run.fit.weights import kv_bytes
+from tests.helpers.fits import ask
 from tests.helpers.nonempty import nonempty
 
 LOGS: list[dict[str, Any]] = yaml.safe_load(
@@ -48,22 +51,15 @@ def _backend(log: dict[str, Any], model: Model) -> CardBackend:
     )
 
 
-def _lines(log: dict[str, Any], model: Model) -> dict[str, int]:
+def _loaded(log: dict[str, Any]) -> int:
+    model = read_model(log["model"])
     split = Split(log["tp"], 1, bool(log.get("whole_vision")))
     load = Load(2048, batched=log.get("batched", 2048))
-    return {line.name: line.bytes for line in add_up(model, _backend(log, model), split, load, 200 * GIB).lines}
-
-
-LOADED = ("text weights", "vision weights", "rotary table", "allocator's rounding", "form not read", "step buffers")
+    return add_up(model, _backend(log, model), split, load, 200 * GIB).loaded
 
 
 def _digits(log: dict[str, Any]) -> int:
     return len(str(log["loading"]).partition(".")[2])
-
-
-def _loaded(log: dict[str, Any]) -> int:
-    lines = _lines(log, read_model(log["model"]))
-    return sum(lines.get(name, 0) for name in LOADED)
 
 
 def _peak(log: dict[str, Any]) -> int:
@@ -91,6 +87,13 @@ def test_computing_takes_at_most_what_fit_says(log: dict[str, Any]) -> None:
     said = _peak(log)
     assert said >= log["peak"] * GIB
     assert log.get("loose") or said <= PEAK_ABOVE * log["peak"] * GIB
+
+
+@pytest.mark.parametrize("log", _with("total"))
+def test_what_is_left_of_a_card_was_enough_for_computing_as_fit_says(log: dict[str, Any]) -> None:
+    taken = 0.9 * log["total"] * GIB - _loaded(log) - log["cache"] * GIB
+    said = _peak(log) + (NCCL if log["tp"] > 1 else 0)
+    assert taken <= said <= 1.4 * taken
 
 
 @pytest.mark.parametrize("log", _with("tokens"))
@@ -131,3 +134,10 @@ def test_newer_versions_keep_buffers_of_a_step() -> None:
     old, new = ({"vllm": v, "engine": "V1"} for v in ("0.11.0", "0.22.0"))
     assert step_buffers(model, _backend(old, model), Load(2048)) == 0
     assert step_buffers(model, _backend(new, model), Load(2048)) == 3 * 2048 * 3584 * 2
+
+
+def test_what_is_loaded_is_told() -> None:
+    found = fit(ask("72b", "A100 40GB", 4, by="cu128-vllm0.11.0-flash-attn-sm80"))
+    assert f"{found.sum.loaded / GIB:.2f}" == "34.43"
+    assert "    34.43 GiB  of it once the model is loaded, as vLLM logs it" in fit_lines(found)
+    assert fit_json(found, [])["memory"]["loaded"] == found.sum.loaded

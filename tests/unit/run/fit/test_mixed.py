@@ -97,3 +97,13 @@ def test_numbers_that_cannot_be(words: dict[str, object]) -> None:
     with pytest.raises(CardstockError) as refused:
         _found("3090", model="7b", **words)
     assert refused.value.exit_code == 2 and refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("cards", "order"), [(("4090", "3090"), "1,0"), (("3090", "4090"), None), (("4090", "3090", "4090"), "1,0,2")]
+)
+def test_where_no_kernel_can_be_named_the_oldest_is_put_first(cards: tuple[str, ...], order: str | None) -> None:
+    found = _found(*cards, model="7b-fp8")
+    assert found.backend.kernel == "fp8_marlin"
+    assert environment(found).get("CUDA_VISIBLE_DEVICES") == order
+    assert environment(found)["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

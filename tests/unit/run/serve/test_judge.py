@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from images.core.errors import UsageError
 from images.run.fit.choose import fit
-from images.run.serve.judge import judge_flags
+from images.run.serve.judge import check_count, judge_flags
 from images.run.serve.make import read_flags
 from tests.helpers.fits import ask
 
@@ -67,3 +68,13 @@ def test_a_cache_of_half_the_width_holds_twice_the_tokens() -> None:
     tokens = fit(ask("7b-awq", "RTX 3090")).sum.tokens
     assert f"the cache holds {tokens} tokens" in _told(f"--max-model-len {tokens + 16}")
     assert "the cache holds" not in _told(f"--max-model-len {tokens + 16} --kv-cache-dtype fp8")
+
+
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"])
+def test_a_variable_shows_as_many_cards_as_are_split(name: str) -> None:
+    for value in ("0,1", "1,0", "all", ""):
+        check_count(2, {name: value}, "--env")
+    for value in ("0", "0,1,2"):
+        with pytest.raises(UsageError, match="of the 2 cards that are summed up") as refused:
+            check_count(2, {name: value}, "--env")
+        assert f"--gpus device={value}" in refused.value.do
