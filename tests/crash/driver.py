@@ -60,7 +60,10 @@ def run_publish(root: str, base: str, repository: str) -> None:
     """Publish the image for 7.5 from a checkout."""
     made = Publisher.at(Path(root), connect(start=False), base)
     publisher = made.publisher(repository)
-    (done,) = publish(publisher, made.plan(publisher, SM75), made.build_own)
+    try:
+        (done,) = publish(publisher, made.plan(publisher, SM75), made.build_own)
+    finally:
+        print(made.err.getvalue(), file=sys.stderr)
     print(done.outcome, done.image.digest)
 
 
