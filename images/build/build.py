@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +17,10 @@ from images.core import (
     EngineUnreachable,
     PrintLine,
     Report,
+    hold_all,
     human_bytes,
     process,
+    work_folder,
     write_atomically,
 )
 from images.docker import LOGS, Engine, build_inputs, local_reference, run_bake
@@ -70,16 +71,21 @@ def build_images(context: Context, plan: Plan, how: BuildSettings) -> list[Built
     Raises CheckFailed when a build breaks or a smoke level fails (nothing is named then), CardstockError when the disk
     or the memory is too small, RegistryFailure and Unsafe for a repository of wheels that cannot be used.
     """
-    to_do = plan.to_do(proof=how.smoke)
-    report_up_to_date(context, plan, to_do)
-    if missing := plan.to_build(to_do):
-        check_disk(context.engine, missing, context.report.line)
-        wheels = provide_wheels(context, plan.only({job.variant.id for job in missing}), how)
-        bake_images(context, missing, wheels)
-    records = {}
-    for job in to_do:
-        records[job] = prove_job(context, job, how) if how.smoke else None
-        label_and_name(context, job, records[job])
+    records: dict[Job, ProofRecord | None] = {}
+    wanted = [(job.staging, f"the build of {job.variant.id}") for job in plan.to_do(proof=how.smoke)]
+    with hold_all("build", wanted, context.report.line) as waited:
+        plan = plan.on(context.engine) if waited else plan  # who held them may have built them
+        to_do = plan.to_do(proof=how.smoke)
+        report_up_to_date(context, plan, to_do)
+        if to_do:
+            context.engine.cleanup()
+        if missing := plan.to_build(to_do):
+            check_disk(context.engine, missing, context.report.line)
+            wheels = provide_wheels(context, plan.only({job.variant.id for job in missing}), how)
+            bake_images(context, missing, wheels)
+        for job in to_do:
+            records[job] = prove_job(context, job, how) if how.smoke else None
+            label_and_name(context, job, records[job])
     return [BuiltImage(job, "built" if job in records else "up to date", records.get(job)) for job in plan.jobs]
 
 
@@ -129,9 +135,9 @@ def bake_images(context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, S
     folders = {j.variant.id: str(wheels[k].folder) for j in jobs if (k := j.variant.kernel) and k in wheels}
     contexts = build_inputs.named_contexts(matrix, along, engine, site, report)
     log = context.checkout.root / LOGS / f"{jobs[0].variant.id}.log"
-    with tempfile.TemporaryDirectory(prefix="cardstock-build-") as folder:
-        secrets = build_inputs.secrets(Path(folder), site, unlocked_indexes(matrix, jobs))
-        override = Path(folder, "override.json")
+    with work_folder("build") as folder:
+        secrets = build_inputs.secrets(folder, site, unlocked_indexes(matrix, jobs))
+        override = folder / "override.json"
         staged = {job.variant.id: job.staging for job in jobs}
         text = bakefile.override_file(staged, bakefile.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
         override.write_text(text, encoding="utf-8")
@@ -172,7 +178,7 @@ def label_and_name(context: Context, job: Job, record: ProofRecord | None) -> No
     """Give the built image its labels and its names, and take its working name away."""
     checkout, engine = context.checkout, context.engine
     give_labels(checkout, job, engine, job.staging, _labels(context, job, record))
-    engine.untag(job.staging)
+    engine.drop_name(job.staging, context.report.line)  # a container that a killed run left may hold it
     if engine.embedded:
         drop_replaced(job, engine, context.report)
 
@@ -229,8 +235,8 @@ def revision(root: Path) -> str:
 
 def give_labels(checkout: Checkout, job: Job, engine: Engine, reference: str, told: Mapping[str, str]) -> None:
     """Label an image and give it its job's names; its layers stay as they are."""
-    with tempfile.TemporaryDirectory(prefix="cardstock-finish-") as folder:
-        file = Path(folder, "finish.json")
+    with work_folder("finish") as folder:
+        file = folder / "finish.json"
         file.write_text(bakefile.finish_file(reference, job.tags, told), encoding="utf-8")
         process.run(
             ["docker", "buildx", "bake", "--progress=plain", "-f", str(file), "finish"],

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from images.catalogue.model import SCHEMA as SCHEMA
     from images.catalogue.model import Catalogue as Catalogue
     from images.catalogue.model import PublishedImage as PublishedImage
+    from images.catalogue.model import image_of_tag as image_of_tag
     from images.catalogue.model import immutable_tag as immutable_tag
     from images.catalogue.model import proofs_of as proofs_of
     from images.catalogue.model import read_catalogue as read_catalogue
     from images.catalogue.model import with_evidence as with_evidence
     from images.catalogue.model import with_image as with_image
+    from images.catalogue.model import without_image as without_image
     from images.catalogue.model import without_newest as without_newest
     from images.catalogue.readme_table import with_images_table as with_images_table
     from images.catalogue.resolve import CardMatch as CardMatch
@@ -44,11 +46,14 @@ if TYPE_CHECKING:
     from images.catalogue.resolve import image_by_name as image_by_name
     from images.catalogue.resolve import match_images as match_images
     from images.catalogue.resolve import require_match as require_match
+    from images.catalogue.store import ImageGone as ImageGone
     from images.catalogue.store import SigningKeys as SigningKeys
     from images.catalogue.store import attach_file as attach_file
     from images.catalogue.store import change_catalogue as change_catalogue
+    from images.catalogue.store import check_content as check_content
     from images.catalogue.store import check_image as check_image
     from images.catalogue.store import fetch_catalogue as fetch_catalogue
+    from images.catalogue.store import repair_tags as repair_tags
     from images.catalogue.store import set_tag as set_tag
     from images.catalogue.store import utc_now as utc_now
 else:

@@ -255,15 +255,16 @@ def with_image(
 ) -> Catalogue:
     """The catalogue with one more image, which the ``moving`` tags name from now on.
 
-    An image that is there already gets new evidence only. Raises Unsafe where another image has its immutable tag.
+    An image that is there already gets new evidence only. Raises Unsafe where another image has its immutable tag; see
+    `image_of_tag`.
     """
-    for other in before.images:
-        if other.tag == image.tag and other.digest != image.digest:
-            raise Unsafe(
-                f"the tag {image.tag} is taken by another image of the same inputs",
-                cause=f"the catalogue has {other.digest}, this one is {image.digest}",
-                do="publish from the machine that built the first, or change an input",
-            )
+    other = image_of_tag(before, image.tag)
+    if other is not None and other.digest != image.digest:
+        raise Unsafe(
+            f"the tag {image.tag} is taken by another image of the same inputs",
+            cause=f"the catalogue has {other.digest}, this one is {image.digest}",
+            do="take the one that is published: ./inv publish says that it is up to date",
+        )
     history = dict(before.moving)
     for tag in moving:
         past = tuple(digest for digest in history.get(tag, ()) if digest != image.digest)
@@ -272,6 +273,29 @@ def with_image(
     images = sorted([*rest, image], key=lambda one: (one.variant, one.published, one.digest))
     sizes = dict(sorted({**before.layers, **layers}.items()))
     return _catalogue(images=tuple(images), layers=sizes, moving=dict(sorted(history.items())), updated=now)
+
+
+def image_of_tag(catalogue: Catalogue, tag: str) -> PublishedImage | None:
+    """The image that has this tag, the one that never moves: what was published of these inputs, whoever built it."""
+    return next((image for image in catalogue.images if image.tag == tag), None)
+
+
+def tags_of(catalogue: Catalogue, variant: str, tag: str = "") -> dict[str, str]:
+    """Tag -> digest, as the catalogue has them: those that move to a variant's images, the ones that never move of the
+    images that they name, and ``tag`` if an image has it."""
+    moving = {name: named[-1] for name, named in catalogue.moving.items()}
+    mine = {name: digest for name, digest in moving.items() if catalogue.by_digest[digest].variant == variant}
+    found = image_of_tag(catalogue, tag)
+    digests = {*mine.values(), *([found.digest] if found else [])}
+    return {**{catalogue.by_digest[digest].tag: digest for digest in sorted(digests)}, **mine}
+
+
+def without_image(before: Catalogue, digest: str, now: str) -> Catalogue:
+    """The catalogue without an image, such as one that the registry has no more; tags that named it alone go too."""
+    moving = {tag: tuple(one for one in named if one != digest) for tag, named in before.moving.items()}
+    images = tuple(image for image in before.images if image.digest != digest)
+    kept = {tag: named for tag, named in moving.items() if named}
+    return _catalogue(images=images, layers=before.layers, moving=kept, updated=now)
 
 
 def with_evidence(before: Catalogue, digest: str, evidence: tuple[Proof, ...], now: str) -> Catalogue:

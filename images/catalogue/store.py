@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from images.catalogue.model import FILE, KIND, TAG, Catalogue, PublishedImage, check_labels, read_catalogue
-from images.core import RegistryFailure, Unsafe
+from images.catalogue.model import FILE, KIND, TAG, Catalogue, PublishedImage, check_labels, read_catalogue, tags_of
+from images.core import RegistryFailure, Unsafe, work_folder
 from images.registry import INDEX, ArtifactPart, Cosign, Identity, Manifest, Repository, artifact, read_blob, read_image
 
 JSON = "application/json"
@@ -25,6 +24,7 @@ JSON = "application/json"
 _ROUNDS = 20
 _SETTLE = 2.0
 _CHANCE = random.SystemRandom()
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class SigningKeys:
     cosign: Cosign
     private: Path | None = None
     signer: Path | Identity | None = None
+
+
+class ImageGone(RegistryFailure):
+    """The registry has no image under a digest that the catalogue names."""
 
 
 def utc_now() -> str:
@@ -75,8 +79,8 @@ def change_catalogue(
         after = change(before or empty_catalogue())
         if before is not None and before.model_copy(update={"updated": after.updated}) == after:
             return before
-        with tempfile.TemporaryDirectory(prefix="cardstock-catalogue-") as folder:
-            file = Path(folder, FILE)
+        with work_folder("catalogue") as folder:
+            file = folder / FILE
             file.write_text(after.to_json(), encoding="utf-8")
             digest = artifact.push(repository, None, KIND, [ArtifactPart(file, JSON)], {})
         if keys is not None:
@@ -116,19 +120,66 @@ def _manifest(repository: Repository, digest: str) -> Manifest:
     return manifest
 
 
+def repair_tags(repository: Repository, variant: str, tag: str = "", say: Say = lambda _: None) -> tuple[str, ...]:
+    """Point the tags of a variant, and ``tag``, at what the catalogue says, where they name something else.
+
+    Those that were pointed are given back.
+
+    The catalogue is what several publishers agree on, one entry after the other; so tags follow it, and where it
+    changes meanwhile they are looked at again. Raises Unsafe for an image that is not what its entry says,
+    RegistryFailure where tags and catalogue do not come to rest.
+    """
+    pointed: list[str] = []
+    for _ in range(_ROUNDS):
+        catalogue, _ = fetch_catalogue(repository)
+        wanted = tags_of(catalogue, variant, tag) if catalogue else {}
+        wrong = {tag: digest for tag, digest in wanted.items() if _named(repository, tag) != digest}
+        if catalogue is None or not wrong:
+            return tuple(dict.fromkeys(pointed))
+        for digest in dict.fromkeys(wrong.values()):
+            check_content(repository, catalogue.by_digest[digest])
+        for name, digest in wrong.items():
+            with suppress(Unsafe):  # somebody else points it at this moment: the next round sees what it names
+                set_tag(repository, name, digest)
+            say(f"{name} -> {digest}")
+            pointed.append(name)
+    raise RegistryFailure(
+        f"{repository.name}: the tags of {variant} change faster than they can be written",
+        do="see who else publishes there, then run the same again",
+    )
+
+
+def _named(repository: Repository, tag: str) -> str:
+    found = repository.manifest(tag)
+    return found.digest if found else ""
+
+
 def check_image(repository: Repository, image: PublishedImage) -> None:
+    """`check_content`, and its immutable tag must name nothing else."""
+    check_content(repository, image)
+    named = repository.manifest(image.tag)
+    if named is not None and named.digest != image.digest:
+        raise Unsafe(
+            f"the tag {image.tag} was pointed at something else, and it never moves",
+            cause=f"the catalogue has {image.digest}, the tag names {named.digest}",
+            do="do not use it; tell whoever publishes it: ./inv publish points it at what the catalogue has",
+            where=f"{repository.name}:{image.tag}",
+        )
+
+
+def check_content(repository: Repository, image: PublishedImage) -> None:
     """Compare what the registry has under an image's digest with the image's entry in the catalogue.
 
-    Its configuration and layers must be those, its labels must say the same, and its immutable tag must name nothing
-    else. Raises Unsafe for the first that does not, RegistryFailure where the image is not there.
+    Its configuration and layers must be those, and its labels must say the same. Raises Unsafe for the first that does
+    not, ImageGone where the image is not there.
     """
     where = f"{repository.name}@{image.digest}"
     stored = read_image(repository, image.digest)
     if stored is None:
-        raise RegistryFailure(
+        raise ImageGone(
             f"{image.variant} is in the catalogue, but the registry does not have it",
             cause=f"it knows no {image.digest}",
-            do="tell whoever publishes it; take another image meanwhile",
+            do="tell whoever publishes it (./inv publish publishes it again); take another image meanwhile",
             where=repository.name,
         )
     if stored.config != image.config or tuple(layer.digest for layer in stored.layers) != image.layers:
@@ -139,14 +190,6 @@ def check_image(repository: Repository, image: PublishedImage) -> None:
             where=where,
         )
     check_labels(image, stored.labels, where)
-    named = repository.manifest(image.tag)
-    if named is not None and named.digest != image.digest:
-        raise Unsafe(
-            f"the tag {image.tag} was pointed at something else, and it never moves",
-            cause=f"the catalogue has {image.digest}, the tag names {named.digest}",
-            do="do not use it; tell whoever publishes it",
-            where=f"{repository.name}:{image.tag}",
-        )
 
 
 def attach_file(repository: Repository, digest: str, kind: str, part: ArtifactPart) -> str:

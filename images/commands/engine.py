@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from images.commands.options import command
 from images.context import Context
-from images.core import human_bytes
+from images.core import default_layout, human_bytes, sweep
 from images.core.options import option
+from images.distribution import PULLED, drop_left
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class EngineOptions:
     start: bool = option("start it, if it does not run", False)
     stop: bool = option("stop it; its images stay", False)
     status: bool = option("whether it runs, and how much it holds", False)
-    prune: bool = option("down to its limit", False)
+    prune: bool = option("down to its limit; and drop what pulls and runs left that did not end", False)
     everything: bool = option("with --prune: all", False)
 
 
@@ -25,6 +26,20 @@ class EngineOptions:
 def engine(context: Context, options: EngineOptions) -> None:
     """The embedded Docker engine of a machine that has none."""
     manage_engine(context, options)
+
+
+def drop_leftovers(context: Context) -> None:
+    """Drop what killed runs left in the state folder, what pulls left that did not end, and containers of dead runs."""
+    home, report = default_layout().home, context.report
+    if not home.is_dir():
+        return
+    pulled = drop_left(home / PULLED, report.line)
+    left = sweep()
+    if pulled or left:
+        report.line(f"dropped: {human_bytes(pulled)} of pulls and {human_bytes(left)} of runs that did not end")
+    engine = context.running_engine()
+    if engine is not None and (count := engine.cleanup()):
+        report.line(f"dropped: {count} containers and volumes of runs that did not end")
 
 
 def manage_engine(context: Context, options: EngineOptions) -> None:
@@ -35,6 +50,10 @@ def manage_engine(context: Context, options: EngineOptions) -> None:
     if options.start:
         report.line(f"the embedded engine answers at {daemon.start(say=report.line)}")
     if options.prune:
+        drop_leftovers(context)
+        if not daemon.default_layout().root.is_dir():
+            report.line("there is no embedded engine; docker system prune trims one of your own")
+            return
         daemon.prune(everything=options.everything, say=report.line)
     if options.stop:
         report.line("stopped" if daemon.stop(say=report.line) else "it was not running")

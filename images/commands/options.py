@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 from invoke.tasks import Task
 
 from images.context import Context
-from images.core import Report, discard_stdout, print_error
+from images.core import Report, discard_stdout, ends_as_interrupts, exit_code_of, print_error
 from images.core.options import Flag, flags_of, option
 from images.matrix import Selectors, Variant, driver_lines, read_selectors, select
 from images.render import Checkout
@@ -144,13 +144,14 @@ def _signature(flags: Sequence[Flag]) -> inspect.Signature:
 def run(action: Callable[[], None], debug: bool = False) -> None:
     """Do it; tell an error in the product's form and exit with its code."""
     try:
-        action()
+        with ends_as_interrupts():
+            action()
         sys.stdout.flush()
     except BrokenPipeError:
         discard_stdout()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         sys.stderr.write("stopped; run the same again to go on from here\n")
-        sys.exit(130)
+        sys.exit(exit_code_of(interrupt))
     except Exception as error:
         code = print_error(error, debug=debug)
         try:

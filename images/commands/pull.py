@@ -25,9 +25,9 @@ from images.catalogue import (
 )
 from images.commands.options import JSON, command, print_json
 from images.context import REPOSITORY, Context
-from images.core import UsageError, default_layout, read_file, write_atomically
+from images.core import UsageError, can_write, default_layout, read_file, write_atomically
 from images.core.options import option
-from images.distribution import check_disk_space
+from images.distribution import PULLED, check_disk_space
 from images.distribution import pull as pulling
 from images.docker import Way, docker_words, spec_by_way
 from images.matrix import parse_driver
@@ -209,14 +209,28 @@ def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = (), way: 
     return docker_words(spec_by_way(spec, way), foreground=True)
 
 
+def pulled_folder(context: Context) -> Path | None:
+    """Where layers of a pull lie until it ends; None where the engine keeps them itself, or this user cannot write."""
+    state = default_layout().home
+    if context.engine.keeps_what_came():
+        return None
+    if can_write(state):
+        return state / PULLED
+    context.report.line(f"{state} cannot be written: a pull that breaks off begins anew (CARDSTOCK_HOME moves it)")
+    return None
+
+
 def pull_verified(context: Context, repository: Repository, found: Sequence[CardMatch]) -> None:
     """Have the engine fetch each image, and name it."""
     engine, report, name = context.engine, context.report, context.matrix.image
-    home = None if engine.keeps_what_came() else default_layout().home / "pulled"
+    home = pulled_folder(context)
+    for one in found:
+        pulling.refuse_old(engine, one.image)
     for one in found:
         image = one.image
         with report.step(f"pull {image.variant}") as step:
-            check_disk_space(engine, repository, image)
+            if home is None:
+                check_disk_space(engine, repository, image)
             tags = [f"{name}:{image.variant}", f"{name}:{image.tag}"]
             step.note(pulling.pull(engine, repository, image, tags, report.line, home=home))
     if engine.embedded:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from contextlib import suppress
 from pathlib import Path
 
 from images.advisories import table
 from images.cards import LocalMachine
 from images.commands.options import command
 from images.context import Context
-from images.core import CardstockError, UsageError, default_layout
+from images.core import UsageError, default_layout
 from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
 from images.run.fit import Model, read_model
 from images.run.serve import (
@@ -86,13 +85,11 @@ def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions)
     starting.check_free(containers, spec, local=engine.beside)
     try:
         with report.step(f"serve {model_name(spec)} by {spec.image}") as step:
-            starting.start(containers, spec, context.environment, kept=options.detach)
+            starting.start(containers, spec, context.environment)
             if not options.detach:
                 starting.wait(containers, spec, options.wait, report.line)
                 step.note("healthy")
     except KeyboardInterrupt:
-        with suppress(CardstockError):
-            starting.keep(containers, spec)
         report.line(f"{spec.name} goes on: ./inv serve --logs {spec.name}, ./inv serve --stop {spec.name}")
         raise
     for line in how_to_use(spec, engine.endpoint if engine.embedded else ""):

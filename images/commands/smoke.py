@@ -35,6 +35,7 @@ def prove_images(context: Context, options: SmokeOptions) -> None:
     from images.proof.smoke import expect, prove_image
 
     records = []
+    context.engine.cleanup()  # what killed runs left
     for reference, variant in images_to_prove(context, options):
         with context.report.step(f"smoke {variant.id}") as step:
             record = prove_image(

@@ -15,6 +15,7 @@ from images.core.options import option
 
 # So many tests run at once, where there are processors for them: more would wait for the engine.
 TEST_PROCESSES = 4
+CRASH = "tests/crash"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TestOptions:
     engine: bool = option("only the tests that need a Docker engine", False)
     unit: bool = option("only those that need nothing", False)
     gpu: bool = option("the proof on this machine's card, in the image for it", False)
+    crash: bool = option("the crash campaign: kills, races, full disks, engine and registry started again", False)
 
 
 @command
@@ -41,9 +43,12 @@ def test(context: Context, options: TestOptions) -> None:
 def run_tests(context: Context, options: TestOptions) -> None:
     """pytest over what this machine can run; its closing line is the last thing printed. Raises CheckFailed."""
     argv = [sys.executable, "-m", "pytest", *folders_of(options), "--durations=10"]
-    if folders_of(options) == ["tests/unit"]:
+    if folders_of(options) == [CRASH]:
+        argv.append("--verbose")  # a test takes minutes
+    elif folders_of(options) == ["tests/unit"]:
         argv += ["--cov", "--cov-report="]  # what is measured, and how much it must be: pyproject.toml
-    if (workers := min(os.cpu_count() or 1, TEST_PROCESSES)) > 1:
+    workers = 1 if options.crash else min(os.cpu_count() or 1, TEST_PROCESSES)
+    if workers > 1:
         # A file stays in one process; tests/conftest.py says which files too, and what comes first.
         argv += ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
     code = process.stream(argv, lambda line: print(line, flush=True), cwd=context.checkout.root, check=False)
@@ -53,6 +58,8 @@ def run_tests(context: Context, options: TestOptions) -> None:
 
 def folders_of(options: TestOptions) -> list[str]:
     """The folders with the tests that were asked for."""
+    if options.crash:
+        return [CRASH]
     if options.engine:
         return ["tests/engine"]
     return ["tests/unit"] if options.unit else ["tests/unit", "tests/engine"]

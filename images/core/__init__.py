@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from images.core.home import default_layout as default_layout
     from images.core.lazy_import import import_when_used as import_when_used
     from images.core.locked_environment import provide_environment as provide_environment
+    from images.core.locks import LockTimeout as LockTimeout
+    from images.core.locks import hold as hold
+    from images.core.locks import hold_all as hold_all
+    from images.core.locks import lock_path as lock_path
     from images.core.os_failure import os_failure as os_failure
     from images.core.outside_input import not_a_file as not_a_file
     from images.core.outside_input import parse_json as parse_json
@@ -40,8 +44,16 @@ if TYPE_CHECKING:
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
     from images.core.report import shown as shown
+    from images.core.signals import Ended as Ended
+    from images.core.signals import ends_as_interrupts as ends_as_interrupts
+    from images.core.signals import exit_code_of as exit_code_of
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.work import bytes_below as bytes_below
+    from images.core.work import can_write as can_write
+    from images.core.work import sweep as sweep
+    from images.core.work import work_folder as work_folder
+    from images.core.work import work_root as work_root
     from images.core.yaml_input import compose_yaml as compose_yaml
     from images.core.yaml_model import Location as Location
     from images.core.yaml_model import YamlFile as YamlFile

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.core.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -71,6 +73,13 @@ class Layout:
 
 
 def default_layout(environment: Mapping[str, str] | None = None) -> Layout:
-    """The engine of $CARDSTOCK_HOME, default ~/.cache/cardstock."""
+    """The engine of $CARDSTOCK_HOME, default ~/.cache/cardstock. Raises UsageError where neither is known."""
     wanted = (os.environ if environment is None else environment).get("CARDSTOCK_HOME")
-    return Layout(Path(wanted).expanduser().absolute() if wanted else Path.home() / ".cache" / "cardstock")
+    try:
+        return Layout(Path(wanted).expanduser().absolute() if wanted else Path.home() / ".cache" / "cardstock")
+    except RuntimeError as error:  # neither $HOME nor an entry in /etc/passwd
+        raise UsageError(
+            "there is no place for the state folder",
+            cause=str(error),
+            do="name one: CARDSTOCK_HOME=/path/to/a/folder",
+        ) from error

@@ -11,19 +11,26 @@ from images.core.errors import CardstockError
 _REMEDY: Mapping[int, tuple[str, str]] = {
     errno.ENOSPC: (
         "the disk is full",
-        "make room on that file system (df -h), then run the same again; ./inv engine --prune drops the embedded "
-        "engine's caches",
+        "make room on that file system (df -h), then run the same again; ./inv engine --prune drops what runs left and "
+        "the embedded engine's caches, CARDSTOCK_HOME moves the state folder",
     ),
-    errno.EDQUOT: ("your quota on that disk is used up", "remove files of yours, or ask for a larger quota"),
+    errno.EDQUOT: (
+        "your quota on that disk is used up",
+        "remove files of yours, or ask for a larger quota; CARDSTOCK_HOME moves the state folder",
+    ),
     errno.EROFS: (
         "that file system is read-only",
-        "work in a checkout that can be written, or have it mounted read-write",
+        "work in a checkout that can be written, or have it mounted read-write; CARDSTOCK_HOME moves the state folder",
     ),
     errno.EACCES: (
         "this user may not do that there",
-        "see the permissions of the file and its folders (ls -ld), or run as the user that owns them",
+        "see the permissions of the file and its folders (ls -ld), or run as the user that owns them; CARDSTOCK_HOME "
+        "moves the state folder",
     ),
-    errno.EPERM: ("this user may not do that there", "run as the user that owns it, or as root"),
+    errno.EPERM: (
+        "this user may not do that there",
+        "run as the user that owns it, or as root; CARDSTOCK_HOME moves the state folder",
+    ),
     errno.EMFILE: ("this process may open no more files", "raise the limit, as in: ulimit -n 4096"),
     errno.ENFILE: ("the machine has no more files to open", "end other programs, then run the same again"),
     errno.ENOMEM: ("the machine is out of memory", "end other programs, then run the same again"),

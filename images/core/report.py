@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from images.core.errors import CardstockError
+from images.core.network_failure import is_network_failure, network_failure
 from images.core.os_failure import os_failure
 
 # What takes one line of progress, such as `Report.line`.
@@ -155,8 +156,8 @@ def discard_stdout() -> None:
 def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None = None) -> int:
     """Print an error on stderr, with ``debug`` its traceback first, and return the exit code of its kind.
 
-    What the operating system refused is told as that. Any other exception is reported as a defect of this program,
-    with exit code 1. Where stderr itself takes nothing, the exit code alone says it.
+    What the operating system refused, or a connection that broke off, is told as that. Any other exception is reported
+    as a defect of this program, with exit code 1. Where stderr itself takes nothing, the exit code alone says it.
     """
     stream = err or sys.stderr
     told = as_told(error)
@@ -172,6 +173,8 @@ def as_told(error: BaseException) -> CardstockError:
     """``error`` as a person is told it."""
     if isinstance(error, CardstockError):
         return error
+    if is_network_failure(error):
+        return network_failure(error)
     if isinstance(error, OSError) and (error.errno is not None or error.filename is not None):
         return os_failure(error)
     if isinstance(error, MemoryError):

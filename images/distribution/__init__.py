@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from images.distribution import sbom as sbom
     from images.distribution.publish import Publisher as Publisher
     from images.distribution.publish import prover as prover
+    from images.distribution.pull_layers import PULLED as PULLED
     from images.distribution.pull_layers import check_disk_space as check_disk_space
+    from images.distribution.pull_layers import drop_left as drop_left
     from images.distribution.push import Packed as Packed
     from images.distribution.rollback import Destination as Destination
     from images.distribution.rollback import print_what_would_be_done as print_what_would_be_done

@@ -1,37 +1,41 @@
-"""Publishing: push by digest, prove what was pushed, sign it, and only then let tags and the catalogue name it.
+"""Publishing: push by digest, prove what was pushed, sign it, and only then let the catalogue and tags name it.
 
-Whatever breaks on the way, no tag names anything unproven, and old tags stay as they were. Run again, it goes on.
+Whatever breaks on the way, no tag names anything unproven. The catalogue comes first and tags follow it, so that of two
+machines that publish the same inputs one wins, and the other ends as "up to date". Run again, it goes on.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from images.advisories import table as advisories_table
 from images.build import RECORDS, Job, Plan, say_commit
 from images.catalogue import (
+    Catalogue,
+    ImageGone,
     PublishedImage,
     SigningKeys,
     attach_file,
     change_catalogue,
-    check_image,
+    check_content,
+    fetch_catalogue,
+    image_of_tag,
     immutable_tag,
     proofs_of,
-    set_tag,
+    repair_tags,
     utc_now,
     with_evidence,
     with_image,
+    without_image,
 )
 from images.context import Context
-from images.core import CardstockError, CheckFailed, RegistryFailure, Report, write_atomically
+from images.core import CardstockError, CheckFailed, RegistryFailure, Report, hold_all, work_folder, write_atomically
 from images.distribution import disk_space as publish_disk
 from images.distribution import provenance, sbom
 from images.distribution import publish_checks as checks
@@ -132,26 +136,54 @@ def publish(
     jobs = plan.jobs
     checks.refuse_unlocked(jobs)
     revision = checks.clean_revision(publisher.context.checkout.root)
-    there = published_images(publisher.repository, jobs)
-    for published in there.values():
-        check_image(publisher.repository, published)
-    if missing := {job.variant.id for job in jobs if job.variant.id not in there}:
-        checks.refuse_advisories(publisher.context, plan.only(missing).jobs, publisher.accepted)
-        build(plan.only(missing))
-    out = []
-    for job in jobs:
-        image = there.get(job.variant.id)
-        if image is not None and prove_again:
-            out.append(Published(job, "proven again", _prove_again(publisher, job, image)))
-        elif image is not None:
-            publisher.report.line(f"up to date: {publisher.repository.name}:{image.tag} ({image.summary()})")
-            out.append(Published(job, "up to date", image))
-        else:
-            with publisher.report.step(f"publish {job.variant.id}") as step:
-                image = _publish_one(publisher, job, revision)
-                step.size(image.compressed)
-            out.append(Published(job, "published", image))
-    return out
+    there = _there(publisher, jobs)
+    missing = [job for job in jobs if job.variant.id not in there]
+    with hold_all("publish", [_lock(publisher, job) for job in missing], publisher.report.line) as waited:
+        if waited:  # who held them may have published them
+            there = _there(publisher, jobs)
+        if ids := {job.variant.id for job in missing if job.variant.id not in there}:
+            publisher.engine.cleanup()
+            checks.refuse_advisories(publisher.context, plan.only(ids).jobs, publisher.accepted)
+            build(plan.only(ids))
+        return [_published(publisher, job, there.get(job.variant.id), revision, prove_again) for job in jobs]
+
+
+def _lock(publisher: Publisher, job: Job) -> tuple[str, str]:
+    """The name of the lock of what is published, and what it is called."""
+    return f"{publisher.repository.name}-{job.variant.id}", f"the publishing of {job.variant.id}"
+
+
+def _there(publisher: Publisher, jobs: Sequence[Job]) -> dict[str, PublishedImage]:
+    """Variant id -> what is published of the job's inputs, checked. What the registry has no more counts as not there.
+
+    Raises Unsafe for an image that is not what its entry says.
+    """
+    found = published_images(publisher.repository, jobs)
+    for identifier, image in list(found.items()):
+        try:
+            check_content(publisher.repository, image)
+        except ImageGone as error:
+            publisher.report.line(f"{error.what}: it is published again")
+            del found[identifier]
+    return found
+
+
+def _published(
+    publisher: Publisher, job: Job, image: PublishedImage | None, revision: str, prove_again: bool
+) -> Published:
+    """What becomes of one job, of which ``image`` is published already, if any."""
+    outcome: Literal["published", "up to date", "proven again"] = "up to date"
+    if image is None:
+        with publisher.report.step(f"publish {job.variant.id}") as step:
+            image, mine = _publish_one(publisher, job, revision)
+            step.size(image.compressed)
+        outcome = "published" if mine else "up to date"
+    elif prove_again:
+        image, outcome = _prove_again(publisher, job, image), "proven again"
+    if outcome == "up to date":
+        publisher.report.line(f"up to date: {publisher.repository.name}:{image.tag} ({image.summary()})")
+        _finish(publisher, image)
+    return Published(job, outcome, image)
 
 
 def _prove_again(publisher: Publisher, job: Job, image: PublishedImage) -> PublishedImage:
@@ -171,13 +203,18 @@ def _prove_again(publisher: Publisher, job: Job, image: PublishedImage) -> Publi
     after = change_catalogue(
         publisher.repository, lambda before: with_evidence(before, image.digest, found, utc_now()), publisher.keys
     )
-    save_catalogue(publisher.destination, after)
-    publisher.engine.untag(reference)
+    _finish(publisher, image)
     return after.by_digest[image.digest]
 
 
-def _publish_one(publisher: Publisher, job: Job, revision: str) -> PublishedImage:
+def _publish_one(publisher: Publisher, job: Job, revision: str) -> tuple[PublishedImage, bool]:
+    """Publish a job's image; what is published of its inputs then, and whether it is this one.
+
+    Another machine may have been faster with an image of the same inputs: then that one is.
+    """
     facts = _built(publisher, job, revision)
+    if theirs := _there(publisher, [job]):
+        return theirs[job.variant.id], False
     with publisher.report.step("push by digest") as step:
         pushed = pushing.push(
             facts,
@@ -196,9 +233,13 @@ def _publish_one(publisher: Publisher, job: Job, revision: str) -> PublishedImag
         _say_what_it_is(publisher, job, facts, pushed, revision, known)
     image = make_image(job, facts, pushed, record, revision, publisher.packing, known)
     names = moving_tags(publisher.context.matrix, publisher.context.variants, job.variant)
-    _name(publisher, image, pushed, names)
-    publisher.engine.untag(reference)  # it would keep the image on the engine when its other names have gone
-    return image
+    listed = _list(publisher, image, pushed, names)
+    publisher.engine.drop_name(reference, publisher.report.line)  # it would keep the image on the engine for good
+    if listed.digest != image.digest:
+        return listed, False
+    _finish(publisher, listed)
+    publisher.report.line(f"{', '.join((image.tag, *names))} -> {image.digest}")
+    return listed, True
 
 
 def _built(publisher: Publisher, job: Job, revision: str) -> ImageFacts:
@@ -256,8 +297,8 @@ def _say_what_it_is(
     packages = sbom.read(publisher.engine, f"{repository.name}@{digest}")
     created = facts.labels["org.opencontainers.image.created"]
     builder = provenance.builder_of(os.environ)
-    with tempfile.TemporaryDirectory(prefix="cardstock-attached-") as folder:
-        bill, origin, whole = (Path(folder, name) for name in (sbom.FILE, "predicate.json", provenance.FILE))
+    with work_folder("attached") as folder:
+        bill, origin, whole = (folder / name for name in (sbom.FILE, "predicate.json", provenance.FILE))
         judged = publisher.context.assessments.of(job.variant)
         bill.write_text(sbom.make(job.variant.id, digest, packages, created, judged), encoding="utf-8")
         predicate = provenance.predicate(job.variant.id, job.input_hash, revision, created, builder, known)
@@ -322,18 +363,48 @@ def make_image(
     )
 
 
-def _name(publisher: Publisher, image: PublishedImage, pushed: Pushed, moving: Iterable[str]) -> None:
-    """Tags, the one that never moves first, then the catalogue."""
-    named = publisher.repository.manifest(image.tag)
-    if named is None or named.digest != image.digest:
-        # A tag without an entry is what a run left that broke off here: its image was proven, and never listed.
-        set_tag(publisher.repository, image.tag, image.digest)
-    check_image(publisher.repository, image)
-    for tag in moving:
-        set_tag(publisher.repository, tag, image.digest)
-    sizes = pushing.sizes(pushed.layers)
-    after = change_catalogue(
-        publisher.repository, lambda before: with_image(before, image, sizes, moving, utc_now()), publisher.keys
+def _list(publisher: Publisher, image: PublishedImage, pushed: Pushed, moving: Sequence[str]) -> PublishedImage:
+    """Let the catalogue have the image, unless it has one of the same inputs; the one that it has then.
+
+    No tag is pointed before: of several publishers the catalogue takes one, and tags follow it.
+    """
+    repository, sizes = publisher.repository, pushing.sizes(pushed.layers)
+    gone: set[str] = set()
+    check_content(repository, image)  # what is listed is what the registry has
+
+    def change(before: Catalogue) -> Catalogue:
+        other = image_of_tag(before, image.tag)
+        if other is not None and other.digest in gone:
+            before, other = without_image(before, other.digest, utc_now()), None
+        if other is not None and other.digest != image.digest:
+            return before
+        return with_image(before, image, sizes, moving, utc_now())
+
+    for _ in range(2):
+        after = change_catalogue(repository, change, publisher.keys)
+        listed = image_of_tag(after, image.tag) or image
+        try:
+            check_content(repository, listed)
+        except ImageGone:
+            if listed.digest == image.digest:
+                raise
+            gone.add(listed.digest)
+            continue
+        if listed.digest != image.digest:
+            publisher.report.line(f"another image of the same inputs is published since: {listed.digest}")
+        return listed
+    raise RegistryFailure(
+        f"{repository.name}: the catalogue names images of {image.variant} that the registry does not have",
+        do="see who cleans up there, then run the same again",
     )
-    save_catalogue(publisher.destination, after)
-    publisher.report.line(f"{', '.join((image.tag, *moving))} -> {image.digest}")
+
+
+def _finish(publisher: Publisher, image: PublishedImage) -> None:
+    """The last steps, also of a run that was killed before them: tags as the catalogue has them, no working name left
+    on the engine, the catalogue as a file."""
+    repository = publisher.repository
+    repair_tags(repository, image.variant, image.tag, publisher.report.line)
+    publisher.engine.drop_name(f"{repository.name}@{image.digest}", publisher.report.line)
+    catalogue, _ = fetch_catalogue(repository)
+    if catalogue is not None:
+        save_catalogue(publisher.destination, catalogue)

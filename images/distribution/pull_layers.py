@@ -11,12 +11,14 @@ import json
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images.catalogue import PublishedImage
-from images.core import CardstockError, RegistryFailure, Unsafe, human_bytes
+from images.core import CardstockError, LockTimeout, RegistryFailure, Unsafe, bytes_below, hold, human_bytes, lock_path
+from images.distribution.disk_space import Disk, device_of, disk_of, short_of
 from images.distribution.push import Say
 from images.registry import Blob, RemoteImage, Repository, digest_of_file, read_image
 from images.render import VARIANT
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from images.docker import Engine
 
 _CHUNK = 4 << 20
+# Below the state folder: what pulls left that did not end.
+PULLED = "pulled"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,15 @@ class Started:
         """Whether an earlier run began it and did not end it."""
         return self.folder.is_dir()
 
+    def bytes_of(self, layers: Iterable[Blob]) -> int:
+        """Bytes of these layers that have come already, whole or in part."""
+        size = 0
+        for layer in layers:
+            path = self.folder / layer.digest.replace(":", "-")
+            for one in (path, path.with_name(f".{path.name}.part")):
+                size += one.stat().st_size if one.is_file() else 0
+        return size
+
     def begin(self) -> None:
         """From now on it is begun."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +64,27 @@ class Started:
     def end(self) -> None:
         """Nothing of it is kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def alone(self, what: str, say: Say) -> AbstractContextManager[bool]:
+        """Hold it, so that one pulls and others wait; whether it had to be waited for."""
+        return hold(_lock(self.home, self.folder.name), f"the pull of {what}", say)
+
+
+def _lock(home: Path, name: str) -> Path:
+    return lock_path("pull", name, home.parent)
+
+
+def drop_left(home: Path, say: Say = lambda _: None) -> int:
+    """Drop what pulls left that did not end, below ``home``, but for those that are under way; bytes."""
+    dropped = 0
+    for folder in sorted(home.iterdir()) if home.is_dir() else []:
+        try:
+            with hold(_lock(home, folder.name), "a pull", seconds=0):
+                dropped += bytes_below(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+        except LockTimeout as busy:
+            say(f"left as it is: {folder}: {busy.holder} pulls it")
+    return dropped
 
 
 def fetch(engine: Engine, repository: Repository, image: PublishedImage, started: Started, say: Say) -> str:
@@ -76,22 +110,47 @@ def fetch(engine: Engine, repository: Repository, image: PublishedImage, started
     return found.config
 
 
-def check_disk_space(engine: Engine, repository: Repository, image: PublishedImage) -> None:
-    """Raise CardstockError where the engine's disk has less free than pulling this image takes, as far as is known.
+def check_disk_space(
+    engine: Engine,
+    repository: Repository,
+    image: PublishedImage,
+    started: Started | None = None,
+    *,
+    layered: bool = False,
+) -> None:
+    """Raise CardstockError where a disk has less free than pulling this image takes, as far as is known.
 
-    That is what it lacks of the layers, packed as they come and unpacked as they stay.
+    The engine's own pull takes what it lacks of the layers, packed as they come and unpacked as they stay. One that
+    goes on layer by layer (``layered``) has the packed layers in the folder of ``started`` as well, without those that
+    lie there already; the engine is then given them once more, as it loads them.
     """
     free = engine.free_bytes()
     found = _remote(repository, image)
-    lacking = sum(layer.size for layer in found.layers[_there(engine, found.diff_ids) :])
+    missing = found.layers[_there(engine, found.diff_ids) :]
+    lacking = sum(layer.size for layer in missing)
     need = lacking + image.unpacked * lacking // max(1, image.compressed)
-    if free is not None and free < need:
+    where = engine.layers_folder() if layered else ""
+    engine_disk = None if free is None else Disk(where or engine.endpoint, device_of(where) if where else None, free)
+    needs = [(engine_disk, need)]
+    if started is not None and layered:
+        needs.append((disk_of(started.folder), max(0, lacking - started.bytes_of(missing))))
+    if short := short_of(needs):
+        disk, wanted = short
+        lying = _lying(started)
         raise CardstockError(
-            f"the disk is too small for {image.variant}: {human_bytes(need)} needed, {human_bytes(free)} free",
-            cause=f"{human_bytes(lacking)} of it are to be pulled, and unpacked",
-            do="free some space: docker system df, ./inv engine --prune",
-            where=engine.endpoint,
+            f"the disk is too small for {image.variant}: {human_bytes(wanted)} needed, {human_bytes(disk.free)} free",
+            cause="; ".join(["its layers come packed, and are unpacked beside that", *lying]),
+            do="free some space (./inv engine --prune"
+            + (" drops what earlier pulls left)" if lying else ")")
+            + ", or set CARDSTOCK_HOME, for the embedded engine and for what is pulled, to a larger disk",
+            where=disk.folder,
         )
+
+
+def _lying(started: Started | None) -> list[str]:
+    """What of earlier pulls lies in the state folder, in words."""
+    size = bytes_below(started.home) if started is not None and started.home.is_dir() else 0
+    return [f"{human_bytes(size)} of pulls that did not end lie in {started.home}"] if started and size else []
 
 
 def _remote(repository: Repository, image: PublishedImage) -> RemoteImage:

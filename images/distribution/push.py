@@ -12,7 +12,6 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from images.core import CardstockError, human_bytes, process, write_atomically
+from images.core import CardstockError, hold, human_bytes, process, work_folder, write_atomically
 from images.docker import ImageFacts
 from images.proof.audit import Chunks
 from images.registry import CONFIG, Blob, Packing, Repository, digest_of, digest_of_file, layer_type, make_manifest
@@ -57,17 +56,17 @@ class Packed:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "layers.json"
-        told = json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
-        self._layers = {key: Layer(**value) for key, value in told.items()}
+        self._layers = _read(self._file)
 
     def layer(self, diff_id: str, packing: Packing) -> Layer | None:
         """The layer, if it was packed before."""
         return self._layers.get(f"{packing} {diff_id}")
 
     def add(self, diff_id: str, packing: Packing, layer: Layer) -> None:
-        """Keep it, at once and whole."""
-        self._layers[f"{packing} {diff_id}"] = layer
-        write_atomically(self._file, json.dumps({key: asdict(one) for key, one in self._layers.items()}, indent=1))
+        """Keep it, at once and whole, beside what other runs have kept meanwhile."""
+        with hold(self._folder / ".lock", "the list of packed layers"):
+            self._layers = {**_read(self._file), **self._layers, f"{packing} {diff_id}": layer}
+            write_atomically(self._file, json.dumps({key: asdict(one) for key, one in self._layers.items()}, indent=1))
 
     def config(self, digest: str) -> Path | None:
         """An image's configuration, its bytes checked."""
@@ -77,6 +76,15 @@ class Packed:
     def add_config(self, digest: str, content: bytes) -> None:
         """Keep it."""
         write_atomically(self._folder / digest.replace(":", "-"), content.decode())
+
+
+def _read(file: Path) -> dict[str, Layer]:
+    """What is known, of a file that is there and whole; what cannot be read is packed again."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return {str(key): Layer(**value) for key, value in told.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def push(
@@ -146,8 +154,8 @@ def saved(save: Save, wanted: Iterable[str], others: Iterable[str]) -> Iterator[
 
 @contextmanager
 def _spooled(stream: IO[bytes]) -> Iterator[tuple[str, Path]]:
-    with tempfile.TemporaryDirectory(prefix="cardstock-push-") as folder:
-        path, digest = Path(folder, "layer"), hashlib.sha256()
+    with work_folder("push") as folder:
+        path, digest = folder / "layer", hashlib.sha256()
         with path.open("wb") as out:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)

@@ -12,10 +12,10 @@ from images.catalogue import (
     PublishedImage,
     SigningKeys,
     change_catalogue,
-    check_image,
+    check_content,
     fetch_catalogue,
     immutable_tag,
-    set_tag,
+    repair_tags,
     utc_now,
     without_newest,
 )
@@ -69,12 +69,10 @@ def roll_back(destination: Destination, variants: Sequence[Variant]) -> list[Pub
             )
         _, moves = without_newest(catalogue, variant.id, utc_now())
         for image in moves.values():
-            check_image(destination.repository, image)
-        for tag, image in moves.items():
-            set_tag(destination.repository, tag, image.digest)
-            destination.context.report.line(f"{tag} -> {image.tag} ({image.digest})")
+            check_content(destination.repository, image)
         change = partial(_without, variant.id, catalogue.current[variant.id].digest)
         after = change_catalogue(destination.repository, change, destination.keys)
+        repair_tags(destination.repository, variant.id, say=destination.context.report.line)
         save_catalogue(destination, after)
         out.append(after.current[variant.id])
     return out

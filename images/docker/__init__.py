@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from images.docker.container_text import docker_words as docker_words
     from images.docker.containers import Containers as Containers
     from images.docker.containers import ContainerState as ContainerState
-    from images.docker.engine import RUN_LABEL as RUN_LABEL
     from images.docker.engine import Engine as Engine
     from images.docker.facts import HostFacts as HostFacts
     from images.docker.facts import ImageFacts as ImageFacts
@@ -55,6 +54,10 @@ if TYPE_CHECKING:
     from images.docker.gpu_access import gpu_tools as gpu_tools
     from images.docker.gpu_access import spec_by_way as spec_by_way
     from images.docker.gpu_access import way_to_cards as way_to_cards
+    from images.docker.owners import RUN_LABEL as RUN_LABEL
+    from images.docker.refusals import DiskFull as DiskFull
+    from images.docker.refusals import RateLimited as RateLimited
+    from images.docker.refusals import refuse_old_engine as refuse_old_engine
     from images.docker.temporary_containers import TemporaryContainer as TemporaryContainer
     from images.docker.temporary_containers import TemporaryContainers as TemporaryContainers
     from images.docker.whose_machine import is_local as is_local

@@ -7,7 +7,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from images.core import EngineUnreachable, Layout, PrintLine, SiteSettings, Unsafe, debian, default_layout
+from images.core import (
+    EngineUnreachable,
+    Layout,
+    PrintLine,
+    SiteSettings,
+    Unsafe,
+    debian,
+    default_layout,
+    hold,
+    lock_path,
+)
 from images.docker import bootstrap
 from images.docker.engine import Engine
 
@@ -56,9 +66,11 @@ def base_context(
         if engine.inspect(reference) is not None or engine.registry_digest(reference):
             return CONTEXT_SCHEME + reference
         say(f"{reference} cannot be reached: taking Debian {release} from packages instead")
-    reference = local_reference(release)
+    reference, there = local_reference(release), layout or default_layout()
     if refresh or engine.inspect(reference) is None:
-        _bootstrap(release, reference, engine, site or SiteSettings(), layout or default_layout(), say)
+        with hold(lock_path("base", reference, there.home), f"the base image of {release}", say) as waited:
+            if not waited or engine.inspect(reference) is None:
+                _bootstrap(release, reference, engine, site or SiteSettings(), there, say)
     return CONTEXT_SCHEME + reference
 
 

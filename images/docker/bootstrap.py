@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from images.core import CardstockError, EngineUnreachable, PrintLine, RegistryFailure, debian, process
+from images.core import CardstockError, EngineUnreachable, PrintLine, RegistryFailure, debian, process, work
 from images.docker.embedded import mounts
 
 # Times in the image: nothing is newer than this second (2025-01-01), whenever it is built.
@@ -58,13 +57,8 @@ def recipe(release: str) -> str:
 @contextmanager
 def work_folder(home: Path) -> Iterator[Path]:
     """A folder on the disk of ``home`` that goes away, with whatever a broken run left mounted below it."""
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="bootstrap-", dir=home))
-    try:
+    with work.work_folder("bootstrap", home / "bootstrap", mounts.unmount_below) as folder:
         yield folder
-    finally:
-        mounts.unmount_below(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mmdebstrap_argv(prefix: Path, release: str, root: Path, settings: Path) -> tuple[str, ...]:

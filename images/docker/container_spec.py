@@ -9,7 +9,7 @@ from images.core import UsageError
 
 # The root file system is read-only; many programs keep sockets and what they compile below /tmp.
 TMPFS = ("/tmp", "rw,exec,nosuid,nodev,mode=1777")  # noqa: S108  (a path in the container)
-RESTART = ("unless-stopped", "on-failure", "no")
+RESTART = ("always", "unless-stopped", "on-failure", "no")
 # SIGKILL comes so many seconds after SIGTERM.
 STOP_TIMEOUT = 30
 # Networks that are modes; any other is one of the user's, by name.

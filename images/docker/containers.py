@@ -5,6 +5,7 @@ Nothing here waits or decides: its callers do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -92,6 +93,17 @@ class Containers:
         with self._translated(f"{name} did not end within {seconds} s"):
             code = self._client.containers.get(name).wait(timeout=seconds)["StatusCode"]
         return int(code), self.log(name)
+
+    def first_end(self, name: str, since: float) -> int | None:
+        """The exit code of its first end since then (Unix seconds), as the engine has noted it; None where it has not.
+
+        A container that its policy has started again says 0 of itself.
+        """
+        with self._translated(f"the end of {name} could not be read"):
+            wanted = {"container": name, "event": "die"}
+            told = self._client.events(since=int(since), until=int(time.time()) + 1, filters=wanted, decode=True)
+            codes = [str((one.get("Actor") or {}).get("Attributes", {}).get("exitCode", "")) for one in told]
+        return next((int(code) for code in codes if code.lstrip("-").isdigit()), None)
 
     def restart(self, name: str, seconds: int) -> None:
         """End it, by force after ``seconds``, and start it anew; one that does not run is started."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import requests.exceptions
 
@@ -36,12 +37,14 @@ from images.docker.facts import (
     split_reference,
 )
 from images.docker.gpu_access import NO_TOOLS, Way, cdi_folders, gpu_tools, spec_by_way, way_to_cards
+from images.docker.layer_store import keeps_in_containerd, layers_folder
+from images.docker.owners import RUN_LABEL, is_left, run_labels
 from images.docker.whose_machine import free_below, is_local
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-RUN_LABEL = "dev.cardstock.run"
+_IDLE = ("created", "exited", "dead")
 # `docker buildx build --check`: in the client since 0.15, in the engine's own Dockerfile frontend since Docker 27.
 _CHECK_BUILDX = (0, 15)
 _CHECK_ENGINE = 27
@@ -72,6 +75,11 @@ class Engine:
             return str(self._client.version()["Version"])
 
     @cached_property
+    def docker_version(self) -> str:
+        """The version of Docker; empty where the engine is another that speaks its API, such as Podman."""
+        return "" if self.host().podman else self.version
+
+    @cached_property
     def containers(self) -> Containers:
         """Containers that stay; those of `run` are gone when it returns."""
         return Containers(self._client, translated, self._for_this_engine)
@@ -85,9 +93,9 @@ class Engine:
         self._client.close()
 
     def free_bytes(self) -> int | None:
-        """Free bytes on the disk of the engine's data; None where that is no disk of this machine."""
+        """Free bytes on the disk that the engine keeps layers on; None where that is no disk of this machine."""
         host = self.host()
-        return free_below(Path(host.root)) if is_local(self.endpoint, host) and not host.desktop else None
+        return free_below(Path(self.layers_folder())) if is_local(self.endpoint, host) and not host.desktop else None
 
     def host(self) -> HostFacts:
         """What the engine says of the machine it runs on."""
@@ -115,7 +123,12 @@ class Engine:
     def keeps_what_came(self) -> bool:
         """Whether layers of a failed pull stay for the next one: in the containerd store, not in the classic one."""
         with translated("the engine's store could not be read"):
-            return any(name == "driver-type" for name, _ in self._client.info().get("DriverStatus") or [])
+            return keeps_in_containerd(self._client.info())
+
+    def layers_folder(self) -> str:
+        """The folder that the engine keeps layers in, as it says it."""
+        with translated("the engine's data directory could not be read"):
+            return str(layers_folder(self._client.info()))
 
     def keep_under_limit(self, say: PrintLine = lambda _: None) -> None:
         """After a build: trim the embedded engine if it is over its limit; an engine of the user's is not touched."""
@@ -259,14 +272,14 @@ class Engine:
         image's, which then stay on the disk for good (found on 26.1.5: layers without an owner after 311 exports).
         """
         with translated(f"{reference} could not be exported"):
-            container = self._client.containers.create(reference, ["-"], labels={RUN_LABEL: uuid.uuid4().hex})
+            container = self._client.containers.create(reference, ["-"], labels=run_labels(uuid.uuid4().hex))
         try:
             with translated(f"{reference} could not be exported"):
                 chunks = cast("Generator[bytes]", container.get_archive("/")[0])
                 # Closed first: while the connection is open and unread, the engine does not remove the container, and
                 # the wait for that would hide why the reader stopped.
                 with closing(chunks):
-                    yield chunks
+                    yield _told(f"{reference} could not be exported", chunks)
         finally:
             with suppress(docker.errors.NotFound):
                 container.remove(force=True)
@@ -288,16 +301,19 @@ class Engine:
     def save(self, reference: str) -> Iterator[Iterator[bytes]]:
         """An image as `docker save` writes it: chunks of a tar with each layer as a tar in it."""
         with translated(f"{reference} could not be saved"):
-            yield iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+            chunks = iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+        yield _told(f"{reference} could not be saved", chunks)
 
     @contextmanager
     def export_container(self, name: str) -> Iterator[Iterator[bytes] | None]:
         """The file system of a container, running or not, as chunks of a tar; None where there is none of this name."""
-        with translated(f"the container {name} could not be exported"):
+        what = f"the container {name} could not be exported"
+        with translated(what):
             try:
-                yield self._client.containers.get(name).get_archive("/")[0]
+                chunks = self._client.containers.get(name).get_archive("/")[0]
             except docker.errors.NotFound:
-                yield None
+                chunks = None
+        yield None if chunks is None else _told(what, chunks)
 
     # Containers
 
@@ -334,7 +350,7 @@ class Engine:
             gpus=ALL_CARDS if gpus else NO_CARDS,
             memory=memory or 0,
             network=network,
-            labels=((RUN_LABEL, run_id or uuid.uuid4().hex),),
+            labels=tuple(run_labels(run_id or uuid.uuid4().hex).items()),
             user=user or "",
             read_only=False,
             tmpfs=(),
@@ -357,18 +373,44 @@ class Engine:
             raise ContainerFailed(f"a container of {image} exited with {ran.code}: {' '.join(command)}", ran)
         return ran
 
-    def cleanup(self, run_id: str | None = None) -> int:
-        """Remove the containers of a run, or (without an id) all ended ones of any run; how many."""
-        wanted = f"{RUN_LABEL}={run_id}" if run_id else RUN_LABEL
-        filters: dict[str, str | list[str] | bool] = {"label": wanted}
-        if run_id is None:
-            filters["status"] = ["created", "exited", "dead"]
-        with translated("containers left by a run could not be removed"):
-            found = self._client.containers.list(all=True, filters=filters)
-            for container in found:
-                with suppress(docker.errors.NotFound):
-                    container.remove(force=True, v=True)
-        return len(found)
+    def cleanup(self, run_id: str | None = None, now: float | None = None) -> int:
+        """Remove the containers and volumes of a run; how many.
+
+        Without an id: those of runs whose process is known to have ended (killed, or gone with the machine), and ended
+        ones that are older than a day, whosever they are. ``now`` is in Unix seconds.
+        """
+        filters: dict[str, Any] = {"label": f"{RUN_LABEL}={run_id}" if run_id else RUN_LABEL}
+        moment = time.time() if now is None else now
+        removed = 0
+        with translated("what a run has left could not be removed"):
+            for one in self._client.containers.list(all=True, filters=filters, ignore_removed=True):
+                if run_id or is_left(one.labels, one.attrs.get("Created"), moment, idle=one.status in _IDLE):
+                    with suppress(docker.errors.NotFound):
+                        one.remove(force=True, v=True)
+                        removed += 1
+            for volume in self._client.volumes.list(filters=filters):
+                labels = volume.attrs.get("Labels") or {}
+                if run_id or is_left(labels, volume.attrs.get("CreatedAt"), moment, idle=True):
+                    with suppress(docker.errors.NotFound, docker.errors.APIError):  # one in use stays
+                        volume.remove()
+                        removed += 1
+        return removed
+
+    def drop_name(self, reference: str, say: PrintLine = lambda _: None) -> bool:
+        """Take a working name away when all is done; whether there was one. What holds it is said and passed over."""
+        try:
+            return self.untag(reference, force=True)
+        except EngineUnreachable:
+            raise
+        except CardstockError as error:
+            say(f"left as it is: {reference}: {error.cause}")
+            return False
+
+
+def _told(what: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an answer; one that breaks off is the engine's, whatever its reader is doing."""
+    with translated(what):
+        yield from chunks
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:
@@ -395,6 +437,3 @@ def _await(container: Container, timeout: float) -> tuple[Ran, bool]:
         code = int(container.wait(timeout=API_SECONDS)["StatusCode"])
     out, err = (container.logs(stdout=first, stderr=not first).decode(errors="replace") for first in (True, False))
     return Ran(code, out, err), expired
-
-
-# Finding one

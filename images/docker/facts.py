@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from images.core import CardstockError, CheckFailed, RegistryFailure, Unsafe
+from images.core import CheckFailed
+from images.docker.refusals import refused_pull as refused_pull
 
 TAIL_LINES = 40
-# What an engine says of bytes that are not those of their digest, or that do not make the image they are said to.
-_LIES = re.compile(
-    r"verification failed|digest.*(mismatch|not match)|don't match image config|unexpected (size|commit)|invalid diffID"
-)
 _BUILDX_VERSION = re.compile(r"buildx v?(\d+(?:\.\d+)*)")
 
 
@@ -135,18 +132,3 @@ def parse_buildx(text: str) -> tuple[int, ...] | None:
     """The version in the output of ``docker buildx version``."""
     found = _BUILDX_VERSION.search(text)
     return tuple(map(int, found[1].split("."))) if found else None
-
-
-def refused_pull(reference: str, said: str) -> CardstockError:
-    """The error of a pull that the engine broke off, of its kind."""
-    if _LIES.search(said):
-        return Unsafe(
-            f"{reference}: what the registry gives is not what its digest says",
-            cause=f"the engine says: {said}",
-            do="do not use it; tell whoever runs this registry",
-        )
-    return RegistryFailure(
-        f"{reference} could not be pulled",
-        cause=f"the engine says: {said}",
-        do="see that the registry answers and that this login may read it; run the same again to go on",
-    )

@@ -27,9 +27,9 @@ from testcontainers.core.waiting_utils import WaitStrategy, WaitStrategyTarget
 from images.docker.container_arguments import create_arguments
 from images.docker.container_spec import NO_CARDS, ContainerSpec, Mount
 from images.docker.docker_py import translated
-from images.docker.engine import RUN_LABEL
 from images.docker.facts import host_of
 from images.docker.gpu_access import NO_TOOLS, cdi_folders, gpu_tools, spec_by_way, way_to_cards
+from images.docker.owners import RUN_LABEL, run_labels
 from images.docker.whose_machine import is_local
 
 Content = Mapping[str, bytes | Path]
@@ -124,7 +124,7 @@ class TemporaryContainers:
         with translated("a volume could not be filled"):
             number = len(self._client.volumes.list(filters={"label": self._label}))
             name = f"cardstock-{self.run}-{number}"
-            self._client.volumes.create(name, labels={RUN_LABEL: self.run})
+            self._client.volumes.create(name, labels=run_labels(self.run))
             carrier = ContainerSpec(
                 image, ("-",), mounts=(Mount(name, target, read_only=False),), network="none", read_only=False
             )
@@ -170,7 +170,7 @@ class TemporaryContainers:
         return spec_by_way(spec, way_to_cards(host, gpu_tools(cdi_folders(host)) if local else NO_TOOLS))
 
     def _labelled(self, spec: ContainerSpec) -> ContainerSpec:
-        return replace(spec, labels=(*spec.labels, (RUN_LABEL, self.run)))
+        return replace(spec, labels=(*spec.labels, *run_labels(self.run).items()))
 
     @property
     def _label(self) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.core import Report, SiteSettings
+from images.core import Report, SiteSettings, work_folder
 from images.docker import LOGS, Engine, run_bake
 from images.docker import build_inputs as supplies
 from images.kernels.make import check_memory
@@ -53,10 +52,10 @@ class Compiler:
         """Compile into an empty folder. Raises CheckFailed with the end of the compiler's words."""
         contexts = supplies.named_contexts(self.matrix, [kernel], self.engine(), self.site, self.report)
         log = self.checkout.root / LOGS / f"kernel-{kernel.id}.log"
-        with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
-            secrets = supplies.compiler_secrets(Path(scratch), self.site, os.environ)
-            override = Path(scratch, "override.json")
-            machine = bake.MachineInputs((*contexts, *self._stamped(Path(scratch))), secrets)
+        with work_folder("kernel") as scratch:
+            secrets = supplies.compiler_secrets(scratch, self.site, os.environ)
+            override = scratch / "override.json"
+            machine = bake.MachineInputs((*contexts, *self._stamped(scratch)), secrets)
             text = bake.kernel_override_file({kernel: str(folder)}, machine, self.arguments)
             override.write_text(text, encoding="utf-8")
             with self.report.step(f"compile {kernel.id}"):
@@ -91,8 +90,8 @@ def empty_cache(compiler: Compiler, name: str) -> None:
         "args": {"STAMP": uuid.uuid4().hex},
         "output": ["type=cacheonly"],
     }
-    with tempfile.TemporaryDirectory(prefix="cardstock-kernel-") as scratch:
-        file = Path(scratch, "empty.json")
+    with work_folder("kernel") as scratch:
+        file = scratch / "empty.json"
         file.write_text(json.dumps({"target": {"empty": target}}), encoding="utf-8")
         log = compiler.checkout.root / LOGS / "empty-cache.log"
         run_bake(compiler.checkout.root, [file], ["empty"], compiler.engine().cli_env(), log, compiler.report)

@@ -6,7 +6,6 @@ checkout, so every checkout of this machine shares it, and a removed build cache
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import CardstockError, CheckFailed, Unsafe, default_layout
+from images.core import CardstockError, CheckFailed, Unsafe, default_layout, hold
 from images.kernels.key import Key, key_of_record
 from images.kernels.record import FILE, WheelRecord, read_record
 from images.kernels.wheel import check_digest, check_wheel
@@ -113,14 +112,7 @@ class Store:
     @contextmanager
     def locked(self, key: Key, say: Say = lambda _: None) -> Iterator[None]:
         """Hold a key while it is made, so that one makes it and others wait. The lock dies with its process."""
-        folder = self.root / _LOCKS
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / key.digest).open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"another build makes {key.package} {key.version} for {' '.join(key.archs)}: waiting for it")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        with hold(self.root / _LOCKS / key.digest, f"{key.package} {key.version} for {' '.join(key.archs)}", say):
             yield
 
     def _checked(self, folder: Path) -> Stored:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from images.core import Unsafe
+from images.core import Unsafe, work_folder
 from images.registry.client import Repository
 from images.registry.descriptor import MANIFEST, Blob, Manifest, parse_blobs
 
@@ -101,8 +99,8 @@ def read_blob(repository: Repository, blob: Blob, most: int = BLOB_MAX) -> bytes
             cause="that is no file of this kind",
             do="do not use it; tell whoever publishes it",
         )
-    with tempfile.TemporaryDirectory(prefix="cardstock-blob-") as folder:
-        path = Path(folder, "blob")
+    with work_folder("blob") as folder:
+        path = folder / "blob"
         repository.download(blob, path)
         return path.read_bytes()
 

@@ -6,13 +6,12 @@ What is asked is in images/render/lock_inputs.py, how it lies on disk in images/
 from __future__ import annotations
 
 import re
-import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import CardstockError, RegistryFailure, UsageError, process
+from images.core import CardstockError, RegistryFailure, UsageError, process, work_folder
 from images.render.lock_files import (
     Lock,
     LockState,
@@ -62,8 +61,8 @@ def resolve_lock(inputs: LockInputs, *, indexes: Sequence[str] = (), uv: str = "
     Raises RegistryFailure when an index or a file cannot be reached or lacks a version; UsageError when the pins
     contradict each other. Nothing on disk changes.
     """
-    with tempfile.TemporaryDirectory(prefix="cardstock-lock-") as folder:
-        resolve = _Resolver(Path(folder), inputs, tuple(indexes), uv)
+    with work_folder("lock") as folder:
+        resolve = _Resolver(folder, inputs, tuple(indexes), uv)
         everything = resolve(inputs.requirements)
         exact = pinned(everything)
         torch = [line for line in exact if _TORCH.match(line)]

@@ -78,7 +78,7 @@ def test_the_container_is_as_locked_as_it_says(cpu_server: CpuServer) -> None:
     host = attributes["HostConfig"]
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
     assert "no-new-privileges" in host["SecurityOpt"]
-    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["RestartPolicy"]["Name"] == "always"
     assert host["Memory"] == host["MemorySwap"] == 20 * 2**30  # images/run/fit/beside_the_cards.py
     assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(cpu_server.options.port)}]}
     mounts = {one["Destination"]: (one.get("Name") or one["Source"], one["RW"]) for one in attributes["Mounts"]}

@@ -23,7 +23,8 @@ import pytest
 
 from images.core import process
 from images.core.errors import CardstockError
-from images.docker.engine import RUN_LABEL, Engine
+from images.docker.engine import Engine
+from images.docker.owners import RUN_LABEL
 from images.proof.smoke import prove as proving
 from images.proof.smoke import server as serving
 from images.proof.smoke.expectation import Expectation

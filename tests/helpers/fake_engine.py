@@ -90,6 +90,12 @@ class FakeEngine:
         images.save()
         return there
 
+    def drop_name(self, reference: str, say: object = None) -> bool:
+        return self.untag(reference, force=True)
+
+    def cleanup(self, run_id: str | None = None) -> int:
+        return 0
+
     def layer_sizes(self, reference: str) -> tuple[int, ...]:
         facts = self.inspect(reference)
         return tuple(map(len, facts.layers)) if facts else ()

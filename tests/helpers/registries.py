@@ -48,7 +48,8 @@ class FakeRegistry:
     length). ``tags`` is said instead of the list of tags. ``login`` is the Authorization header that it wants, ``auth``
     how it wants one to log in; ``logins`` are those headers as they came. ``elsewhere`` is another registry
     ("127.0.0.1:PORT") that it sends to for blobs and uploads. ``rules`` are asked first, the newest before the others,
-    also for the token service; one that gives no reply leaves the request to the rest.
+    also for the token service; one that gives no reply leaves the request to the rest. ``meanwhile`` is called with
+    each request before it is answered: what another does at that moment.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class FakeRegistry:
     login: str | None = None
     auth: Auth | None = None
     elsewhere: str = ""
+    meanwhile: Callable[[str], None] | None = None
     logins: list[str] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
 
@@ -136,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         shelf.asked.append(f"{self.command} {self.path}")
         shelf.logins.append(login)
+        if shelf.meanwhile:
+            shelf.meanwhile(f"{self.command} {self.path}")
         if (challenges := self._challenges(login)) is not None:
             self._answer(401, b'{"errors": [{"code": "UNAUTHORIZED", "message": "log in"}]}', challenges=challenges)
             return

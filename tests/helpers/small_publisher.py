@@ -57,6 +57,7 @@ class SmallPublisher:
         self.root, self.engine, self.base = root, engine, base
         self.err = io.StringIO()
         self.proofs: list[str] = []
+        self.proven: set[str] = set()
         self.fails: set[str] = set()
         self.card: str | None = None
         self.built: list[str] = []
@@ -131,6 +132,7 @@ class SmallPublisher:
         assert facts is not None, "what is proven is there by its digest"
         assert "@sha256:" in reference
         self.proofs.append(job.variant.id)
+        self.proven.add(reference.partition("@")[2])
         bad = job.variant.id in self.fails
         audit = LevelResult(
             1, "audit", "failed" if bad else "passed", "no code" if bad else "", 0, {"audited archs": []}

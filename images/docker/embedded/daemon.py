@@ -6,13 +6,12 @@ the socket. The host's package database, its docker group and an engine it may h
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +19,20 @@ from images.core import (
     CardstockError,
     EngineUnreachable,
     Layout,
+    LockTimeout,
     PrintLine,
     debian,
     default_layout,
+    hold,
     process,
     write_atomically,
 )
-from images.docker.embedded import bridge, mounts
+from images.docker.embedded import bridge, mounts, processes
 from images.docker.embedded import packages as home
-from images.docker.embedded.daemon_config import render_config
+from images.docker.embedded.daemon_config import render_config, without_live_restore
 from images.docker.embedded.iptables import write_iptables
 from images.docker.embedded.packages import cli_env
-from images.docker.embedded.ping import engine_version
+from images.docker.embedded.ping import engine_version, restores_live
 from images.docker.embedded.space import LIMIT_BYTES, Pruned, data_bytes, free_disk_space, keep_under_limit, prune
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
 READY_SECONDS = 90.0
 STOP_SECONDS = 60.0
 _LOG_BYTES = 10_000_000
+_RELOAD_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -74,24 +76,17 @@ class EngineStatus:
 def locked(layout: Layout, say: PrintLine, timeout: float = 900.0) -> Iterator[None]:
     """Hold the lock of this state directory. Raises EngineUnreachable when another holds it for too long."""
     layout.root.mkdir(parents=True, exist_ok=True)
-    path = layout.home / "engine.lock"
-    with path.open("w") as handle:
-        end, told = time.monotonic() + timeout, False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > end:
-                    raise EngineUnreachable(
-                        f"another start or stop of the embedded engine holds the lock since {timeout:.0f} s",
-                        do="wait for it, or end it and run again",
-                        where=str(path),
-                    ) from error
-                if not told:
-                    say("waiting for another start or stop of the embedded engine")
-                told = True
-                time.sleep(0.2)
+    with ExitStack() as stack:
+        try:
+            lock = hold(layout.home / "engine.lock", "a start or stop of the embedded engine", say, seconds=timeout)
+            stack.enter_context(lock)
+        except LockTimeout as error:
+            raise EngineUnreachable(
+                f"another start or stop of the embedded engine holds the lock since {timeout:.0f} s",
+                cause=f"it is {error.holder}",
+                do="wait for it, or end it and run again",
+                where=str(error.path),
+            ) from error
         yield
 
 
@@ -218,20 +213,39 @@ def _end(pid: int, seconds: float) -> None:
     raise CardstockError(f"process {pid} does not end", do="look at it with ps; it may hang on a disk")
 
 
+def _let_containers_end(layout: Layout, pid: int) -> None:
+    """Have the engine end its containers when it ends; it reads this one setting again on SIGHUP.
+
+    It does so as a part of its own end, which no restart policy takes for a person's wish: they come back with it.
+    """
+    with suppress(OSError, ValueError):
+        write_atomically(layout.config, without_live_restore(layout.config.read_text(encoding="utf-8")))
+        os.kill(pid, signal.SIGHUP)
+        end = time.monotonic() + _RELOAD_SECONDS
+        while restores_live(layout.socket) and time.monotonic() < end:
+            time.sleep(0.1)
+
+
 def stop(layout: Layout | None = None, *, say: PrintLine = lambda _: None) -> bool:
     """Stop the embedded engine and what it left running; whether there was anything to stop. Data stays."""
     layout = layout or default_layout()
     if not layout.root.is_dir():
         return False
     with locked(layout, say):
-        pids = [pid for pid in (_daemon(layout), _containerd(layout)) if pid is not None]
+        daemon = _daemon(layout)
+        if daemon is not None:
+            _let_containers_end(layout, daemon)
+        pids = [pid for pid in (daemon, _containerd(layout)) if pid is not None]
         for pid in pids:
             _end(pid, STOP_SECONDS)
+        left = processes.left_running(layout)  # by an engine that was killed before
+        for pid in left:
+            _end(pid, 0)
         layout.pidfile.unlink(missing_ok=True)
         layout.socket.unlink(missing_ok=True)
         mounts.unmount_below(layout.root)  # a killed engine leaves its data directory mounted on itself
         bridge.remove_bridge(layout.bridge)
-    return bool(pids)
+    return bool(pids or left)
 
 
 def status(layout: Layout | None = None) -> EngineStatus:

@@ -7,6 +7,7 @@ import json
 from images.core import Layout
 
 GB = 1000**3
+LIVE_RESTORE = "live-restore"
 
 
 # Build cache that the engine keeps by itself (what images share with it is not counted): one CUDA stack takes 15-20 GB.
@@ -14,7 +15,12 @@ CACHE_BYTES = 32 * GB
 
 
 def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
-    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress), CDI read."""
+    """daemon.json: all paths private, overlay2 without the containerd store (exports would compress), CDI read.
+
+    ``live-restore``: containers outlive a crash of the engine, and the next start takes them over. Without it, the
+    engine ends them when it starts, and takes that for somebody's wish: "unless-stopped" does not bring them back
+    (seen with 26.1.5).
+    """
     settings = {
         "bridge": layout.bridge,
         "builder": {"gc": {"enabled": True, "policy": _collection()}},
@@ -23,6 +29,7 @@ def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
         "features": {"cdi": True, "containerd-snapshotter": False},
         "hosts": [layout.endpoint],
         "ip6tables": False,
+        LIVE_RESTORE: True,
         "iptables": firewall,
         "log-driver": "json-file",
         "log-opts": {"max-file": "2", "max-size": "10m"},
@@ -31,6 +38,11 @@ def render_config(layout: Layout, *, mtu: int, firewall: bool) -> str:
         "storage-driver": "overlay2",
     }
     return json.dumps(settings, indent=1, sort_keys=True) + "\n"
+
+
+def without_live_restore(config: str) -> str:
+    """The same settings for an engine that is to end its containers when it ends."""
+    return json.dumps({**json.loads(config), LIVE_RESTORE: False}, indent=1, sort_keys=True) + "\n"
 
 
 def _collection() -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 
 class _UnixHTTP(http.client.HTTPConnection):
@@ -21,12 +22,24 @@ class _UnixHTTP(http.client.HTTPConnection):
 
 def engine_version(path: Path, timeout: float = 5.0) -> str | None:
     """The version of the engine that answers on this socket; None where none does."""
+    version = _ask(path, "/version", timeout).get("Version")
+    return None if version is None else str(version)
+
+
+def restores_live(path: Path, timeout: float = 5.0) -> bool:
+    """Whether the engine that answers on this socket would leave its containers running when it ends."""
+    return bool(_ask(path, "/info", timeout).get("LiveRestoreEnabled"))
+
+
+def _ask(path: Path, what: str, timeout: float) -> dict[str, Any]:
+    """The answer to a GET, an object of JSON; empty where there is none."""
     connection = _UnixHTTP(path, timeout)
     try:
-        connection.request("GET", "/version")
+        connection.request("GET", what)
         answer = connection.getresponse()
-        return str(json.loads(answer.read())["Version"]) if answer.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
-        return None
+        content = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException, ValueError):
+        content = None
     finally:
         connection.close()
+    return content if isinstance(content, dict) else {}

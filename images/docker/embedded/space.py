@@ -27,6 +27,11 @@ class Pruned:
     steps: tuple[str, ...]
 
     @property
+    def freed(self) -> int:
+        """Bytes that are free now; what others wrote meanwhile may be more than was dropped, which is none."""
+        return max(0, self.before - self.after)
+
+    @property
     def fits(self) -> bool:
         """Whether the engine is under its limit now."""
         return self.after <= self.limit
@@ -76,7 +81,10 @@ def free_disk_space(short: int, layout: Layout | None = None, *, say: PrintLine 
     """
     layout = layout or default_layout()
     pruned = prune(layout, limit=max(data_bytes(layout) - short, 0))
-    say(f"the disk is short of room: {(pruned.before - pruned.after) / GB:.1f} GB of the engine's build cache dropped")
+    if pruned.freed >= GB // 20:
+        say(f"the disk is short of room: {pruned.freed / GB:.1f} GB of the engine's build cache dropped")
+    else:
+        say("the disk is short of room, and the engine has no build cache that could be dropped")
 
 
 def prune(
@@ -109,7 +117,7 @@ def prune(
             break
         after = take(step)
     result = Pruned(before, after, limit, tuple(done))
-    say(f"the embedded engine holds {after / GB:.1f} GB of {limit / GB:.0f} GB ({(before - after) / GB:.1f} GB freed)")
+    say(f"the embedded engine holds {after / GB:.1f} GB of {limit / GB:.0f} GB ({result.freed / GB:.1f} GB freed)")
     if not result.fits:
         say("  tagged images hold the rest: remove what you do not need (docker image ls), or prune everything")
     return result

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from images.cards import LocalMachine
-from images.core import CheckFailed, NothingSelected, process
+from images.core import CheckFailed, NothingSelected, process, work_folder
 from images.docker import ALL_CARDS, ContainerSpec, Mount, Way, docker_words, spec_by_way
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card.records import GpuRecord
@@ -61,8 +60,7 @@ def prove(
 
     The engine must be this machine's: folders are mounted. Raises CheckFailed when a step failed or no record came.
     """
-    with tempfile.TemporaryDirectory(prefix="cardstock-gpu-", ignore_cleanup_errors=True) as name:
-        out = Path(name)
+    with work_folder("gpu") as out:
         out.chmod(0o777)
         words = docker_words(spec_by_way(make_spec(image, labels, checkout, out, only), way), foreground=True)
         code = process.stream(words, say, env=dict(env), check=False, timeout=LIMIT)

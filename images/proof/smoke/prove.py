@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from images.core import CardstockError, Report, process
+from images.core import CardstockError, Report, process, work_folder
 from images.proof.smoke.expectation import Expectation
 from images.proof.smoke.record import ProofRecord
 
@@ -52,8 +51,8 @@ def prove_image(
     run = uuid.uuid4().hex[:12]
     say = report.line if isinstance(report, Report) else report or (lambda _: None)
     env = {**engine_env, **OWN_ENV}
-    with tempfile.TemporaryDirectory(prefix="cardstock-smoke-") as folder:
-        promised, record = Path(folder, "expectation.json"), Path(folder, "record.json")
+    with work_folder("smoke") as folder:
+        promised, record = folder / "expectation.json", folder / "record.json"
         promised.write_text(expectation.to_json())
         options = {
             "--image": image,

@@ -165,6 +165,6 @@ def make_spec(hosts: Hosts, host: Host, plan: ClusterPlan) -> ContainerSpec:
         network=hosts.network or "host",
         address=host.address if hosts.network else "",
         labels=((LABEL, hosts.head.name),),
-        restart="unless-stopped",
+        restart="always",
         healthcheck=head,  # the image's asks for a server, which runs on the head alone
     )

@@ -71,7 +71,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = PORT
     gpus: Gpus | None = None
-    restart: str = "unless-stopped"
+    restart: str = "always"
     served: str = ""
     cache: str = CACHE_VOLUME
     flags: Sequence[str] = ()

@@ -64,7 +64,7 @@ class ServeOptions:
     name: str = option("the container's name", "cardstock")
     served: str = option("what the API calls the model", "")
     cache: str = option("the volume or folder for what is fetched and compiled", CACHE_VOLUME)
-    restart: str = option("unless-stopped, on-failure or no", "unless-stopped")
+    restart: str = option("always, unless-stopped, on-failure or no", "always")
     memory_limit: str = option("the container's memory, such as 24g, or none; without it what fit sums up", "")
     video: int = option("videos in one request; without it none is taken", 0)
     driver: str = option("with --card: its driver", "")

@@ -17,6 +17,9 @@ from images.run.serve.make import MODEL, SERVED
 Say = Callable[[str], None]
 # The image's entrypoint ends so where the image does not fit the cards or their driver.
 PREFLIGHT = 4
+ENDED = ("exited", "dead", "restarting")
+# Seconds before the wait in which the container was started.
+_BEFORE = 60.0
 # 0, or by the SIGTERM that was sent; 137 is SIGKILL after the grace.
 CLEAN = (0, 143)
 # Lines of either server's log that tell how far it is; the rest is `docker logs`.
@@ -71,14 +74,20 @@ def port_taken(spec: ContainerSpec) -> UsageError:
     )
 
 
-def start(containers: Containers, spec: ContainerSpec, environment: Mapping[str, str], *, kept: bool) -> None:
-    """Start it; ``kept``: with its restart policy from the first moment on.
+def start(containers: Containers, spec: ContainerSpec, environment: Mapping[str, str]) -> None:
+    """Start it, with its restart policy from the first moment on: whoever waits for it may be killed.
 
-    Raises UsageError for a port that is taken, CardstockError for what the engine refuses.
+    Raises UsageError for a port or a name that is taken, CardstockError for what the engine refuses.
     """
     try:
-        containers.start(spec if kept else replace(spec, restart="no"), environment)
+        containers.start(spec, environment)
     except CardstockError as error:
+        if re.search(r"name .* is already in use", error.cause):
+            raise UsageError(
+                f"there is a container called {spec.name} already",
+                cause="another ./inv serve was faster",
+                do=f"./inv serve --stop {spec.name}, or --name another",
+            ) from error
         if re.search(r"port is already allocated|address already in use", error.cause):
             raise port_taken(spec) from error
         if do := no_card_given(error.cause):
@@ -87,13 +96,13 @@ def start(containers: Containers, spec: ContainerSpec, environment: Mapping[str,
 
 
 def wait(containers: Containers, spec: ContainerSpec, limit: float, say: Say, clock: Clock | None = None) -> float:
-    """Wait until it is healthy, telling how far it is; then give it its restart policy. Seconds that it took.
+    """Wait until it is healthy, telling how far it is; seconds that it took.
 
-    A server that ends while it starts is not started again: it is removed, and its log is in the error: NoImageFits
-    where the image said so itself, CheckFailed else. One that takes longer than ``limit`` seconds goes on.
+    A server that ends while it starts is not started again for ever: it is removed, and its log is in the error:
+    NoImageFits where the image said so itself, CheckFailed else. One that takes longer than ``limit`` seconds goes on.
     """
     clock = clock or Clock()
-    began, told = clock.now(), set[str]()
+    began, moment, told = clock.now(), time.time(), set[str]()
     while True:
         found = containers.find(spec.name)
         if found is None:
@@ -104,22 +113,17 @@ def wait(containers: Containers, spec: ContainerSpec, limit: float, say: Say, cl
                 say(line)
                 told.add(line)
         health, waited = Health.of(found.attributes), clock.now() - began
-        if health.verdict:
-            keep(containers, spec)
-            return waited
-        if health.status in ("exited", "dead"):
+        if found.restarts or health.status in ENDED:
+            if found.restarts:  # it says nothing more of its first end, and may be at its second start
+                code = containers.first_end(spec.name, moment - _BEFORE)
+                health = replace(health, status="exited", exit_code=health.exit_code if code is None else code)
             containers.remove(spec.name)
             raise died(found, health, log, waited)
+        if health.verdict:
+            return waited
         if health.verdict is False or waited > limit:
-            keep(containers, spec)
             raise _late(spec, health, log, waited)
         clock.sleep(1.0)
-
-
-def keep(containers: Containers, spec: ContainerSpec) -> None:
-    """Give it its restart policy: it is waited for no longer."""
-    if spec.restart != "no":
-        containers.keep(spec.name, spec.restart)
 
 
 def steps(log: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,53 @@ def test_an_image_of_committed_inputs_is_left_as_it_is(shop: Shop) -> None:
     assert shop.labels(CPU)[REVISION] == "f" * 40
     assert not say_commit(shop.stall.checkout, job, shop.engine.as_engine(), "e" * 40)
     assert shop.labels(CPU)[REVISION] == "f" * 40
+
+
+def test_the_second_of_two_builds_waits_and_takes_what_the_first_has_made(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release = threading.Event(), threading.Event()
+    prove, outcomes = shop.prove, list[dict[str, str]]()
+
+    def slow(image: str, expectation: Any, **how: object) -> ProofRecord:
+        began.set()
+        assert release.wait(20)
+        return prove(image, expectation, **how)
+
+    monkeypatch.setattr(building, "prove_image", slow)
+    first = threading.Thread(target=lambda: outcomes.append(shop.build(CPU)))
+    first.start()
+    assert began.wait(20)
+    said = io.StringIO()
+    context = all_locked(shop.stall.root, shop.engine.as_engine(), Report(io.StringIO(), said))
+    plan = make_plan(context, [variants().valid[CPU]], shop.engine.as_engine())  # it is not there yet
+
+    def second() -> None:
+        (done,) = build_images(context, plan, BuildSettings())
+        outcomes.append({done.job.variant.id: done.outcome})
+
+    other = threading.Thread(target=second)
+    other.start()
+    while f"waiting for the build of {CPU}: process " not in said.getvalue():
+        assert other.is_alive()
+    release.set()
+    for thread in (first, other):
+        thread.join(20)
+    assert outcomes == [{CPU: "built"}, {CPU: "up to date"}]
+    assert shop.proven == [CPU]
+
+
+def test_a_container_that_a_killed_run_left_is_told_and_passed_over(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(reference: str, say: Any = None) -> bool:
+        say(f"left as it is: {reference}: the engine says: container 0a is using its referenced image")
+        return False
+
+    cleaned: list[str] = []
+    monkeypatch.setattr(shop.engine, "drop_name", held)
+    monkeypatch.setattr(shop.engine, "cleanup", lambda: cleaned.append("cleaned"))
+    assert shop.build(CPU) == {CPU: "built"}
+    assert "left as it is: cardstock/staging:" in shop.err.getvalue()
+    assert cleaned == ["cleaned"]
+    assert shop.labels(CPU)[PROVEN] == "yes"

@@ -55,6 +55,20 @@ def test_coverage_is_measured_over_the_unit_tests_and_the_slowest_are_always_tol
     assert ("--cov" in argv, "--durations=10" in argv) == (measured, True)
 
 
+def test_the_crash_campaign_runs_alone_and_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def stream(argv: list[str], *_: object, **__: object) -> int:
+        ran.append(argv)
+        return 0
+
+    monkeypatch.setattr(process, "stream", stream)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    command.run_tests(context(), command.TestOptions(crash=True))
+    assert ran[0][3:] == ["tests/crash", "--durations=10", "--verbose"]
+    assert "tests/crash" not in command.folders_of(command.TestOptions())
+
+
 def test_threads_are_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "_trace_hook", lambda *_: None)
     conftest.pytest_sessionstart()

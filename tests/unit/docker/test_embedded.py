@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import http.server
 import json
+import os
 import shutil
 import socketserver
 import tempfile
@@ -22,7 +23,7 @@ from images.core.home import Layout
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.embedded import space as embedded_space
-from images.docker.embedded.daemon_config import CACHE_BYTES, GB, render_config
+from images.docker.embedded.daemon_config import CACHE_BYTES, GB, render_config, without_live_restore
 from images.docker.embedded.iptables import iptables_script
 
 MIRROR = Mirror("bookworm", "http://mirror.example/debian")
@@ -64,6 +65,8 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
     assert config["features"] == {"cdi": True, "containerd-snapshotter": False}
     assert config["bridge"] == layout.bridge
     assert config["mtu"] == 1400
+    assert config["live-restore"] is True  # containers outlive a crash of the engine
+    assert json.loads(without_live_restore(json.dumps(config))) == {**config, "live-restore": False}
     rules = config["builder"]["gc"]["policy"]
     assert {what for rule in rules for what in rule["filter"]} == {"type=regular", "type=source.local"}
     keep = max(int(rule["keepStorage"].removesuffix("GB")) for rule in rules) * GB
@@ -227,7 +230,8 @@ def test_the_lock_keeps_a_second_start_waiting(layout: Layout) -> None:
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
-    assert said == ["waiting for another start or stop of the embedded engine"]
+    (line,) = said
+    assert line.startswith(f"waiting for a start or stop of the embedded engine: process {os.getpid()} (")
 
 
 def test_a_lock_held_too_long_is_an_error(layout: Layout) -> None:
@@ -387,3 +391,21 @@ def test_build_cache_goes_by_the_quarter() -> None:
     assert kept == sorted(kept, reverse=True)
     assert 0 < kept[-1] < kept[0] < CACHE_BYTES
     assert "--keep-storage" not in embedded_space.firm_steps()[-1]
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        (1 * GB, "9.0 GB of the engine's build cache dropped"),
+        (10 * GB, "has no build cache that could be dropped"),
+        (12 * GB, "has no build cache that could be dropped"),
+    ],
+)
+def test_what_was_dropped_is_never_less_than_nothing(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, after: int, told: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(embedded_space, "data_bytes", lambda _: 10 * GB)
+    monkeypatch.setattr(embedded_space, "prune", lambda *_, **__: embedded_space.Pruned(10 * GB, after, 0, ()))
+    embedded_space.free_disk_space(500, layout, say=said.append)
+    assert told in said[0] and "-0" not in said[0]

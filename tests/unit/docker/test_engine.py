@@ -7,12 +7,14 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import docker.errors  # noqa: TID251 - the errors that a fake engine raises
 import pytest
 import requests.exceptions
+import urllib3.exceptions
 
 from images.core import process
 from images.core.errors import CardstockError, EngineUnreachable, UsageError
@@ -24,6 +26,8 @@ from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.engine import Engine
 from images.docker.facts import facts_of, parse_buildx, split_reference
+from images.docker.owners import OWNER_LABEL, RUN_LABEL, this_process
+from tests.helpers.processes import ended_process
 
 
 class FakeClient:
@@ -363,3 +367,93 @@ def test_no_buildx_to_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(embedded, "provide_cli", refuse)
     with pytest.raises(EngineUnreachable, match=r"(?s)buildx is missing.*docker-buildx"):
         made(FakeClient(), tmp_path).cli_env()
+
+
+# What runs have left
+
+
+class Left:
+    """A container or a volume, as docker-py has it."""
+
+    def __init__(self, name: str, owner: str, created: str, status: str = "exited") -> None:
+        self.name, self.status, self.gone = name, status, False
+        self.labels = {RUN_LABEL: name, OWNER_LABEL: owner}
+        self.attrs = {"Created": created, "CreatedAt": created, "Labels": self.labels}
+
+    def remove(self, **_: object) -> None:
+        self.gone = True
+
+
+class Shelf:
+    """The containers or the volumes of an engine."""
+
+    def __init__(self, *all_of_them: Left) -> None:
+        self.all = all_of_them
+
+    def list(self, filters: dict[str, str], **_: object) -> list[Left]:
+        name = filters["label"].partition("=")[2]
+        return [one for one in self.all if not one.gone and name in ("", one.name)]
+
+
+def test_what_a_dead_run_left_goes_and_what_lives_stays(tmp_path: Path) -> None:
+    mine = this_process()
+    dead = f"{mine.partition(' ')[0]} {ended_process()} 7"
+    new, old = "2026-11-27T20:00:00.5Z", "2026-11-20T20:00:00.123456789Z"
+    now = datetime.fromisoformat("2026-11-27T21:00:00+00:00").timestamp()
+    containers = Shelf(
+        Left("killed", dead, new, "running"),
+        Left("mine", mine, old, "exited"),
+        Left("another-machine", "boot/pid:[1] 4 4", new, "exited"),
+        Left("another-machine-runs", "boot/pid:[1] 4 4", old, "running"),
+        Left("forgotten", "", old, "created"),
+    )
+    volumes = Shelf(Left("killed-volume", dead, new), Left("my-volume", mine, old))
+    client = FakeClient()
+    client.containers, client.volumes = containers, volumes  # type: ignore[attr-defined]
+    found = made(client, tmp_path)
+    assert found.cleanup(now=now) == 3
+    assert [one.name for one in (*containers.all, *volumes.all) if one.gone] == ["killed", "forgotten", "killed-volume"]
+    assert found.cleanup("mine") == 1
+    assert found.cleanup("mine") == 0
+
+
+def test_a_working_name_that_is_held_is_said_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    found = made(FakeClient(), tmp_path)
+
+    def held(*_: object, **__: object) -> bool:
+        raise CardstockError("x could not be removed", cause="the engine says: container 0a is using it")
+
+    monkeypatch.setattr(Engine, "untag", held)
+    assert found.drop_name("cardstock/staging:1", said.append) is False
+    assert said == ["left as it is: cardstock/staging:1: the engine says: container 0a is using it"]
+
+    def silent(*_: object, **__: object) -> bool:
+        raise EngineUnreachable("gone")
+
+    monkeypatch.setattr(Engine, "untag", silent)
+    with pytest.raises(EngineUnreachable):
+        found.drop_name("cardstock/staging:1", said.append)
+
+
+def test_podman_has_no_version_of_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient(version="4.9.3")
+    assert made(client, tmp_path).docker_version == "4.9.3"
+    monkeypatch.setattr(client, "info", lambda: {"DockerRootDir": "/x", "BuildahVersion": "1.33.7"})
+    assert made(client, tmp_path).docker_version == ""
+
+
+def test_an_image_that_breaks_off_while_it_is_read_is_the_engines(tmp_path: Path) -> None:
+    class Api:
+        def get_image(self, reference: str) -> Iterator[bytes]:
+            yield b"x"
+            raise urllib3.exceptions.ProtocolError("Connection broken")
+
+    client = FakeClient()
+    client.api = Api()  # type: ignore[attr-defined]
+    with made(client, tmp_path).save("x") as chunks:
+        assert next(chunks) == b"x"
+        with pytest.raises(EngineUnreachable, match="x could not be saved"):
+            next(chunks)
+    with pytest.raises(OSError, match="No space"), made(client, tmp_path).save("x"):
+        raise OSError(28, "No space left on device")  # the reader's own is no matter of the engine's

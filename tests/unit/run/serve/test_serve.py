@@ -69,7 +69,7 @@ def value(words: list[str] | tuple[str, ...], flag: str) -> str:
 
 def test_a_fit_becomes_a_container() -> None:
     made = served("7b-awq", "2080 Ti", 2)
-    assert (made.gpus, made.shm, made.restart) == (Gpus(2), 6, "unless-stopped")
+    assert (made.gpus, made.shm, made.restart) == (Gpus(2), 6, "always")
     assert made.ports == (PublishedPort(8000, 8000, "127.0.0.1"),)
     assert value(made.arguments, "--model") == model_name(made) == "Qwen/Qwen2.5-VL-7B-Instruct-AWQ"
     assert value(made.arguments, "--tensor-parallel-size") == "2"
@@ -146,8 +146,8 @@ def test_flags_that_are_none_or_not_for_the_user(flag: str) -> None:
 
 
 def test_policies_and_caches_that_are_none() -> None:
-    with pytest.raises(UsageError, match="no restart policy 'always'"):
-        served("3b", "T4", restart="always")
+    with pytest.raises(UsageError, match="no restart policy 'sometimes'"):
+        served("3b", "T4", restart="sometimes")
     with pytest.raises(UsageError, match="cannot be a volume's name"):
         served("3b", "T4", cache="my cache")
     assert served("3b", "T4", cache="/var/my cache").mounts[0].kind == "bind"

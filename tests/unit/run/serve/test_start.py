@@ -20,10 +20,13 @@ from images.run.serve.start import Clock
 from tests.unit.run.serve.test_serve import SPEC
 
 
-def state(status: str = "running", health: str = "starting", code: int = 0, **labels: str) -> dict[str, Any]:
+def state(
+    status: str = "running", health: str = "starting", code: int = 0, restarts: int = 0, **labels: str
+) -> dict[str, Any]:
     """As the engine answers an inspect."""
     told = {"Status": status, "ExitCode": code, "Health": {"Status": health}}
-    return {"State": told, "Config": {"Labels": labels or {SERVED: "x", "dev.cardstock.model": "tiny"}}}
+    config = {"Labels": labels or {SERVED: "x", "dev.cardstock.model": "tiny"}}
+    return {"State": told, "Config": config, "RestartCount": restarts}
 
 
 @dataclass
@@ -34,6 +37,10 @@ class FakeContainers:
     text: str = ""
     refusal: str = ""
     done: list[tuple[str, ...]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+
+    def first_end(self, name: str, since: float) -> int | None:
+        return self.ends[0] if self.ends else None
 
     def find(self, name: str) -> ContainerState | None:
         if not self.states:
@@ -78,16 +85,24 @@ def waited(fake: FakeContainers, limit: float = 100, spec: ContainerSpec = SPEC)
     return starting.wait(of(fake), spec, limit, said.append, clock()), said
 
 
-def test_it_is_kept_only_once_it_is_healthy() -> None:
+def test_it_has_its_restart_policy_from_the_first_moment_on() -> None:
+    """Whoever waits for its health may be killed meanwhile."""
     fake = FakeContainers([state(), state(), state(health="healthy")])
+    starting.start(of(fake), SPEC, {})
     seconds, _ = waited(fake)
-    assert fake.done == [("keep", "cardstock", "unless-stopped")] and seconds == 3
-    starting.start(of(fake), SPEC, {}, kept=False)
-    starting.start(of(fake), SPEC, {}, kept=True)
-    assert fake.done[1:] == [("start", "cardstock", "no"), ("start", "cardstock", "unless-stopped")]
-    unkept = FakeContainers([state(health="healthy")])
-    waited(unkept, spec=replace(SPEC, restart="no"))
-    assert unkept.done == []
+    assert fake.done == [("start", "cardstock", "unless-stopped")] and seconds == 3
+
+
+@pytest.mark.parametrize("again", [state("running", restarts=1), state("restarting", restarts=1, code=4)])
+def test_one_that_its_policy_has_started_again_is_not_for_ever(again: dict[str, Any]) -> None:
+    text = "preflight: x has no code\n  do: docker pull other\npreflight: x has no code\n  do: docker pull other\n"
+    fake = FakeContainers([state(), again], text=text, ends=[4, 4])
+    with pytest.raises(NoImageFits, match="x has no code"):
+        waited(fake)
+    assert fake.done == [("remove", "cardstock")]
+    unnoted = FakeContainers([again], text="ValueError: no such thing")
+    with pytest.raises(CheckFailed, match="state exited"):
+        waited(unnoted)
 
 
 def test_steps_are_told_once_and_without_prefixes() -> None:
@@ -135,7 +150,7 @@ def test_one_that_takes_too_long_goes_on() -> None:
         with pytest.raises(CheckFailed, match="did not get healthy") as told:
             waited(fake, limit=5)
         assert "./inv serve --stop cardstock" in told.value.do
-        assert fake.done == [("keep", "cardstock", "unless-stopped")]
+        assert fake.done == []
     with pytest.raises(CheckFailed, match="is gone"):
         waited(FakeContainers([]))
 
@@ -166,12 +181,17 @@ def test_a_port_in_use() -> None:
         ("Bind for 127.0.0.1:8000 failed: port is already allocated", UsageError, "port 8000 of 127.0.0.1 is in use"),
         ("listen tcp4 127.0.0.1:8000: bind: address already in use", UsageError, "port 8000 of 127.0.0.1 is in use"),
         ('could not select device driver "" with capabilities: [[gpu]]', CardstockError, "could not be started"),
+        (
+            'Conflict. The container name "/cardstock" is already in use by container "0a"',
+            UsageError,
+            "called cardstock",
+        ),
         ("something else", CardstockError, "could not be started"),
     ],
 )
 def test_what_the_engine_refuses(refusal: str, kind: type[CardstockError], told: str) -> None:
     with pytest.raises(kind, match=told) as found:
-        starting.start(of(FakeContainers(refusal=refusal)), SPEC, {}, kept=False)
+        starting.start(of(FakeContainers(refusal=refusal)), SPEC, {})
     assert ("container toolkit" in found.value.do) == ("device driver" in refusal)
 
 
@@ -238,6 +258,10 @@ class FakeClient:
     def get(self, name: str) -> FakeContainer:
         return self.one
 
+    def events(self, **how: Any) -> list[dict[str, Any]]:
+        self.asked.append(how["filters"])
+        return [{"Actor": {}}, *({"Actor": {"Attributes": {"exitCode": code}}} for code in ("4", "1"))]
+
     def list(self, **how: Any) -> list[FakeContainer]:
         self.asked.append(how["filters"])
         return [self.one]
@@ -262,6 +286,8 @@ def test_containers_are_asked_by_name_and_label() -> None:
     assert found and (found.status, found.restarts, found.exit_code) == ("running", 3, 0)
     assert containers.labelled(SERVED)[0].labels[SERVED] == "x"
     assert client.asked[1:] == [{"name": "^/cardstock$"}, {"label": SERVED}]
+    assert containers.first_end("cardstock", 5.0) == 4
+    assert client.asked[3] == {"container": "cardstock", "event": "die"}
     containers.keep("cardstock", "on-failure")
     assert containers.log("cardstock", 7) == "the last 7\n"
     containers.stop("cardstock", 9)
