@@ -37,7 +37,7 @@ def check_instances(on: AskedCards, nodes: int) -> None:
         f"{on.text} are several MIG instances for one server",
         cause="a program sees one MIG instance at a time, and instances do not reach each other's memory",
         do=f"one server for each: --gpus device={first}; or whole cards, with MIG off: nvidia-smi -mig 0",
-        where="NVIDIA's MIG user guide, deployment considerations",
+        where="NVIDIA's MIG user guide (what one CUDA process sees)",
     )
 
 
