@@ -19,7 +19,7 @@ from images.core.home import Layout, default_layout
 from images.core.work import work_root
 from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import installed
+from images.docker.embedded.packages import cli_env, installed
 from images.docker.engine import Engine
 from images.docker.owners import RUN_LABEL
 from tests.engine.conftest import host_tar
@@ -127,7 +127,7 @@ class Machine:
 
     def child(self, *words: str, home: Path | None = None) -> Child:
         """A command of `tests.crash.driver`; with ``home``, as another machine beside the same engine."""
-        own = {"CARDSTOCK_HOME": str(home)} if home else {}
+        own = {**cli_env(self.layout), "CARDSTOCK_HOME": str(home)} if home else {}  # its docker CLI is this one's
         return Child(list(words), {**self.environment, **own})
 
     def crash(self, *, containerd: bool = False) -> None:
