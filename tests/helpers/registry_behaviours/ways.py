@@ -70,7 +70,7 @@ class Way:
 class LoadingEngine:
     """An engine whose own pull breaks off, so that the layers are fetched one by one; it knows what it was given."""
 
-    endpoint, embedded = "unix:///fake.sock", False
+    endpoint, embedded, docker_version = "unix:///fake.sock", False, "26.1.5"
 
     def __init__(self) -> None:
         self.loaded = b""
@@ -81,6 +81,9 @@ class LoadingEngine:
 
     def free_bytes(self) -> int | None:
         return None
+
+    def layers_folder(self) -> str:
+        return ""
 
     def images(self, label: str) -> tuple[ImageFacts, ...]:
         return ()
