@@ -69,6 +69,7 @@ class FakeRegistry:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else head and body of an answer are 40 ms apart
     shelf: FakeRegistry
 
     def log_message(self, *_: object) -> None:
