@@ -19,7 +19,8 @@ class Fault:
     """What to do wrong with the next request whose "METHOD /path" holds ``on``.
 
     ``kind``: a status; "reset" (no answer), "cut" (half a body), "short" (half, said to be all), "slow" (a body in
-    drops), "lie" (one bit is another), or a function to call before the request goes on.
+    drops), "lie" (one bit is another), "none" (this one is let through), or a function to call before the request goes
+    on.
     """
 
     on: str

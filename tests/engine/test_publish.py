@@ -523,8 +523,9 @@ def test_what_the_engine_could_not_pull_comes_layer_by_layer(
     target = Repository(repository, sleep=short_sleep)
     with faulty(registry.port) as plan:
         through = Repository(f"127.0.0.1:{plan.port}/team/qwen", sleep=short_sleep)
-        # One answer of 404 ends the engine's pull; the next question is not the engine's.
-        add_faults(plan, *[Fault(f"GET /v2/team/qwen/manifests/{image.digest}", 404)])
+        # The first question is ours, for the sizes. One answer of 404 ends the engine's pull; the next is ours again.
+        asked = f"GET /v2/team/qwen/manifests/{image.digest}"
+        add_faults(plan, Fault(asked, "none"), Fault(asked, 404))
         pulling.pull(empty_engine, through, image, ["test/pulled:x"], sleep=short_sleep, home=tmp_path)
         assert plan.faults == []
     facts = empty_engine.inspect("test/pulled:x")
