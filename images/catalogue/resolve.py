@@ -88,7 +88,7 @@ def _known(
         and (variant.min_driver == kind.min_driver or driver is None or _runs(driver, kind.min_driver))
     }
     some = {name: variant for name, variant in variants.valid.items() if name in known}
-    return known, Variants(some, variants.excluded)
+    return known, Variants(some, variants.excluded, judge=variants.judge)
 
 
 @dataclass

@@ -46,7 +46,7 @@ def judge_selection(matrix: Matrix, variants: Variants, wanted: Selectors, locke
     """What the selectors mean. ``locked`` says of each lock's name whether it is (see `select`). Raises nothing."""
     if not wanted.archs:
         return _without_archs(matrix, variants, wanted)
-    judge = Judge(matrix)
+    judge = variants.judge or Judge(matrix)
     ids: set[str] = set()
     left_out: dict[tuple[str, ArchList], Excluded] = {}
     refusals: list[Refusal] = []
@@ -68,7 +68,7 @@ def for_cards(
     """What there is for one list of archs, whatever the driver."""
     asked = tuple(Arch(arch.major, arch.minor) for arch in asked)
     archs = covering_list(matrix, asked)
-    cards = _OnCards(matrix, judge or Judge(matrix), asked, archs)
+    cards = _OnCards(matrix, judge or variants.judge or Judge(matrix), asked, archs)
     carrying = _carrying(_pool(variants, wanted), archs)
     if cards.foreign:
         carrying = [one for one in carrying if not cards.rules_against(one.stack, one.backend, one.attention)]

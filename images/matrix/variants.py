@@ -76,12 +76,14 @@ class Excluded:
 class Variants:
     """All points of a matrix: the valid ones as variants by id, in the matrix's order, and the excluded ones.
 
-    ``extra`` are kernel wheels that the matrix names by themselves, each with a lock of its own.
+    ``extra`` are kernel wheels that the matrix names by themselves, each with a lock of its own. ``judge`` is the one that
+    decided, kept because making one takes most of the time of a question.
     """
 
     valid: dict[str, Variant]
     excluded: tuple[Excluded, ...]
     extra: tuple[Kernel, ...] = ()
+    judge: Judge | None = field(default=None, compare=False, repr=False)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -137,7 +139,7 @@ def make_variants(matrix: Matrix) -> Variants:
             valid[variant.id] = variant
     finder = Nearest(matrix, valid)
     excluded = tuple(Excluded(p, point_id(matrix, p), rules, finder.find(p, rules)) for p, rules in refused)
-    return Variants(valid, excluded, extra_kernels(matrix))
+    return Variants(valid, excluded, extra_kernels(matrix), judge)
 
 
 def extra_kernels(matrix: Matrix) -> tuple[Kernel, ...]:
