@@ -76,8 +76,8 @@ class Excluded:
 class Variants:
     """All points of a matrix: the valid ones as variants by id, in the matrix's order, and the excluded ones.
 
-    ``extra`` are kernel wheels that the matrix names by themselves, each with a lock of its own. ``judge`` is the one that
-    decided, kept because making one takes most of the time of a question.
+    ``extra`` are kernel wheels that the matrix names by themselves, each with a lock of its own. ``judge`` is the one
+    that decided, kept because making one takes most of the time of a question.
     """
 
     valid: dict[str, Variant]
