@@ -59,6 +59,11 @@ class Challenge:
         """What a token must allow, such as "repository:team/wheels:pull,push"."""
         return tuple(self.parameters.get("scope", "").split())
 
+    @property
+    def lets_push(self) -> bool:
+        """Whether one of its scopes has the action push; actions stand in any order ("pull,push", "push,pull")."""
+        return any({"push", "*"} & {*scope.rpartition(":")[2].split(",")} for scope in self.scopes)
+
 
 def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
     """The challenges of all WWW-Authenticate headers, in their order; what is malformed is left out."""

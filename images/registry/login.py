@@ -72,7 +72,7 @@ class RegistryLogin:
     def _token(self, bearer: Challenge, login: Login | None, method: Method) -> str:
         actions = "pull" if method in ("GET", "HEAD") else "pull,push"
         scope = f"repository:{self._address.path}:{actions}"
-        if bearer.scopes and "push" in actions and not any(named.endswith(("push", "*")) for named in bearer.scopes):
+        if bearer.scopes and "push" in actions and not bearer.lets_push:
             # It names too little for a write; or without quotes, and then "pull,push" ends at the comma.
             parameters = {**bearer.parameters, "scope": " ".join((*bearer.scopes, scope))}
             bearer = Challenge(bearer.name, parameters)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.registry.challenge import Scheme, parse_challenges
+from images.registry.challenge import Challenge, Scheme, parse_challenges
 
 REALM = "https://auth.example.com/token"
 SCOPE = "repository:team/wheels:pull,push"
@@ -114,3 +114,20 @@ def test_no_more_than_sixteen_are_read() -> None:
 @given(st.lists(st.text(st.sampled_from('Ba =,"\\\t;é'), max_size=40), max_size=4))
 def test_any_header_is_read_without_an_error(headers: list[str]) -> None:
     assert "" not in [challenge.name for challenge in parse_challenges(headers)]
+
+
+@pytest.mark.parametrize(
+    ("scope", "lets"),
+    [
+        ("repository:team/x:pull,push", True),
+        ("repository:team/x:push,pull", True),  # Go's maps have no order, so a registry says either
+        ("repository:team/x:*", True),
+        ("repository:team/other:pull repository:team/x:push,delete", True),
+        ("repository:team/x:pull", False),
+        ("repository:team/push:pull", False),
+        ("repository:team/x:pushes", False),
+        ("", False),
+    ],
+)
+def test_whether_a_scope_lets_one_push(scope: str, lets: bool) -> None:
+    assert Challenge("bearer", {"scope": scope}).lets_push is lets
