@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from images.commands.options import command
 from images.context import Context
@@ -58,7 +56,6 @@ def open_page(root: Path, home: Path, options: DemoOptions, report: Report) -> N
     model = find_model(server, options.model)
     free_port(options.host, options.port)
     python = provide_environment(root / LOCK, home, report.line)
-    signal.signal(signal.SIGTERM, _as_interrupt)
     with page_folder(home) as work:
         report.line(f"{model} at {server}")
         if not is_loopback(options.host):
@@ -106,8 +103,3 @@ def free_port(host: str, port: int) -> None:
             cause=str(error),
             do=f"take another: --port {port + 1}",
         ) from error
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    """An end asked for by a signal is as good as Ctrl-C: the page is ended too."""
-    raise KeyboardInterrupt

@@ -11,7 +11,7 @@ from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 from images import __version__
-from images.commands.words import check_words
+from images.commands.words import check_words, unknown_flag
 from images.core import UsageError, closest, discard_stdout, print_error
 
 
@@ -30,9 +30,7 @@ def told(message: str, tasks: Sequence[str], context: ParserContext | None) -> U
         return UsageError(message, do="./inv --list shows the tasks, ./inv --help TASK their flags")
     word = unknown[1]
     if word.startswith("-") and context is not None and context.name:
-        flags = [flag for flag in context.flag_names() if len(flag) > 2]
-        do = f"nearest: {closest(word, flags)}. All of them: ./inv --help {context.name}"
-        return UsageError(f"{context.name} has no flag {word}", do=do)
+        return unknown_flag(word, context)
     return UsageError(f"there is no task {word!r}", do=f"nearest: {closest(word, tasks)}. All of them: ./inv --list")
 
 
@@ -41,13 +39,13 @@ class Inv(Program):
 
     def parse_tasks(self) -> None:
         """As invoke does, with the error told in this project's form."""
-        contexts = self._make_parser().contexts
+        parser = self._make_parser()
         try:
-            asked = check_words(self.core.unparsed, contexts, self.initial_context)
+            asked = check_words(self.core.unparsed, parser.contexts, self.initial_context)
         except UsageError as error:
             raise Exit(f"error: {error}", code=error.exit_code) from error
         if asked:
-            self.parser = self._make_parser()
+            self.parser = parser
             self.print_task_help(asked)
             raise Exit
         try:

@@ -36,7 +36,7 @@ def check_words(words: Sequence[str], tasks: Mapping[str, ParserContext], progra
         name, given, value = word.partition("=")
         flag = _flag(name, task) or _flag(name, program)
         if flag is None:
-            raise _unknown(word, task)
+            raise unknown_flag(word, task)
         if flag.takes_value and not given and word in task.flags:
             value = next(left, "--help")
             if value in task.flags or value in program.flags:
@@ -57,7 +57,8 @@ def _flag(name: str, context: ParserContext) -> Argument | None:
     return None
 
 
-def _unknown(word: str, task: ParserContext) -> UsageError:
+def unknown_flag(word: str, task: ParserContext) -> UsageError:
+    """The error for a flag that a task does not have, with the nearest that it has."""
     flags = [flag for flag in task.flag_names() if len(flag) > 2]
     do = f"nearest: {closest(word.partition('=')[0], flags)}. All of them: ./inv --help {task.name}"
     return UsageError(f"{task.name} has no flag {word}", do=do)
