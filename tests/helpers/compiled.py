@@ -1,4 +1,4 @@
-"""Small shared libraries by the machine's own gcc: the gate has it (CONTRIBUTING.md); elsewhere these tests are skipped."""
+"""Small shared libraries by the machine's own gcc. The gate has it; elsewhere these tests are skipped."""
 
 from __future__ import annotations
 
