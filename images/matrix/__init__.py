@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from images.matrix.judged import judge_selection as judge_selection
     from images.matrix.kernel import Kernel as Kernel
     from images.matrix.kernel import duplicate_ids as duplicate_ids
+    from images.matrix.left_out import left_out_lines as left_out_lines
+    from images.matrix.left_out import left_out_page as left_out_page
     from images.matrix.load import check_matrix as check_matrix
     from images.matrix.load import load_matrix as load_matrix
     from images.matrix.model import Attention as Attention

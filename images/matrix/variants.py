@@ -75,6 +75,11 @@ class Variant:
         return replace(self, id=f"{self.id}{WHOLE}", stand_ins=(), lighter=self)
 
     @property
+    def words(self) -> str:
+        """What `./inv build` is told to build it: "--only 'ID'", and "--whole" where it is that."""
+        return f"--only '{self.plain.id}'{' --whole' if self.lighter else ''}"
+
+    @property
     def plain(self) -> Variant:
         """The variant of the matrix: itself, or what an image with all of NVIDIA's libraries is made of."""
         return self.lighter or self
