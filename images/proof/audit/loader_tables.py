@@ -7,7 +7,6 @@ few hundred thousand symbols, 200 MB at most.
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 import re
 import sys
@@ -18,11 +17,11 @@ from images.core import CheckFailed
 from images.device_code.dynamic import Dynamic, read_dynamic
 from images.device_code.elf import FatbinError, View
 from images.device_code.names import shown
+from images.device_code.stand_ins.made import DISTRIBUTION, LIST, loads
+from images.device_code.stand_ins.source import SAID
 
 SITE = "site-packages/"
-# What every stand-in says when it is called (images/device_code/stand_ins), so what it is known by.
-SAID = "cardstock: stand-in called: "
-_LIST = re.compile(r"(?P<site>(?:.*/)?site-packages/)cardstock_stand_ins-[^/]+\.dist-info/stand_ins\.json")
+_LIST = re.compile(rf"(?P<site>(?:.*/)?{SITE}){DISTRIBUTION.replace('-', '_')}-[^/]+\.dist-info/{re.escape(LIST)}")
 # Far beyond any image: the largest has 1,300 ELF files, 640,000 symbols, 4,000 links.
 _MOST_FILES, _MOST_SYMBOLS, _MOST_LINKS = 1 << 16, 1 << 23, 1 << 20
 _MOST_STAND_IN = 4 << 20  # bytes; a stand-in has 15 to 190 KB
@@ -122,10 +121,10 @@ class ImageTables:
         """Take the list of stand-ins."""
         match = _LIST.fullmatch(name)
         try:
-            rows = json.loads(content)["stand_ins"]
-            self.listed |= {f"{match['site'] if match else ''}{row['file']}": str(row["sha256"]) for row in rows}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            self.list_problem = f"{shown(name)} is no list of stand-ins: {type(error).__name__}"
+            rows = loads(content.decode("utf-8")).stand_ins
+            self.listed |= {f"{match['site'] if match else ''}{row.file}": row.sha256 for row in rows}
+        except ValueError as error:
+            self.list_problem = f"{shown(name)} is no list of stand-ins: {shown(str(error))}"
 
     def real(self, path: str) -> str:
         """A path with its links followed, wherever in it they are; unfinished where they lead in a circle."""

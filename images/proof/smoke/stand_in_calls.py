@@ -1,4 +1,4 @@
-"""Levels 3 and 4: was a stand-in called? Read inside the container, told outside. Pure.
+"""Levels 3 and 4: was a stand-in called? Read inside the container, told outside. Pure, but for `calls_in`.
 
 A stand-in appends a line "LIBRARY FUNCTION" to the file that CARDSTOCK_STAND_IN_CALLS names for each call, and says
 once in a process on stderr that it was called. Both are looked for: a process may not have had the variable.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from images.core import CheckFailed
+from images.device_code.stand_ins.source import CALLS, SAID
+from images.docker import TemporaryContainer
 
-CALLS = "CARDSTOCK_STAND_IN_CALLS"
-SAID = "cardstock: stand-in called: "
 # The place is a tmpfs of every container of the proof.
 FILE = "/tmp/cardstock-stand-in-calls"  # noqa: S108  (a path in the container)
 ENV: Mapping[str, str] = {CALLS: FILE}
@@ -78,6 +78,12 @@ class StandInCalls:
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def calls_in(container: TemporaryContainer, log: str) -> StandInCalls:
+    """What was called in a container that runs, by its file and by ``log``. Raises CheckFailed where it does not say."""
+    finished = container.run(["python", "-c", READ_SCRIPT, FILE])
+    return read_calls(finished.out if not finished.code else finished.tail, log)
 
 
 def read_calls(printed: str, log: str = "") -> StandInCalls:
