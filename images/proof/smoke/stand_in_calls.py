@@ -81,7 +81,7 @@ def _times(count: int) -> str:
 
 
 def calls_in(container: TemporaryContainer, log: str) -> StandInCalls:
-    """What was called in a container that runs, by its file and by ``log``. Raises CheckFailed where it does not say."""
+    """What was called in a container that runs, by its file and ``log``. Raises CheckFailed where it does not say."""
     finished = container.run(["python", "-c", READ_SCRIPT, FILE])
     return read_calls(finished.out if not finished.code else finished.tail, log)
 
