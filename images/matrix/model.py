@@ -71,6 +71,7 @@ ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._/:-]+$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
+IdGlob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?\[\]-]+$", max_length=200)]
 ArgumentText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
 # A word of a server's command line: as above, with commas, or an object of JSON without blanks.
 ServerWord = Annotated[str, StringConstraints(pattern=r'^([A-Za-z0-9._=/,-]+|\{[A-Za-z0-9_":,]*\})$')]
@@ -236,6 +237,18 @@ class LibraryGap(MatrixPart):
     mark: Mark
 
 
+class Budget(MatrixPart):
+    """How large some images may be, in MB (10**6 bytes): their layers as zstd -3, and as tars.
+
+    ``images`` are globs on ids of variants.
+    """
+
+    id: Name
+    images: Annotated[list[IdGlob], Field(min_length=1)]
+    zstd: Annotated[int, Field(gt=0, le=100_000)]
+    unpacked: Annotated[int, Field(gt=0, le=1_000_000)]
+
+
 class ExtraKernel(MatrixPart):
     """A kernel wheel with a lock of its own.
 
@@ -274,6 +287,7 @@ class Matrix(MatrixPart, YamlFile):
     notes: list[Note]
     serving: list[ServerModules]
     gaps: list[LibraryGap]
+    sizes: list[Budget]
 
 
 def json_schema() -> str:
