@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, takewhile
 
 from bench.frame import bench
-from bench.layers import Packed, Sizes, total
+from bench.layers import Packed, Sizes, layer_names, total
 from bench.record import Row
 from bench.stages import UNTOUCHED, Workbench, workbench
 from images.core import NothingSelected, UsageError
@@ -31,19 +31,15 @@ _ENVIRONMENT = ("torch", "triton", "rest", "card-torch", "card-rest")
 
 
 def named_layers(told: str, own: Sequence[str]) -> dict[str, str]:
-    """Diff id to name of an image's layers (``own``, base first), as its label ``told`` has the names of the topmost.
-
-    What lies below the first named one is of the same name: the base below "os". Raises UsageError for an image
-    without that label, or with more names than layers.
-    """
-    names = told.split()
-    if not names or len(names) > len(own):
+    """As `layer_names`. Raises UsageError for an image that does not name its layers, or names more than it has."""
+    names = layer_names(told, own)
+    if not names:
         raise UsageError(
-            f"the image has {len(own)} layers and {len(names)} names for them",
-            cause="it was built before images named their layers" if not names else f"{LAYERS}: {told!r}",
+            f"the image has {len(own)} layers and {len(told.split())} names for them",
+            cause=f"{LAYERS}: {told!r}" if told else "it was built before images named their layers",
             do="build it again: ./inv build --only ID",
         )
-    return dict(zip(own, [names[0]] * (len(own) - len(names)) + names, strict=True))
+    return names
 
 
 @dataclass(frozen=True)
