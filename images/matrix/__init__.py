@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from images.matrix.model import Attention as Attention
     from images.matrix.model import Backend as Backend
     from images.matrix.model import Base as Base
+    from images.matrix.model import Budget as Budget
     from images.matrix.model import CudaText as CudaText
     from images.matrix.model import Mark as Mark
     from images.matrix.model import Matrix as Matrix
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from images.matrix.selection import select as select
     from images.matrix.selectors import Selectors as Selectors
     from images.matrix.selectors import read_selectors as read_selectors
+    from images.matrix.sizes import budget_of as budget_of
     from images.matrix.variant_table import excluded_json as excluded_json
     from images.matrix.variant_table import excluded_lines as excluded_lines
     from images.matrix.variant_table import recommended_lines as recommended_lines

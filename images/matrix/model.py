@@ -71,6 +71,7 @@ ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._/:-]+$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
+IdGlob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?\[\]-]+$", max_length=200)]
 ArgumentText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
 # Files below site-packages; "*" also crosses folders.
 Glob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
@@ -241,6 +242,18 @@ class LibraryGap(MatrixPart):
     mark: Mark
 
 
+class Budget(MatrixPart):
+    """How large some images may be, in MB (10**6 bytes): their layers as zstd -3, and as tars.
+
+    ``images`` are globs on ids of variants.
+    """
+
+    id: Name
+    images: Annotated[list[IdGlob], Field(min_length=1)]
+    zstd: Annotated[int, Field(gt=0, le=100_000)]
+    unpacked: Annotated[int, Field(gt=0, le=1_000_000)]
+
+
 def _of_a_stack(when: When) -> When:
     for name in ("arch", "attention"):
         if getattr(when, name) is not None:
@@ -344,6 +357,7 @@ class Matrix(MatrixPart, YamlFile):
     stand_ins: list[StandIn] = Field(default_factory=list)
     unused: list[UnusedPackage] = Field(default_factory=list)
     unmet: list[UnmetNeed] = Field(default_factory=list)
+    sizes: list[Budget]
 
 
 def json_schema() -> str:

@@ -10,10 +10,15 @@ import pytest
 from images.core.process import run
 
 
-def compiled(path: Path, source: str, *words: str, soname: str = "", versions: str = "") -> Path:
-    """``source`` as a shared library at ``path``; ``versions`` is a version script, ``words`` go to gcc as they are."""
+def needs_gcc() -> None:
+    """Skip the test on a machine without gcc."""
     if not shutil.which("gcc"):
         pytest.skip("this machine has no gcc: not run here")
+
+
+def compiled(path: Path, source: str, *words: str, soname: str = "", versions: str = "") -> Path:
+    """``source`` as a shared library at ``path``; ``versions`` is a version script, ``words`` go to gcc as they are."""
+    needs_gcc()
     path.parent.mkdir(parents=True, exist_ok=True)
     code = path.with_name(path.name + ".c")
     code.write_text(source)

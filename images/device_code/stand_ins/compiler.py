@@ -16,6 +16,7 @@ _FLAGS = (
     *("-Wl,--build-id=none", "-Wl,-s", "-Wl,--hash-style=gnu", "-Wl,-z,noseparate-code", "-Wl,-z,defs"),
     *("-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"),
 )
+PROGRAM = "gcc"
 _SECONDS = 120
 _NEEDED = frozenset({"libc.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"})
 
@@ -24,7 +25,7 @@ def compile_stand_in(work: Path, name: str, source: str, script: str) -> Path:
     """``work``/``name``, of this source and version script, with the SONAME ``name``. Raises StandInError."""
     (work / "stand_in.c").write_text(source)
     (work / "stand_in.map").write_text(script)
-    words = ["gcc", *_FLAGS, f"-Wl,-soname,{name}", "-Wl,--version-script=stand_in.map", "-o", name, "stand_in.c"]
+    words = [PROGRAM, *_FLAGS, f"-Wl,-soname,{name}", "-Wl,--version-script=stand_in.map", "-o", name, "stand_in.c"]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
     try:
         done = subprocess.run(
