@@ -16,18 +16,24 @@ from dataclasses import dataclass
 from enum import Enum
 
 from images.device_code.elf import FatbinError, View, is_elf
-from images.device_code.loaded import SYMBOL, Image, Names
 
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
 _ENTRY = struct.Struct("<qQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
 _VERDEF, _VERDAUX = struct.Struct("<HHHHIII"), struct.Struct("<II")
 _VERNEED, _VERNAUX = struct.Struct("<HHIII"), struct.Struct("<IHHII")
-_NEEDED, _HASH, _STRTAB, _SYMTAB, _SYMENT, _SONAME, _RPATH, _RUNPATH = 1, 4, 5, 6, 11, 14, 15, 29
+_PT_LOAD, _PT_DYNAMIC, _SHT_DYNSYM = 1, 2, 11
+_NEEDED, _HASH, _STRTAB, _SYMTAB, _STRSZ, _SYMENT, _SONAME, _RPATH, _RUNPATH = 1, 4, 5, 6, 10, 11, 14, 15, 29
 _GNU_HASH, _VERSYM = 0x6FFFFEF5, 0x6FFFFFF0
 _VERDEFS, _VERDEFNUM, _VERNEEDS, _VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 _ABSOLUTE = 0xFFF1
 _LOCAL, _WEAK = 0, 2
 _HIDDEN_VERSION, _BASE = 0x8000, 1
-_MOST_SYMBOLS, _MOST_VERSIONS = 1 << 22, 1 << 15
+# libtorch_cpu.so, the largest known, has 217,000 symbols and 40 MB of names.
+_MOST_ENTRIES, _MOST_SEGMENTS, _MOST_SYMBOLS, _MOST_VERSIONS = 1 << 16, 1 << 16, 1 << 22, 1 << 15
+_MOST_NAMES, _LONGEST_NAME, _MOST_TEXT = 1 << 28, 1 << 20, 1 << 28
 
 
 class Kind(Enum):
@@ -97,8 +103,8 @@ def read_dynamic(view: View) -> Dynamic | None:
     """
     if not is_elf(view):
         return None
-    image = Image(view)
-    span = image.dynamic(_ENTRY.size)
+    image = _Image(view)
+    span = image.dynamic()
     if span is None:
         return None
     raw = bytes(view[span[0] : span[0] + span[1] // _ENTRY.size * _ENTRY.size])
@@ -108,7 +114,7 @@ def read_dynamic(view: View) -> Dynamic | None:
             break
         entries.append((tag, value))
     tags = dict(entries)
-    names = Names(image, tags)
+    names = _Names(image, tags)
     versions, bases = _defined_versions(image, tags, names)
     needs, wanted = _needed_versions(image, tags, names)
     texts = {tag: [names.at(value) for kind, value in entries if kind == tag] for tag in (_NEEDED, _SONAME)}
@@ -124,7 +130,82 @@ def read_dynamic(view: View) -> Dynamic | None:
     )
 
 
-def _defined_versions(image: Image, tags: Mapping[int, int], names: Names) -> tuple[Mapping[int, str], frozenset[int]]:
+class _Image:
+    """Addresses of the loaded file, as offsets in it."""
+
+    def __init__(self, view: View) -> None:
+        self.view, self.size = view, len(view)
+        self.header = _HEADER.unpack_from(view, 0)
+        phoff, phentsize, phnum = self.header[5], self.header[9], self.header[10]
+        if phnum and phentsize != _SEGMENT.size:
+            raise FatbinError(f"segments of {_SEGMENT.size} bytes expected, not {phentsize}", 54)
+        if phnum > _MOST_SEGMENTS or phoff + phnum * _SEGMENT.size > self.size:
+            raise FatbinError(f"{phnum} segments expected inside the file of {self.size} bytes", phoff)
+        table = bytes(view[phoff : phoff + phnum * _SEGMENT.size])
+        self.segments = list(_SEGMENT.iter_unpack(table))
+        self.loads = [one for one in self.segments if one[0] == _PT_LOAD]
+
+    def dynamic(self) -> tuple[int, int] | None:
+        """Offset and size of the dynamic segment."""
+        for kind, _, offset, _, _, filesz, _, _ in self.segments:
+            if kind == _PT_DYNAMIC:
+                if offset + filesz > self.size or filesz > _MOST_ENTRIES * _ENTRY.size:
+                    raise FatbinError(f"a dynamic segment expected inside the file of {self.size} bytes", offset)
+                return offset, filesz
+        return None
+
+    def offset(self, address: int, size: int, what: str) -> int:
+        """Where ``size`` bytes at ``address`` lie in the file."""
+        for _, _, offset, vaddr, _, filesz, _, _ in self.loads:
+            if vaddr <= address and address + size <= vaddr + filesz:
+                at: int = offset + address - vaddr
+                if at + size <= self.size:
+                    return at
+        raise FatbinError(f"{what} expected in a segment of the file, not at address {address:#x}", 32)
+
+    def unpack(self, form: struct.Struct, address: int, what: str) -> tuple[int, ...]:
+        return form.unpack_from(self.view, self.offset(address, form.size, what))
+
+    def table(self, form: struct.Struct, address: int, count: int, what: str) -> Iterator[tuple[int, ...]]:
+        at = self.offset(address, count * form.size, what)
+        return form.iter_unpack(bytes(self.view[at : at + count * form.size]))
+
+    def dynsym_count(self, address: int) -> int | None:
+        """How many symbols the table of sections says there are; None without such a table, or one that is damaged."""
+        shoff, shentsize, shnum = self.header[6], self.header[11], self.header[12]
+        if not shoff or shentsize != _SECTION.size or shoff + shnum * _SECTION.size > self.size:
+            return None
+        for header in _SECTION.iter_unpack(bytes(self.view[shoff : shoff + shnum * _SECTION.size])):
+            if header[1] == _SHT_DYNSYM and header[3] == address:
+                count: int = header[5] // _SYMBOL.size
+                return count
+        return None
+
+
+class _Names:
+    """The table of names. All that is read from it together is bounded: names may share bytes."""
+
+    def __init__(self, image: _Image, tags: Mapping[int, int]) -> None:
+        size = tags.get(_STRSZ, 0)
+        if size > _MOST_NAMES:
+            raise FatbinError(f"at most {_MOST_NAMES} bytes of names expected, not {size}", 32)
+        self.start = image.offset(tags[_STRTAB], size, "the names of symbols") if _STRTAB in tags else 0
+        self.raw = bytes(image.view[self.start : self.start + size]) if _STRTAB in tags else b""
+        self.read = 0
+
+    def at(self, offset: int) -> str:
+        end = self.raw.find(b"\0", offset, offset + _LONGEST_NAME) if offset < len(self.raw) else -1
+        if end < 0:
+            raise FatbinError("a name expected in the table of names", self.start + min(offset, len(self.raw)))
+        self.read += end - offset
+        if self.read > _MOST_TEXT:
+            raise FatbinError(f"at most {_MOST_TEXT} bytes of names expected", self.start)
+        return self.raw[offset:end].decode("latin-1")
+
+
+def _defined_versions(
+    image: _Image, tags: Mapping[int, int], names: _Names
+) -> tuple[Mapping[int, str], frozenset[int]]:
     """Version index -> name that the file defines, and which of them are the base (the file's own name)."""
     found: dict[int, str] = {}
     bases = set()
@@ -143,7 +224,7 @@ def _defined_versions(image: Image, tags: Mapping[int, int], names: Names) -> tu
 
 
 def _needed_versions(
-    image: Image, tags: Mapping[int, int], names: Names
+    image: _Image, tags: Mapping[int, int], names: _Names
 ) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], Mapping[int, tuple[str, str]]]:
     """What is needed of each library, and version index -> (library, version)."""
     needs: list[tuple[str, tuple[str, ...]]] = []
@@ -177,20 +258,20 @@ def _count(tags: Mapping[int, int], tag: int) -> int:
 
 
 def _symbols(
-    image: Image,
+    image: _Image,
     tags: Mapping[int, int],
-    names: Names,
+    names: _Names,
     versions: Mapping[int, str],
     wanted: Mapping[int, tuple[str, str]],
 ) -> Iterator[Symbol]:
     if _SYMTAB not in tags:
         return
-    if tags.get(_SYMENT, SYMBOL.size) != SYMBOL.size:
-        raise FatbinError(f"symbols of {SYMBOL.size} bytes expected, not {tags[_SYMENT]}", 32)
+    if tags.get(_SYMENT, _SYMBOL.size) != _SYMBOL.size:
+        raise FatbinError(f"symbols of {_SYMBOL.size} bytes expected, not {tags[_SYMENT]}", 32)
     count = _symbol_count(image, tags)
     if count > _MOST_SYMBOLS:
         raise FatbinError(f"at most {_MOST_SYMBOLS} symbols expected, not {count}", 32)
-    table = image.table(SYMBOL, tags[_SYMTAB], count, f"{count} symbols")
+    table = image.table(_SYMBOL, tags[_SYMTAB], count, f"{count} symbols")
     half = struct.Struct("<H")
     indices = (
         [one for (one,) in image.table(half, tags[_VERSYM], count, f"versions of {count} symbols")]
@@ -217,7 +298,7 @@ def _symbols(
         )
 
 
-def _symbol_count(image: Image, tags: Mapping[int, int]) -> int:
+def _symbol_count(image: _Image, tags: Mapping[int, int]) -> int:
     """As many as the section says; without sections as many as the hash tables reach."""
     counted = image.dynsym_count(tags[_SYMTAB])
     if counted is not None:
@@ -235,7 +316,7 @@ def _symbol_count(image: Image, tags: Mapping[int, int]) -> int:
     at = tags[_GNU_HASH] + head.size + 8 * bloom
     last = max((one for (one,) in image.table(word, at, buckets, "buckets of the hash table")), default=0)
     if last < first:  # nothing is exported: names stand right behind the symbols
-        return max(0, tags.get(_STRTAB, 0) - tags[_SYMTAB]) // SYMBOL.size
+        return max(0, tags.get(_STRTAB, 0) - tags[_SYMTAB]) // _SYMBOL.size
     chains = at + word.size * buckets
     while last < _MOST_SYMBOLS:
         (link,) = image.unpack(word, chains + word.size * (last - first), "a chain of the hash table")
