@@ -47,7 +47,8 @@ class PackedImage:
     """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
 
     ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``names`` are what the layers of ``own`` are, by
-    diff id. ``image`` is its variant and the hash of its inputs, as `Row` has it.
+    diff id. ``image`` is its variant and the hash of its inputs, as `Row` has it. ``whole`` is the same image
+    with every library of NVIDIA's, where one is built.
     """
 
     variant: Variant
@@ -56,6 +57,7 @@ class PackedImage:
     nvidia: Mapping[str, Packed]
     names: Mapping[str, str]
     image: str = ""
+    whole: Packed | None = None
 
     def of(self, *names: str) -> Packed:
         """The layers of these names together."""
@@ -109,6 +111,9 @@ def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
                 measures = f"{one.variant.id}: {what}, {_FORMS[form]}"
                 shown = (what, form) == ("all", "zstd")
                 yield Row("sizes", measures, after, before, "MB", "untouched", image=one.image, headline=shown)
+            if one.whole is not None:
+                whole, name = getattr(one.whole, form) / 1e6, f"{one.variant.id}-whole: all, {_FORMS[form]}"
+                yield Row("sizes", name, whole, getattr(one.before, form) / 1e6, "MB", "untouched", image=one.image)
     for first, second in combinations(images, 2):
         if first.variant.id != second.variant.id and share_torch(first, second):
             yield from second_image(first, second)
@@ -146,7 +151,9 @@ def measure_images(bench: Workbench) -> list[PackedImage]:
             own = sizes.of(bench.image_name(variant))
             facts = bench.facts(variant)
             names = named_layers(facts.labels.get(LAYERS, ""), facts.layers) if facts else {}
-            measured.append(PackedImage(variant, own, venv, nvidia, names, bench.image_label(variant)))
+            name = f"{bench.image_name(variant)}-whole"
+            whole = total(sizes.of(name).values()) if bench.engine.inspect(name) else None
+            measured.append(PackedImage(variant, own, venv, nvidia, names, bench.image_label(variant), whole))
     return measured
 
 

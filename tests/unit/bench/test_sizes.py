@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -159,6 +160,18 @@ def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str,
     assert sdpa.before.zstd == 1 + 140 + 5_000_000_000 + 2
     cpu = made("cpu-vllm0.32.0-sdpa", "cpu")
     assert cpu.before.zstd == 1 + 140 + 5_000_000_000 + 2
+
+
+def test_an_image_that_is_also_built_whole_has_rows_of_that(variants: dict[str, Variant]) -> None:
+    one = image(variants["cpu-vllm0.32.0-sdpa"], *((layer, 1_000_000) for layer in NAMES["cpu"]))
+    told = [row.measures for row in rows_of([one])]
+    whole = list(rows_of([replace(one, whole=Packed(90_000_000, 20_000_000, 10_000_000))]))
+    added = {row.measures: row.ours for row in whole if row.measures not in told}
+    assert added == {
+        "cpu-vllm0.32.0-sdpa-whole: all, zstd": 10.0,
+        "cpu-vllm0.32.0-sdpa-whole: all, gzip": 20.0,
+        "cpu-vllm0.32.0-sdpa-whole: all, unpacked": 90.0,
+    }
 
 
 def test_layers_have_the_names_that_the_image_tells_and_the_base_is_of_the_lowest() -> None:
