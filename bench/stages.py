@@ -86,12 +86,11 @@ class Workbench:
         contexts = supplies.named_contexts(self.matrix, (), self.engine, self.site, self.report)
         with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
             secrets = supplies.secrets(Path(folder), self.site, unlocked_indexes(self.matrix, jobs))
-            names = {variant.id: reference for variant, reference in images.items()}
             override = Path(folder, "override.json")
-            content = bake.override_file(names, bake.MachineInputs(contexts, secrets), wheels=wheels)
+            content = bake.override_file(images, bake.MachineInputs(contexts, secrets), wheels=wheels)
             override.write_text(content, encoding="utf-8")
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
-            every = [bake.target_name(name) for name in names]
+            every = [bake.target_name(variant.id) for variant in images]
 
             def run(*words: str, targets: Sequence[str] = ()) -> None:
                 process.run([*argv, *words, *(targets or every)], cwd=self.checkout.root, env=self.engine.cli_env())
