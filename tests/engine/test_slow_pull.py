@@ -16,7 +16,9 @@ import pytest
 
 from bench import pull
 from bench.stages import Workbench
+from images.core.home import Layout
 from images.docker.embedded import bridge
+from images.docker.embedded import daemon as embedded
 from images.docker.engine import Engine
 from tests.engine.conftest import host_tar, needs_root_on_debian
 from tests.helpers.matrices import variants
@@ -49,8 +51,8 @@ def test_an_image_comes_over_the_slow_line_whole_and_nothing_stays(engine: Engin
     assert seen.packed <= seen.received <= seen.packed * 1.05 + 1e6
     assert seen.start is None  # an image for a card, on an engine without one
     assert seen.why
-    layout = pull.Layout(folder / "e")
-    assert not layout.socket.exists() or pull.embedded.status(layout).running is False
+    layout = Layout(folder / "e")
+    assert not layout.socket.exists() or embedded.status(layout).running is False
     assert bridge.bridge_address(layout.bridge) is None
     mine = [one for one in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in read_quietly(one)]
     assert [one for one in mine if one.parent.name != str(os.getpid())] == []
