@@ -208,68 +208,6 @@ def test_torch_lies_below_the_compiler_and_apart_from_the_engine(variant: str) -
     assert without.endswith(f'"torch", "torchvision"{more}]')
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_image_names_a_layer_for_each_instruction_that_makes_one(variant: str) -> None:
-    _, lines = stages(variant)["runtime"]
-    (label,) = [line for line in lines if line.startswith("LABEL dev.cardstock.layers=")]
-    names = label.partition("=")[2].strip('"').split()
-    made = [line for line in lines if line.startswith(("COPY ", "RUN "))]
-    told = []
-    for line in made:
-        if match := re.match(r"COPY --from=(?:shared-(\w+)|slim /out/(\w+)/)", line):
-            told.append(match[1] or f"card-{match[2]}")
-        elif line.startswith("COPY rootfs/"):
-            told.append("rootfs")
-        else:
-            (name,) = re.findall(r'\["/run/build/([a-z-]+)"', line)
-            told.append("compiler" if name == "compiler-install" else name)
-    assert names == ["os", "libraries", *told]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_torch_lies_below_the_compiler_and_apart_from_the_engine(variant: str) -> None:
-    """Image layers of other engines on the same torch begin alike: libraries, torch."""
-    found = stages(variant)
-    _, lines = found["runtime"]
-    assert lines[0] == "COPY --from=shared-torch /opt/venv /opt/venv"
-    (only,) = [line for line in found["shared-torch"][1] if "device-code" in line]
-    (without,) = [line for line in found["shared-rest"][1] if "device-code" in line]
-    assert only.endswith('"torch", "torchvision"]')
-    more = ', "triton"' if "shared-triton" in found else ""
-    assert without.endswith(f'"torch", "torchvision"{more}]')
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_image_names_a_layer_for_each_instruction_that_makes_one(variant: str) -> None:
-    _, lines = stages(variant)["runtime"]
-    (label,) = [line for line in lines if line.startswith("LABEL dev.cardstock.layers=")]
-    names = label.partition("=")[2].strip('"').split()
-    made = [line for line in lines if line.startswith(("COPY ", "RUN "))]
-    told = []
-    for line in made:
-        if match := re.match(r"COPY --from=(?:shared-(\w+)|slim /out/(\w+)/)", line):
-            told.append(match[1] or f"card-{match[2]}")
-        elif line.startswith("COPY rootfs/"):
-            told.append("rootfs")
-        else:
-            (name,) = re.findall(r'\["/run/build/([a-z-]+)"', line)
-            told.append("compiler" if name == "compiler-install" else name)
-    assert names == ["os", "libraries", *told]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_torch_lies_below_the_compiler_and_apart_from_the_engine(variant: str) -> None:
-    """Image layers of other engines on the same torch begin alike: libraries, torch."""
-    found = stages(variant)
-    _, lines = found["runtime"]
-    assert lines[0] == "COPY --from=shared-torch /opt/venv /opt/venv"
-    (only,) = [line for line in found["shared-torch"][1] if "device-code" in line]
-    (without,) = [line for line in found["shared-rest"][1] if "device-code" in line]
-    assert only.endswith('"torch", "torchvision"]')
-    more = ', "triton"' if "shared-triton" in found else ""
-    assert without.endswith(f'"torch", "torchvision"{more}]')
-
-
 def test_every_script_that_a_stage_runs_exists_and_can_be_run() -> None:
     text = "".join((RENDERED / name / "Dockerfile").read_text(encoding="utf-8") for name in VARIANTS + KERNELS)
     used = set(re.findall(r"source=build/([a-z-]+)", text))
