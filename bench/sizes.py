@@ -26,6 +26,8 @@ STORES = ("classic store", BY_DIGEST)
 _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 
 
+# What changes with the engine, where torch and NVIDIA's libraries stay.
+_ABOVE_TORCH = ("rest", "card-torch", "card-rest", "rootfs", "class-facts", "seal")
 # Layers of an image's environment beside NVIDIA's libraries, by the names that the image gives them.
 _ENVIRONMENT = ("torch", "triton", "rest", "card-torch", "card-rest")
 
@@ -114,9 +116,26 @@ def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
             if one.whole is not None:
                 whole, name = getattr(one.whole, form) / 1e6, f"{one.variant.id}-whole: all, {_FORMS[form]}"
                 yield Row("sizes", name, whole, getattr(one.before, form) / 1e6, "MB", "untouched", image=one.image)
+    for one in images:
+        yield from newer_engine(one)
     for first, second in combinations(images, 2):
         if first.variant.id != second.variant.id and share_torch(first, second):
             yield from second_image(first, second)
+
+
+def newer_engine(one: PackedImage) -> Iterator[Row]:
+    """What a host fetches of an image that has an older engine on the same torch: all that is not torch's and below.
+
+    Reckoned from this image's layers: those of torch come out byte for byte the same of another lock with one torch
+    (tests/engine/test_layers.py). The classic store fetches torch's part for the cards again, as it lies above.
+    """
+    above = {name: one.of(name) for name in _ABOVE_TORCH if name in one.names.values()}
+    for store in STORES:
+        fetched = total(packed for name, packed in above.items() if store != BY_DIGEST or name != "card-torch")
+        name = f"{one.variant.id} on a host with an older engine on the same torch, {store}"
+        for form in ("zstd", "gzip"):
+            packed = getattr(fetched, form) / 1e6, getattr(one.after, form) / 1e6
+            yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=one.image)
 
 
 def share_torch(first: PackedImage, second: PackedImage) -> bool:

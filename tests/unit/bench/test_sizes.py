@@ -194,11 +194,22 @@ def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: di
     second = image(variants["cu124-transformers5.24.0-sdpa-sm86"], *card)
     assert bytes_to_fetch(second.own, first.own).zstd == 25_000_002
     assert bytes_to_fetch(second.own, first.own, by_digest=True).zstd == 25_000_000
-    rows = [row for row in rows_of([first, second]) if "on a host with" in row.measures and "zstd" in row.measures]
+    rows = [row for row in rows_of([first, second]) if "on a host with cu" in row.measures and "zstd" in row.measures]
     assert [row.ours for row in rows] == [pytest.approx(25.000002), pytest.approx(25.0)]
     assert [row.headline for row in rows] == [True, False]
     other_stack = image(variants["cu121-transformers5.13.1-sdpa-sm75"], ("os", 1), ("libraries@121", 90), *own[2:])
-    assert not any("on a host with" in row.measures for row in rows_of([first, other_stack]))
+    assert not any("on a host with cu" in row.measures for row in rows_of([first, other_stack]))
+
+
+def test_a_newer_engine_on_the_same_torch_costs_what_lies_above_torch(variants: dict[str, Variant]) -> None:
+    weights = dict(zip(NAMES["vllm"], (1, 100, 20, 4, 7, 60, 15, 5, 2), strict=True))
+    sizes = ((name, weight * 1_000_000) for name, weight in weights.items())
+    one = image(variants["cu124-vllm0.8.5.post1-xformers-sm75"], *sizes)
+    rows = [row for row in rows_of([one]) if "an older engine" in row.measures and row.measures.endswith("zstd")]
+    assert [(row.ours, row.peer) for row in rows] == [(60 + 15 + 5 + 2, 214), (60 + 5 + 2, 214)]
+    assert "classic store" in rows[0].measures
+    cpu = image(variants["cpu-vllm0.32.0-sdpa"], *((name, 1_000_000) for name in NAMES["cpu"]))
+    assert [row.ours for row in rows_of([cpu]) if "an older engine" in row.measures] == [2.0, 4.0, 2.0, 4.0]
 
 
 def test_another_engine_on_the_same_torch_costs_what_is_not_torchs(variants: dict[str, Variant]) -> None:
@@ -209,6 +220,6 @@ def test_another_engine_on_the_same_torch_costs_what_is_not_torchs(variants: dic
     vllm = image(
         variants["cu124-vllm0.8.5.post1-xformers-sm75"], *below, ("triton", 5), ("rest@b", 60), ("card-torch", 40)
     )
-    rows = [row for row in rows_of([sdpa, vllm]) if "on a host with" in row.measures and "zstd" in row.measures]
+    rows = [row for row in rows_of([sdpa, vllm]) if "on a host with cu" in row.measures and "zstd" in row.measures]
     assert [row.ours for row in rows] == [pytest.approx(0.000105), pytest.approx(0.000065)]
     assert not any(row.headline for row in rows)
