@@ -11,13 +11,15 @@ FROM ${LIGHT} AS light
 FROM light AS difference
 USER root
 ARG LEFT_OUT=""
+ARG WHOLE="no"
 RUN --mount=type=bind,target=/run/build/images/device_code \
     --mount=type=bind,from=venv,source=/opt/venv,target=/run/venv \
     --mount=type=bind,from=nvidia,source=/opt/venv,target=/run/nvidia \
     cd /run/build && export PYTHONDONTWRITEBYTECODE=1 && mkdir /difference && python=/opt/venv/bin/python \
     && "$python" -m images.device_code.layers difference /run/nvidia /opt/venv /difference \
     && "$python" -m images.device_code.layers difference /run/venv /opt/venv /difference \
-    && for name in $LEFT_OUT; do rm -rf /difference/lib/python3*/site-packages/$name; done
+    && cd /difference/lib/python3*/site-packages && rm -rf $LEFT_OUT && export PYTHONPATH=/run/build && if [ "$WHOLE" = no ]; then \
+        "$python" -m images.device_code.unused drop . && "$python" -m images.device_code.unused nvidia . ; fi
 
 FROM light
 USER root

@@ -4,13 +4,15 @@
         [--old-light IMAGE --old-untouched IMAGE] --out records/cards/NAME.json --scratch FOLDER [--only GLOB]…
 
 Nothing but Python's standard library is needed on the host; the images' Python does the rest. Both images share one
-cache of compiled kernels, so that they run the same ones: what is compared is libraries, and the second start is short.
-The record is written after each step. Exit code 0 when nothing failed, 1 when something did, 3 without a card.
+cache of compiled kernels, so that they run the same ones: what is compared is libraries. The record is written after
+each step; with the same --out the next run goes on in it. Exit code 0 when nothing failed, 1 when something did, 3
+without a card.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +27,7 @@ from images.docker import Gpus
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps
 from images.proof.on_card.lighter_containers import LIGHT, UNTOUCHED, Engine, Host, labels_of, nvidia_smi, own_checkout
-from images.proof.on_card.records import Figure, GpuRecord
+from images.proof.on_card.records import Figure, GpuRecord, Step
 from images.proof.on_card.runs import Failed, NotRun, Run
 
 NO_CARD = 3
@@ -46,7 +48,7 @@ JOBS: dict[str, Callable[[Host, str, str, str], Any]] = {
     for job in STEPS
 }
 NOTES = (
-    "both images shared one cache of compiled kernels and graphs: seconds of their starts cannot be compared",
+    "both images started with one cache, which an engine of the untouched packages had compiled into before",
     "NVLink's multicast was off, in NCCL, torch's symmetric memory and vLLM's all-reduce",
     "vLLM's engine ran in the asking process (VLLM_ENABLE_V1_MULTIPROCESSING=0), its KV cache of a size that was given",
 )
@@ -107,16 +109,18 @@ class Comparison:
     def engines(self) -> dict[str, Any]:
         """Both images' engines on card 0, one after the other; both stay alive. The card's use after each."""
         told: dict[str, Any] = {}
-        before = steps.card_in_use()
-        # vLLM is imported in both while the first one compiles.
+        # vLLM is imported in both while a third one compiles for them: what compiles takes more memory, too.
         self.seen.engines = {name: Engine(self.host, image, name, "0") for name, image in self.images.items()}
+        first = steps.compile_first(self.host, self.images[UNTOUCHED], "/proof/shaped", "bfloat16")
+        before = steps.card_in_use()
         for name, image in self.images.items():
             told[name] = steps.start(self.host, self.seen, name, image, "/proof/shaped", "bfloat16")
             now = steps.card_in_use()
             self.seen.memory[name], before = now - before, now
             self.run.record = replace(self.run.record, versions=told[name]["start"]["versions"])
         facts = steps.compare_said({name: one["answers"] for name, one in told.items()}, "bfloat16", self.cudnn())
-        return facts | {"seconds to start": {name: one["start"]["seconds"] for name, one in told.items()}}
+        seconds = {name: one["start"]["seconds"] for name, one in told.items()}
+        return facts | {"seconds to start": {"untouched, nothing compiled": first, **seconds}}
 
     def cudnn(self) -> bool:
         """Whether the light image has cuDNN. Raises what the job with transformers raised."""
@@ -204,6 +208,19 @@ class Comparison:
             self.pool.shutdown(cancel_futures=True)
 
 
+def kept_steps(record: GpuRecord, out: Path) -> GpuRecord:
+    """The record with what an earlier run for the same image has left in ``out``."""
+    if not out.is_file():
+        return record
+    told = json.loads(out.read_text(encoding="utf-8"))
+    if told["input_hash"] != record.input_hash:
+        return record
+    figures = tuple(Figure(**{**one, "runs": tuple(one["runs"])}) for one in told["figures"])
+    return replace(
+        record, versions=told["versions"], steps=tuple(Step(**one) for one in told["steps"]), figures=figures
+    )
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -223,6 +240,7 @@ def main() -> int:
     labels = labels_of(words.light)
     made = datetime.now(UTC).isoformat(timespec="seconds")
     record = GpuRecord("", "", 0, "", made, "image", labels.get(VARIANT, ""), labels.get(INPUT, ""), {}, (), (), NOTES)
+    record = kept_steps(record, words.out)
     run = Run(record, words.out, host.scratch, {LIGHT: None, UNTOUCHED: None}, only=tuple(words.only) or ("*",))
     old = {LIGHT: words.old_light, UNTOUCHED: words.old_untouched} if words.old_light else {}
     comparison = Comparison(run, host, {LIGHT: words.light, UNTOUCHED: words.untouched}, old, words.layers)

@@ -28,7 +28,7 @@ from images.proof.smoke import GOLDEN
 from images.proof.smoke.server import TOLERANCE, read_golden
 from images.proof.tiny_model import write_checkpoint
 
-LENGTH, NEW_TOKENS, TOP = 4096, 48, 5
+LENGTH, NEW_TOKENS, TOP = 8192, 48, 5
 SAMPLED = {"temperature": 0.9, "top_p": 0.9, "top_k": 40, "seed": 20261128}
 # Texts of several lengths, and pictures that no other prompt has.
 TEXTS = ("Say hello", "What colour is this?", "Say hello to a tiny model, a tiny model and a tiny model")

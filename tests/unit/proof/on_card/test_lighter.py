@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,10 @@ from images.docker.container_spec import Gpus
 from images.docker.container_text import docker_words
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps
-from images.proof.on_card.lighter import JOBS, STEPS, Comparison
+from images.proof.on_card.lighter import JOBS, STEPS, Comparison, kept_steps
 from images.proof.on_card.lighter_containers import LIGHT, NO_MULTICAST, UNTOUCHED, Host
 from images.proof.on_card.lighter_worker import decode_span, open_questions, reply, taught, written
-from images.proof.on_card.records import GpuRecord, read_gpu_record
+from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run
 
 REAL = 200 * 2**20
@@ -317,3 +318,14 @@ def test_an_error_in_the_worker_is_an_answer() -> None:
 
     answer: Any = reply(Broken(), {"do": "decode", "batch": 3})  # type: ignore[arg-type]
     assert "no memory for 3" in answer["error"]
+
+
+def test_a_second_run_goes_on_in_the_record_of_the_same_image(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    record = GpuRecord("NVIDIA H100", "9.0", 1, "580", "", "image", "v", "ab", {"torch": "2"}, ())
+    assert kept_steps(record, out) is record
+    figure = Figure("decode", 2.0, "tokens/s", {"content": LIGHT}, (1.0, 2.0, 3.0))
+    old = replace(record, steps=(Step("speed", "passed", facts={"ratio": 1.0}),), figures=(figure,))
+    out.write_text(old.to_json())
+    assert kept_steps(record, out) == old
+    assert kept_steps(replace(record, input_hash="cd"), out).steps == ()
