@@ -42,9 +42,7 @@ STEPS = {
     "old-purpose": "older stack: stand-ins called on purpose",
 }
 JOBS: dict[str, Callable[[Host, str, str, str], Any]] = {
-    job: steps.tiny
-    if job == "tiny"
-    else partial(steps.program, module=f"{HERE}.{'stand_in_calls' if 'purpose' in job else 'lighter_transformers'}")
+    job: steps.tiny if job == "tiny" else steps.on_purpose if job.endswith("purpose") else steps.transformers
     for job in STEPS
 }
 NOTES = (

@@ -92,17 +92,32 @@ class Host:
         """Run a program to its end and read the JSON that it writes to --out. Raises Failed with the end of its log."""
         out = self.scratch / f"{name}.json"
         out.unlink(missing_ok=True)
-        argv = docker_words(self.spec(image, name, [*words, "--out", f"{PLACE}/{name}.json"], cards), foreground=True)
-        with (self.scratch / f"{name}.log").open("w", encoding="utf-8") as log:
-            try:
-                code = process.stream(argv, lambda line: print(line, file=log), check=False, timeout=RUN_LIMIT)
-            except process.ProcessFailed:
-                remove(name)
-                raise
+        code = self._log(image, name, [*words, "--out", f"{PLACE}/{name}.json"], cards)
         if code or not out.is_file():
             raise Failed(f"{name} ended with {code}: {self.tail(name)}")
         told: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return told
+
+    def hear(self, image: str, name: str, words: Sequence[str], cards: str) -> dict[str, Any]:
+        """Run a program that prints its JSON as one line, whatever it ends with. Raises Failed without that line."""
+        code = self._log(image, name, words, cards)
+        lines = (self.scratch / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in reversed(lines):
+            with suppress(ValueError):
+                if isinstance(told := json.loads(line), dict):
+                    return told
+        raise Failed(f"{name} ended with {code}: {self.tail(name)}")
+
+    def _log(self, image: str, name: str, words: Sequence[str], cards: str) -> int:
+        """Run a container to its end, its output in a file; its exit code."""
+        (self.scratch / f"{name}.calls").unlink(missing_ok=True)
+        argv = docker_words(self.spec(image, name, words, cards), foreground=True)
+        with (self.scratch / f"{name}.log").open("w", encoding="utf-8") as log:
+            try:
+                return process.stream(argv, lambda line: print(line, file=log), check=False, timeout=RUN_LIMIT)
+            except process.ProcessFailed:
+                remove(name)
+                raise
 
     def tail(self, name: str, size: int = 1200) -> str:
         """The end of a container's log."""
@@ -128,6 +143,7 @@ class Engine:
         self.code: int | None = None
         self._socket = host.scratch / f"{name}.sock"
         self._socket.unlink(missing_ok=True)
+        (host.scratch / f"{name}.calls").unlink(missing_ok=True)
         self._connection: Connection | None = None
         words = ["images.proof.on_card.lighter_worker", "--socket", f"{PLACE}/{name}.sock"]
         self._argv = docker_words(host.spec(image, name, words, cards), foreground=True)

@@ -119,9 +119,14 @@ def compile_first(host: Host, image: str, model: str, dtype: str) -> float:
         engine.close()
 
 
-def program(host: Host, image: str, name: str, cards: str, module: str) -> dict[str, Any]:
-    """What a program of this folder tells."""
-    return host.run(image, name, [module], cards)
+def transformers(host: Host, image: str, name: str, cards: str) -> dict[str, Any]:
+    """What torch and transformers compute."""
+    return host.run(image, name, ["images.proof.on_card.lighter_transformers"], cards)
+
+
+def on_purpose(host: Host, image: str, name: str, cards: str) -> dict[str, Any]:
+    """What became of calls that stand-ins answer."""
+    return host.hear(image, name, ["images.proof.on_card.call_stand_ins"], cards)
 
 
 def tiny(host: Host, image: str, name: str, cards: str) -> dict[str, Any]:
@@ -205,19 +210,22 @@ def judge_calls(calls: Mapping[str, list[str]]) -> dict[str, Any]:
     return facts
 
 
-def judge_purpose(told: Mapping[str, Facts], calls: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Stand-ins called on purpose raise and are told of in the light image; untouched, the same calls compute."""
-    facts = {"said": {name: dict(one) for name, one in told.items()}, "told": {n: c[:8] for n, c in calls.items()}}
-    wrong = [f"untouched: {what}: {one['said']}" for what, one in told[UNTOUCHED].items() if not one["right"]]
-    wrong += [f"light: {what}: computed wrong" for what, one in told[LIGHT].items()
-              if one["said"] == "computed" and not one["right"]]  # fmt: skip
-    raised = [what for what, one in told[LIGHT].items() if one["said"] != "computed"]
-    if raised and not any(compare.MARK in line for line in calls[LIGHT]):
-        wrong.append(f"light: {', '.join(raised)} raised, and no line says that it is a stand-in")
-    if calls[UNTOUCHED]:
-        wrong.append(f"untouched: {calls[UNTOUCHED][:2]}")
+def judge_purpose(told: Mapping[str, Facts], counted: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Stand-ins called on purpose raise, say so and are counted in the light image; untouched, the same calls compute.
+
+    Raises Failed, and NotRun where nothing that was called is a stand-in: then no count was seen to count.
+    """
+    found = {name: {case: row["verdict"] for case, row in one["cases"].items()} for name, one in told.items()}
+    facts = {"verdicts": found, "cases": {name: one["cases"] for name, one in told.items()}}
+    facts["counted"] = {name: lines[:12] for name, lines in counted.items()}
+    wrong = [f"{LIGHT}: {case}: {what}" for case, what in found[LIGHT].items() if what not in ("stand-in", "real")]
+    wrong += [f"{UNTOUCHED}: {case}: {what}" for case, what in found[UNTOUCHED].items() if what != "real"]
+    wrong += [f"{UNTOUCHED}: {line}" for line in counted[UNTOUCHED][:2]]
+    called = [case for case, what in found[LIGHT].items() if what == "stand-in"]
+    if called and not counted[LIGHT]:
+        wrong.append(f"{LIGHT}: {', '.join(called)} called a stand-in, and nothing counted it")
     if wrong:
         raise Failed("; ".join(wrong), facts)
-    if not raised:
+    if not called:
         raise NotRun("the light image has all that was called: nothing is a stand-in")
     return facts

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from images.core import process
 from images.docker.container_spec import Gpus
 from images.docker.container_text import docker_words
 from images.proof.on_card import lighter_compare as compare
@@ -240,19 +241,41 @@ def test_a_call_of_a_stand_in_fails(tmp_path: Path) -> None:
             steps.judge_calls({name: host.calls(name)})
 
 
-def test_calls_on_purpose_must_raise_with_the_sentence_and_compute_untouched() -> None:
-    computed, raised = {"said": "computed", "right": True}, {"said": "cuFFT error", "right": False}
-    told = {LIGHT: {"torch.fft": raised}, UNTOUCHED: {"torch.fft": computed}}
-    assert steps.judge_purpose(told, {LIGHT: [MARK], UNTOUCHED: []})
-    with pytest.raises(Failed, match="no line says that it is a stand-in"):
-        steps.judge_purpose(told, {LIGHT: [], UNTOUCHED: []})
-    with pytest.raises(Failed, match=r"untouched: torch\.fft"):
-        steps.judge_purpose({**told, UNTOUCHED: {"torch.fft": raised}}, {LIGHT: [MARK], UNTOUCHED: []})
-    with pytest.raises(Failed, match="computed wrong"):
-        wrong = {"torch.fft": {"said": "computed", "right": False}}
-        steps.judge_purpose({**told, LIGHT: wrong}, {LIGHT: [], UNTOUCHED: []})
+def _purpose(light: str, untouched: str = "real") -> dict[str, Any]:
+    return {
+        LIGHT: {"cases": {"torch.fft.fft": {"verdict": light}}},
+        UNTOUCHED: {"cases": {"torch.fft.fft": {"verdict": untouched}}},
+    }
+
+
+def test_calls_on_purpose_must_raise_and_be_counted_and_compute_untouched() -> None:
+    counted: dict[str, list[str]] = {LIGHT: ["libcufft.so.12 cufftExecC2C"], UNTOUCHED: []}
+    assert steps.judge_purpose(_purpose("stand-in"), counted)["verdicts"][LIGHT] == {"torch.fft.fft": "stand-in"}
+    with pytest.raises(Failed, match="nothing counted it"):
+        steps.judge_purpose(_purpose("stand-in"), {LIGHT: [], UNTOUCHED: []})
+    with pytest.raises(Failed, match=r"light: torch\.fft\.fft: the stand-in said nothing"):
+        steps.judge_purpose(_purpose("the stand-in said nothing"), counted)
+    with pytest.raises(Failed, match=r"untouched: torch\.fft\.fft: stand-in"):
+        steps.judge_purpose(_purpose("stand-in", "stand-in"), counted)
+    with pytest.raises(Failed, match="untouched: libcufft"):
+        steps.judge_purpose(_purpose("stand-in"), {LIGHT: counted[LIGHT], UNTOUCHED: counted[LIGHT]})
     with pytest.raises(NotRun):
-        steps.judge_purpose({**told, LIGHT: {"torch.fft": computed}}, {LIGHT: [], UNTOUCHED: []})
+        steps.judge_purpose(_purpose("real"), {LIGHT: [], UNTOUCHED: []})
+
+
+def test_a_program_s_line_is_found_among_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(argv: list[str], on_line: Any, **_: Any) -> int:
+        for line in ("a warning", '{"ok": false}', "12", "the end"):
+            on_line(line)
+        return 1
+
+    monkeypatch.setattr(process, "stream", say)
+    host = Host(tmp_path, tmp_path, Gpus(-1, cdi=True))
+    (tmp_path / "x.calls").write_text("left by an earlier run\n")
+    assert host.hear("image", "x", ["module"], "0") == {"ok": False}
+    assert host.calls("x") == []
+    with pytest.raises(Failed, match="x ended with 1: a warning"):
+        host.run("image", "x", ["module"], "0")
 
 
 def test_containers_have_no_network_and_no_multicast(tmp_path: Path) -> None:
