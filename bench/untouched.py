@@ -23,7 +23,7 @@ from images.render import Checkout
 DOCKERFILE = Path(__file__).with_name("untouched.Dockerfile")
 
 
-def build_arguments(light: str, stages: dict[str, str], left_out: tuple[str, ...], whole: bool) -> list[str]:
+def build_arguments(light: str, stages: dict[str, str], left_out: tuple[str, ...], *, whole: bool) -> list[str]:
     """Arguments of `docker build` for stages' names (of `bench.stages.UNTOUCHED`)."""
     given = {"LIGHT": light, "VENV": stages["venv"], "NVIDIA": stages["nvidia-whole"], "LEFT_OUT": " ".join(left_out)}
     given["WHOLE"] = "yes" if whole else "no"
@@ -42,7 +42,7 @@ def build(
         )
     with ExitStack() as stack:
         stages = {stage: stack.enter_context(bench.stage(variant, stage)) for stage in UNTOUCHED}
-        words = build_arguments(bench.image_name(variant), stages, left_out, whole)
+        words = build_arguments(bench.image_name(variant), stages, left_out, whole=whole)
         context = str(checkout.root / "images" / "device_code")
         argv = ["docker", "build", "--progress=plain", "--tag", name, "--file", str(DOCKERFILE), *words, context]
         process.stream(argv, bench.report.line, env=bench.engine.cli_env())

@@ -15,6 +15,7 @@ import pytest
 from images.core import process
 from images.docker.container_spec import Gpus
 from images.docker.container_text import docker_words
+from images.proof.on_card import lighter
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps
 from images.proof.on_card.lighter import JOBS, STEPS, Comparison, kept_steps
@@ -352,3 +353,92 @@ def test_a_second_run_goes_on_in_the_record_of_the_same_image(tmp_path: Path) ->
     out.write_text(old.to_json())
     assert kept_steps(record, out) == old
     assert kept_steps(replace(record, input_hash="cd"), out).steps == ()
+
+
+class _Machine:
+    """A host of two cards on which nothing runs: containers tell what a test says, engines answer alike."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, light: dict[str, Any]) -> None:
+        self.light, self.started, self.closed = light, [""], [""]
+        machine = self
+
+        class Alike:
+            """An engine; the light image's are as fast as ``light`` says."""
+
+            def __init__(self, host: Host, image: str, name: str, cards: str) -> None:
+                self.name, self.image = name, image
+                machine.started.append(f"{name} {cards}")
+
+            def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+                mine = machine.light if self.image == "image-light" else {}
+                speed = {"seconds": mine.get("seconds", 1.0), "tokens": 100}
+                told = {"answers": mine.get("answers", _answers()), "wanted": {"text": [1, 2]}}
+                start = {"seconds": 30.0, "versions": {"torch": "2.14.0", "vllm": "0.33.0"}}
+                known = {"start": start, "answers": told, "decode": speed, "prefill": speed, "memory": {"reserved": 5}}
+                return known[do]
+
+            def processes(self) -> list[int]:
+                return [100 if self.image == "image-light" else 200]
+
+            def close(self) -> None:
+                machine.closed.append(self.name)
+
+        tables = {
+            "--query-gpu=name,compute_cap,memory.total,driver_version": "NVIDIA H100, 9.0, 81559, 580\n" * 2,
+            "--query-compute-apps=pid,used_gpu_memory": "100, 9000\n200, 9010\n",
+            "--query-gpu=memory.used": "9000\n0\n",
+        }
+        for module in (steps, lighter):
+            monkeypatch.setattr(module, "Engine", Alike)
+            monkeypatch.setattr(module, "nvidia_smi", lambda query: tables[query])
+        monkeypatch.setattr(Host, "run", lambda self, image, name, words, cards: self_told(name))
+        monkeypatch.setattr(Host, "hear", lambda self, image, name, words, cards: purpose(name))
+        called = light.get("called", ["libcufft.so.12 cufftExecC2C"])
+        monkeypatch.setattr(Host, "calls", lambda self, name: called if name == "purpose-light" else [])
+
+        def self_told(name: str) -> dict[str, Any]:
+            return {"bytes": 1} if name == "checkpoint" else _transformers()
+
+        def purpose(name: str) -> dict[str, Any]:
+            return _purpose("stand-in")[name.partition("-")[2]]  # type: ignore[no-any-return]
+
+        record = GpuRecord("", "", 0, "", "", "image", "cu130-x-sm90", "ab", {}, ())
+        run = Run(record, tmp_path / "record.json", tmp_path, {LIGHT: None, UNTOUCHED: None})
+        host = Host(tmp_path, tmp_path, Gpus(-1, cdi=True))
+        self.comparison = Comparison(run, host, {LIGHT: "image-light", UNTOUCHED: "image-whole"}, {}, 18)
+
+    def verdicts(self) -> dict[str, str]:
+        self.comparison.go()
+        record = read_gpu_record(self.comparison.run.out)
+        assert (record.card, record.memory, record.versions["vllm"]) == ("NVIDIA H100", 81559 * 2**20, "0.33.0")
+        assert sorted(self.started)[1:] == sorted({*self.started} - {""})  # each engine once
+        assert {one.split()[0] for one in self.started[1:]} <= {*self.closed}
+        return {step.name: step.verdict for step in record.steps}
+
+
+OLD = {STEPS["old-transformers"]: "not run", STEPS["old-purpose"]: "not run"}
+
+
+def test_a_run_in_which_all_is_alike_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = _Machine(monkeypatch, tmp_path, {})
+    verdicts = machine.verdicts()
+    assert {name for name, verdict in verdicts.items() if verdict != "passed"} == set(OLD)
+    assert len(verdicts) == 12
+    names = {(one.name, one.of["content"]) for one in machine.comparison.run.record.figures}
+    assert {("decode", LIGHT), ("decode", UNTOUCHED), ("memory of the card", LIGHT)} <= names
+    assert "two-light 0,1" in machine.started
+    assert "tiny-light 1" in machine.started
+
+
+def test_a_run_tells_a_slower_image_and_other_bits_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = _answers()
+    other["sampled"]["noise"]["logprobs"][1][0][1] = (-1.6).hex()
+    machine = _Machine(monkeypatch, tmp_path, {"seconds": 1.1, "answers": other})
+    failed = {name for name, verdict in machine.verdicts().items() if verdict == "failed"}
+    assert failed == {
+        "vllm: 3b answers, bfloat16",
+        STEPS["tiny"],
+        "vllm: speed within 2 %",
+        "vllm: two cards, float16",
+    }
+    assert not machine.comparison.run.record.ok
