@@ -135,13 +135,13 @@ class Comparison:
             {n: one["answers"] for n, one in self.results("tiny").items()}, "float16", self.cudnn()
         )
 
-    def speed(self) -> dict[str, Any]:
-        """Both engines in turns."""
+    def speed(self, what: str) -> dict[str, Any]:
+        """Both engines in turns, when the second card's jobs have ended."""
         if len(self.seen.engines) < 2:
             raise NotRun("the engines do not run")
         self.wait()
         of = {"engine": "vllm", "attention": "default", "dtype": "bfloat16", "model": f"3b, {self.layers} layers"}
-        return steps.judge_ratios(steps.time_both(self.seen.engines, self.run.add, of))
+        return steps.judge_ratios(steps.time_both(self.seen.engines, what, self.run.add, of))
 
     def memory(self) -> dict[str, Any]:
         """Both engines' memory, after all that they were asked."""
@@ -197,7 +197,8 @@ class Comparison:
             step(STEPS["purpose"], partial(self.purpose, "purpose"))
             step(STEPS["old-transformers"], partial(self.transformers, "old-transformers"))
             step(STEPS["old-purpose"], partial(self.purpose, "old-purpose"))
-            step("vllm: speed within 2 %", self.speed)
+            step("vllm: decode within 2 %", partial(self.speed, steps.DECODE))
+            step("vllm: prefill within 2 %", partial(self.speed, steps.PREFILL))
             step("vllm: memory no higher", self.memory)
             step("vllm: two cards, float16", partial(self.two_cards, True))
             step("no call of a stand-in", self.calls)
