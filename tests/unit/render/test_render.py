@@ -168,7 +168,7 @@ def test_a_base_is_used_by_digest_or_not_at_all() -> None:
 
 def test_what_a_machine_adds_stays_in_the_second_file() -> None:
     site = MachineInputs((("base", "docker-image://cardstock/base:x"),), (("ca", "/ca.pem"),))
-    data = json.loads(override_file({SM75: "cardstock/staging:abc"}, site))
+    data = json.loads(override_file({variants().valid[SM75]: "cardstock/staging:abc"}, site))
     target = data["target"][target_name(SM75)]
     assert target["secret"] == ["id=ca,src=/ca.pem"]
     assert target["tags"] == ["cardstock/staging:abc"]
@@ -177,7 +177,7 @@ def test_what_a_machine_adds_stays_in_the_second_file() -> None:
 
 def test_a_wheel_that_is_there_takes_the_place_of_the_kernels_target() -> None:
     site = MachineInputs((("base", "docker-image://b"),), ())
-    data = json.loads(override_file({SM75: "r"}, site, wheels={SM75: "/store/abc"}))
+    data = json.loads(override_file({variants().valid[SM75]: "r"}, site, wheels={SM75: "/store/abc"}))
     assert data["target"][target_name(SM75)]["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
 
 
