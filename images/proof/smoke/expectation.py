@@ -38,9 +38,9 @@ class Expectation:
     ``cuda`` is that of torch, major.minor; ``default_args`` and ``env`` are what the image starts its server with;
     ``loose`` names packages that others require at another version, on purpose (the lock's overrides and exclusions);
     ``loaded_libraries`` is the list of libraries its server loads, ``modules`` what it imports; ``gaps`` are libraries
-    (globs) that may lack code in part, and why, ``optional`` those that may have none at all. ``stand_ins`` and ``gone``
-    are libraries of NVIDIA's (globs below site-packages) in whose place there is a stand-in, or nothing; ``unused`` are
-    packages that the image leaves out.
+    (globs) that may lack code in part, and why, ``optional`` those that may have none at all. ``stand_ins`` and
+    ``gone`` are libraries of NVIDIA's (globs below site-packages) in whose place there is a stand-in, or nothing;
+    ``unused`` are packages that the image leaves out.
     """
 
     variant_id: str

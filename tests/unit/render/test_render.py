@@ -15,6 +15,7 @@ from images.render.bakefile import (
     MachineInputs,
     bake_file,
     bake_plan,
+    bake_target,
     finish_file,
     kernel_override_file,
     override_file,
@@ -188,6 +189,19 @@ def test_a_wheel_that_is_there_takes_the_place_of_the_kernels_target() -> None:
     site = MachineInputs((("base", "docker-image://b"),), ())
     data = json.loads(override_file({variants().valid[SM75]: "r"}, site, wheels={SM75: "/store/abc"}))
     assert data["target"][target_name(SM75)]["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
+
+
+def test_a_whole_image_inherits_the_target_of_its_variant() -> None:
+    whole = variants().valid[SM75].as_whole()
+    site = MachineInputs((("base", "docker-image://b"),), ())
+    data = json.loads(override_file({whole: "r", variants().valid[SM75]: "s"}, site, wheels={whole.id: "/store/abc"}))
+    target = data["target"][f"{target_name(SM75)}-whole"]
+    assert target["inherits"] == [target_name(SM75)] and target["inherits"][0] in baked()["target"]
+    assert target["args"] == {"CARDSTOCK_WHOLE": "-whole"}
+    assert target["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
+    assert not {"inherits", "args"} & set(data["target"][target_name(SM75)])
+    assert "args" not in baked()["target"][target_name(SM75)]
+    assert bake_target(matrix(), whole) == baked()["target"][target_name(SM75)] | {"args": target["args"]}
 
 
 def test_kernels_get_what_the_machine_adds_and_a_folder_to_go_to() -> None:

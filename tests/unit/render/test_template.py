@@ -97,6 +97,34 @@ def test_nvidias_libraries_are_one_layer_with_stand_ins_or_all_of_them(variant: 
     assert found["runtime"][1].index(WHOLE) + 1 == found["runtime"][1].index(environment)  # no step above is made anew
 
 
+def modules_of(name: str) -> set[str]:
+    """A module or folder of images/device_code and all of that folder that it imports, as they are mounted."""
+    found: set[str] = set()
+    wanted = {name}
+    while wanted:
+        one = wanted.pop()
+        found.add(one)
+        path = REPOSITORY / "images/device_code" / one
+        for source in [path] if path.is_file() else path.glob("*.py"):
+            text = source.read_text(encoding="utf-8")
+            imported = set(re.findall(r"^\s*from images\.device_code\.(\w+)", text, re.MULTILINE))
+            wanted |= {f"{own}.py" if own != "stand_ins" else own for own in imported} - found
+    return found
+
+
+def test_the_stand_ins_are_made_by_their_own_modules_alone_so_that_no_other_makes_them_anew() -> None:
+    _, lines = stages("cu124-vllm0.8.5.post1-xformers-sm75")["stand-ins"]
+    compiler, made = lines
+    assert packages(compiler) == ["gcc", "libc6-dev"]
+    assert set(re.findall(r"from=device-code,source=(\S+),target", made)) == modules_of("stand_ins")
+    words = json.loads(made[made.index('["') :])
+    assert words[:4] == ["/run/build/stand-ins", "/opt/venv/lib/python3.11/site-packages", "--version", "1"]
+    told = list(zip(words[4::2], words[5::2], strict=True))
+    assert ("--made", "nvidia/*/lib/libcufft.so.*=Fourier transforms (torch.fft)") in told
+    assert told[-1] == ("--gone", "nvidia/*/lib/libnvJitLink.so.*")
+    assert len(told) == 6
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_are_compiled_against_the_real_libraries(kernel: str) -> None:
     assert not {"stand-ins", "libraries", "libraries-whole"} & set(stages(kernel))
