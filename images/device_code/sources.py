@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import posixpath
 import re
 import shutil
 import stat
@@ -13,14 +15,31 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from images.device_code.archive import MAGIC as ARCHIVE_MAGIC
-from images.device_code.elf import MAGIC
+from images.device_code.elf import MAGIC, View
 from images.device_code.fatbin import FatbinError, Library, UnknownForm, read
 from images.device_code.zip_bounds import check_directory, check_members
 
 Found = Iterator[tuple[str, Library | FatbinError]]
+
+
+class Watcher(Protocol):
+    """Who looks at the files of a tar beside the audit, in the same pass. Names are from the root, without "/"."""
+
+    def elf(self, name: str, view: View) -> None:
+        """An ELF file of whatever name; ``view`` is closed afterwards."""
+
+    def link(self, name: str, target: str) -> None:
+        """A symbolic or hard link, and what it leads to, from the root."""
+
+    def reads(self, name: str) -> bool:
+        """Whether `text` is to be given this file."""
+
+    def text(self, name: str, content: bytes) -> None:
+        """The content of a file that `reads` asked for; its beginning, where it is longer than any such file."""
+
 
 # Names that a library or a program has: lib.so, lib.so.12, program, python3.11, engine.bin; and those of device code.
 _CANDIDATE = re.compile(
@@ -137,10 +156,10 @@ class _Tail:
             raise tarfile.ReadError("it is cut short: the mark of its end is missing")
 
 
-def read_tar(stream: IO[bytes]) -> Found:
+def read_tar(stream: IO[bytes], watcher: Watcher | None = None) -> Found:
     """Every library in an uncompressed tar, read once from front to end, named from the root without a leading "/".
 
-    Raises tarfile.TarError for a broken one.
+    ``watcher`` is shown the ELF files and links on the way. Raises tarfile.TarError for a broken tar.
     """
     source = _Tail(stream)
     with (
@@ -150,22 +169,35 @@ def read_tar(stream: IO[bytes]) -> Found:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # else it remembers every file of an image
             name = member.name.lstrip("/")  # an engine that copies out of a container names files from "/"
+            if watcher is not None and (member.issym() or member.islnk()):
+                watcher.link(name, _target(member, name))
             if not member.isreg() or member.size < 64 or name.startswith(_PSEUDO):
                 continue
-            if may_hold_code(name):
+            if watcher is not None or may_hold_code(name):
                 content = tar.extractfile(member)
                 if content is not None:
-                    yield from _read_stream(name, content, member.size, spare)
+                    yield from _read_stream(name, content, member.size, spare, watcher)
     source.check_end()
+
+
+def _target(member: tarfile.TarInfo, name: str) -> str:
+    """What a link leads to, from the root; a hard link names it so, a symbolic one from its own folder or "/"."""
+    from_here = posixpath.join(posixpath.dirname(name), member.linkname) if member.issym() else member.linkname
+    return posixpath.normpath(f"/{from_here}" if not from_here.startswith("/") else from_here).lstrip("/")
 
 
 def _counts(found: Library | FatbinError) -> bool:
     return isinstance(found, FatbinError) or bool(found.form)
 
 
-def _read_stream(name: str, stream: IO[bytes], size: int, spare: IO[bytes]) -> Found:
+def _read_stream(name: str, stream: IO[bytes], size: int, spare: IO[bytes], watcher: Watcher | None = None) -> Found:
     head = stream.read(64)
-    if not head.startswith(_HEADS) and not name.lower().endswith(_SUFFIXES):
+    known = may_hold_code(name) and (head.startswith(_HEADS) or name.lower().endswith(_SUFFIXES))
+    if watcher is not None and watcher.reads(name):
+        watcher.text(name, head + stream.read(min(size, _HELD) - len(head)))
+        return
+    watched = watcher is not None and head.startswith(MAGIC)
+    if not known and not watched:
         return
     if size <= _HELD:
         source: bytes | str = head + stream.read(size - len(head))
@@ -176,6 +208,10 @@ def _read_stream(name: str, stream: IO[bytes], size: int, spare: IO[bytes]) -> F
         shutil.copyfileobj(stream, spare, _CHUNK)
         spare.flush()
         source = spare.name
+    if watcher is not None and watched:
+        _show(watcher, name, source)
+    if not known:
+        return
     try:
         library = read(source, name)
     except FatbinError as error:
@@ -183,3 +219,11 @@ def _read_stream(name: str, stream: IO[bytes], size: int, spare: IO[bytes]) -> F
         return
     if _counts(library):
         yield name, library
+
+
+def _show(watcher: Watcher, name: str, source: bytes | str) -> None:
+    if isinstance(source, bytes):
+        watcher.elf(name, source)
+        return
+    with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        watcher.elf(name, view)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from images.matrix.model import PackageName as PackageName
     from images.matrix.model import RangeText as RangeText
     from images.matrix.model import StandIn as StandIn
+    from images.matrix.model import UnmetNeed as UnmetNeed
     from images.matrix.model import UnusedPackage as UnusedPackage
     from images.matrix.model import When as When
     from images.matrix.model import json_schema as json_schema

@@ -300,6 +300,22 @@ class UnusedPackage(MatrixPart):
         return self
 
 
+class UnmetNeed(MatrixPart):
+    """What files of an image want and no image has: libraries or symbols (globs), and why that does no harm.
+
+    ``library`` is a glob below site-packages, or from the root for what lies elsewhere. A file whose library is missing
+    cannot be loaded at all.
+    """
+
+    id: Name
+    when: StackWhen
+    library: Glob
+    wants: Annotated[list[Glob], Field(min_length=1)]
+    reason: str
+    source: str
+    mark: Mark
+
+
 class ExtraKernel(MatrixPart):
     """A kernel wheel with a lock of its own.
 
@@ -340,6 +356,7 @@ class Matrix(MatrixPart, YamlFile):
     gaps: list[LibraryGap]
     stand_ins: list[StandIn] = Field(default_factory=list)
     unused: list[UnusedPackage] = Field(default_factory=list)
+    unmet: list[UnmetNeed] = Field(default_factory=list)
     sizes: list[Budget]
 
 

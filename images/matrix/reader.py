@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from images.core import UsageError, closest, parse_model, read_text
-from images.matrix.model import Matrix, Rule, StandIn, UnusedPackage
+from images.matrix.model import Matrix, Rule, StandIn, UnmetNeed, UnusedPackage
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -52,10 +52,11 @@ def _check_references(matrix: Matrix) -> None:
         need(stack_name, matrix.stacks, "stack", "recommended", "stacks", stack_name)
     for index, wish in enumerate(matrix.kernels):
         need(wish.cuda, matrix.toolkits, "toolkit", "kernels", index, "cuda")
-    sections: tuple[tuple[str, Sequence[Rule | StandIn | UnusedPackage], str], ...] = (
+    sections: tuple[tuple[str, Sequence[Rule | StandIn | UnusedPackage | UnmetNeed], str], ...] = (
         ("exclude", matrix.exclude, "rules"),
         ("stand_ins", matrix.stand_ins, "stand-ins"),
         ("unused", matrix.unused, "rows of unused packages"),
+        ("unmet", matrix.unmet, "unmet needs"),
     )
     for section, listed_parts, what in sections:
         seen: set[str] = set()

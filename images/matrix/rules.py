@@ -27,6 +27,7 @@ from images.matrix.model import (
     Setting,
     StandIn,
     Toolkit,
+    UnmetNeed,
     UnusedPackage,
     When,
 )
@@ -125,6 +126,7 @@ class Judge:
         self._gaps: dict[tuple[str, Backend], tuple[PartialRule[LibraryGap], ...]] = {}
         self._stand_ins: dict[tuple[str, Backend], tuple[StandIn, ...]] = {}
         self._unused: dict[tuple[str, Backend], tuple[UnusedPackage, ...]] = {}
+        self._unmet: dict[tuple[str, Backend], tuple[UnmetNeed, ...]] = {}
         for stack_name, stack in matrix.stacks.items():
             for backend, backend_set in stack.backends.items():
                 key = (stack_name, backend)
@@ -142,6 +144,7 @@ class Judge:
                 # Of a stack as a whole: model.py refuses conditions on cards and attention.
                 self._stand_ins[key] = tuple(s for s in matrix.stand_ins if _stack_matches(s.when, *key, versions))
                 self._unused[key] = tuple(u for u in matrix.unused if _stack_matches(u.when, *key, versions))
+                self._unmet[key] = tuple(u for u in matrix.unmet if _stack_matches(u.when, *key, versions))
 
     @staticmethod
     def _matching_stack(
@@ -183,6 +186,10 @@ class Judge:
     def unused(self, stack: str, backend: Backend) -> tuple[UnusedPackage, ...]:
         """The packages that images of a stack's backend leave out."""
         return self._unused[stack, backend]
+
+    def unmet(self, stack: str, backend: Backend) -> tuple[UnmetNeed, ...]:
+        """What files of images of a stack's backend want and do without."""
+        return self._unmet[stack, backend]
 
 
 def _toolkit_range(cuda: str, toolkit: Toolkit) -> PartialRule[Rule]:

@@ -19,6 +19,7 @@ from images.matrix.model import (
     Rule,
     Stack,
     StandIn,
+    UnmetNeed,
     UnusedPackage,
 )
 from images.matrix.rules import Judge
@@ -43,7 +44,8 @@ class Variant:
 
     ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest
     Linux driver that runs it (None for the CPU); ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
-    ``stand_ins`` are libraries of NVIDIA's and ``unused_packages`` others that the image leaves out. ``lighter`` is,
+    ``stand_ins`` are libraries of NVIDIA's and ``unused_packages`` others that the image leaves out; ``unmet`` is what
+    its files want and do without. ``lighter`` is,
     of an image with all of NVIDIA's libraries (`as_whole`), the variant that it is made of.
     """
 
@@ -66,6 +68,7 @@ class Variant:
     modules: tuple[str, ...] = field(default=(), repr=False)
     stand_ins: tuple[StandIn, ...] = field(default=(), repr=False)
     unused_packages: tuple[UnusedPackage, ...] = field(default=(), repr=False)
+    unmet: tuple[UnmetNeed, ...] = field(default=(), repr=False)
     lighter: Variant | None = field(default=None, repr=False)
 
     def as_whole(self) -> Variant:
@@ -231,6 +234,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         modules=judge.modules(point.stack, point.backend, point.attention),
         stand_ins=judge.stand_ins(point.stack, point.backend),
         unused_packages=judge.unused(point.stack, point.backend),
+        unmet=judge.unmet(point.stack, point.backend),
     )
 
 

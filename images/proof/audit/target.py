@@ -17,7 +17,7 @@ from images.core import CheckFailed, Report, UsageError
 from images.device_code import audit as auditing
 from images.device_code.audit import Audit, Audited
 from images.device_code.names import shown
-from images.device_code.sources import read_file, read_folder, read_tar, read_wheel
+from images.device_code.sources import Watcher, read_file, read_folder, read_tar, read_wheel
 from images.device_code.verdict import UNKNOWN, Capability
 from images.device_code.zip_bounds import ZipRefused
 from images.matrix import parse_arch
@@ -81,10 +81,13 @@ def audit_path(path: Path) -> Audit:
         return auditing.audit(str(path), [(name, library)])
 
 
-def audit_image(engine: Engine, reference: str) -> Audit:
-    """Audit an image that the engine has; its file system is streamed, nothing of it runs or is unpacked."""
+def audit_image(engine: Engine, reference: str, watcher: Watcher | None = None) -> Audit:
+    """Audit an image that the engine has; its file system is streamed, nothing of it runs or is unpacked.
+
+    ``watcher`` is shown its ELF files and links in the same pass.
+    """
     with engine.export_tar(reference) as chunks, _readable(reference):
-        return auditing.audit(reference, read_tar(_buffered(chunks)))
+        return auditing.audit(reference, read_tar(_buffered(chunks), watcher))
 
 
 def audit_container(engine: Engine, name: str) -> Audit | None:

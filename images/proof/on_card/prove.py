@@ -27,7 +27,7 @@ from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
 from images.proof.on_card import records as gpu_records
-from images.proof.on_card import wrong_arch
+from images.proof.on_card import stand_ins, wrong_arch
 from images.proof.on_card.records import Figure, GpuRecord
 from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
@@ -203,6 +203,8 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
         ("vllm: 3b bfloat16", partial(serve, [first], dtype="bfloat16", backend="", pair=False)),
         ("vllm: two cards", partial(engines.two_cards, run, first, shape, cards)),
         ("vllm: 3b triton", partial(serve, [first], dtype="float16", backend="TRITON_ATTN", pair=False)),
+        *((f"stand-ins: none called, {content}", partial(stand_ins.none_called, run, content)) for content in contents),
+        ("stand-ins: called on purpose", partial(stand_ins.called_on_purpose, run, first)),
         ("audit", partial(level_audit, run)),
     ]
     return steps

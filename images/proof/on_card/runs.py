@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from images.core import process, write_atomically
+from images.device_code.stand_ins.source import CALLS
 from images.proof.on_card.records import Figure, GpuRecord, Step, Verdict
 
 ROOT = Path(__file__).parents[3]
@@ -101,8 +102,13 @@ class Run:
             "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
             "VLLM_CACHE_ROOT": str(cache / "vllm"),
             "CUDA_CACHE_PATH": str(cache / "cuda"),
+            CALLS: str(self.calls_file(content)),
         }
         return own | self.image_env() | more
+
+    def calls_file(self, content: str) -> Path:
+        """Where this content's stand-ins note that they were called."""
+        return self.scratch / f"stand-in-calls-{content}"
 
     def image_env(self) -> dict[str, str]:
         """What the image's environment says of itself; inside an image it is there already."""

@@ -44,5 +44,7 @@ if TYPE_CHECKING:
     from images.proof.smoke.server import start_arguments as start_arguments
     from images.proof.smoke.server import why_not_served as why_not_served
     from images.proof.smoke.stack import CHECKS as CHECKS
+    from images.proof.smoke.stand_in_calls import StandInCalls as StandInCalls
+    from images.proof.smoke.stand_in_calls import calls_in as calls_in
 else:
     __getattr__ = face(__name__, __file__)

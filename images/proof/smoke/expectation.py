@@ -38,9 +38,10 @@ class Expectation:
     ``cuda`` is that of torch, major.minor; ``default_args`` and ``env`` are what the image starts its server with;
     ``loose`` names packages that others require at another version, on purpose (the lock's overrides and exclusions);
     ``loaded_libraries`` is the list of libraries its server loads, ``modules`` what it imports; ``gaps`` are libraries
-    (globs) that may lack code in part, and why, ``optional`` those that may have none at all. ``stand_ins`` and
-    ``gone`` are libraries of NVIDIA's (globs below site-packages) in whose place there is a stand-in, or nothing;
-    ``unused`` are packages that the image leaves out.
+    (globs) that may lack code in part, and why, ``optional`` those that may have none. ``stand_ins`` and ``gone`` are
+    libraries of NVIDIA's (globs below site-packages) in whose place there is a stand-in, or nothing; ``unused`` are
+    packages that the image leaves out. ``unmet`` is what files want and do without: a glob of files, globs of libraries
+    and symbols, and why.
     """
 
     variant_id: str
@@ -63,6 +64,7 @@ class Expectation:
     stand_ins: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    unmet: tuple[tuple[str, tuple[str, ...], str], ...] = ()
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
@@ -79,6 +81,7 @@ class Expectation:
             data |= {name: tuple(data[name]) for name in _LISTS if name in data}
             for kind in ("gaps", "optional"):
                 data[kind] = tuple((glob, reason) for glob, reason in data.get(kind, ()))
+            data["unmet"] = tuple((glob, tuple(wants), reason) for glob, wants, reason in data.get("unmet", ()))
             return Expectation(kernel=kernel, **data)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
@@ -124,6 +127,7 @@ def expect(variant: Variant) -> Expectation:
         stand_ins=tuple(one.library for one in variant.stand_ins if not one.gone),
         gone=tuple(one.library for one in variant.stand_ins if one.gone),
         unused=tuple(sorted({name for row in variant.unused_packages for name in row.packages})),
+        unmet=tuple((need.library, tuple(need.wants), need.reason) for need in variant.unmet),
     )
 
 

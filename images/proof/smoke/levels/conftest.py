@@ -15,7 +15,16 @@ import pytest
 from packaging.version import Version
 
 from images.core import CardstockError, write_atomically
-from images.proof.smoke import LEVEL_NAMES, Collector, Expectation, ProofContainers, ProofRecord, level_of
+from images.proof.smoke import (
+    LEVEL_NAMES,
+    Collector,
+    Expectation,
+    ProofContainers,
+    ProofRecord,
+    StandInCalls,
+    level_of,
+)
+from images.proof.smoke.record import CALLED
 from images.proof.tiny_model import FAMILIES, QWEN2_5, Tiny, checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -159,6 +168,14 @@ def volume(
         | {tiny.golden.name: tiny.golden for tiny in others}
         | made
     )
+
+
+def require_no_call(called: StandInCalls, facts: dict[str, Any]) -> None:
+    """Note how often stand-ins were called, where there are any, and fail where one was."""
+    if called.stand_ins or called.calls:
+        facts[CALLED] = called.fact
+    if complaint := called.complaint():
+        pytest.fail(complaint, pytrace=False)
 
 
 @pytest.fixture

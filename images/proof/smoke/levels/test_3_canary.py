@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from images.proof.smoke import PROOF, ProofContainers
+from images.proof.smoke import PROOF, ProofContainers, calls_in
+from images.proof.smoke.levels.conftest import require_no_call
+from images.proof.smoke.stand_in_calls import ENV
 from images.proof.tiny_model import QWEN2_5, Tiny
 
 CANARY = "/opt/cardstock/canary.py"
@@ -31,7 +33,10 @@ def test_canary(
     for tiny in others:
         argv += ["--also", f"{PROOF}/{tiny.family}", f"{PROOF}/{tiny.golden.name}"]
     with containers.sleeping(volume, gpus=device == "cuda") as container:
-        finished = container.run([*argv, "--attention", "sdpa,eager", "--device", device, "--json"], OFFLINE)
+        words = [*argv, "--attention", "sdpa,eager", "--device", device, "--json"]
+        finished = container.run(words, {**OFFLINE, **ENV})
+        called = calls_in(container, finished.out + finished.err)
+    require_no_call(called, facts)
     try:
         result = json.loads(finished.out.splitlines()[-1])
         failed = [f"{check['name']}: {check['detail']}" for check in result["checks"] if not check["ok"]]

@@ -21,6 +21,8 @@ from images.proof.smoke import (
     Health,
     ProofContainers,
     Server,
+    StandInCalls,
+    calls_in,
     chat_request,
     greatest_distance,
     is_local,
@@ -30,6 +32,8 @@ from images.proof.smoke import (
     why_wrong,
 )
 from images.proof.smoke import server as serving
+from images.proof.smoke.levels.conftest import require_no_call
+from images.proof.smoke.stand_in_calls import ENV, said_in
 from images.proof.tiny_model import Question, as_data_url, questions
 from images.render import CACHE, PORT
 
@@ -61,7 +65,7 @@ def server(
     spec = containers.spec(
         serving.start_arguments(f"{PROOF}/tiny", serving.TINY),
         mounts=[Mount(volume, PROOF)],
-        env={"HF_HUB_OFFLINE": "1"},
+        env={"HF_HUB_OFFLINE": "1", **ENV},
         port=next(iter(containers.config.ports), PORT),
         gpus=card is not None,
     )
@@ -147,6 +151,11 @@ def test_metrics(server: Server, expectation: Expectation) -> None:
         pytest.fail(f"/metrics answered {answer.status}: {answer.body[:200]}", pytrace=False)
 
 
+def test_no_stand_in(server: Server, facts: dict[str, Any]) -> None:
+    """All of the above called nothing that the image leaves out."""
+    require_no_call(calls_in(server.container, server.container.log()), facts)
+
+
 def test_stop(server: Server, facts: dict[str, Any], pytestconfig: pytest.Config) -> None:
     """SIGTERM ends it within the limit, cleanly."""
     start, limit = time.monotonic(), int(pytestconfig.getoption("--stop-limit"))
@@ -156,6 +165,8 @@ def test_stop(server: Server, facts: dict[str, Any], pytestconfig: pytest.Config
     if code not in CLEAN_ENDS:
         how = f"it had to be killed after {limit} s" if code == 137 else f"it ended with {code}"
         pytest.fail(f"no clean end on SIGTERM: {how}\n{server.container.log(20)}", pytrace=False)
+    if complaint := StandInCalls(tuple(said_in(server.container.log()))).complaint():
+        pytest.fail(f"while it ended, {complaint}", pytrace=False)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +177,7 @@ def real_server(
     model: str | None = pytestconfig.getoption("--model")
     if model is None:
         pytest.skip("no --model was given")
-    folder, env = Path(model), dict[str, str]()
+    folder, env = Path(model), dict(ENV)
     if folder.is_dir():
         env["HF_HUB_OFFLINE"] = "1"
         local = is_local(os.environ)
@@ -202,3 +213,5 @@ def test_model(question: Question, real_server: Server, pytestconfig: pytest.Con
     wrong = broken or why_wrong(said.text, question.answers)
     if wrong:
         pytest.fail(f"{question.text} {wrong}", pytrace=False)
+    if complaint := calls_in(real_server.container, real_server.container.log()).complaint():
+        pytest.fail(f"{question.text} {complaint}", pytrace=False)
