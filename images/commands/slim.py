@@ -19,6 +19,7 @@ class SlimOptions:
 
     folder: str = option("a folder with libraries, such as a site-packages", "", positional=True)
     archs: Sequence[str] = option("a card whose code stays; repeat", (), flag="arch")
+    no_card: bool = option("instead of a card: no device code stays", False)
     json: bool = option(JSON, False)
     nvidia_libraries: bool = option("also NVIDIA's: for your machine only", False)
 
@@ -44,7 +45,11 @@ def slim_folder(options: SlimOptions) -> None:
         raise UsageError("there is nothing to slim", cause="no folder is named", do="./inv slim FOLDER --arch 7.5")
     try:
         refused = slim_command(
-            options.folder, options.archs, as_json=options.json, nvidia_libraries=options.nvidia_libraries
+            options.folder,
+            options.archs,
+            as_json=options.json,
+            nvidia_libraries=options.nvidia_libraries,
+            no_card=options.no_card,
         )
     except CapabilityError as error:
         raise UsageError(error.what, cause=error.cause, do=f"nearest: {error.nearest}") from error

@@ -1,7 +1,8 @@
 """Slimming: leave in each library only the device code that the driver would take for the cards that are wanted.
 
-Call it as ``python -m images.device_code.slim FOLDER --arch 7.5 [--arch 8.6] [--json]``. It needs Python 3.11 and
-nothing else. Exit codes: 0 done, 1 a library was refused and left as it was, 2 usage.
+Call it as ``python -m images.device_code.slim FOLDER --arch 7.5 [--arch 8.6] [--json]``, or with ``--no-card`` where
+no card is used and no device code is to stay. It needs Python 3.11 and nothing else. Exit codes: 0 done, 1 a library
+was refused and left as it was, 2 usage.
 """
 
 from __future__ import annotations
@@ -48,10 +49,9 @@ def slim_library(
     Raises SlimRefused for a layout that is not known, OSError where the file cannot be read or replaced; then it is
     as it was. A file that needs no change is not written to. Mode, owner, extended attributes and times stay.
     ``hollow`` leaves nothing in a container that holds no code for any wanted card, where else its smallest entry
-    stays. The row of ``owner`` is changed with the file.
+    stays; with it ``wanted`` may be empty, and all device code goes. The row of ``owner`` is changed with the file.
     """
-    if not wanted:
-        raise ValueError("no card is named: nothing would be left")
+    _check_wanted(wanted, hollow)
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         head = file.read(5)
@@ -70,6 +70,11 @@ def slim_library(
             write_over(path, file.fileno(), plan.pieces, plan.patches, prove, owner)
     after = plan.size if plan.pieces else status.st_size
     return LibraryReport(str(path), status.st_size, after, _names(plan.before), _names(plan.after), plan.emptied)
+
+
+def _check_wanted(wanted: Sequence[Wanted], hollow: bool) -> None:
+    if not wanted and not hollow:
+        raise ValueError("no card is named: nothing would be left")
 
 
 def _plan(data: Data, wanted: Sequence[Wanted], hollow: bool) -> Plan | None:
@@ -119,11 +124,13 @@ def slim_folder(
     """Slim every library below ``folder`` and write its new hash and size into its wheel's RECORD.
 
     Files of nothing but device code (cubins and the like) that none of the cards runs are removed, with their rows.
+    ``hollow`` as in `slim_library`: with it and no card, no device code is left.
     NVIDIA's own are left alone unless ``nvidia_libraries`` (see NVIDIA_LICENCE). A refused library, and one that this
     user may not read or replace, is left as it was and the others go on. What a killed run left is repaired. ``tell``
     is given a line when another run must be waited for. Raises FolderBusy, RecordError, and OSError where nothing more
     can be written.
     """
+    _check_wanted(wanted, hollow)
     with locked(folder, tell):
         return _Work(folder, wanted, nvidia_libraries, hollow).run()
 
@@ -265,18 +272,24 @@ def slim_command(
     as_json: bool = False,
     nvidia_libraries: bool = False,
     hollow: bool = False,
+    no_card: bool = False,
 ) -> int:
-    """`invoke slim FOLDER --arch 7.5`: print what was done, return the exit code. Raises ValueError on bad words."""
+    """`invoke slim FOLDER --arch 7.5`: print what was done, return the exit code. Raises ValueError on bad words.
+
+    ``no_card`` instead of ``archs``: all device code goes.
+    """
     root = Path(folder)
     if not folder.strip() or not root.is_dir():
         raise ValueError(f"{shown(folder) or 'nothing'} is not a folder")
     words = [word for text in archs for word in text.replace(",", " ").replace(";", " ").split() or [text]]
     wanted = sorted({parse_wanted(text) for text in words})
-    if not wanted:
-        raise ValueError("no card is named: give --arch, such as --arch 7.5")
+    if wanted and no_card:
+        raise ValueError(f"a card is named ({wanted[0]}), and no card is to be used: give --arch or --no-card")
+    if not wanted and not no_card:
+        raise ValueError("no card is named: give --arch, such as --arch 7.5, or --no-card where none is used")
     if nvidia_libraries:
         print(NVIDIA_LICENCE, file=sys.stderr)
-    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow, tell=_tell)
+    report = slim_folder(root, wanted, nvidia_libraries=nvidia_libraries, hollow=hollow or no_card, tell=_tell)
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
     else:
@@ -295,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line, for a builder stage that has no invoke."""
     parser = argparse.ArgumentParser(prog="python -m images.device_code.slim", description=__doc__)
     parser.add_argument("folder", help="a site-packages, or any folder with libraries")
-    parser.add_argument("--arch", action="append", required=True, help="a card's capability, such as 7.5; repeat")
+    parser.add_argument("--arch", action="append", default=[], help="a card's capability, such as 7.5; repeat")
+    parser.add_argument("--no-card", action="store_true", help="no card is used: all device code goes")
     parser.add_argument("--json", action="store_true", help="the report as JSON, on stdout alone")
     parser.add_argument("--nvidia-libraries", action="store_true", help=f"slim these too. {NVIDIA_LICENCE}")
     parser.add_argument(
@@ -305,7 +319,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "driver 580 on an H100; other drivers were not tried)",
     )
     words = parser.parse_args(arguments)
-    asked = {"as_json": words.json, "nvidia_libraries": words.nvidia_libraries, "hollow": words.hollow}
+    asked = {
+        "as_json": words.json,
+        "nvidia_libraries": words.nvidia_libraries,
+        "hollow": words.hollow,
+        "no_card": words.no_card,
+    }
     try:
         return slim_command(words.folder, words.arch, **asked)
     except ValueError as error:

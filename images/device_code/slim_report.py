@@ -83,10 +83,12 @@ def print_report(report: FolderReport, root: Path) -> None:
     """A line for each library, one for the files that went, and the sum."""
     for library in report.libraries:
         name = shown(os.path.relpath(library.path, root))
-        note = f", {library.emptied} containers without code for these cards" if library.emptied else ""
+        note = (
+            f", {library.emptied} containers without code for these cards" if library.emptied and report.archs else ""
+        )
         print(
             f"{name}: {library.before / 1e6:.1f} -> {library.after / 1e6:.1f} MB, "
-            f"{' '.join(library.archs_before)} -> {' '.join(library.archs_after)}{note}"
+            f"{' '.join(library.archs_before)} -> {' '.join(library.archs_after) or 'none'}{note}"
         )
     kinds: dict[str, list[int]] = {}
     for path, size in report.removed:
@@ -95,12 +97,13 @@ def print_report(report: FolderReport, root: Path) -> None:
         kinds.setdefault(os.path.join(folder, pattern), []).append(size)  # noqa: PTH118 - both are relative
     for pattern, sizes in kinds.items():
         files = "1 file" if len(sizes) == 1 else f"{len(sizes)} files"
-        print(f"{shown(pattern)}: {files} of other cards removed, {sum(sizes) / 1e6:.1f} MB")
+        of = "other cards" if report.archs else "cards"
+        print(f"{shown(pattern)}: {files} of {of} removed, {sum(sizes) / 1e6:.1f} MB")
     for path in report.mended:
         print(f"RECORD was wrong and is right now: {shown(os.path.relpath(path, root))}")
     if report.swept:
         print(f"{len(report.swept)} parts that a killed run left are gone")
     print(
-        f"{len(report.libraries)} libraries for {' '.join(report.archs)}: "
+        f"{len(report.libraries)} libraries for {' '.join(report.archs) or 'no card'}: "
         f"{report.before / 1e6:.1f} -> {report.after / 1e6:.1f} MB; {len(report.left)} of NVIDIA's left as they are"
     )

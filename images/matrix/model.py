@@ -287,8 +287,8 @@ class UnusedPackage(MatrixPart):
 
     id: Name
     when: StackWhen
-    packages: list[DistributionName] = Field(default_factory=list)
-    files: list[Glob] = Field(default_factory=list)
+    packages: Annotated[tuple[DistributionName, ...], Field(strict=False)] = ()
+    files: Annotated[tuple[Glob, ...], Field(strict=False)] = ()
     reason: str
     source: str
     mark: Mark

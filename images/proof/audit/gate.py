@@ -67,3 +67,17 @@ def judge_audit(
         if len(failures) == before:
             good.append(arch)
     return GateResult(tuple(failures), tuple(known), tuple(idle), tuple(good))
+
+
+def device_code_left(audit: Audit) -> tuple[str, ...]:
+    """What holds device code in an image that uses no card: each file, and what it holds.
+
+    NVIDIA's own libraries are there as they came or not at all, and are not counted.
+    """
+    left = []
+    for one in audit.libraries:
+        below = one.name.partition(_SITE)[2]
+        holds = one.problem or one.library.unread or " ".join(one.archs)
+        if below and holds and not owned_by_nvidia(below):
+            left.append(f"{below}: {holds}")
+    return tuple(left)

@@ -142,9 +142,7 @@ def test_the_transformers_server_is_not_vllm() -> None:
 
 
 def test_a_package_that_the_matrix_leaves_out_is_not_carried() -> None:
-    row = UnusedPackage(
-        id="x", when=When(), packages=["starlette", "not-locked"], files=[], reason="r", source="s", mark="U"
-    )
+    row = UnusedPackage(id="x", when=When(), packages=("starlette", "not-locked"), reason="r", source="s", mark="U")
     lock = {"starlette": "0.50", "vllm": "0.8.5.post1", "nvidia-cufft-cu12": "11.2.1.3"}
     plain = replace(variant(), unused_packages=())
     assert "starlette" in carried_packages(plain, lock, {}).python

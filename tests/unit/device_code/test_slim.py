@@ -102,6 +102,40 @@ def test_or_nothing_when_hollow(tmp_path: Path) -> None:
     assert held(path) == [[], [("SASS", 75)]]
 
 
+@pytest.mark.parametrize("relr", [False, True])
+def test_no_device_code_is_left_where_no_card_is_used_and_the_host_code_is_as_it_was(
+    tmp_path: Path, relr: bool
+) -> None:
+    host = b"host code" * 100
+    old = library([BIG, sm(70, 80), BIG], relr=relr, tail=host)
+    path = write(tmp_path, old)
+    report = slim_library(path, (), hollow=True)
+    assert report is not None
+    assert held(path) == [[], [], []]
+    assert report.archs_after == ()
+    new = path.read_bytes()
+    assert len(old) - len(new) >= 12 * 4096
+    rodata = next(one for one in read_layout(new).sections if one.name == ".rodata")
+    assert new[rodata.offset : rodata.offset + len(host)] == host
+    starts = [one.address for section in fatbin.read(path).sections for one in section.containers]
+    assert _targets(new, relr) == starts
+    assert slim_library(path, (), hollow=True) is None
+    assert path.read_bytes() == new
+
+
+def test_without_a_card_nothing_is_slimmed_unless_all_of_it_is_to_go(tmp_path: Path) -> None:
+    packages = site(tmp_path)
+    before = (packages / "torch/lib/libtorch.so").read_bytes()
+    for slimming in (lambda: slim_library(packages / "torch/lib/libtorch.so", ()), lambda: slim_folder(packages, ())):
+        with pytest.raises(ValueError, match="no card is named"):
+            slimming()
+    with pytest.raises(ValueError, match=r"no card is named: give --arch, such as --arch 7\.5, or --no-card"):
+        slim_command(str(packages), [])
+    with pytest.raises(ValueError, match=r"a card is named \(7\.5\)"):
+        slim_command(str(packages), ["7.5"], no_card=True)
+    assert (packages / "torch/lib/libtorch.so").read_bytes() == before
+
+
 @pytest.mark.parametrize("content", [library(), b"", b"\x7fELF", b"#!/bin/sh\n", os.urandom(5000)])
 def test_what_holds_no_device_code_is_not_touched(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path, content)

@@ -320,3 +320,23 @@ def test_one_row_is_changed_and_the_others_stay_byte_for_byte(tmp_path: Path) ->
 def test_sweeping_takes_no_folder_and_no_link(tmp_path: Path) -> None:
     (tmp_path / ".cardstock-folder.part").mkdir()
     assert sweep(tmp_path) == []
+
+
+def test_a_folder_without_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code of libraries and files of nothing else go, NVIDIA's own stay, and each row of RECORD is right."""
+    own = library([BIG])
+    files = {"pkg/a.so": library([BIG, BIG]), "pkg/k.cubin": cubin(75), "pkg/k.ptx": ptx_text("sm_75")}
+    site = installed(tmp_path, {**files, "nvidia/cufft/lib/libcufft.so.11": own, "pkg/none.so": library()})
+    assert slim.main([str(site), "--no-card"]) == 0
+    assert "libraries for no card" in (told := capsys.readouterr().out)
+    assert "sm_75 sm_80 sm_86 -> none" in told
+    assert "of cards removed" in told
+    assert sorted(path.name for path in (site / "pkg").iterdir()) == ["a.so", "none.so"]
+    assert (site / "nvidia/cufft/lib/libcufft.so.11").read_bytes() == own
+    assert wrong_rows(site) == []
+    names = (site / "pkg-1.0.dist-info/RECORD").read_text()
+    assert "k.cubin" not in names
+    assert "k.ptx" not in names
+    first = (site / "pkg/a.so").read_bytes()
+    assert slim.main([str(site), "--no-card"]) == 0
+    assert (site / "pkg/a.so").read_bytes() == first

@@ -38,6 +38,12 @@ def test_ids_are_tags_and_unique() -> None:
     assert "cpu-vllm0.32.0-sdpa" in variants().valid
 
 
+def test_a_variant_is_a_value_that_a_dictionary_can_have_as_its_key() -> None:
+    """With its rows of every section: those that leave packages out have lists in matrix.yaml."""
+    assert any(variant.unused_packages for variant in variants().valid.values())
+    assert len({variant: variant.id for variant in variants().valid.values()}) == len(variants().valid)
+
+
 @pytest.mark.parametrize("arch", ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"])
 def test_every_arch_has_an_image_and_its_recommendation_is_one(arch: str) -> None:
     choice, *_ = matrix().recommended.archs[arch]

@@ -98,6 +98,15 @@ def test_the_cpu_image_asks_for_no_card() -> None:
     assert "NVIDIA_" not in rendered("cpu-vllm0.32.0-sdpa")
 
 
+def test_no_device_code_stays_where_no_card_is_used_and_of_nvidias_libraries_the_runtime_alone() -> None:
+    text = rendered("cpu-vllm0.32.0-sdpa")
+    assert '["/run/build/device-code", "no-card", "/opt/venv/lib/python3.11/site-packages"]' in text
+    assert '"no-card", "/opt' not in rendered(SM75)
+    for library in ("cublas", "cublasLt", "cudnn", "cufft", "cusparse", "cusparseLt", "nccl", "nvrtc", "nvshmem_host"):
+        assert f"/lib{library}.so.*=" in text
+    assert "libcudart" not in text  # torch asks it for cards when it starts
+
+
 def test_a_kernel_is_rendered_once_for_all_variants_that_share_it() -> None:
     sm80 = [v for v in variants().valid.values() if v.stack == "cu124" and v.attention == "flash-attn"]
     assert len({v.kernel for v in sm80}) < len(sm80)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import Library, read
-from images.proof.audit.gate import judge_audit
+from images.proof.audit.gate import device_code_left, judge_audit
 from tests.helpers import elf_files as elves
 
 SITE = "opt/venv/lib/python3.11/site-packages/"
@@ -72,3 +72,12 @@ def test_each_card_is_asked_on_its_own() -> None:
     result = judge_audit(Audit("i", (TORCH,)), ["7.5", "8.0"], None, ())
     assert result.archs == ("7.5",)
     assert "on 8.0" in result.failures[0]
+
+
+def test_where_no_card_is_used_a_library_with_device_code_is_named_and_an_emptied_one_is_not() -> None:
+    empty = Audited(SITE + "torchvision/_C.so", read(elves.library([elves.container()])))
+    assert empty.library.containers
+    nobody_knows = Audited(SITE + "pkg/lib.so", Library(True, 0), "a container runs past its section")
+    assert device_code_left(Audit("i", (NVIDIA, BUNDLED, empty))) == ()
+    left = device_code_left(Audit("i", (TORCH, NVIDIA, empty, nobody_knows)))
+    assert left == ("torch/lib/libtorch_cuda.so: 7.5", "pkg/lib.so: a container runs past its section")
