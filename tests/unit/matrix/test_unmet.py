@@ -21,10 +21,10 @@ def rows(name: str) -> set[str]:
 
 def test_rows_are_of_their_stacks() -> None:
     cpu = next(one for one in variants().valid if one.startswith("cpu-vllm"))
-    assert {"intel-openmp-offload", "cufile-rdma-cpu"} <= rows(cpu)
+    assert {"cufile-rdma-cpu", "thread-debugging"} <= rows(cpu)
     assert "nvshmem-plugins" not in rows(cpu)
     assert {"torio-ffmpeg", "cupy-cutensor", "perl-modules"} <= rows(SM75)
-    assert "intel-openmp-offload" not in rows(SM75)
+    assert "cufile-rdma-cpu" not in rows(SM75)
     whole = variants().valid[SM75].as_whole()
     assert whole.unmet == variants().valid[SM75].unmet
 
