@@ -22,7 +22,8 @@ def left_out_lines(variants: Iterable[Variant]) -> list[str]:
     for one in {variant.lock: variant for variant in variants}.values():
         if not one.stand_ins and not one.unused_packages:
             continue
-        out.append(f"left out of images of {one.lock}; ./inv build --whole has NVIDIA's libraries as they are")
+        whole = "; ./inv build --whole has NVIDIA's libraries as they are" if one.stand_ins else ""
+        out.append(f"left out of images of {one.lock}{whole}")
         for row in one.stand_ins:
             what = "gone" if row.gone else "a stand-in"
             out.append(f"  {library_name(row.library)}, {row.used_for}: {what}")

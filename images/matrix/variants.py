@@ -62,14 +62,15 @@ class Variant:
     require_cuda: str | None
     env: tuple[tuple[str, str], ...]
     args: tuple[str, ...]
-    notes: tuple[Note, ...] = field(repr=False)
+    # Rows of matrix.yaml have lists in them: they count when two are compared, and not in a hash.
+    notes: tuple[Note, ...] = field(repr=False, hash=False)
     torch_cuda: str | None = None
-    gaps: tuple[LibraryGap, ...] = field(default=(), repr=False)
+    gaps: tuple[LibraryGap, ...] = field(default=(), repr=False, hash=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
-    stand_ins: tuple[StandIn, ...] = field(default=(), repr=False)
-    unused_packages: tuple[UnusedPackage, ...] = field(default=(), repr=False)
-    unmet: tuple[UnmetNeed, ...] = field(default=(), repr=False)
-    lighter: Variant | None = field(default=None, repr=False)
+    stand_ins: tuple[StandIn, ...] = field(default=(), repr=False, hash=False)
+    unused_packages: tuple[UnusedPackage, ...] = field(default=(), repr=False, hash=False)
+    unmet: tuple[UnmetNeed, ...] = field(default=(), repr=False, hash=False)
+    lighter: Variant | None = field(default=None, repr=False, hash=False)
 
     def as_whole(self) -> Variant:
         """The same image with NVIDIA's libraries as they are, its id with "-whole" behind it."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
+from bench.command import register_all
 from bench.pull import Pulled, check_room, check_wire, rows_by_arithmetic, rows_of, seconds_by_arithmetic
 from bench.record import BenchRecord, Row
 from images.core.errors import CheckFailed, UsageError
 from images.docker.facts import ImageFacts
+from images.render.checkout import Checkout
+from tests.helpers.matrices import ROOT
 from tests.unit.bench.test_page import QUIET
 
 SIZES = BenchRecord(
@@ -71,15 +74,5 @@ def test_a_disk_without_room_is_told_before_anything_is_begun() -> None:
     assert "TMPDIR" in caught.value.do
 
 
-def test_what_a_variant_needs_is_said_where_it_is_listed() -> None:
-    from bench import frame
-    from bench.pull import register
-
-    known: Any = dict(frame.HEAVY)
-    try:
-        register(cast("Any", SimpleNamespace()))
-        assert "root on Debian" in frame.HEAVY["pull"]
-    finally:
-        frame.HEAVY.clear()
-        frame.HEAVY.update(known)
-        frame.BENCHES.pop("pull", None) if "pull" not in known else None
+def test_what_it_needs_is_said_where_benches_are_listed() -> None:
+    assert "root on Debian" in register_all(Checkout(ROOT))["pull"]

@@ -18,9 +18,9 @@ ROW = f'id: x, when: {{stack: cu124, backend: vllm}}, {NAMES}, reason: "r|s", so
 
 def with_unused(row: str) -> Variants:
     """The project's variants, as if this were the only row of `unused`."""
-    head, _, _ = text().partition("\nunused:")
-    _, sizes, rest = text().partition("\nsizes:")
-    return make_variants(parse_matrix(f"{head}\nunused:\n  - {{{row}}}\n{sizes}{rest}"))
+    head, _, rest = text().partition("\nunused:")
+    after = re.split(r"\n(?=[a-z_]+:)", rest, maxsplit=1)[1]
+    return make_variants(parse_matrix(f"{head}\nunused:\n  - {{{row}}}\n{after}"))
 
 
 def test_torchs_five_have_stand_ins_in_every_stack_with_cuda_and_nvjitlink_goes_with_them() -> None:
@@ -71,6 +71,13 @@ def test_a_whole_image_is_the_same_with_another_name_and_no_stand_in() -> None:
     assert (plain.words, whole.words) == (f"--only '{SM75}'", f"--only '{SM75}' --whole")
 
 
+def test_every_variant_can_be_a_key_and_is_equal_to_itself_alone() -> None:
+    every = [*variants().valid.values(), *with_unused(ROW).valid.values()]
+    every += [variant.as_whole() for variant in every]
+    assert {variant: variant.id for variant in every}[every[-1]] == every[-1].id
+    assert variants().valid[SM75] != with_unused(ROW).valid[SM75]
+
+
 def test_an_image_is_found_by_its_name_with_and_without_whole() -> None:
     assert variants().named(SM75) is variants().valid[SM75]
     assert variants().named(f"{SM75}-whole") == variants().valid[SM75].as_whole()
@@ -88,13 +95,21 @@ def test_lines_tell_each_library_and_package_with_its_reason_once_for_a_stack() 
     assert any(line.startswith("  libnvJitLink, ") and line.endswith(": gone") for line in lines)
     assert lines[-2:] == ["  sympy, ray, a/b*: not there", "    why: r|s\n    source: [S] t"]
     assert len([line for line in lines if "why:" in line]) == len(of_stack[0].stand_ins) + 1
-    assert left_out_lines([]) == left_out_lines([variant.as_whole() for variant in variants().valid.values()]) == []
+    assert (
+        left_out_lines([])
+        == left_out_lines(
+            [variant.as_whole() for variant in variants().valid.values() if variant.lock == "cu124-transformers"]
+        )
+        == []
+    )
+    whole = left_out_lines([variant.as_whole() for variant in of_stack])
+    assert whole == ["left out of images of cu124-vllm", *lines[-2:]]
 
 
 def test_the_page_names_stacks_by_their_evidence_and_escapes_nothing_into_the_table() -> None:
     page = left_out_page(with_unused(ROW))
     rows = page.splitlines()
-    (cufft,) = [row for row in rows if row.startswith("| `libcufft` ")]
+    (cufft,) = [row for row in rows if row.startswith("| `libcufft` | Fourier transforms (torch.fft) ")]
     assert "293 (cu124)" in cufft and re.search(r"\| cu124, cu130 \[A\]; cu118, .*\[U\] \|$", cufft)
     assert "| `sympy`, `ray`, `a/b*` | r/s | cu124-vllm [S] |" in rows
     assert {row.count("|") for row in rows if row} == {6, 4}

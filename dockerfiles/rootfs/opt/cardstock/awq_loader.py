@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -273,6 +274,12 @@ def _spread(model: nn.Module, devices: Sequence[torch.device], place: Callable[[
     dispatch_model(model, device_map(model, place), main_device=devices[0])
 
 
+def leave_cudnn() -> None:
+    """Compute convolutions and attention without cuDNN, which some images have a stand-in for: torch has its own."""
+    torch.backends.cudnn.enabled = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def load_model(
     folder: Path,
     *,
@@ -290,6 +297,8 @@ def load_model(
     """
     from transformers import GenerationConfig
 
+    if os.environ.get("CARDSTOCK_CUDNN") == "0":
+        leave_cudnn()
     places = [torch.device(name) for name in devices]
     config, awq = _config(folder)
     model = _skeleton(config, attention)
