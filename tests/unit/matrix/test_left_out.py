@@ -45,9 +45,11 @@ def test_both_backends_of_a_stack_share_their_layer() -> None:
     stacks: dict[str, set[tuple[str, ...]]] = {}
     for variant in variants().valid.values():
         if variant.stack != "cu121":  # torch 2.4.1 and 2.5.1
-            stacks.setdefault(variant.stack, set()).add(tuple(row.id for row in variant.stand_ins))
-    for rows in nonempty(stacks.values()):
-        assert len(rows) == 1
+            # Of the newest, vLLM alone does without cuDNN: the server on transformers computes a convolution.
+            rows = tuple(row.id for row in variant.stand_ins if row.id not in ("cudnn", "cudnn-parts"))
+            stacks.setdefault(variant.stack, set()).add(rows)
+    for found in nonempty(stacks.values()):
+        assert len(found) == 1
 
 
 def test_every_package_that_is_left_out_is_in_the_lock_and_none_of_them_is_pinned() -> None:
