@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench import oracle as oracle
     from bench import plan as plan
     from bench import preflight as preflight
+    from bench import pull as pull
     from bench import rendering as rendering
     from bench import server as server
     from bench import sizes as sizes

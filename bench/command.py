@@ -21,14 +21,28 @@ GPU_RECORDS = "records/cards"
 
 def register_all(checkout: Checkout) -> dict[str, str]:
     """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
-    from bench import audit, builds, catalogue, devel, guard, kernels, levels, plan, preflight, rendering, sizes, slim
+    from bench import (
+        audit,
+        builds,
+        catalogue,
+        devel,
+        guard,
+        kernels,
+        levels,
+        plan,
+        preflight,
+        pull,
+        rendering,
+        sizes,
+        slim,
+    )
     from bench import start as starts
 
-    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, starts, preflight, guard)
+    modules = (plan, rendering, catalogue, audit, slim, sizes, pull, devel, kernels, builds, levels, starts, preflight)
     if not frame.BENCHES:
         from bench import guard_cost, oracle, server
 
-        for module in (*modules, server, guard_cost, oracle):
+        for module in (*modules, guard, server, guard_cost, oracle):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

@@ -12,6 +12,7 @@ _CONDITION_FORMATS = {"batch": "batch {}", "prompt": "{} tokens of prompt", "cac
 # In what a figure may differ from its peer: what it is of, this project's, the peer's.
 _PEERS = (
     ("content", "slimmed", "untouched"),
+    ("content", "light", "untouched"),
     ("start", FORKED, SPAWNED),
 )
 # What docs/benchmarks.md shows: what a user of the recommended image waits for.

@@ -9,14 +9,17 @@ from pathlib import Path
 import yaml
 
 from bench.bar_chart import Bar, Chart, draw
-from bench.record import BenchRecord
+from bench.record import BenchRecord, Row
 from images.core import UsageError
 from images.proof.on_card import FORKED, SPAWNED, GpuRecord
 from images.render import document
 
 FOLDER = "docs/plots"
 PEERS = "bench/peers.yaml"
-OURS, UNTOUCHED, ELSEWHERE = "this project", "the same packages, untouched", "others, measured elsewhere"
+WHOLE_SUFFIX = "-whole"
+OURS, ELSEWHERE = "this project", "others, measured elsewhere"
+# What an image would weigh more: with NVIDIA's libraries whole, and then with all else as it was installed.
+WHOLE, UNTOUCHED = "more in its image -whole", "more in the same packages, untouched"
 _SIZES = ": all, zstd"
 # What is measured of a start, by what it is spent on.
 STAGES = {
@@ -76,26 +79,44 @@ def with_plots(
 
 
 def sizes(records: Iterable[BenchRecord], peers: Sequence[Peer]) -> Plot | None:
-    """What is to pull of each measured image, untouched and of others; None where no size is kept."""
+    """What is to pull of each measured image, whole, untouched, and of others; None where no size is kept."""
     record = next((one for one in records if one.bench == "sizes"), None)
-    bars = []
-    for row in record.rows if record else ():
-        if row.measures.endswith(_SIZES) and row.ours is not None:
-            name = row.measures.removesuffix(_SIZES)
-            bars.append(Bar(name, OURS, ((OURS, row.ours),), _gigabytes(row.ours)))
-            if row.peer is not None:
-                bars.append(Bar(name, UNTOUCHED, ((UNTOUCHED, row.peer),), _gigabytes(row.peer)))
-    if record is None or not bars:
+    rows = [row for row in (record.rows if record else ()) if row.measures.endswith(_SIZES) and row.ours is not None]
+    if record is None or not rows:
         return None
+    named = {row.measures.removesuffix(_SIZES): row for row in rows}
+    bars = [
+        _size(name, row, named.get(name + WHOLE_SUFFIX)) for name, row in named.items() if not _is_whole(name, named)
+    ]
     bars += [Bar(p.name, p.holds, ((ELSEWHERE, p.megabytes),), _gigabytes(p.megabytes)) for p in peers]
     elsewhere = "; ".join(f"{peer.name} ({peer.packed}, {peer.seen})" for peer in peers)
     notes = (
         f"Layers packed by zstd, measured by ./inv bench sizes on {record.conditions.date[:10]}.",
         *([f"Measured elsewhere: {elsewhere}."] if peers else []),
     )
-    colours = {OURS: "#00796b", UNTOUCHED: "#9fb8b5", ELSEWHERE: "#d0812a"}
+    kinds = {OURS: "#00796b", WHOLE: "#6fb7ae", UNTOUCHED: "#c3d3d1", ELSEWHERE: "#d0812a"}
+    drawn = {kind for bar in bars for kind, _ in bar.parts}
+    colours = {kind: colour for kind, colour in kinds.items() if kind in drawn}
     caption = f"What is to pull. The figures are in `records/bench/sizes.json`, those of others in `{PEERS}`."
     return Plot("sizes", Chart("Gigabytes to pull", tuple(bars), colours, notes), caption)
+
+
+def _is_whole(name: str, named: Mapping[str, Row]) -> bool:
+    return name.endswith(WHOLE_SUFFIX) and name.removesuffix(WHOLE_SUFFIX) in named
+
+
+def _size(name: str, row: Row, whole: Row | None) -> Bar:
+    """One image: what it weighs, and what it would weigh more, each part beyond the one before it."""
+    steps = ((OURS, row.ours), (WHOLE, whole.ours if whole else None), (UNTOUCHED, row.peer))
+    parts, reached = [], 0.0
+    for kind, megabytes in steps:
+        if megabytes is not None and megabytes > reached:
+            parts.append((kind, megabytes - reached))
+            reached = megabytes
+    others = {"whole": whole.ours if whole else None, "untouched": row.peer}
+    more = [f"{what} {megabytes / 1000:.2f}" for what, megabytes in others.items() if megabytes]
+    said = _gigabytes(row.ours or 0.0) + (f" ({', '.join(more)})" if more else "")
+    return Bar(name, OURS, tuple(parts), said)
 
 
 def starts(on_cards: Sequence[GpuRecord]) -> Plot | None:

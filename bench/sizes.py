@@ -26,6 +26,8 @@ STORES = ("classic store", BY_DIGEST)
 _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 
 
+# What changes with the engine, where torch and NVIDIA's libraries stay.
+_ABOVE_TORCH = ("rest", "card-torch", "card-rest", "rootfs", "class-facts", "seal")
 # Layers of an image's environment beside NVIDIA's libraries, by the names that the image gives them.
 _ENVIRONMENT = ("torch", "triton", "rest", "card-torch", "card-rest")
 
@@ -47,7 +49,8 @@ class PackedImage:
     """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
 
     ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``names`` are what the layers of ``own`` are, by
-    diff id. ``image`` is its variant and the hash of its inputs, as `Row` has it.
+    diff id. ``image`` is its variant and the hash of its inputs, as `Row` has it. ``whole`` is the same image
+    with every library of NVIDIA's, where one is built.
     """
 
     variant: Variant
@@ -56,6 +59,7 @@ class PackedImage:
     nvidia: Mapping[str, Packed]
     names: Mapping[str, str]
     image: str = ""
+    whole: Packed | None = None
 
     def of(self, *names: str) -> Packed:
         """The layers of these names together."""
@@ -109,9 +113,29 @@ def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
                 measures = f"{one.variant.id}: {what}, {_FORMS[form]}"
                 shown = (what, form) == ("all", "zstd")
                 yield Row("sizes", measures, after, before, "MB", "untouched", image=one.image, headline=shown)
+            if one.whole is not None:
+                whole, name = getattr(one.whole, form) / 1e6, f"{one.variant.id}-whole: all, {_FORMS[form]}"
+                yield Row("sizes", name, whole, getattr(one.before, form) / 1e6, "MB", "untouched", image=one.image)
+    for one in images:
+        yield from newer_engine(one)
     for first, second in combinations(images, 2):
         if first.variant.id != second.variant.id and share_torch(first, second):
             yield from second_image(first, second)
+
+
+def newer_engine(one: PackedImage) -> Iterator[Row]:
+    """What a host fetches of an image that has an older engine on the same torch: all that is not torch's and below.
+
+    Reckoned from this image's layers: those of torch come out byte for byte the same of another lock with one torch
+    (tests/engine/test_layers.py). The classic store fetches torch's part for the cards again, as it lies above.
+    """
+    above = {name: one.of(name) for name in _ABOVE_TORCH if name in one.names.values()}
+    for store in STORES:
+        fetched = total(packed for name, packed in above.items() if store != BY_DIGEST or name != "card-torch")
+        name = f"{one.variant.id} on a host with an older engine on the same torch, {store}"
+        for form in ("zstd", "gzip"):
+            packed = getattr(fetched, form) / 1e6, getattr(one.after, form) / 1e6
+            yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=one.image)
 
 
 def share_torch(first: PackedImage, second: PackedImage) -> bool:
@@ -146,7 +170,9 @@ def measure_images(bench: Workbench) -> list[PackedImage]:
             own = sizes.of(bench.image_name(variant))
             facts = bench.facts(variant)
             names = named_layers(facts.labels.get(LAYERS, ""), facts.layers) if facts else {}
-            measured.append(PackedImage(variant, own, venv, nvidia, names, bench.image_label(variant)))
+            name = f"{bench.image_name(variant)}-whole"
+            whole = total(sizes.of(name).values()) if bench.engine.inspect(name) else None
+            measured.append(PackedImage(variant, own, venv, nvidia, names, bench.image_label(variant), whole))
     return measured
 
 

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from images.core import to_yaml
 from images.docker.container_spec import NETWORK_MODES, NO_CARDS, ContainerSpec, Gpus, Mount, PublishedPort
 
 
@@ -90,6 +89,8 @@ def compose(spec: ContainerSpec, required: Mapping[str, str] | None = None) -> s
         whole["volumes"] = volumes
     if _is_named(spec.network):
         whole["networks"] = {spec.network: {"external": True, "name": _literal(spec.network)}}
+    from images.core import to_yaml  # `docker run` is also written where Python has no YAML
+
     return to_yaml(whole)
 
 

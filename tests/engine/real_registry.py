@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import shutil
 import signal
-import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,29 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.loopback_registry import answers, free_port, registry_program
 from images.core import debian, process
-from images.core.home import default_layout
-
-PACKAGE = "docker-registry"
 
 
 def program() -> Path:
     """The registry's program, unpacked once into the state directory; skips where this host has no Debian archive."""
-    place = default_layout().home / "test" / PACKAGE
-    found = place / "usr/bin/docker-registry"
-    if found.is_file():
-        return found
-    mirror = debian.host_mirror()
-    if mirror is None:
+    if debian.host_mirror() is None:
         pytest.skip("this host's apt names no Debian archive to take a registry from: not run here")
-    work = place.with_name(f"{PACKAGE}.{os.getpid()}")
-    apt = debian.PrivateApt(work / "apt", mirror.lines(mirror.codename))
-    apt.update()
-    debian.unpack(apt.download([PACKAGE], work / "debs"), work / "out")
-    with suppress(OSError):  # another run may have been faster
-        (work / "out").rename(place)
-    shutil.rmtree(work)
-    return found
+    return registry_program()
 
 
 class RealRegistry:
@@ -48,9 +31,7 @@ class RealRegistry:
 
     def __init__(self, started: Path, folder: Path, auth: Mapping[str, object] | None = None) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._program, self._pid = started, 0
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
@@ -82,12 +63,7 @@ class RealRegistry:
 
     def answers(self) -> bool:
         """Whether it answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        with suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status in (200, 401)
-        connection.close()
-        return False
+        return answers(self.port)
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End it as a crash does."""

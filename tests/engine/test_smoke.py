@@ -32,6 +32,7 @@ from images.proof.smoke.prove import prove_image
 from images.proof.smoke.record import ProofRecord
 from images.proof.tiny_model.picture import as_data_url
 from images.proof.tiny_model.question import questions
+from tests.helpers.compiled import compiled
 
 HERE = Path(__file__).parent / "stub_image"
 REPOSITORY = "cardstock/test-standin"
@@ -260,6 +261,31 @@ def test_level_3_shows_the_numbers(engine: Engine, make: Make, run: str) -> None
     text = failure(proven(engine, make("canary"), 3, 4), 3)
     assert "1 of 2 checks failed on cpu" in text
     assert "relative error 2.0e-02, allowed 1e-04" in text
+
+
+def test_level_3_fails_where_a_stand_in_was_called(engine: Engine, make: Make, run: str) -> None:
+    text = failure(proven(engine, make("called"), 3, 4), 3)
+    assert "a stand-in was called: cufftExecC2C of libcufft.so.11, 2 times" in text
+    assert "the row of matrix.yaml (stand_ins) is wrong" in text
+
+
+def test_level_4_fails_where_the_log_says_that_a_stand_in_was_called(engine: Engine, make: Make, run: str) -> None:
+    text = failure(proven(engine, make("called"), 4), 4)
+    assert "a stand-in was called: cufftExecC2C of libcufft.so.11, once" in text
+
+
+def test_level_1_wants_everything_that_is_needed(engine: Engine, make: Make, run: str, tmp_path: Path) -> None:
+    """This host's Python has all that it needs; a library of another file is missed when it is taken away."""
+    far = compiled(tmp_path / "libfar.so.1", "int far_away(void) { return 1; }")
+    near = compiled(tmp_path / "near.so", "int far_away(void); int near_by(void) { return far_away(); }", str(far))
+    files = {f"{SITE}/x/{path.name}": path.read_bytes() for path in (far, near)}
+    whole = proven(engine, make(files=files), 1).levels[0]
+    assert whole.status == "passed", whole.reason
+    assert whole.facts["files linked"] > 10
+    assert whole.facts["not run"] == {"test_covers": "no device code is in use on a CPU"}
+    del files[f"{SITE}/x/libfar.so.1"]
+    text = failure(proven(engine, make(files=files), 1, 2), 1)
+    assert "x/near.so needs libfar.so.1, which is not in the image" in text
 
 
 def test_level_3_survives_a_crash(engine: Engine, make: Make, run: str) -> None:

@@ -82,7 +82,7 @@ def _targets(site: Path, wishes: Sequence[Wish], gone: Sequence[str]) -> dict[Pa
         if not matches:
             raise StandInError(f"no file below {site} matches {glob!r}")
         for path in matches:
-            if path in found:
+            if path in found and (use or found[path]):
                 raise StandInError(f"{path.relative_to(site)} is named twice, by {glob!r} and before it")
             found[path] = use
     return dict(sorted(found.items()))

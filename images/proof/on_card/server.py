@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from images.core import process
+from images.proof.on_card.processes import process_tree
 from images.proof.smoke import Client
 
 # What vLLM 0.25 says, and what has ended when it says so.
@@ -85,21 +86,6 @@ class StartedServer:
                         if Path(place).is_relative_to(folder):
                             mapped.add(str(Path(place).relative_to(folder)))
         return sorted(mapped)
-
-
-def process_tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                after = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-                children.setdefault(int(after[1]), []).append(int(entry.name))
-    out, left = [], [pid]
-    while left:
-        out.append(left.pop())
-        left += children.get(out[-1], [])
-    return out
 
 
 @contextmanager

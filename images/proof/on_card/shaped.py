@@ -164,12 +164,12 @@ def hidden_states(engine: Any, name: str) -> Tensor:
 
 def teach(states: Tensor, tokens: list[int], head: Tensor) -> Tensor:
     """``head`` [vocabulary, hidden] with the rows of ``tokens`` solved so that states[i] says tokens[i]."""
-    double = states.double()
+    double = states.double().cpu()  # not on the card: an image may lack what torch.linalg calls there
     gram = double @ double.T
-    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(tokens), dtype=torch.float64, device=gram.device)
+    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(tokens), dtype=torch.float64)
     for token in sorted(set(tokens)):
         wanted = torch.tensor([LEAD if said == token else 0.0 for said in tokens], dtype=torch.float64)
-        head[token] = (double.T @ torch.linalg.solve(gram, wanted.to(gram.device))).to(head.dtype).cpu()
+        head[token] = (double.T @ torch.linalg.solve(gram, wanted)).to(head.dtype)
     return head
 
 

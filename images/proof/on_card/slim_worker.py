@@ -44,7 +44,7 @@ IMAGE, START, END = 2000, 2002, 2003
 GRID = (1, 12, 16)  # frames, rows, columns of patches: 48 image tokens
 
 
-def _model(attention: str, dtype: Any, device: str) -> Any:
+def make_model(attention: str, dtype: Any, device: str) -> Any:
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -61,7 +61,7 @@ def _model(attention: str, dtype: Any, device: str) -> Any:
     return model.eval().to(device=device, dtype=dtype)
 
 
-def _inputs(dtype: Any, device: str) -> dict[str, Any]:
+def make_inputs(dtype: Any, device: str) -> dict[str, Any]:
     import torch
 
     frames, rows, columns = GRID
@@ -78,7 +78,7 @@ def _inputs(dtype: Any, device: str) -> dict[str, Any]:
     }
 
 
-def _sha(tensor: Any) -> str:
+def sha256_of(tensor: Any) -> str:
     return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -86,12 +86,12 @@ def _case(attention: str, name: str, device: str) -> dict[str, Any]:
     import torch
 
     dtype = getattr(torch, name)
-    model, inputs = _model(attention, dtype, device), _inputs(dtype, device)
+    model, inputs = make_model(attention, dtype, device), make_inputs(dtype, device)
     with torch.inference_mode():
         logits = model(**inputs, use_cache=False).logits
         said = model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     return {
-        "logits_sha256": _sha(logits),
+        "logits_sha256": sha256_of(logits),
         "shape": list(logits.shape),
         "finite": bool(torch.isfinite(logits).all()),
         "largest": float(logits.abs().max()),
@@ -119,7 +119,7 @@ def _run(device: str) -> dict[str, Any]:
         "ready": ready,
         "start_seconds": round(started, 2),
         "allocated_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else 0,
-        "cholesky_sha256": _sha(torch.linalg.cholesky(square @ square.T + 64 * torch.eye(64, device=device))),
+        "cholesky_sha256": sha256_of(torch.linalg.cholesky(square @ square.T + 64 * torch.eye(64, device=device))),
         "cases": cases,
     }
 

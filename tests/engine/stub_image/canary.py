@@ -1,4 +1,7 @@
-"""The stand-in's canary: the checkpoints must be there; FAULT=canary makes one comparison fail."""
+"""The stand-in's canary: the checkpoints must be there; FAULT=canary makes one comparison fail.
+
+FAULT=called: as if a library of it that an image leaves out had been called.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ checks = [
     },
 ]
 ok = all(check["ok"] for check in checks)
+if os.environ.get("FAULT") == "called":
+    with Path(os.environ["CARDSTOCK_STAND_IN_CALLS"]).open("a") as calls:
+        calls.write("libcufft.so.11 cufftExecC2C\n" * 2)
 if os.environ.get("FAULT") == "segfault":
     os.abort()
 print(json.dumps({"ok": ok, "device": "cpu", "versions": {}, "seconds": 0.1, "checks": checks}))

@@ -104,8 +104,8 @@ def test_the_command_weighs_what_is_built_and_says_what_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, text = silent()
-    known = {"matrix": matrix(), "variants": variants(), "locked": {}}
-    built = context(report, root=tmp_path, engine=cast("Engine", FakeEngine()), **known)
+    engine = cast("Engine", FakeEngine())
+    built = context(report, root=tmp_path, engine=engine, matrix=matrix(), variants=variants(), locked={})
     weigh_images(built, WeighOptions(only=["cpu*"], json=True))
     [row] = json.loads(capsys.readouterr().out)
     assert row["image"] == CPU

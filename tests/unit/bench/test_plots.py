@@ -10,7 +10,18 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.bar_chart import LABELS, SPAN, WIDTH, Bar, Chart, draw
-from bench.plots import PEERS, Peer, read_peers, sizes, starts, with_plots
+from bench.plots import (
+    ELSEWHERE,
+    OURS,
+    PEERS,
+    UNTOUCHED,
+    WHOLE,
+    Peer,
+    read_peers,
+    sizes,
+    starts,
+    with_plots,
+)
 from bench.record import BenchRecord, Row
 from images.core.errors import UsageError
 from images.proof.on_card.records import FORKED, SPAWNED, Figure, GpuRecord
@@ -42,16 +53,38 @@ def record() -> GpuRecord:
     return replace(on_card(*figures, untouched), versions={"vllm": "0.25.1"})
 
 
-def test_sizes_have_each_image_its_untouched_one_and_those_of_others() -> None:
+def test_sizes_have_each_image_what_it_was_before_and_those_of_others() -> None:
     plot = sizes([SIZES], [OTHER])
     assert plot
     assert [(bar.label, bar.value_text) for bar in plot.chart.bars] == [
-        ("x-sm75", "2.11 GB"),
-        ("x-sm75", "3.32 GB"),
+        ("x-sm75", "2.11 GB (untouched 3.32)"),
         ("other/engine", "7.00 GB"),
     ]
+    assert plot.chart.bars[0].parts == ((OURS, 2107.0), (UNTOUCHED, 3323.0 - 2107.0))
+    assert list(plot.chart.colours) == [OURS, UNTOUCHED, ELSEWHERE]
     assert plot.chart.notes[1] == "Measured elsewhere: other/engine (zstd, May 2026)."
     assert "x-sm75, this project: 2.11 GB" in plot.alt
+
+
+def test_an_image_that_is_also_built_whole_is_one_bar_of_three_parts() -> None:
+    whole = Row("sizes", "x-sm75-whole: all, zstd", 2700.0, 3323.0, "MB", "untouched")
+    alone = Row("sizes", "z-whole: all, zstd", 900.0, None, "MB")
+    plot = sizes([replace(SIZES, rows=(*SIZES.rows, whole, alone))], [])
+    assert plot
+    assert [(bar.label, bar.value_text) for bar in plot.chart.bars] == [
+        ("x-sm75", "2.11 GB (whole 2.70, untouched 3.32)"),
+        ("z-whole", "0.90 GB"),
+    ]
+    assert plot.chart.bars[0].parts == ((OURS, 2107.0), (WHOLE, 593.0), (UNTOUCHED, 623.0))
+    assert plot.chart.bars[0].length == 3323.0
+    assert list(plot.chart.colours) == [OURS, WHOLE, UNTOUCHED]
+
+
+def test_an_image_no_lighter_than_untouched_has_no_part_below_zero() -> None:
+    rows = (Row("sizes", "x: all, zstd", 100.0, 90.0, "MB"), Row("sizes", "x-whole: all, zstd", 100.0, 90.0, "MB"))
+    plot = sizes([replace(SIZES, rows=rows)], [])
+    assert plot
+    assert plot.chart.bars[0].parts == ((OURS, 100.0),)
 
 
 def test_starts_are_split_into_stages_the_newest_first() -> None:

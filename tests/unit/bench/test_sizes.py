@@ -10,6 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -161,6 +162,18 @@ def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str,
     assert cpu.before.zstd == 1 + 140 + 5_000_000_000 + 2
 
 
+def test_an_image_that_is_also_built_whole_has_rows_of_that(variants: dict[str, Variant]) -> None:
+    one = image(variants["cpu-vllm0.32.0-sdpa"], *((layer, 1_000_000) for layer in NAMES["cpu"]))
+    told = [row.measures for row in rows_of([one])]
+    whole = list(rows_of([replace(one, whole=Packed(90_000_000, 20_000_000, 10_000_000))]))
+    added = {row.measures: row.ours for row in whole if row.measures not in told}
+    assert added == {
+        "cpu-vllm0.32.0-sdpa-whole: all, zstd": 10.0,
+        "cpu-vllm0.32.0-sdpa-whole: all, gzip": 20.0,
+        "cpu-vllm0.32.0-sdpa-whole: all, unpacked": 90.0,
+    }
+
+
 def test_layers_have_the_names_that_the_image_tells_and_the_base_is_of_the_lowest() -> None:
     assert named_layers("os libraries seal", ["a", "b", "c", "d"]) == {
         "a": "os",
@@ -181,11 +194,22 @@ def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: di
     second = image(variants["cu124-transformers5.24.0-sdpa-sm86"], *card)
     assert bytes_to_fetch(second.own, first.own).zstd == 25_000_002
     assert bytes_to_fetch(second.own, first.own, by_digest=True).zstd == 25_000_000
-    rows = [row for row in rows_of([first, second]) if "on a host with" in row.measures and "zstd" in row.measures]
+    rows = [row for row in rows_of([first, second]) if "on a host with cu" in row.measures and "zstd" in row.measures]
     assert [row.ours for row in rows] == [pytest.approx(25.000002), pytest.approx(25.0)]
     assert [row.headline for row in rows] == [True, False]
     other_stack = image(variants["cu121-transformers5.13.1-sdpa-sm75"], ("os", 1), ("libraries@121", 90), *own[2:])
-    assert not any("on a host with" in row.measures for row in rows_of([first, other_stack]))
+    assert not any("on a host with cu" in row.measures for row in rows_of([first, other_stack]))
+
+
+def test_a_newer_engine_on_the_same_torch_costs_what_lies_above_torch(variants: dict[str, Variant]) -> None:
+    weights = dict(zip(NAMES["vllm"], (1, 100, 20, 4, 7, 60, 15, 5, 2), strict=True))
+    sizes = ((name, weight * 1_000_000) for name, weight in weights.items())
+    one = image(variants["cu124-vllm0.8.5.post1-xformers-sm75"], *sizes)
+    rows = [row for row in rows_of([one]) if "an older engine" in row.measures and row.measures.endswith("zstd")]
+    assert [(row.ours, row.peer) for row in rows] == [(60 + 15 + 5 + 2, 214), (60 + 5 + 2, 214)]
+    assert "classic store" in rows[0].measures
+    cpu = image(variants["cpu-vllm0.32.0-sdpa"], *((name, 1_000_000) for name in NAMES["cpu"]))
+    assert [row.ours for row in rows_of([cpu]) if "an older engine" in row.measures] == [2.0, 4.0, 2.0, 4.0]
 
 
 def test_another_engine_on_the_same_torch_costs_what_is_not_torchs(variants: dict[str, Variant]) -> None:
@@ -196,6 +220,6 @@ def test_another_engine_on_the_same_torch_costs_what_is_not_torchs(variants: dic
     vllm = image(
         variants["cu124-vllm0.8.5.post1-xformers-sm75"], *below, ("triton", 5), ("rest@b", 60), ("card-torch", 40)
     )
-    rows = [row for row in rows_of([sdpa, vllm]) if "on a host with" in row.measures and "zstd" in row.measures]
+    rows = [row for row in rows_of([sdpa, vllm]) if "on a host with cu" in row.measures and "zstd" in row.measures]
     assert [row.ours for row in rows] == [pytest.approx(0.000105), pytest.approx(0.000065)]
     assert not any(row.headline for row in rows)

@@ -96,7 +96,7 @@ def test_what_was_made_can_be_read(site: Path, real: bytes, capsys: pytest.Captu
     "text", ["", "{}", "[]", '{"stand_ins": [{"file": 1}], "gone": [], "distributions": []}', "[" * 9999]
 )
 def test_a_list_that_is_none(text: str) -> None:
-    with pytest.raises(ValueError, match="no list of stand-ins|Expecting value"):
+    with pytest.raises(ValueError, match=r"no list of stand-ins|Expecting value"):
         loads(text)
 
 
@@ -110,7 +110,7 @@ def test_a_distribution_with_another_library_stays(site: Path, real: bytes) -> N
 
 def test_what_is_gone_takes_its_distribution_along(site: Path) -> None:
     (site / "nvidia/nccl/__pycache__").mkdir()
-    assert main([str(site), "--version", "0.1.0", "--gone", "nvidia/nccl/lib/*"]) == 0
+    assert main([str(site), "--version", "0.1.0", "--gone", "nvidia/nccl/lib/*", "nvidia/*/libnccl.so.*"]) == 0
     assert not (site / "nvidia/nccl").exists()
     assert not (site / "nvidia_nccl_cu12-2.21.5.dist-info").exists()
     assert (site / "nvidia/__init__.py").exists()
