@@ -89,7 +89,10 @@ FUNCTION = {
 
 
 def test_of_nvidias_packages_the_runtime_alone_is_there() -> None:
-    names = {(one.metadata["Name"] or "").lower().replace("_", "-") for one in importlib.metadata.distributions()}
+    names = {
+        (one.metadata["Name"] or "").lower().replace("_", "-")
+        for one in importlib.metadata.distributions(path=[str(SITE)])
+    }
     assert {name for name in names if name.startswith("nvidia-")} == {"nvidia-cuda-runtime"}
     assert {one.soname for one in MADE.stand_ins} == set(FUNCTION)
     ctypes.CDLL(str(next(SITE.glob("nvidia/cu*/lib/libcudart.so.*"))))
