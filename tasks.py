@@ -24,6 +24,7 @@ from images.commands.served import served
 from images.commands.slim import slim
 from images.commands.smoke import smoke
 from images.commands.test import test
+from images.commands.weigh import weigh
 
 __all__ = [
     "advisories",
@@ -50,4 +51,5 @@ __all__ = [
     "slim",
     "smoke",
     "test",
+    "weigh",
 ]

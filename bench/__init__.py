@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from bench import sizes as sizes
     from bench import slim as slim
     from bench import start as start
+    from bench.budgets import HEADER as HEADER
+    from bench.budgets import hold as hold
+    from bench.budgets import table_of as table_of
+    from bench.budgets import weigh as weigh
     from bench.command import bench as bench
     from bench.command import pages as pages
 else:

@@ -9,9 +9,10 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -47,11 +48,26 @@ def total(sizes: Iterable[Packed]) -> Packed:
     return sum(sizes, Packed())
 
 
-class Sizes:
-    """Sizes of layers by diff id, kept in ``file``: a layer is packed once, for its id is its content's hash."""
+def layer_names(told: str, layers: Sequence[str]) -> dict[str, str]:
+    """Diff id to name of an image's ``layers``, base first, as its label ``told`` has the names of the topmost.
 
-    def __init__(self, engine: Engine, file: Path) -> None:
+    What lies below the first named one has its name: the base is of "os". Empty for no names, or more than layers.
+    """
+    names = told.split()
+    if not names or len(names) > len(layers):
+        return {}
+    return dict(zip(layers, [names[0]] * (len(layers) - len(names)) + names, strict=True))
+
+
+class Sizes:
+    """Sizes of layers by diff id, kept in ``file``: a layer is packed once, for its id is its content's hash.
+
+    Without ``gzip`` the sizes as gzip are 0, which saves most of the time; such sizes want a file of their own.
+    """
+
+    def __init__(self, engine: Engine, file: Path, *, gzip: bool = True) -> None:
         self._engine = engine
+        self._gzip = gzip
         self._file = file
         stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         self._known = {layer: Packed(**sizes) for layer, sizes in stored.items()}
@@ -62,7 +78,8 @@ class Sizes:
         if facts is None:
             raise CardstockError(f"the engine has no image {reference}")
         if set(facts.layers) - self._known.keys():
-            for layer, sizes in packed_layers(lambda: self._engine.save(reference), facts.layers, dict(self._known)):
+            saved = partial(self._engine.save, reference)
+            for layer, sizes in packed_layers(saved, facts.layers, dict(self._known), gzip=self._gzip):
                 self._known[layer] = sizes
                 self._write()  # a large layer takes minutes: none is packed twice
         return {layer: self._known[layer] for layer in facts.layers}
@@ -73,7 +90,11 @@ class Sizes:
 
 
 def packed_layers(
-    save: Callable[[], AbstractContextManager[Iterable[bytes]]], layers: Iterable[str], known: Mapping[str, Packed]
+    save: Callable[[], AbstractContextManager[Iterable[bytes]]],
+    layers: Iterable[str],
+    known: Mapping[str, Packed],
+    *,
+    gzip: bool = True,
 ) -> Iterator[tuple[str, Packed]]:
     """Diff id and sizes of the ``layers`` not ``known``, out of the tar that ``save`` gives.
 
@@ -87,7 +108,7 @@ def packed_layers(
             stream = tar.extractfile(member) if member.isreg() and named not in known else None
             if stream is None or not wanted:
                 continue
-            layer, sizes = pack(stream, wanted)
+            layer, sizes = pack(stream, wanted, gzip=gzip)
             if sizes is not None:
                 wanted.remove(layer)
                 yield layer, sizes
@@ -95,7 +116,7 @@ def packed_layers(
         raise CardstockError(f"{len(wanted)} layers did not come out of the engine", cause=", ".join(sorted(wanted)))
 
 
-def pack(stream: IO[bytes], wanted: Iterable[str]) -> tuple[str, Packed | None]:
+def pack(stream: IO[bytes], wanted: Iterable[str], *, gzip: bool = True) -> tuple[str, Packed | None]:
     """The diff id of a layer's tar, and its sizes if it is among ``wanted``."""
     with tempfile.TemporaryDirectory(prefix="cardstock-layer-") as folder:
         file = Path(folder, "layer")
@@ -107,7 +128,7 @@ def pack(stream: IO[bytes], wanted: Iterable[str]) -> tuple[str, Packed | None]:
         layer = f"sha256:{digest.hexdigest()}"
         if layer not in set(wanted):
             return layer, None
-        return layer, Packed(file.stat().st_size, gzip_size(file), zstd_size(file))
+        return layer, Packed(file.stat().st_size, gzip_size(file) if gzip else 0, zstd_size(file))
 
 
 def gzip_size(file: Path) -> int:

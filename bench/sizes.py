@@ -12,35 +12,59 @@ from dataclasses import dataclass
 from itertools import combinations, takewhile
 
 from bench.frame import bench
-from bench.layers import Packed, Sizes, total
+from bench.layers import Packed, Sizes, layer_names, total
 from bench.record import Row
 from bench.stages import UNTOUCHED, Workbench, workbench
-from images.core import NothingSelected
+from images.core import NothingSelected, UsageError
 from images.matrix import Variant
-from images.render import Checkout
+from images.render import LAYERS, Checkout
 
 CACHE = "build/bench/layers.json"
+# How engines know a layer again: by it and all below it, or by its own digest.
+BY_DIGEST = "containerd's store"
+STORES = ("classic store", BY_DIGEST)
 _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
+
+
+# Layers of an image's environment beside NVIDIA's libraries, by the names that the image gives them.
+_ENVIRONMENT = ("torch", "triton", "rest", "card-torch", "card-rest")
+
+
+def named_layers(told: str, own: Sequence[str]) -> dict[str, str]:
+    """As `layer_names`. Raises UsageError for an image that does not name its layers, or names more than it has."""
+    names = layer_names(told, own)
+    if not names:
+        raise UsageError(
+            f"the image has {len(own)} layers and {len(told.split())} names for them",
+            cause=f"{LAYERS}: {told!r}" if told else "it was built before images named their layers",
+            do="build it again: ./inv build --only ID",
+        )
+    return names
 
 
 @dataclass(frozen=True)
 class PackedImage:
     """One image: ``own`` are its layers base first, ``venv`` those of the stage that its environment begins with.
 
-    ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``image`` is its variant and the hash of its inputs,
-    as `Row` has it.
+    ``nvidia`` are those of the stage with all of NVIDIA's wheels. ``names`` are what the layers of ``own`` are, by
+    diff id. ``image`` is its variant and the hash of its inputs, as `Row` has it.
     """
 
     variant: Variant
     own: Mapping[str, Packed]
     venv: Mapping[str, Packed]
     nvidia: Mapping[str, Packed]
+    names: Mapping[str, str]
     image: str = ""
+
+    def of(self, *names: str) -> Packed:
+        """The layers of these names together."""
+        return total(packed for layer, packed in self.own.items() if self.names[layer] in names)
 
     @property
     def of_nvidia(self) -> Packed:
-        """NVIDIA's libraries: they stand on the operating system, as the untouched environment does in its stage."""
-        return list(self.own.values())[len(self.venv) - 1]
+        """NVIDIA's libraries, and what stands in for some."""
+        return self.of("libraries")
 
     @property
     def of_nvidia_before(self) -> Packed:
@@ -55,19 +79,18 @@ class PackedImage:
     @property
     def before(self) -> Packed:
         """The same pins untouched: instead of the image's environment the one that was installed."""
-        kept = self.after - self.of_nvidia - total(self.environment)
+        kept = self.after - self.of_nvidia - self.of(*_ENVIRONMENT)
         return kept + self.of_nvidia_before + list(self.venv.values())[-1]
 
-    @property
-    def environment(self) -> Sequence[Packed]:
-        """The image's layers with its environment: behind NVIDIA's, and behind the compiler where Triton needs one."""
-        jit = self.variant.backend == "vllm" and self.variant.cuda is not None
-        first = len(self.venv) + jit
-        return list(self.own.values())[first : first + (2 if self.variant.archs else 1)]
 
+def bytes_to_fetch(second: Mapping[str, Packed], first: Mapping[str, Packed], *, by_digest: bool = False) -> Packed:
+    """What a host that has ``first`` fetches for ``second``: from the first layer on that differs.
 
-def bytes_to_fetch(second: Mapping[str, Packed], first: Mapping[str, Packed]) -> Packed:
-    """What a host that has ``first`` fetches for ``second``: from the first layer on that differs."""
+    So it is in docker's classic store, which knows a layer by all below it. ``by_digest``, as in the store of
+    containerd: every layer that ``first`` has nowhere.
+    """
+    if by_digest:
+        return total(packed for layer, packed in second.items() if layer not in first)
     shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
     return total(list(second.values())[shared:])
 
@@ -87,13 +110,26 @@ def rows_of(images: Sequence[PackedImage]) -> Iterator[Row]:
                 shown = (what, form) == ("all", "zstd")
                 yield Row("sizes", measures, after, before, "MB", "untouched", image=one.image, headline=shown)
     for first, second in combinations(images, 2):
-        if (first.variant.lock, first.variant.attention) == (second.variant.lock, second.variant.attention):
-            added = bytes_to_fetch(second.own, first.own)
-            name = f"{second.variant.id} on a host with {first.variant.id}"
-            for form in ("zstd", "gzip"):
-                packed = getattr(added, form) / 1e6, getattr(second.after, form) / 1e6
-                shown = form == "zstd"
-                yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=second.image, headline=shown)
+        if first.variant.id != second.variant.id and share_torch(first, second):
+            yield from second_image(first, second)
+
+
+def share_torch(first: PackedImage, second: PackedImage) -> bool:
+    """Whether two images have the layers with NVIDIA's libraries and with torch in common."""
+    of_both = [layer for layer in first.own if layer in second.own]
+    return {"libraries", "torch"} <= {first.names[layer] for layer in of_both}
+
+
+def second_image(first: PackedImage, second: PackedImage) -> Iterator[Row]:
+    """What a host with the one fetches for the other, by each of the two ways that engines know layers."""
+    one_stack = (first.variant.lock, first.variant.attention) == (second.variant.lock, second.variant.attention)
+    for store in STORES:
+        added = bytes_to_fetch(second.own, first.own, by_digest=store == BY_DIGEST)
+        name = f"{second.variant.id} on a host with {first.variant.id}, {store}"
+        for form in ("zstd", "gzip"):
+            packed = getattr(added, form) / 1e6, getattr(second.after, form) / 1e6
+            shown = form == "zstd" and one_stack and store != BY_DIGEST
+            yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=second.image, headline=shown)
 
 
 def measure_images(bench: Workbench) -> list[PackedImage]:
@@ -107,9 +143,10 @@ def measure_images(bench: Workbench) -> list[PackedImage]:
                 with bench.stage(variant, stage) as reference:
                     before.append(sizes.of(reference))
             nvidia, venv = before
-            measured.append(
-                PackedImage(variant, sizes.of(bench.image_name(variant)), venv, nvidia, bench.image_label(variant))
-            )
+            own = sizes.of(bench.image_name(variant))
+            facts = bench.facts(variant)
+            names = named_layers(facts.labels.get(LAYERS, ""), facts.layers) if facts else {}
+            measured.append(PackedImage(variant, own, venv, nvidia, names, bench.image_label(variant)))
     return measured
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from images.build import Job, make_job, unlocked_indexes
 from images.core import NothingSelected, Report, SiteSettings, UsageError, process, read_site
-from images.docker import Engine, connect
+from images.docker import Engine, ImageFacts, connect
 from images.docker import build_inputs as supplies
 from images.kernels import default_store, needs_of
 from images.matrix import Matrix, Variant, make_variants
@@ -53,8 +53,12 @@ class Workbench:
 
     def image_label(self, variant: Variant) -> str:
         """The image as rows name it: "variant@" and the first 12 digits of its input hash; "" without an image."""
-        facts = self.engine.inspect(self.image_name(variant))
+        facts = self.facts(variant)
         return f"{variant.id}@{facts.labels.get(INPUT, 'unknown')[:12]}" if facts else ""
+
+    def facts(self, variant: Variant) -> ImageFacts | None:
+        """What the engine knows of its image; None without one."""
+        return self.engine.inspect(self.image_name(variant))
 
     def job(self, variant: Variant) -> Job:
         """The job that builds it."""
@@ -82,12 +86,11 @@ class Workbench:
         contexts = supplies.named_contexts(self.matrix, (), self.engine, self.site, self.report)
         with tempfile.TemporaryDirectory(prefix="cardstock-bench-") as folder:
             secrets = supplies.secrets(Path(folder), self.site, unlocked_indexes(self.matrix, jobs))
-            names = {variant.id: reference for variant, reference in images.items()}
             override = Path(folder, "override.json")
-            content = bake.override_file(names, bake.MachineInputs(contexts, secrets), wheels=wheels)
+            content = bake.override_file(images, bake.MachineInputs(contexts, secrets), wheels=wheels)
             override.write_text(content, encoding="utf-8")
             argv = ["docker", "buildx", "bake", "--progress=plain", "-f", BAKE_FILE, "-f", str(override)]
-            every = [bake.target_name(name) for name in names]
+            every = [bake.target_name(variant.id) for variant in images]
 
             def run(*words: str, targets: Sequence[str] = ()) -> None:
                 process.run([*argv, *words, *(targets or every)], cwd=self.checkout.root, env=self.engine.cli_env())

@@ -50,11 +50,17 @@ class Carried:
 
 
 def carried_packages(variant: Variant, lock: Mapping[str, str] | None, debian: Mapping[str, str]) -> Carried:
-    """What a variant carries, by its lock (None: it has none) and the pins of the matrix."""
+    """What a variant carries, by its lock (None: it has none) and the pins of the matrix.
+
+    Packages that the matrix leaves out are not in it. NVIDIA's are, also those that have stand-ins: which of them go
+    whole is known when the image is built, and one hole too many is told rather than one too few.
+    """
     pins = {normalize_name(name): pin.version for name, pin in variant.pins}
     versions = dict(lock or {})
     # A lock may have an address where the matrix says which version that is.
     versions |= {name: version for name, version in pins.items() if "://" in versions.get(name, "://")}
+    for name in (name for row in variant.unused_packages for name in row.packages):
+        versions.pop(name, None)
     return Carried(versions, debian, lock is not None)
 
 

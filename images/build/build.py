@@ -138,7 +138,7 @@ def bake_images(context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, S
     with work_folder("build") as folder:
         secrets = build_inputs.secrets(folder, site, unlocked_indexes(matrix, jobs))
         override = folder / "override.json"
-        staged = {job.variant.id: job.staging for job in jobs}
+        staged = {job.variant: job.staging for job in jobs}
         text = bakefile.override_file(staged, bakefile.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
         override.write_text(text, encoding="utf-8")
         targets = [bakefile.target_name(job.variant.id) for job in jobs]

@@ -11,6 +11,7 @@ from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
 from images.docker import docker_line, spec_by_way
+from images.matrix import Variant
 from images.render import GENERATED, differences
 from images.run.serve import spec_without_model
 
@@ -23,6 +24,12 @@ class BuildOptions(SelectorOptions):
     no_smoke: bool = option("do not prove", False)
     gpus: str = option("prove on cards: all", "")
     wheels: str = option(WHEELS, "")
+    whole: bool = option("with NVIDIA's libraries as they are, for code of your own: names end in -whole", False)
+
+    def chosen(self, context: Context) -> tuple[Variant, ...]:
+        """The selected variants, with ``whole`` each with all of NVIDIA's libraries. Raises as `select` does."""
+        selected = self.select(context)
+        return tuple(variant.as_whole() for variant in selected) if self.whole else selected
 
     def settings(self, context: Context) -> BuildSettings:
         """As the build takes it."""
@@ -45,7 +52,7 @@ def show_what_would_be_built(context: Context, options: BuildOptions) -> None:
     from images.kernels import default_store
     from images.render import bake_plan
 
-    plan = make_plan(context, options.select(context), None)
+    plan = make_plan(context, options.chosen(context), None)
     print_json(bake_plan(context.matrix, {job.variant: job.tags for job in plan.jobs}))
     for job in plan.jobs:
         context.report.line(f"would build {describe(job)}")
@@ -55,7 +62,7 @@ def show_what_would_be_built(context: Context, options: BuildOptions) -> None:
 
 def build_chosen(context: Context, options: BuildOptions) -> None:
     """Build what is not there, print the names of all, and how one of them is run."""
-    plan = make_plan(context, options.select(context), None)
+    plan = make_plan(context, options.chosen(context), None)
     settings = options.settings(context)
     check_rendered(context, plan)
     built = build_images(context, plan.on(context.engine), settings)
@@ -68,7 +75,7 @@ def build_chosen(context: Context, options: BuildOptions) -> None:
 
 def check_rendered(context: Context, plan: Plan) -> None:
     """Raise CheckFailed where the committed Dockerfiles are not what matrix.yaml says."""
-    wanted = {f"{GENERATED}/{job.variant.id}/Dockerfile": job.dockerfile for job in plan.jobs}
+    wanted = {f"{GENERATED}/{job.variant.plain.id}/Dockerfile": job.dockerfile for job in plan.jobs}
     stale = differences(wanted, context.checkout.generated())
     if wrong := [line for line in stale if not line.startswith("left over")]:
         raise CheckFailed(

@@ -13,7 +13,7 @@ from images.render import document
 GROUPS = {
     "Which image, and why": ("doctor", "cards", "plan", "explain", "advisories"),
     "Make it": ("build", "kernels", "slim", "engine"),
-    "Prove it, look into it": ("smoke", "audit", "served", "bench"),
+    "Prove it, look into it": ("smoke", "audit", "served", "weigh", "bench"),
     "Hand it out, fetch it": ("publish", "pull"),
     "Run it": ("fit", "serve", "demo", "cluster"),
     "Keep the project in order": ("lock", "render", "lint", "docs", "test"),
@@ -40,6 +40,7 @@ MORE = {
     "served": "[Audit and slim](audit-and-slim.md)",
     "slim": "[Audit and slim](audit-and-slim.md)",
     "smoke": '[What "proven" means](proven.md)',
+    "weigh": "[Benchmarks](benchmarks.md#budgets)",
     "test": '[What "proven" means](proven.md)',
 }
 _HEAD = """\

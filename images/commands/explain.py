@@ -1,4 +1,4 @@
-"""`invoke explain`: why an image is recommended, and why a combination is left out."""
+"""`invoke explain`: why an image is recommended, what it leaves out, and why a combination is no image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
 from images.core.options import option
-from images.matrix import excluded_json, excluded_lines, judge_selection, recommended_for, recommended_lines
+from images.matrix import (
+    excluded_json,
+    excluded_lines,
+    judge_selection,
+    left_out_lines,
+    recommended_for,
+    recommended_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,8 @@ def explain(context: Context, options: ExplainOptions) -> None:
 
 
 def show_excluded(context: Context, options: ExplainOptions) -> None:
-    """Print what is recommended for the archs, what the selectors speak of and no image is built for, and what `plan`
-    refuses of it. Raises UsageError, NoImageFits, NothingSelected.
+    """Print what is recommended for the archs, what the chosen images leave out, what the selectors speak of and no
+    image is built for, and what `plan` refuses of it. Raises UsageError, NoImageFits, NothingSelected.
     """
     wanted = options.selectors(context)
     judged = judge_selection(context.matrix, context.variants, wanted, context.locked)
@@ -38,6 +45,9 @@ def show_excluded(context: Context, options: ExplainOptions) -> None:
     recommended = recommended_for(context.matrix, context.variants, wanted)
     if recommended:
         print("\n".join(recommended_lines(recommended)))
+    chosen = judged.chosen if wanted.archs or wanted.only or wanted.cuda else ()
+    if lines := left_out_lines(chosen):
+        print("\n".join(lines))
     if not excluded:
         context.report.line("nothing is left out by these selectors")
         context.report.next_command("./inv plan", "the same selectors show what there is")

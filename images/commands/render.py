@@ -8,6 +8,7 @@ from images.commands.options import command
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
+from images.matrix import left_out_page
 from images.render import DOCUMENTS, differences, document
 from images.render import render as render_files
 
@@ -62,6 +63,7 @@ def rendered_pages(context: Context) -> dict[str, str]:
 
     root = context.checkout.root
     pages = with_cards_table(root, context.matrix, context.checkout.texts(DOCUMENTS))
+    pages = document.LEFT_OUT.fill_in(pages, left_out_page(context.variants))
     pages = document.ADVISORIES.fill_in(pages, table.page_text(context.assessments))
     pages[SCHEMA_FILE] = json_schema()
     pages = with_commands_help(grouped_commands(), bench_pages(context.checkout, pages))

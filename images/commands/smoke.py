@@ -63,7 +63,7 @@ def images_to_prove(context: Context, options: SmokeOptions) -> list[tuple[str, 
     facts = context.engine.inspect(options.image)
     if facts is None:
         raise NothingSelected(f"the engine has no image {options.image}", do="docker pull it, or ./inv build it")
-    variant = context.variants.valid.get(facts.labels.get(VARIANT, ""))
+    variant = context.variants.named(facts.labels.get(VARIANT, ""))
     if variant is None:
         raise UsageError(f"{options.image} carries no label {VARIANT} of this matrix", do="select a variant instead")
     return [(options.image, variant)]

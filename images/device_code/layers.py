@@ -1,10 +1,16 @@
-"""Layers: what all cards of a stack share, apart from what differs per card.
+"""Layers: what all cards of a stack share, apart from what differs per card; torch apart from the rest.
 
 Run in builder stages, standard library only:
 
     python -m images.device_code.layers shared SITE             leave in SITE only what every card has in common
     python -m images.device_code.layers strip SITE              take out of libraries what no loader maps
     python -m images.device_code.layers difference NEW OLD OUT  copy to OUT what NEW has beyond OLD, or differently
+    python -m images.device_code.layers only SITE WHOLE NAME...     leave these distributions' files, nothing else
+    python -m images.device_code.layers without SITE WHOLE NAME...  leave everything but theirs
+    python -m images.device_code.layers apart OUT WHOLE TO NAME...  move their files from OUT to TO
+
+OUT and TO are environments (with lib/ and bin/ in them), the others site-packages. Whose a file is, the RECORDs of
+WHOLE say: those of SITE may be gone already.
 """
 
 from __future__ import annotations
@@ -14,7 +20,8 @@ import mmap
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from images.device_code.bare_files import bare_files, is_bare
@@ -71,6 +78,61 @@ def same(one: Path, other: Path) -> bool:
     return other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
+def environment(site: Path) -> Path:
+    """The folder of an environment, of its site-packages: /opt/venv of /opt/venv/lib/python3.11/site-packages."""
+    return site.parents[2]
+
+
+def files_of(site: Path, names: Collection[str]) -> set[Path]:
+    """The files of these distributions, as paths below the environment that ``site`` is in.
+
+    Those that a RECORD has, and the bytecode beside a source of theirs, which installers need not record.
+    """
+    root = environment(site.resolve())
+    found = {path.relative_to(root) for path, owner in owners(site.resolve()).items() if owner.name in names}
+    sources = {path.with_suffix("") for path in found if path.suffix == ".py"}
+    for path in site.resolve().rglob("__pycache__/*.pyc"):
+        below = path.relative_to(root)
+        if below.parents[1] / below.name.split(".", 1)[0] in sources:
+            found.add(below)
+    return found
+
+
+def entries(folder: Path) -> Iterator[Path]:
+    """Every file and link below ``folder``, as paths below it; a link to a folder is one link."""
+    for root, folders, files in os.walk(folder):
+        for name in [*files, *(f for f in folders if Path(root, f).is_symlink())]:
+            yield Path(root, name).relative_to(folder)
+
+
+def leave(folder: Path, kept: Collection[Path]) -> int:
+    """Delete from ``folder`` all but ``kept`` (paths below it) and what is empty then; the number of what went."""
+    gone = [path for path in entries(folder) if path not in kept]
+    for path in gone:
+        (folder / path).unlink()
+    drop_empty(folder)
+    return len(gone)
+
+
+def drop_empty(folder: Path) -> None:
+    """Delete the empty folders below ``folder``."""
+    for root, _, _ in os.walk(folder, topdown=False):
+        if root != str(folder):
+            with suppress(OSError):  # not empty
+                Path(root).rmdir()
+
+
+def apart(out: Path, theirs: Collection[Path], target: Path) -> int:
+    """Move the files ``theirs`` from ``out`` to ``target``, which is made; the number moved."""
+    target.mkdir(parents=True, exist_ok=True)
+    moved = [path for path in entries(out) if path in theirs]
+    for path in moved:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).rename(target / path)
+    drop_empty(out)
+    return len(moved)
+
+
 def main(words: Sequence[str]) -> int:
     """The command line; exit code 2 for words it does not know."""
     match list(words):
@@ -82,6 +144,17 @@ def main(words: Sequence[str]) -> int:
             print(f"layers: {freed / 1e6:.1f} MB that no loader maps taken out of {count} libraries")
         case ["difference", new, old, out]:
             print(f"layers: {difference(Path(new), Path(old), Path(out)) / 1e6:.1f} MB differ per card")
+        case ["only", site, whole, *names]:
+            count = leave(environment(Path(site)), files_of(Path(whole), names))
+            print(f"layers: {count} files that are not of {', '.join(names)} taken out")
+        case ["without", site, whole, *names]:
+            theirs = files_of(Path(whole), names)
+            kept = {path for path in entries(environment(Path(site))) if path not in theirs}
+            count = leave(environment(Path(site)), kept)
+            print(f"layers: {count} files of {', '.join(names)} taken out")
+        case ["apart", out, whole, target, *names]:
+            count = apart(Path(out), files_of(Path(whole), names), Path(target))
+            print(f"layers: {count} files of {', '.join(names)} set apart")
         case _:
             print(__doc__, file=sys.stderr)
             return 2

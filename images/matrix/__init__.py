@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from images.matrix.judged import judge_selection as judge_selection
     from images.matrix.kernel import Kernel as Kernel
     from images.matrix.kernel import duplicate_ids as duplicate_ids
+    from images.matrix.left_out import left_out_lines as left_out_lines
+    from images.matrix.left_out import left_out_page as left_out_page
     from images.matrix.load import check_matrix as check_matrix
     from images.matrix.load import load_matrix as load_matrix
     from images.matrix.model import Attention as Attention
     from images.matrix.model import Backend as Backend
     from images.matrix.model import Base as Base
+    from images.matrix.model import Budget as Budget
     from images.matrix.model import CudaText as CudaText
     from images.matrix.model import Mark as Mark
     from images.matrix.model import Matrix as Matrix
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from images.matrix.model import Name as Name
     from images.matrix.model import PackageName as PackageName
     from images.matrix.model import RangeText as RangeText
+    from images.matrix.model import StandIn as StandIn
+    from images.matrix.model import UnusedPackage as UnusedPackage
     from images.matrix.model import When as When
     from images.matrix.model import json_schema as json_schema
     from images.matrix.no_image import driver_does_not_serve as driver_does_not_serve
@@ -56,10 +61,12 @@ if TYPE_CHECKING:
     from images.matrix.selection import select as select
     from images.matrix.selectors import Selectors as Selectors
     from images.matrix.selectors import read_selectors as read_selectors
+    from images.matrix.sizes import budget_of as budget_of
     from images.matrix.variant_table import excluded_json as excluded_json
     from images.matrix.variant_table import excluded_lines as excluded_lines
     from images.matrix.variant_table import recommended_lines as recommended_lines
     from images.matrix.variant_table import variant_json as variant_json
+    from images.matrix.variants import WHOLE as WHOLE
     from images.matrix.variants import Variant as Variant
     from images.matrix.variants import Variants as Variants
     from images.matrix.variants import extra_kernels as extra_kernels

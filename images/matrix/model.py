@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from images.core import CardstockError, YamlFile, closest
 from images.matrix.arch import parse_arch
@@ -71,7 +71,13 @@ ImageRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9._/:-]+$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9._/+-]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.]*$")]
+IdGlob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?\[\]-]+$", max_length=200)]
 ArgumentText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._=/-]+$")]
+# Files below site-packages; "*" also crosses folders.
+Glob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
+DistributionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+# What a library is for, in a few words: it becomes a word of a Dockerfile and a string of a C program.
+Use = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .,()/_-]{0,99}$")]
 # A word of a server's command line: as above, with commas, or an object of JSON without blanks.
 ServerWord = Annotated[str, StringConstraints(pattern=r'^([A-Za-z0-9._=/,-]+|\{[A-Za-z0-9_":,]*\})$')]
 
@@ -230,10 +236,68 @@ class LibraryGap(MatrixPart):
     when: When
     drop: bool = False
     optional: bool = False
-    library: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*/-]+$")]
+    library: Glob
     reason: str
     source: str
     mark: Mark
+
+
+class Budget(MatrixPart):
+    """How large some images may be, in MB (10**6 bytes): their layers as zstd -3, and as tars.
+
+    ``images`` are globs on ids of variants.
+    """
+
+    id: Name
+    images: Annotated[list[IdGlob], Field(min_length=1)]
+    zstd: Annotated[int, Field(gt=0, le=100_000)]
+    unpacked: Annotated[int, Field(gt=0, le=1_000_000)]
+
+
+def _of_a_stack(when: When) -> When:
+    for name in ("arch", "attention"):
+        if getattr(when, name) is not None:
+            raise ValueError(f"no condition on {name} here: the layer is shared by all cards of a stack")
+    return when
+
+
+StackWhen = Annotated[When, AfterValidator(_of_a_stack)]
+
+
+class StandIn(MatrixPart):
+    """A library of NVIDIA's (glob below site-packages) that only has to exist: a stand-in of our own takes its place.
+
+    ``used_for`` is what a call of it is answered with. With ``gone`` nothing needs it any more, and it is deleted.
+    ``mb`` are its MB (10**6 bytes) as installed, where they were measured.
+    """
+
+    id: Name
+    when: StackWhen
+    library: Glob
+    used_for: Use
+    gone: bool = False
+    mb: Annotated[int, Field(ge=0)] | None = None
+    reason: str
+    source: str
+    mark: Mark
+
+
+class UnusedPackage(MatrixPart):
+    """Packages (distribution names) and files (globs below site-packages) that serving Qwen-VL never imports."""
+
+    id: Name
+    when: StackWhen
+    packages: list[DistributionName] = Field(default_factory=list)
+    files: list[Glob] = Field(default_factory=list)
+    reason: str
+    source: str
+    mark: Mark
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.packages and not self.files:
+            raise ValueError("neither packages nor files are named")
+        return self
 
 
 class ExtraKernel(MatrixPart):
@@ -274,6 +338,9 @@ class Matrix(MatrixPart, YamlFile):
     notes: list[Note]
     serving: list[ServerModules]
     gaps: list[LibraryGap]
+    stand_ins: list[StandIn] = Field(default_factory=list)
+    unused: list[UnusedPackage] = Field(default_factory=list)
+    sizes: list[Budget]
 
 
 def json_schema() -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from images.core import UsageError, closest, parse_model, read_text
-from images.matrix.model import Matrix
+from images.matrix.model import Matrix, Rule, StandIn, UnusedPackage
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -52,10 +52,18 @@ def _check_references(matrix: Matrix) -> None:
         need(stack_name, matrix.stacks, "stack", "recommended", "stacks", stack_name)
     for index, wish in enumerate(matrix.kernels):
         need(wish.cuda, matrix.toolkits, "toolkit", "kernels", index, "cuda")
-    seen: set[str] = set()
-    for index, rule in enumerate(matrix.exclude):
-        if rule.id in seen:
-            raise UsageError(f"{matrix._path}: two rules of one id: {rule.id!r}", where=matrix.where("exclude", index))
-        seen.add(rule.id)
-        if rule.when.stack is not None:
-            need(rule.when.stack, matrix.stacks, "stack", "exclude", index, "when", "stack")
+    sections: tuple[tuple[str, Sequence[Rule | StandIn | UnusedPackage], str], ...] = (
+        ("exclude", matrix.exclude, "rules"),
+        ("stand_ins", matrix.stand_ins, "stand-ins"),
+        ("unused", matrix.unused, "rows of unused packages"),
+    )
+    for section, listed_parts, what in sections:
+        seen: set[str] = set()
+        for index, part in enumerate(listed_parts):
+            if part.id in seen:
+                raise UsageError(
+                    f"{matrix._path}: two {what} of one id: {part.id!r}", where=matrix.where(section, index)
+                )
+            seen.add(part.id)
+            if part.when.stack is not None:
+                need(part.when.stack, matrix.stacks, "stack", section, index, "when", "stack")

@@ -25,7 +25,9 @@ from images.matrix.model import (
     Rule,
     ServerModules,
     Setting,
+    StandIn,
     Toolkit,
+    UnusedPackage,
     When,
 )
 
@@ -121,6 +123,8 @@ class Judge:
         self._notes: dict[tuple[str, Backend], tuple[PartialRule[Note], ...]] = {}
         self._serving: dict[tuple[str, Backend], tuple[PartialRule[ServerModules], ...]] = {}
         self._gaps: dict[tuple[str, Backend], tuple[PartialRule[LibraryGap], ...]] = {}
+        self._stand_ins: dict[tuple[str, Backend], tuple[StandIn, ...]] = {}
+        self._unused: dict[tuple[str, Backend], tuple[UnusedPackage, ...]] = {}
         for stack_name, stack in matrix.stacks.items():
             for backend, backend_set in stack.backends.items():
                 key = (stack_name, backend)
@@ -135,6 +139,9 @@ class Judge:
                 self._notes[key] = self._matching_stack(matrix.notes, key, versions)
                 self._serving[key] = self._matching_stack(matrix.serving, key, versions)
                 self._gaps[key] = self._matching_stack(matrix.gaps, key, versions)
+                # Of a stack as a whole: model.py refuses conditions on cards and attention.
+                self._stand_ins[key] = tuple(s for s in matrix.stand_ins if _stack_matches(s.when, *key, versions))
+                self._unused[key] = tuple(u for u in matrix.unused if _stack_matches(u.when, *key, versions))
 
     @staticmethod
     def _matching_stack(
@@ -168,6 +175,14 @@ class Judge:
     def gaps(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
         """Known gaps that do no harm on this point."""
         return tuple(r.item for r in self._gaps[stack, backend] if r.matches(attention, archs))
+
+    def stand_ins(self, stack: str, backend: Backend) -> tuple[StandIn, ...]:
+        """The libraries of NVIDIA's that images of a stack's backend leave out."""
+        return self._stand_ins[stack, backend]
+
+    def unused(self, stack: str, backend: Backend) -> tuple[UnusedPackage, ...]:
+        """The packages that images of a stack's backend leave out."""
+        return self._unused[stack, backend]
 
 
 def _toolkit_range(cuda: str, toolkit: Toolkit) -> PartialRule[Rule]:

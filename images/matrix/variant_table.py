@@ -25,6 +25,8 @@ def variant_json(
         "kernel": variant.kernel.package if variant.kernel else None,
         "min_driver": variant.min_driver,
         "notes": [note.id for note in variant.notes],
+        "stand_ins": [one.id for one in variant.stand_ins],
+        "unused": [one.id for one in variant.unused_packages],
         "recommended": [
             {"arch": one.arch.capability, "place": one.place, "why": one.why or None}
             for one in recommended

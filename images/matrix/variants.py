@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from images.matrix.arch import Arch, join_sm, parse_arch
 from images.matrix.kernel import FLASH_ATTN, FLASHINFER, XFORMERS, Kernel, make_kernel
-from images.matrix.model import Attention, Backend, ExtraKernel, LibraryGap, Matrix, Note, PackageName, Pin, Rule, Stack
+from images.matrix.model import (
+    Attention,
+    Backend,
+    ExtraKernel,
+    LibraryGap,
+    Matrix,
+    Note,
+    PackageName,
+    Pin,
+    Rule,
+    Stack,
+    StandIn,
+    UnusedPackage,
+)
 from images.matrix.rules import Judge
+
+# Behind the id of an image that has NVIDIA's libraries as they are, all of them.
+WHOLE = "-whole"
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,8 @@ class Variant:
 
     ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest
     Linux driver that runs it (None for the CPU); ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
+    ``stand_ins`` are libraries of NVIDIA's and ``unused_packages`` others that the image leaves out. ``lighter`` is,
+    of an image with all of NVIDIA's libraries (`as_whole`), the variant that it is made of.
     """
 
     id: str
@@ -46,6 +64,25 @@ class Variant:
     torch_cuda: str | None = None
     gaps: tuple[LibraryGap, ...] = field(default=(), repr=False)
     modules: tuple[str, ...] = field(default=(), repr=False)
+    stand_ins: tuple[StandIn, ...] = field(default=(), repr=False)
+    unused_packages: tuple[UnusedPackage, ...] = field(default=(), repr=False)
+    lighter: Variant | None = field(default=None, repr=False)
+
+    def as_whole(self) -> Variant:
+        """The same image with NVIDIA's libraries as they are, its id with "-whole" behind it."""
+        if self.lighter is not None:
+            return self
+        return replace(self, id=f"{self.id}{WHOLE}", stand_ins=(), lighter=self)
+
+    @property
+    def words(self) -> str:
+        """What `./inv build` is told to build it: "--only 'ID'", and "--whole" where it is that."""
+        return f"--only '{self.plain.id}'{' --whole' if self.lighter else ''}"
+
+    @property
+    def plain(self) -> Variant:
+        """The variant of the matrix: itself, or what an image with all of NVIDIA's libraries is made of."""
+        return self.lighter or self
 
     @property
     def loaded_libraries(self) -> str:
@@ -84,6 +121,11 @@ class Variants:
     excluded: tuple[Excluded, ...]
     extra: tuple[Kernel, ...] = ()
     judge: Judge | None = field(default=None, compare=False, repr=False)
+
+    def named(self, identifier: str) -> Variant | None:
+        """The variant of this id, also of one with "-whole" behind it; None where there is none."""
+        found = self.valid.get(identifier.removesuffix(WHOLE))
+        return found.as_whole() if found and identifier.endswith(WHOLE) else found
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -187,6 +229,8 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         notes=judge.notes(point.stack, point.backend, point.attention, point.archs),
         gaps=judge.gaps(point.stack, point.backend, point.attention, point.archs),
         modules=judge.modules(point.stack, point.backend, point.attention),
+        stand_ins=judge.stand_ins(point.stack, point.backend),
+        unused_packages=judge.unused(point.stack, point.backend),
     )
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from images.render.labels import DIRTY as DIRTY
     from images.render.labels import EVIDENCE as EVIDENCE
     from images.render.labels import INPUT as INPUT
+    from images.render.labels import LAYERS as LAYERS
     from images.render.labels import OPEN_ADVISORIES as OPEN_ADVISORIES
     from images.render.labels import PROVEN as PROVEN
     from images.render.labels import READ_CONTENTS_SCRIPT as READ_CONTENTS_SCRIPT

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from images.matrix import Base, Kernel, Matrix, Variant
+from images.matrix import WHOLE, Base, Kernel, Matrix, Variant
 
 CONTEXT = "dockerfiles"
 DEVICE_CODE = "images/device_code"
 KERNEL_BUILD = "images/kernels/inside"
 STAGING = "cardstock/staging"
+# The build argument with which an image has all of NVIDIA's libraries.
+WHOLE_ARGUMENT = "CARDSTOCK_WHOLE"
 
 
 def target_name(variant_id: str) -> str:
@@ -28,17 +30,21 @@ def registry_reference(base: Base) -> str | None:
 
 
 def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
-    """One target, without anything that belongs to a machine; its kernel is another target's output."""
+    """One target, without anything that belongs to a machine; its kernel is another target's output.
+
+    An image with all of NVIDIA's libraries is the same Dockerfile with a build argument.
+    """
     contexts = {"device-code": DEVICE_CODE} | _references({"base": matrix.bases["bookworm"]})
     if variant.kernel:
         contexts["kernels"] = f"target:{variant.kernel.target}"
-    return {
+    target = {
         "context": CONTEXT,
-        "dockerfile": f"rendered/{variant.id}/Dockerfile",
+        "dockerfile": f"rendered/{variant.plain.id}/Dockerfile",
         "contexts": contexts,
         "platforms": ["linux/amd64"],
         "target": "runtime",
     }
+    return target | ({"args": {WHOLE_ARGUMENT: WHOLE}} if variant.lighter else {})
 
 
 def kernel_target(matrix: Matrix, kernel: Kernel) -> dict[str, Any]:
@@ -87,14 +93,15 @@ class MachineInputs:
 
 
 def override_file(
-    variants: Mapping[str, str],
+    variants: Mapping[Variant, str],
     site: MachineInputs,
     *,
     wheels: Mapping[str, str] | None = None,
     kernels: Sequence[Kernel] = (),
 ) -> str:
-    """The second bake file, never committed: ``variants`` maps id to the staging reference it is built as.
+    """The second bake file, never committed: ``variants`` maps each to the staging reference it is built as.
 
+    The committed file has no target of an image with all of NVIDIA's libraries: here it inherits that of its variant.
     ``wheels`` maps a variant's id to the folder with its kernel's wheel, so that nothing is compiled; ``kernels`` are
     compiled along, as parts of the variants that need them.
     """
@@ -102,15 +109,22 @@ def override_file(
     machine: dict[str, Any] = {"contexts": dict(site.contexts), "secret": secrets}
     folders = {variant_id: {"kernels": folder} for variant_id, folder in (wheels or {}).items()}
     targets: dict[str, Any] = {
-        target_name(variant_id): {
+        target_name(variant.id): {
+            **_whole(variant),
             **machine,
-            "contexts": dict(site.contexts) | folders.get(variant_id, {}),
+            "contexts": dict(site.contexts) | folders.get(variant.id, {}),
             "tags": [reference],
             "output": ["type=docker"],
         }
-        for variant_id, reference in variants.items()
+        for variant, reference in variants.items()
     }
     return _json({"target": targets | {kernel.target: machine for kernel in kernels}})
+
+
+def _whole(variant: Variant) -> dict[str, Any]:
+    if variant.lighter is None:
+        return {}
+    return {"inherits": [target_name(variant.lighter.id)], "args": {WHOLE_ARGUMENT: WHOLE}}
 
 
 def kernel_override_file(kernels: Mapping[Kernel, str], site: MachineInputs, args: Mapping[str, str]) -> str:

@@ -23,6 +23,10 @@ KERNELS = f"{GENERATED}/kernels"
 BAKE_FILE = "dockerfiles/docker-bake.json"
 SCHEMA_FILE = "images/matrix/matrix.schema.json"
 
+# Of the distribution that an image's stand-ins are. Not Cardstock's own version: with each release, the layer with
+# NVIDIA's libraries would be another one, though not a byte of a library differs.
+STAND_INS_VERSION = "1"
+
 # What may stand unquoted in a Dockerfile instruction: no blank, quote, $, backslash or newline.
 _WORD = re.compile(r"[A-Za-z0-9._:/@+=,;<>~!-]+")
 
@@ -70,14 +74,18 @@ class Templates:
             self._told[id(matrix)] = (matrix, as_text(images_for_preflight(matrix, make_variants(matrix))))
         return self._told[id(matrix)][1]
 
-    def dockerfile(self, name: str, **values: SimpleNamespace) -> str:
+    def dockerfile(self, name: str, **values: SimpleNamespace | str) -> str:
         """A template's text with its values."""
         text = self.environment.get_template(name).render(**values)
         return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def template_variables(variant: Variant) -> SimpleNamespace:
-    """What the template sees of a variant: plain strings, lists and dicts only."""
+    """What the template sees of a variant: plain strings, lists and dicts only.
+
+    One with all of NVIDIA's libraries has the Dockerfile of the variant that it is made of.
+    """
+    variant = variant.plain
     kernel = variant.kernel
     return SimpleNamespace(
         id=variant.id,
@@ -94,6 +102,11 @@ def template_variables(variant: Variant) -> SimpleNamespace:
         env=dict(variant.env),
         default_args=list(variant.args),
         unused=[gap.library for gap in variant.gaps if gap.drop],
+        unused_packages=list(dict.fromkeys(name for row in variant.unused_packages for name in row.packages)),
+        unused_files=list(dict.fromkeys(glob for row in variant.unused_packages for glob in row.files)),
+        stand_ins=[
+            SimpleNamespace(library=one.library, used_for=one.used_for, gone=one.gone) for one in variant.stand_ins
+        ],
     )
 
 
@@ -124,7 +137,7 @@ def render_dockerfile(templates: Templates, matrix: Matrix, variant: Variant, lo
     shown.requirements = requirements(matrix, variant)
     shown.images = templates.images(matrix)
     stack = SimpleNamespace(python=variant.python, cuda=variant.cuda, lock=variant.lock, locked=locked)
-    return templates.dockerfile("Dockerfile.j2", variant=shown, stack=stack)
+    return templates.dockerfile("Dockerfile.j2", variant=shown, stack=stack, stand_ins_version=STAND_INS_VERSION)
 
 
 def render_kernel(templates: Templates, matrix: Matrix, kernel: Kernel, locked: bool) -> str:

@@ -14,6 +14,7 @@ EVIDENCE = "dev.cardstock.evidence"
 VARIANT = "dev.cardstock.variant"
 BACKEND = "dev.cardstock.engine"  # as images that are published have it
 PROVEN = "dev.cardstock.proven"
+LAYERS = "dev.cardstock.layers"  # names of its layers, the topmost last; the Dockerfile gives it
 # The day of the list of advisories that the image was judged by when it was labelled, and those open then.
 ADVISORIES = "dev.cardstock.advisories"
 OPEN_ADVISORIES = "dev.cardstock.advisories-open"

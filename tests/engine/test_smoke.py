@@ -42,6 +42,7 @@ SITE = f"{LIBRARY}/site-packages"
 EXPECTED = Expectation("stand-in", "cpu", "vllm", "sdpa", (), None, VERSIONS, None, python=PYTHON)
 LEFT_OUT = re.compile(r"(.*/)?(__pycache__|site-packages|dist-packages|test|tests|idlelib|tkinter|ensurepip|config-.*)")
 CHANGES = [
+    "ENV CARDSTOCK_VARIANT=stand-in",
     "ENV PATH=/py/bin:/usr/bin PYTHONHOME=/py LD_LIBRARY_PATH=/py/libs PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/cache",
     'ENTRYPOINT ["/py/bin/python", "/opt/cardstock/server.py"]',
     "EXPOSE 8000",

@@ -42,12 +42,16 @@ def edited(*changes: tuple[str, str]) -> Matrix:
 
 
 def text_with_lists(**lists: Sequence[str]) -> str:
-    """The text of matrix.yaml with other recommendations: ``sm86=("cu130 flash-attn", "cu124 xformers why it is")``."""
+    """The text of matrix.yaml with other recommendations: ``sm86=("cu130 flash-attn", "cu124 xformers why it is")``.
+
+    All its images are within one budget.
+    """
     data = yaml.safe_load(text())
     for name, entries in lists.items():
         words = [entry.split(" ", 2) for entry in entries]
         listed = [dict(zip(("stack", "attention", "why"), one, strict=False)) for one in words]
         data["recommended"]["archs"][str(parse_arch(name))] = listed
+    data["sizes"] = [{"id": "all", "images": ["*"], "zstd": 9000, "unpacked": 90_000}]
     return yaml.safe_dump(data, sort_keys=False)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the programs of on_card read expectations too, where there 
 
 BackendName = Literal["vllm", "transformers"]
 ARCH_LISTS = ("TORCH_CUDA_ARCH_LIST", "FLASH_ATTN_CUDA_ARCHS", "FLASHINFER_CUDA_ARCH_LIST")
+_LISTS = ("archs", "default_args", "loose", "modules", "stand_ins", "gone", "unused")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Expectation:
     ``cuda`` is that of torch, major.minor; ``default_args`` and ``env`` are what the image starts its server with;
     ``loose`` names packages that others require at another version, on purpose (the lock's overrides and exclusions);
     ``loaded_libraries`` is the list of libraries its server loads, ``modules`` what it imports; ``gaps`` are libraries
-    (globs) that may lack code in part, and why, ``optional`` those that may have none at all.
+    (globs) that may lack code in part, and why, ``optional`` those that may have none at all. ``stand_ins`` and
+    ``gone`` are libraries of NVIDIA's (globs below site-packages) in whose place there is a stand-in, or nothing;
+    ``unused`` are packages that the image leaves out.
     """
 
     variant_id: str
@@ -57,6 +60,9 @@ class Expectation:
     modules: tuple[str, ...] = ()
     gaps: tuple[tuple[str, str], ...] = ()
     optional: tuple[tuple[str, str], ...] = ()
+    stand_ins: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As `from_json` reads it."""
@@ -70,7 +76,7 @@ class Expectation:
             kernel = data.pop("kernel")
             if kernel:
                 kernel = BuiltKernel(kernel["package"], kernel["version"], tuple(kernel["archs"]))
-            data |= {name: tuple(data[name]) for name in ("archs", "default_args", "loose", "modules") if name in data}
+            data |= {name: tuple(data[name]) for name in _LISTS if name in data}
             for kind in ("gaps", "optional"):
                 data[kind] = tuple((glob, reason) for glob, reason in data.get(kind, ()))
             return Expectation(kernel=kernel, **data)
@@ -115,6 +121,9 @@ def expect(variant: Variant) -> Expectation:
         modules=variant.modules,
         gaps=tuple((gap.library, gap.reason) for gap in variant.gaps),
         optional=tuple((gap.library, gap.reason) for gap in variant.gaps if gap.optional),
+        stand_ins=tuple(one.library for one in variant.stand_ins if not one.gone),
+        gone=tuple(one.library for one in variant.stand_ins if one.gone),
+        unused=tuple(sorted({name for row in variant.unused_packages for name in row.packages})),
     )
 
 

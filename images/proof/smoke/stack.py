@@ -5,6 +5,7 @@ Each check takes a `Findings` and returns its complaints, one fact each; none me
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ TOOLCHAINS: Mapping[str, frozenset[str]] = {
     "none": frozenset(),
     "triton": frozenset("gcc cc c89 c99 cpp as ld ld.bfd ld.gold gold collect2 cc1 lto1".split()),
 }
+NOTHING = "nothing"  # what the probe says where no version of a package is installed
+NVIDIAS = "nvidia-"
 _VERSION_SUFFIX = re.compile(r"-\d+(\.\d+)*$")
 _TARGET_PREFIX = re.compile(r"^[a-z0-9_]+-(?:pc-)?linux-gnu-")
 _CUTLASS = "memory_efficient_attention.cutlassF-pt"
@@ -125,12 +128,34 @@ def plain_program(path: str) -> str:
 
 
 def check_requirements(findings: Findings) -> list[str]:
-    """As pip check: every requirement met, save those that the lock overrides."""
+    """As pip check: every requirement met, save those that the lock overrides and packages left out on purpose.
+
+    What is left out of NVIDIA's packages the image's own list of stand-ins says, and `check_stand_ins` holds that list
+    against the matrix. A package of another version than required is a complaint all the same.
+    """
+    left_out = {*findings.expectation.unused, *(findings.probe["stand_ins"] or {}).get("packages", ())}
     return [
         f"{row['by']} requires {row['needs']}, installed is {row['found']}"
         for row in findings.probe["conflicts"]
         if row["package"] not in findings.expectation.loose
+        and not (row["found"] == NOTHING and row["package"] in left_out)
     ]
+
+
+def check_stand_ins(findings: Findings) -> list[str]:
+    """The image's own list of stand-ins says what the matrix says, and what it leaves out is not installed."""
+    want, listed = findings.expectation, findings.probe["stand_ins"] or {}
+    installed = findings.probe["versions"]
+    out = []
+    for kind, globs, what in (("made", want.stand_ins, "a stand-in"), ("gone", want.gone, "gone")):
+        files = listed.get(kind, ())
+        out += [f"no file {glob} is {what}" for glob in globs if not fnmatch.filter(files, glob)]
+        strangers = [file for file in files if not any(fnmatch.fnmatchcase(file, glob) for glob in globs)]
+        out += [f"{file} is {what}, and the matrix does not say so" for file in strangers]
+    left_out = {*want.unused, *listed.get("packages", ())}
+    out += [f"{name} is installed, and left out on purpose" for name in sorted(left_out & installed.keys())]
+    strangers = [name for name in listed.get("packages", ()) if not name.startswith(NVIDIAS)]
+    return [*out, *(f"{name} is left out for stand-ins, and no package of NVIDIA's" for name in strangers)]
 
 
 def check_entry(findings: Findings) -> list[str]:
@@ -155,6 +180,7 @@ def check_settings(findings: Findings) -> list[str]:
     want = findings.expectation
     wanted = {
         **want.env,
+        "CARDSTOCK_VARIANT": want.variant_id,
         "NVIDIA_VISIBLE_DEVICES": "all" if want.cuda else None,
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility" if want.cuda else None,
         "NVIDIA_REQUIRE_CUDA": want.require_cuda,
@@ -192,6 +218,7 @@ CHECKS: Mapping[str, Callable[[Findings], list[str]]] = {
     "leftovers": check_leftovers,
     "traces": check_traces,
     "requirements": check_requirements,
+    "stand-ins": check_stand_ins,
     "entry": check_entry,
     "settings": check_settings,
 }

@@ -206,13 +206,14 @@ def _places(on: AskedCards, cards: Sequence[Card]) -> str:
 
 
 def find_variant(variants: Variants, name: str) -> Variant:
-    """The variant of this id. Raises NothingSelected with the nearest."""
-    if name not in variants.valid:
+    """The variant of this id, also with "-whole" behind it. Raises NothingSelected with the nearest."""
+    found = variants.named(name)
+    if found is None:
         raise NothingSelected(
             f"there is no variant {name}",
             do=f"nearest id: {closest(name, variants.valid)}. All ids: ./inv plan --all",
         )
-    return variants.valid[name]
+    return found
 
 
 def _with_nearest(error: NoImageFits, ask: Ask, variants: Sequence[Variant], config: str) -> NoImageFits:

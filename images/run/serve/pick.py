@@ -145,14 +145,15 @@ def _image(context: Context, options: ServeOptions, engine: Engine | None) -> tu
     # An image of a registry says by its tag what it is; one that is here, by its label.
     facts = engine.inspect(options.image) if engine else None
     told = facts.labels.get(VARIANT, "") if facts else options.image.partition("@")[0].rpartition(":")[2]
-    if told not in context.variants.valid:
+    variant = context.variants.named(told)
+    if variant is None:
         raise UsageError(
             f"{options.image} is no image of this matrix" if facts or not engine else f"{options.image} is not here",
             do=f"docker pull {options.image}"
             if engine and not facts
             else "name one whose tag is a variant's id, or --variant",
         )
-    return context.variants.valid[told], options.image
+    return variant, options.image
 
 
 def _fit(
@@ -184,13 +185,12 @@ def check_here(context: Context, spec: ContainerSpec, source: Source, model: Mod
     """Raises NothingSelected where the image is not on the engine, UsageError or NoImageFits for what it cannot do."""
     engine = context.engine
     if engine.inspect(spec.image) is None:
-        identifier = dict(spec.labels)[SERVED]
-        others = _others(context, engine, context.variants.valid[identifier])
+        wanted = find_variant(context.variants, dict(spec.labels)[SERVED])
+        others = _others(context, engine, wanted)
         also = f"; or one that is here: --variant {others[0]}" if others else ""
-        raise NothingSelected(
-            f"{spec.image} is not here",
-            do=f"./inv build --only '{identifier}', or ./inv pull --from REPO --name {identifier}{also}",
-        )
+        # Nobody publishes images with all of NVIDIA's libraries.
+        pull = "" if wanted.lighter else f", or ./inv pull --from REPO --name {wanted.id}"
+        raise NothingSelected(f"{spec.image} is not here", do=f"./inv build {wanted.words}{pull}{also}")
     if source.folder and not engine.beside:
         raise UsageError(
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.helpers.advisories import CPU, HEAD, HOLE, SDPA, carried, judged, known
+from images.advisories.packages import carried_packages
+from images.matrix.model import UnusedPackage, When
+from tests.helpers.advisories import CPU, HEAD, HOLE, SDPA, carried, judged, known, variant
 
 GUARD = (
     HEAD
@@ -135,3 +139,16 @@ def test_the_most_severe_come_first() -> None:
 def test_the_transformers_server_is_not_vllm() -> None:
     one = judged(known(HOLE), SDPA, carried(transformers="4.51.3"))
     assert one.findings == ()
+
+
+def test_a_package_that_the_matrix_leaves_out_is_not_carried() -> None:
+    row = UnusedPackage(
+        id="x", when=When(), packages=["starlette", "not-locked"], files=[], reason="r", source="s", mark="U"
+    )
+    lock = {"starlette": "0.50", "vllm": "0.8.5.post1", "nvidia-cufft-cu12": "11.2.1.3"}
+    plain = replace(variant(), unused_packages=())
+    assert "starlette" in carried_packages(plain, lock, {}).python
+    for one in (replace(plain, unused_packages=(row,)), replace(plain, unused_packages=(row,)).as_whole()):
+        found = carried_packages(one, lock, {})
+        assert "starlette" not in found.python and found.whole
+        assert found.python["nvidia-cufft-cu12"] == "11.2.1.3"

@@ -18,7 +18,7 @@ import pytest
 
 from bench import layers as layer_sizes
 from bench.layers import Packed, Sizes, gzip_size, packed_layers
-from bench.sizes import PackedImage, bytes_to_fetch, rows_of
+from bench.sizes import PackedImage, bytes_to_fetch, named_layers, rows_of
 from images.core.errors import CardstockError, UsageError
 from images.docker.engine import Engine
 from images.matrix.reader import parse_matrix
@@ -129,31 +129,73 @@ def variants() -> dict[str, Variant]:
     return make_variants(parse_matrix((ROOT / "matrix.yaml").read_text(), "matrix.yaml")).valid
 
 
+NAMES = {
+    "vllm": ["os", "libraries", "torch", "triton", "compiler", "rest", "card-torch", "card-rest", "rootfs"],
+    "transformers": ["os", "libraries", "torch", "rest", "card-torch", "card-rest", "rootfs"],
+    "cpu": ["os", "libraries", "torch", "rest", "rootfs"],
+}
+
+
 def image(variant: Variant, *own: tuple[str, int]) -> PackedImage:
+    """An image with these layers, each id its layer's name up to a "@"."""
     sizes = {name: Packed(10 * size, 2 * size, size) for name, size in own}
     venv = Packed(10 * 5_000_000_000, 2 * 5_000_000_000, 5_000_000_000)
     whole = Packed(10 * 140, 2 * 140, 140)
-    return PackedImage(variant, sizes, {"os": sizes["os"], "venv": venv}, {"os": sizes["os"], "whole": whole})
+    names = {layer: layer.partition("@")[0] for layer in sizes}
+    return PackedImage(variant, sizes, {"os": sizes["os"], "venv": venv}, {"os": sizes["os"], "whole": whole}, names)
 
 
 def test_the_untouched_environment_stands_for_the_images_own(variants: dict[str, Variant]) -> None:
-    own = [("os", 1), ("nvidia", 100), ("gcc", 7), ("shared", 30), ("slim", 20), ("rootfs", 2)]
-    vllm = image(variants["cu124-vllm0.8.5.post1-xformers-sm75"], *own)
+    weights = {"os": 1, "libraries": 100, "torch": 20, "triton": 4, "compiler": 7, "rest": 6, "card-torch": 15}
+    weights |= {"card-rest": 5, "rootfs": 2}
+
+    def made(name: str, kind: str) -> PackedImage:
+        return image(variants[name], *((layer, weights[layer]) for layer in NAMES[kind]))
+
+    vllm = made("cu124-vllm0.8.5.post1-xformers-sm75", "vllm")
     assert (vllm.after.zstd, vllm.of_nvidia.zstd) == (160, 100)
     assert vllm.before.zstd == 1 + 140 + 7 + 5_000_000_000 + 2
-    sdpa = image(variants["cu124-transformers5.24.0-sdpa-sm75"], *own[:2], *own[3:])
+    sdpa = made("cu124-transformers5.24.0-sdpa-sm75", "transformers")
     assert sdpa.before.zstd == 1 + 140 + 5_000_000_000 + 2
-    cpu = image(variants["cpu-vllm0.32.0-sdpa"], *own[:2], ("slim", 50), ("rootfs", 2))
+    cpu = made("cpu-vllm0.32.0-sdpa", "cpu")
     assert cpu.before.zstd == 1 + 140 + 5_000_000_000 + 2
 
 
+def test_layers_have_the_names_that_the_image_tells_and_the_base_is_of_the_lowest() -> None:
+    assert named_layers("os libraries seal", ["a", "b", "c", "d"]) == {
+        "a": "os",
+        "b": "os",
+        "c": "libraries",
+        "d": "seal",
+    }
+    for told, cause in (("", "before images named their layers"), ("os a b c d", "os a b c d")):
+        with pytest.raises(UsageError, match="4 layers") as caught:
+            named_layers(told, ["a", "b", "c", "d"])
+        assert cause in str(caught.value.cause)
+
+
 def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: dict[str, Variant]) -> None:
-    own = [("os", 1), ("nvidia", 100), ("shared", 30), ("slim", 20), ("rootfs", 2)]
+    own = [("os", 1), ("libraries", 100), ("torch", 9), ("rest", 30), ("card-rest@75", 20), ("rootfs", 2)]
     first = image(variants["cu124-transformers5.24.0-sdpa-sm75"], *own)
-    second = image(variants["cu124-transformers5.24.0-sdpa-sm86"], *own[:3], ("other", 25_000_000), ("rootfs", 2))
+    card = [*own[:4], ("card-rest@86", 25_000_000), ("rootfs", 2)]
+    second = image(variants["cu124-transformers5.24.0-sdpa-sm86"], *card)
     assert bytes_to_fetch(second.own, first.own).zstd == 25_000_002
-    rows = list(rows_of([first, second]))
-    added = next(row for row in rows if "on a host with" in row.name + row.measures and "zstd" in row.measures)
-    assert added.ours == pytest.approx(25.0, abs=0.01)
-    other_stack = image(variants["cu121-transformers5.13.1-sdpa-sm75"], *own)
+    assert bytes_to_fetch(second.own, first.own, by_digest=True).zstd == 25_000_000
+    rows = [row for row in rows_of([first, second]) if "on a host with" in row.measures and "zstd" in row.measures]
+    assert [row.ours for row in rows] == [pytest.approx(25.000002), pytest.approx(25.0)]
+    assert [row.headline for row in rows] == [True, False]
+    other_stack = image(variants["cu121-transformers5.13.1-sdpa-sm75"], ("os", 1), ("libraries@121", 90), *own[2:])
     assert not any("on a host with" in row.measures for row in rows_of([first, other_stack]))
+
+
+def test_another_engine_on_the_same_torch_costs_what_is_not_torchs(variants: dict[str, Variant]) -> None:
+    below = [("os", 1), ("libraries", 100), ("torch", 9)]
+    sdpa = image(
+        variants["cu124-transformers5.24.0-sdpa-sm75"], *below, ("rest@a", 30), ("card-torch", 40), ("seal", 1)
+    )
+    vllm = image(
+        variants["cu124-vllm0.8.5.post1-xformers-sm75"], *below, ("triton", 5), ("rest@b", 60), ("card-torch", 40)
+    )
+    rows = [row for row in rows_of([sdpa, vllm]) if "on a host with" in row.measures and "zstd" in row.measures]
+    assert [row.ours for row in rows] == [pytest.approx(0.000105), pytest.approx(0.000065)]
+    assert not any(row.headline for row in rows)

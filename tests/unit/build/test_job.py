@@ -66,6 +66,34 @@ def test_a_job_names_its_image_by_variant_and_by_input() -> None:
     assert "xformers 0.0.29.post2 from source" in describe(made)
 
 
+def test_a_whole_image_has_a_hash_and_names_of_its_own() -> None:
+    checkout = Checkout(ROOT)
+    templates = compile_templates(checkout.templates())
+    whole = make_job(checkout, matrix(), templates, variants().valid[SM75].as_whole(), "locked")
+    plain = job()
+    assert whole.dockerfile == plain.dockerfile
+    assert whole.input_hash != plain.input_hash
+    assert whole.tags == (
+        f"cardstock/qwen2.5-vl:{SM75}-whole",
+        f"cardstock/qwen2.5-vl:{SM75}-whole-{whole.input_hash[:12]}",
+    )
+    reading = ImageContents({}, "12.4", "3.11.2", None)
+    given = make_labels(
+        whole.variant,
+        reading,
+        whole.input_hash,
+        evidence="",
+        proven=True,
+        audited=(),
+        locked=True,
+        revision="x",
+        created="2026-11-28T00:00:00Z",
+    )
+    assert given["dev.cardstock.variant"] == f"{SM75}-whole"
+    assert given["org.opencontainers.image.version"].startswith(f"{SM75}-whole-")
+    assert state_of_image(plain, {**given, EVIDENCE: "x"}) == "outdated"
+
+
 def test_any_input_file_changes_the_hash_of_those_who_use_it(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "dockerfiles", tmp_path / "dockerfiles", ignore=shutil.ignore_patterns("rendered"))
     shutil.copytree(ROOT / "images/device_code", tmp_path / "images/device_code")

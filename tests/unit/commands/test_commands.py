@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from images.build.plan import make_plan
 from images.commands import options as typed
-from images.commands.build import BuildOptions, show_what_would_be_built
+from images.commands.build import BuildOptions, check_rendered, show_what_would_be_built
 from images.commands.explain import ExplainOptions, show_excluded
 from images.commands.lock import LockOptions, write_locks
 from images.commands.plan import PlanOptions, show_plan
@@ -77,6 +79,36 @@ def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixt
     typed.run(lambda: show_what_would_be_built(context(), BuildOptions(["7.5"], dry_run=True)))
     data = json.loads(capsys.readouterr().out)
     assert list(data["target"]) == ["cu124-vllm0-8-5-post1-xformers-sm75"]
+
+
+def test_whole_images_are_built_by_the_same_dockerfile_and_have_other_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed.run(lambda: show_what_would_be_built(context(), BuildOptions(["7.5"], dry_run=True, whole=True)))
+    out, err = capsys.readouterr()
+    targets = json.loads(out)["target"]
+    whole = targets["cu124-vllm0-8-5-post1-xformers-sm75-whole"]
+    assert list(targets) == ["cu124-vllm0-8-5-post1-xformers-sm75-whole"]
+    assert whole["args"] == {"CARDSTOCK_WHOLE": "-whole"}
+    assert whole["dockerfile"] == "rendered/cu124-vllm0.8.5.post1-xformers-sm75/Dockerfile"
+    moving, fixed = whole["tags"]
+    assert moving == "cardstock/qwen2.5-vl:cu124-vllm0.8.5.post1-xformers-sm75-whole"
+    assert re.fullmatch(re.escape(moving) + "-[0-9a-f]{12}", fixed)
+    assert "would build cu124-vllm0.8.5.post1-xformers-sm75-whole" in err
+
+
+def test_the_rendered_dockerfile_of_a_whole_image_is_its_variants() -> None:
+    options = BuildOptions(["7.5"], whole=True)
+    check_rendered(context(), make_plan(context(), options.chosen(context()), None))
+
+
+def test_explain_tells_what_the_chosen_image_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    typed.run(lambda: show_excluded(context(), ExplainOptions(["7.5"], cuda="12.4")))
+    out = capsys.readouterr().out
+    assert "left out of images of cu124-vllm; ./inv build --whole" in out
+    assert "libcusparse, sparse matrices (torch.sparse): a stand-in" in out
+    typed.run(lambda: show_excluded(context(), ExplainOptions()))
+    assert "a stand-in" not in capsys.readouterr().out  # of every image at once
 
 
 def test_render_check_fails_on_a_difference_and_says_which(

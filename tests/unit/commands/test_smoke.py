@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from images.commands.explain import ExplainOptions, show_excluded
 from images.commands.smoke import SmokeOptions, images_to_prove
 from images.core.errors import EngineUnreachable, NoImageFits, NothingSelected, UsageError
+from images.proof.smoke.expectation import expect
+from images.render.labels import VARIANT
 from tests.helpers.contexts import context, silent
+from tests.helpers.fake_engine import FakeEngine
+
+SM75 = "cu124-vllm0.8.5.post1-xformers-sm75"
 
 
 def test_what_cannot_be_is_told_without_an_engine() -> None:
@@ -33,3 +40,16 @@ def test_explain_says_what_plan_refuses(capsys: pytest.CaptureFixture[str]) -> N
         show_excluded(context(), ExplainOptions(only=["zzz*"]))
     with pytest.raises(NothingSelected, match="selected by ''"):
         show_excluded(context(), ExplainOptions(only=[""]))
+
+
+def test_an_image_is_proven_as_what_its_label_says_also_a_whole_one(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path)
+    for name in (SM75, f"{SM75}-whole", "of-another-matrix"):
+        engine.add({VARIANT: name}, f"x:{name}")
+    here = context(engine=engine.as_engine())
+    for name in (SM75, f"{SM75}-whole"):
+        ((reference, variant),) = images_to_prove(here, SmokeOptions(image=f"x:{name}"))
+        assert (reference, variant.id) == (f"x:{name}", name)
+        assert (expect(variant).stand_ins == ()) == name.endswith("-whole")
+    with pytest.raises(UsageError, match="no label"):
+        images_to_prove(here, SmokeOptions(image="x:of-another-matrix"))

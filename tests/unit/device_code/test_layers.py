@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images.device_code.layers import difference, main, same, shared
+from images.device_code.layers import difference, files_of, main, same, shared
 from tests.helpers.elf_files import cubin, ptx_text
 
 DEVICE = b"\x7fELF" + bytes(60) + b".nv_fatbin\0"
@@ -79,6 +79,92 @@ def test_shared_and_difference_together_are_the_whole(site: Path, tmp_path: Path
     shutil.copytree(out, tmp_path / "shared", dirs_exist_ok=True, symlinks=True)
     assert names(common) == names(site)
     assert all(same(site / name, common / name) for name in names(site))
+
+
+VENV, SITE = "venv", "venv/lib/python3.11/site-packages"
+# Two distributions, each with a program, bytecode that no RECORD has, and a link; and what belongs to none.
+ENVIRONMENT: dict[str, tuple[str, ...]] = {
+    "torch": ("torch/__init__.py", "torch/lib/libtorch.so", "torch-2.6.0.dist-info/METADATA", "../../../bin/torchrun"),
+    "numpy": ("numpy/__init__.py", "numpy/core.py", "numpy-2.2.6.dist-info/METADATA", "../../../bin/f2py"),
+}
+UNRECORDED = ("torch/__pycache__/__init__.cpython-311.pyc", "numpy/__pycache__/core.cpython-311.pyc", "../../../a.cfg")
+
+
+def environment_of(folder: Path, wheels: dict[str, tuple[str, ...]] = ENVIRONMENT, text: str = "") -> Path:
+    """An environment of those distributions below ``folder``: its site-packages."""
+    site = folder / SITE
+    for name in [*(name for files in wheels.values() for name in files), *UNRECORDED]:
+        path = (site / name).resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name if "torch" in name else name + text)
+    for files in wheels.values():
+        (info,) = {Path(name).parent for name in files if ".dist-info" in name}
+        rows = [f"{name},sha256=x,1\n" for name in files]
+        (site / info / "RECORD").write_text("".join(rows) + f"{info}/RECORD,,\n")
+    (folder / VENV / "lib64").symlink_to("lib")
+    return site
+
+
+def test_a_distributions_files_are_its_records_and_their_bytecode(tmp_path: Path) -> None:
+    site = environment_of(tmp_path)
+    below = "lib/python3.11/site-packages"
+    assert {str(path) for path in files_of(site, ["torch"])} == {
+        "bin/torchrun",
+        *(f"{below}/{name}" for name in ENVIRONMENT["torch"][:3]),
+        f"{below}/torch-2.6.0.dist-info/RECORD",
+        f"{below}/torch/__pycache__/__init__.cpython-311.pyc",
+    }
+    assert files_of(site, ["triton"]) == set()
+
+
+def test_torch_alone_and_all_but_torch_are_the_whole_and_share_no_file(tmp_path: Path) -> None:
+    """Also where the RECORD that says whose a file is has gone into the card's part already."""
+    whole = environment_of(tmp_path / "whole")
+    parts = {}
+    for what in ("only", "without"):
+        site = environment_of(tmp_path / what)
+        (site / "torch-2.6.0.dist-info/RECORD").unlink()
+        assert main([what, str(site), str(whole), "torch", "triton"]) == 0
+        parts[what] = names(tmp_path / what / VENV)
+        folders = [path for path in (tmp_path / what / VENV).rglob("*") if path.is_dir() and not path.is_symlink()]
+        assert all(any(folder.iterdir()) for folder in folders)
+    assert not parts["only"] & parts["without"]
+    record = "lib/python3.11/site-packages/torch-2.6.0.dist-info/RECORD"
+    assert parts["only"] | parts["without"] == names(tmp_path / "whole" / VENV) - {record}
+    assert "lib64" in parts["without"]
+    assert "bin/torchrun" in parts["only"]
+
+
+def test_another_numpy_and_another_engine_leave_torchs_part_as_it_is(tmp_path: Path) -> None:
+    """Two locks with one torch: the trees that the layer is made of are equal, links and folders too."""
+    newer: dict[str, tuple[str, ...]] = {
+        **ENVIRONMENT,
+        "vllm": ("vllm/__init__.py", "vllm-0.9.dist-info/METADATA", "../../../bin/vllm"),
+    }
+    trees = []
+    for name, wheels, text in (("old", ENVIRONMENT, "1"), ("new", newer, "2")):
+        site = environment_of(tmp_path / name, wheels, text)
+        main(["only", str(site), str(environment_of(tmp_path / f"{name}-whole", wheels, text)), "torch"])
+        found = sorted((tmp_path / name / VENV).rglob("*"))
+        root = tmp_path / name
+        trees.append([(str(one.relative_to(root)), one.read_bytes() if one.is_file() else b"") for one in found])
+    assert trees[0] == trees[1]
+    assert len(trees[0]) > 5
+
+
+def test_what_a_card_has_of_torch_is_set_apart_and_nothing_is_lost(tmp_path: Path) -> None:
+    whole = environment_of(tmp_path / "whole")
+    out, torch = tmp_path / "out/rest", tmp_path / "out/torch"
+    below = "lib/python3.11/site-packages"
+    for name in (f"{below}/torch/lib/libtorch.so", f"{below}/torch-2.6.0.dist-info/RECORD", f"{below}/xformers/_C.so"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+    assert main(["apart", str(out), str(whole), str(torch), "torch", "torchvision"]) == 0
+    assert names(torch) == {f"{below}/torch/lib/libtorch.so", f"{below}/torch-2.6.0.dist-info/RECORD"}
+    assert names(out) == {f"{below}/xformers/_C.so"}
+    assert not (out / below / "torch").exists()
+    assert main(["apart", str(out), str(whole), str(tmp_path / "none"), "numpy"]) == 0
+    assert (tmp_path / "none").is_dir()  # a layer is copied from it in any case
 
 
 def test_words_it_does_not_know_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jsonschema
 import pytest
@@ -11,6 +12,7 @@ from images.matrix.model import json_schema
 from images.matrix.reader import parse_matrix
 from tests.helpers.matrices import ROOT, edited, line_of, matrix, text
 
+UNUSED = "id: a, when: {backend: vllm}, packages: [b], reason: r, source: s, mark: U"
 CU124 = "  cu124:\n    cuda:"
 
 
@@ -91,10 +93,48 @@ def test_a_version_string_is_data(version: str) -> None:
         ("image: cardstock/qwen2.5-vl", 'image: "cardstock/$(id)"', "not of the form"),
         ('\'{"image":8,"video":0}\'', "'{\"image\": 8}'", "not of the form"),
         ('\'{"image":8,"video":0}\'', "'{$(id)}'", "not of the form"),
+        ('used_for: "sparse matrices (torch.sparse)"', 'used_for: "x=y"', "not of the form"),
+        ('used_for: "sparse matrices (torch.sparse)"', 'used_for: "a\\nb"', "not of the form"),
+        ('library: "nvidia/*/lib/libcufft.so.*"', 'library: "nvidia/$(id)"', "not of the form"),
+        ("id: cufft-cuda13,", "id: cufft-cuda12.4,", "two stand-ins of one id: 'cufft-cuda12.4'"),
+        ('when: {cuda: "==12.4", torch: "==2.6.0"}', "when: {stack: cu125}", "there is no stack 'cu125'"),
     ],
 )
 def test_bad_values_say_what_is_valid(old: str, new: str, said: str) -> None:
     assert said in str(refused(old, new))
+
+
+def with_row(section: str, *rows: str) -> UsageError:
+    """What is said of the project's matrix with these rows as the first ones of a section."""
+    written = "".join(f"  - {{{row}}}\n" for row in rows)
+    with pytest.raises(UsageError) as caught:
+        parse_matrix(re.sub(rf"(?m)^{section}:( \[\])?\n", f"{section}:\n{written}", text()))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([UNUSED, UNUSED], "two rows of unused packages of one id: 'a'"),
+        ([UNUSED.replace("[b]", "[]")], "neither packages nor files are named"),
+        ([UNUSED.replace("[b]", "[B_c]")], "'B_c' is not of the form"),
+        ([f"{UNUSED}, files: ['x y']"], "'x y' is not of the form"),
+        ([UNUSED.replace("backend: vllm", "stack: cu125")], "there is no stack 'cu125'"),
+    ],
+)
+def test_a_row_of_unused_packages_that_is_none(rows: list[str], said: str) -> None:
+    assert said in str(with_row("unused", *rows))
+
+
+@pytest.mark.parametrize("condition", ['arch: "==7.5"', "attention: xformers"])
+@pytest.mark.parametrize("section", ["stand_ins", "unused"])
+def test_what_all_cards_of_a_stack_share_has_no_condition_on_cards_or_attention(section: str, condition: str) -> None:
+    what = "packages: [b]" if section == "unused" else 'library: "b", used_for: "c"'
+    error = with_row(section, UNUSED.replace("packages: [b]", what).replace("backend: vllm", condition))
+    name = condition.partition(":")[0]
+    assert error.what.startswith(f"matrix.yaml: {section}.0.when: no condition on {name} here")
+    assert "shared by all cards of a stack" in error.what
+    assert error.where == f"matrix.yaml:{text()[: text().index(f'{chr(10)}{section}:')].count(chr(10)) + 3}"
 
 
 def test_what_is_not_yaml_names_its_line() -> None:

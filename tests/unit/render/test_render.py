@@ -15,6 +15,7 @@ from images.render.bakefile import (
     MachineInputs,
     bake_file,
     bake_plan,
+    bake_target,
     finish_file,
     kernel_override_file,
     override_file,
@@ -168,7 +169,7 @@ def test_a_base_is_used_by_digest_or_not_at_all() -> None:
 
 def test_what_a_machine_adds_stays_in_the_second_file() -> None:
     site = MachineInputs((("base", "docker-image://cardstock/base:x"),), (("ca", "/ca.pem"),))
-    data = json.loads(override_file({SM75: "cardstock/staging:abc"}, site))
+    data = json.loads(override_file({variants().valid[SM75]: "cardstock/staging:abc"}, site))
     target = data["target"][target_name(SM75)]
     assert target["secret"] == ["id=ca,src=/ca.pem"]
     assert target["tags"] == ["cardstock/staging:abc"]
@@ -177,8 +178,21 @@ def test_what_a_machine_adds_stays_in_the_second_file() -> None:
 
 def test_a_wheel_that_is_there_takes_the_place_of_the_kernels_target() -> None:
     site = MachineInputs((("base", "docker-image://b"),), ())
-    data = json.loads(override_file({SM75: "r"}, site, wheels={SM75: "/store/abc"}))
+    data = json.loads(override_file({variants().valid[SM75]: "r"}, site, wheels={SM75: "/store/abc"}))
     assert data["target"][target_name(SM75)]["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
+
+
+def test_a_whole_image_inherits_the_target_of_its_variant() -> None:
+    whole = variants().valid[SM75].as_whole()
+    site = MachineInputs((("base", "docker-image://b"),), ())
+    data = json.loads(override_file({whole: "r", variants().valid[SM75]: "s"}, site, wheels={whole.id: "/store/abc"}))
+    target = data["target"][f"{target_name(SM75)}-whole"]
+    assert target["inherits"] == [target_name(SM75)] and target["inherits"][0] in baked()["target"]
+    assert target["args"] == {"CARDSTOCK_WHOLE": "-whole"}
+    assert target["contexts"] == {"base": "docker-image://b", "kernels": "/store/abc"}
+    assert not {"inherits", "args"} & set(data["target"][target_name(SM75)])
+    assert "args" not in baked()["target"][target_name(SM75)]
+    assert bake_target(matrix(), whole) == baked()["target"][target_name(SM75)] | {"args": target["args"]}
 
 
 def test_kernels_get_what_the_machine_adds_and_a_folder_to_go_to() -> None:

@@ -63,6 +63,22 @@ def conflicts(installed: dict[str, str]) -> list[dict[str, str]]:
     return out
 
 
+def stand_ins() -> dict[str, list[str]] | None:
+    """What the image's own list of stand-ins says: files below site-packages that are stand-ins (``made``) or deleted
+    (``gone``), and the packages of which nothing is left (normal names, ``packages``). None without such a list.
+    """
+    try:
+        text = metadata.distribution("cardstock-stand-ins").read_text("stand_ins.json")
+    except metadata.PackageNotFoundError:
+        return None
+    listed = json.loads(text or "{}")
+    return {
+        "made": sorted(one["file"] for one in listed.get("stand_ins", ())),
+        "gone": sorted(one["file"] for one in listed.get("gone", ())),
+        "packages": sorted(normal(one.partition(" ")[0]) for one in listed.get("distributions", ())),
+    }
+
+
 def walk(root: str) -> Iterator[tuple[Path, list[str]]]:
     """Folders below ``root`` with their files; virtual file systems and what is mounted for us left out."""
     for folder, folders, files in os.walk(root):
@@ -166,6 +182,7 @@ def probe(paths: list[str]) -> dict[str, object]:
         "gid": os.getgid(),
         "versions": installed,
         "conflicts": conflicts(installed),
+        "stand_ins": stand_ins(),
         "compilers": sorted(compilers),
         "caches": sorted(caches),
         "privileged": privileged(),

