@@ -15,6 +15,7 @@ from images.commands.explain import ExplainOptions, show_excluded
 from images.commands.lock import LockOptions, write_locks
 from images.commands.plan import PlanOptions, show_plan
 from images.commands.render import RenderOptions, write_generated
+from images.core.errors import CheckFailed
 from images.render.checkout import Checkout
 from tests.helpers.contexts import context
 
@@ -97,9 +98,14 @@ def test_whole_images_are_built_by_the_same_dockerfile_and_have_other_names(
     assert "would build cu124-vllm0.8.5.post1-xformers-sm75-whole" in err
 
 
-def test_the_rendered_dockerfile_of_a_whole_image_is_its_variants() -> None:
-    options = BuildOptions(["7.5"], whole=True)
-    check_rendered(context(), make_plan(context(), options.chosen(context()), None))
+def test_the_rendered_dockerfile_of_a_whole_image_is_its_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(context(), BuildOptions(["7.5"], whole=True).chosen(context()), None)
+    assert [variant.id for variant in plan.variants] == ["cu124-vllm0.8.5.post1-xformers-sm75-whole"]
+    check_rendered(context(), plan)
+    monkeypatch.setattr(Checkout, "generated", lambda self: {})
+    with pytest.raises(CheckFailed) as caught:
+        check_rendered(context(), plan)
+    assert caught.value.cause == "missing: dockerfiles/rendered/cu124-vllm0.8.5.post1-xformers-sm75/Dockerfile"
 
 
 def test_explain_tells_what_the_chosen_image_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:

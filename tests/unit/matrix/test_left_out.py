@@ -52,7 +52,7 @@ def test_both_backends_of_a_stack_share_their_layer() -> None:
 
 def test_every_package_that_is_left_out_is_in_the_lock_and_none_of_them_is_pinned() -> None:
     checked = with_unused(ROW).valid | variants().valid
-    for variant in {one.lock: one for one in nonempty(checked.values())}.values():
+    for variant in nonempty({one.lock: one for one in checked.values()}.values()):
         names = {name for row in variant.unused_packages for name in row.packages}
         lock = read_lock(ROOT / "dockerfiles/locks", variant.lock)
         if lock is not None and names:
