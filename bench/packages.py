@@ -52,11 +52,11 @@ Export = Callable[[], AbstractContextManager[Iterator[bytes]]]
 
 
 def members(export: Export) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """Each member, with the archive that its bytes are read from before the next one is taken."""
+    """Each member, its name without a leading "/", and the archive to read it from before the next one is taken."""
     with export() as chunks, tarfile.open(fileobj=io.BufferedReader(Chunks(chunks), 1 << 20), mode="r|") as tar:
         for member in tar:
+            member.name = member.name.lstrip("/")
             yield member, tar
-            tar.members = []  # a stream keeps every header else
 
 
 def owners_of_files(export: Export) -> dict[str, str]:
@@ -138,7 +138,9 @@ def rows_of(variant: str, image: str, weights: Mapping[str, Weight], top: int = 
     """Rows in MB, largest first: packed, beside what the same files are unpacked; the sum is the first."""
     whole = sum(weights.values(), Weight())
     for name, weight in [("all, each packed by itself", whole), *largest(weights, top)]:
-        yield Row("packages", f"{variant}: {name}", weight.zstd / 1e6, weight.unpacked / 1e6, "MB", "unpacked", image=image)
+        yield Row(
+            "packages", f"{variant}: {name}", weight.zstd / 1e6, weight.unpacked / 1e6, "MB", "unpacked", image=image
+        )
 
 
 def register(checkout: Checkout) -> None:

@@ -38,7 +38,7 @@ UNUSED = {
     "triton/backends/nvidia/bin/nvdisasm": "for looking at kernels; compiling them takes ptxas alone",
     "triton/_C/libproton.so": _PROFILER,
     "triton/profiler/*": _PROFILER,
-    "triton/backends/nvidia/lib/cupti/*": f"{_PROFILER}; torch's profiler has CUPTI from NVIDIA's own wheel",
+    "triton/backends/nvidia/lib/cupti*/*": f"{_PROFILER}; torch's profiler has CUPTI from NVIDIA's own wheel",
     "triton/instrumentation/*": "compiler passes for Triton's own tests",
     "ray/jars/*": "Ray's Java workers",
     "ray/rllib/*": "Ray's reinforcement learning",

@@ -61,6 +61,15 @@ def test_every_package_that_is_left_out_is_in_the_lock_and_none_of_them_is_pinne
         assert not names & {package.replace("_", "-") for package, _ in variant.pins}
 
 
+def test_a_row_for_cards_is_for_images_all_of_whose_cards_are_in_it() -> None:
+    row = 'id: x, when: {stack: cu130, arch: "<10.0", attention: flash-attn}, packages: [b], reason: r, source: t, mark: S'
+    found = {name for name, one in with_unused(row).valid.items() if one.unused_packages}
+    valid = variants().valid.values()
+    every = {one.id: one for one in valid if one.stack == "cu130" and one.attention == "flash-attn"}
+    assert found == {name for name, one in every.items() if all(arch.major < 10 for arch in one.archs)}
+    assert 0 < len(found) < len(every)
+
+
 def test_a_whole_image_is_the_same_with_another_name_and_no_stand_in() -> None:
     plain = variants().valid[SM75]
     whole = plain.as_whole()
@@ -88,7 +97,23 @@ def test_lines_tell_each_library_and_package_with_its_reason_once_for_a_stack() 
     assert any(line.startswith("  libnvJitLink, ") and line.endswith(": gone") for line in lines)
     assert lines[-2:] == ["  sympy, ray, a/b*: not there", "    why: r|s\n    source: [S] t"]
     assert len([line for line in lines if "why:" in line]) == len(of_stack[0].stand_ins) + 1
-    assert left_out_lines([]) == left_out_lines([variant.as_whole() for variant in variants().valid.values()]) == []
+    assert left_out_lines([]) == left_out_lines([variant.as_whole() for variant in of_none().valid.values()]) == []
+
+
+def of_none() -> Variants:
+    """Variants of which none leaves a package out."""
+    return with_unused(ROW.replace("stack: cu124", 'stack: cu124, vllm: ">=99"'))
+
+
+def test_where_some_images_of_a_stack_leave_a_package_out_the_lines_say_which() -> None:
+    row = ROW.replace("backend: vllm", 'backend: vllm, arch: "<8.0", attention: [sdpa, xformers]')
+    some = with_unused(row)
+    of_stack = [variant for variant in some.valid.values() if variant.lock == "cu124-vllm"]
+    assert "  sympy, ray, a/b*: not there (attention sdpa or xformers, cards <8.0)" in left_out_lines(of_stack)
+    assert (
+        "| `sympy`, `ray`, `a/b*` | r/s (attention sdpa or xformers, cards <8.0) | cu124-vllm [S] |"
+        in left_out_page(some)
+    )
 
 
 def test_the_page_names_stacks_by_their_evidence_and_escapes_nothing_into_the_table() -> None:
