@@ -21,10 +21,39 @@ GPU_RECORDS = "records/cards"
 
 def register_all(checkout: Checkout) -> dict[str, str]:
     """Make every bench known, once: name -> what it takes, "" for those that run unasked."""
-    from bench import audit, builds, catalogue, devel, guard, kernels, levels, plan, preflight, rendering, sizes, slim
+    from bench import (
+        audit,
+        builds,
+        catalogue,
+        devel,
+        guard,
+        kernels,
+        levels,
+        packages,
+        plan,
+        preflight,
+        rendering,
+        sizes,
+        slim,
+    )
     from bench import start as starts
 
-    modules = (plan, rendering, catalogue, audit, slim, sizes, devel, kernels, builds, levels, starts, preflight, guard)
+    modules = (
+        plan,
+        rendering,
+        catalogue,
+        audit,
+        slim,
+        sizes,
+        packages,
+        devel,
+        kernels,
+        builds,
+        levels,
+        starts,
+        preflight,
+        guard,
+    )
     if not frame.BENCHES:
         from bench import guard_cost, oracle, server
 

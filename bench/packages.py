@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def register(checkout: Checkout) -> None:
         for variant in work.built():
             with work.report.step(f"weigh the packages of {variant.id}"):
                 name = work.image_name(variant)
-                weights = weigh(lambda name=name: work.engine.export_tar(name))  # type: ignore[misc]
+                weights = weigh(partial(work.engine.export_tar, name))
                 found.extend(rows_of(variant.id, work.image_label(variant), weights))
         if not found:
             raise NothingSelected("bench sizes weighs built images, and there are none", do="./inv build")

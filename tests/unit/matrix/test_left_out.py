@@ -62,7 +62,8 @@ def test_every_package_that_is_left_out_is_in_the_lock_and_none_of_them_is_pinne
 
 
 def test_a_row_for_cards_is_for_images_all_of_whose_cards_are_in_it() -> None:
-    row = 'id: x, when: {stack: cu130, arch: "<10.0", attention: flash-attn}, packages: [b], reason: r, source: t, mark: S'
+    when = 'when: {stack: cu130, arch: "<10.0", attention: flash-attn}'
+    row = f"id: x, {when}, packages: [b], reason: r, source: t, mark: S"
     found = {name for name, one in with_unused(row).valid.items() if one.unused_packages}
     valid = variants().valid.values()
     every = {one.id: one for one in valid if one.stack == "cu130" and one.attention == "flash-attn"}
