@@ -29,6 +29,7 @@ def register_all(checkout: Checkout) -> dict[str, str]:
         guard,
         kernels,
         levels,
+        packages,
         plan,
         preflight,
         pull,
@@ -38,11 +39,27 @@ def register_all(checkout: Checkout) -> dict[str, str]:
     )
     from bench import start as starts
 
-    modules = (plan, rendering, catalogue, audit, slim, sizes, pull, devel, kernels, builds, levels, starts, preflight)
+    modules = (
+        plan,
+        rendering,
+        catalogue,
+        audit,
+        slim,
+        sizes,
+        pull,
+        packages,
+        devel,
+        kernels,
+        builds,
+        levels,
+        starts,
+        preflight,
+        guard,
+    )
     if not frame.BENCHES:
         from bench import guard_cost, oracle, server
 
-        for module in (*modules, guard, server, guard_cost, oracle):
+        for module in (*modules, server, guard_cost, oracle):
             module.register(checkout)
     return {name: frame.HEAVY.get(name, "") for name in frame.BENCHES}
 

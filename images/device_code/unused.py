@@ -29,6 +29,7 @@ _NVCC = (
     "NVIDIA's compiler, which some kernel packages of vLLM 0.25 ask for: Triton has its own, and images have no other"
 )
 _PROFILER = "Triton's profiler, a program of its own: no server starts it"
+_RAY = "Ray's libraries above its core: a cluster, its tasks, actors and placement groups run without"
 UNUSED = {
     "torch/include/*": _HEADERS,
     "torch/share/cmake/*": _HEADERS,
@@ -38,10 +39,11 @@ UNUSED = {
     "triton/backends/nvidia/bin/nvdisasm": "for looking at kernels; compiling them takes ptxas alone",
     "triton/_C/libproton.so": _PROFILER,
     "triton/profiler/*": _PROFILER,
-    "triton/backends/nvidia/lib/cupti/*": f"{_PROFILER}; torch's profiler has CUPTI from NVIDIA's own wheel",
+    "triton/backends/nvidia/lib/cupti*/*": f"{_PROFILER}; torch's profiler has CUPTI from NVIDIA's own wheel",
     "triton/instrumentation/*": "compiler passes for Triton's own tests",
     "ray/jars/*": "Ray's Java workers",
     "ray/rllib/*": "Ray's reinforcement learning",
+    **{f"ray/{part}/*": _RAY for part in ("air", "data", "llm", "serve", "train", "tune")},
     "ray/dashboard/client/*": "the dashboard's pages: its server needs ray[default], which no lock has",
     "mistral_common/data/*": "vocabularies of Mistral's models",
     "pycountry/locales/*": "names of countries in other languages",

@@ -19,8 +19,10 @@ def library_name(glob: str) -> str:
 def left_out_lines(variants: Iterable[Variant]) -> list[str]:
     """Stack by stack: each library that these images leave out, and each package, with the reason and its source."""
     out: list[str] = []
-    for one in {variant.lock: variant for variant in variants}.values():
-        if not one.stand_ins and not one.unused_packages:
+    among = list(variants)
+    packages = _packages_by_lock(among)
+    for one in {variant.lock: variant for variant in among}.values():
+        if not one.stand_ins and not packages[one.lock]:
             continue
         whole = "; ./inv build --whole has NVIDIA's libraries as they are" if one.stand_ins else ""
         out.append(f"left out of images of {one.lock}{whole}")
@@ -28,10 +30,20 @@ def left_out_lines(variants: Iterable[Variant]) -> list[str]:
             what = "gone" if row.gone else "a stand-in"
             out.append(f"  {library_name(row.library)}, {row.used_for}: {what}")
             out.append(f"    why: {row.reason}\n    source: [{row.mark}] {row.source}")
-        for unused in one.unused_packages:
-            out.append(f"  {', '.join((*unused.packages, *unused.files))}: not there")
+        for unused in packages[one.lock]:
+            where = f" ({there})" if (there := unused.only_in) else ""
+            out.append(f"  {', '.join((*unused.packages, *unused.files))}: not there{where}")
             out.append(f"    why: {unused.reason}\n    source: [{unused.mark}] {unused.source}")
     return out
+
+
+def _packages_by_lock(variants: Iterable[Variant]) -> dict[str, list[UnusedPackage]]:
+    """What any image of a lock leaves out, in the file's order where one image has all of it."""
+    found: dict[str, list[UnusedPackage]] = {}
+    for variant in variants:
+        rows = found.setdefault(variant.lock, [])
+        rows += [row for row in variant.unused_packages if row not in rows]
+    return found
 
 
 def left_out_page(variants: Variants) -> str:
@@ -39,12 +51,14 @@ def left_out_page(variants: Variants) -> str:
     by_lock = {variant.lock: variant for variant in variants.valid.values()}
     libraries: dict[tuple[str, str, bool], list[tuple[Variant, StandIn]]] = {}
     packages: dict[tuple[tuple[str, ...], str], list[tuple[Variant, UnusedPackage]]] = {}
+    unused_of = _packages_by_lock(variants.valid.values())
     for variant in by_lock.values():
         for row in variant.stand_ins:
             libraries.setdefault((row.library, row.used_for, row.gone), []).append((variant, row))
-        for unused in variant.unused_packages:
+        for unused in unused_of[variant.lock]:
             names = (*unused.packages, *unused.files)
-            packages.setdefault((names, unused.reason), []).append((variant, unused))
+            reason = f"{unused.reason} ({there})" if (there := unused.only_in) else unused.reason
+            packages.setdefault((names, reason), []).append((variant, unused))
     lines = [
         "| Library | Used for | In its place | MB as installed | Of images of |",
         "| --- | --- | --- | --- | --- |",

@@ -283,10 +283,14 @@ class StandIn(MatrixPart):
 
 
 class UnusedPackage(MatrixPart):
-    """Packages (distribution names) and files (globs below site-packages) that serving Qwen-VL never imports."""
+    """Packages (distribution names) and files (globs below site-packages) that serving Qwen-VL never imports.
+
+    With a condition on ``arch`` the row is for images all of whose cards are in it; those of other cards share less
+    with them.
+    """
 
     id: Name
-    when: StackWhen
+    when: When
     packages: Annotated[tuple[DistributionName, ...], Field(strict=False)] = ()
     files: Annotated[tuple[Glob, ...], Field(strict=False)] = ()
     reason: str
@@ -298,6 +302,13 @@ class UnusedPackage(MatrixPart):
         if not self.packages and not self.files:
             raise ValueError("neither packages nor files are named")
         return self
+
+    @property
+    def only_in(self) -> str:
+        """Which of a stack's images leave it out, in words; "" where it is all of them."""
+        attention, arch = ([one] if isinstance(one, str) else one for one in (self.when.attention, self.when.arch))
+        words = [f"attention {' or '.join(attention)}"] if attention else []
+        return ", ".join([*words, f"cards {' or '.join(arch)}"] if arch else words)
 
 
 class UnmetNeed(MatrixPart):

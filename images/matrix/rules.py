@@ -64,6 +64,10 @@ class PartialRule(Generic[T]):
             return False
         return self.arch_numbers is None or any(arch.major * 10 + arch.minor in self.arch_numbers for arch in archs)
 
+    def matches_all(self, attention: Attention, archs: Archs) -> bool:
+        """Whether it matches whichever of the cards is there."""
+        return self.matches(attention, archs) and all(self.matches(attention, (arch,)) for arch in archs)
+
 
 @lru_cache(maxsize=1024)
 def _arch_numbers(ranges: tuple[str, ...]) -> frozenset[int]:
@@ -125,7 +129,7 @@ class Judge:
         self._serving: dict[tuple[str, Backend], tuple[PartialRule[ServerModules], ...]] = {}
         self._gaps: dict[tuple[str, Backend], tuple[PartialRule[LibraryGap], ...]] = {}
         self._stand_ins: dict[tuple[str, Backend], tuple[StandIn, ...]] = {}
-        self._unused: dict[tuple[str, Backend], tuple[UnusedPackage, ...]] = {}
+        self._unused: dict[tuple[str, Backend], tuple[PartialRule[UnusedPackage], ...]] = {}
         self._unmet: dict[tuple[str, Backend], tuple[UnmetNeed, ...]] = {}
         for stack_name, stack in matrix.stacks.items():
             for backend, backend_set in stack.backends.items():
@@ -143,7 +147,7 @@ class Judge:
                 self._gaps[key] = self._matching_stack(matrix.gaps, key, versions)
                 # Of a stack as a whole: model.py refuses conditions on cards and attention.
                 self._stand_ins[key] = tuple(s for s in matrix.stand_ins if _stack_matches(s.when, *key, versions))
-                self._unused[key] = tuple(u for u in matrix.unused if _stack_matches(u.when, *key, versions))
+                self._unused[key] = self._matching_stack(matrix.unused, key, versions)
                 self._unmet[key] = tuple(u for u in matrix.unmet if _stack_matches(u.when, *key, versions))
 
     @staticmethod
@@ -183,9 +187,9 @@ class Judge:
         """The libraries of NVIDIA's that images of a stack's backend leave out."""
         return self._stand_ins[stack, backend]
 
-    def unused(self, stack: str, backend: Backend) -> tuple[UnusedPackage, ...]:
-        """The packages that images of a stack's backend leave out."""
-        return self._unused[stack, backend]
+    def unused(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[UnusedPackage, ...]:
+        """The packages that the image of this point leaves out: what no card of it needs."""
+        return tuple(r.item for r in self._unused[stack, backend] if r.matches_all(attention, archs))
 
     def unmet(self, stack: str, backend: Backend) -> tuple[UnmetNeed, ...]:
         """What files of images of a stack's backend want and do without."""

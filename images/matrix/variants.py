@@ -234,7 +234,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         gaps=judge.gaps(point.stack, point.backend, point.attention, point.archs),
         modules=judge.modules(point.stack, point.backend, point.attention),
         stand_ins=judge.stand_ins(point.stack, point.backend),
-        unused_packages=judge.unused(point.stack, point.backend),
+        unused_packages=judge.unused(point.stack, point.backend, point.attention, point.archs),
         unmet=judge.unmet(point.stack, point.backend),
     )
 

@@ -64,6 +64,16 @@ def test_every_package_that_is_left_out_is_in_the_lock_and_none_of_them_is_pinne
         assert not names & {package.replace("_", "-") for package, _ in variant.pins}
 
 
+def test_a_row_for_cards_is_for_images_all_of_whose_cards_are_in_it() -> None:
+    when = 'when: {stack: cu130, arch: "<10.0", attention: flash-attn}'
+    row = f"id: x, {when}, packages: [b], reason: r, source: t, mark: S"
+    found = {name for name, one in with_unused(row).valid.items() if one.unused_packages}
+    valid = variants().valid.values()
+    every = {one.id: one for one in valid if one.stack == "cu130" and one.attention == "flash-attn"}
+    assert found == {name for name, one in every.items() if all(arch.major < 10 for arch in one.archs)}
+    assert 0 < len(found) < len(every)
+
+
 def test_a_whole_image_is_the_same_with_another_name_and_no_stand_in() -> None:
     plain = variants().valid[SM75]
     whole = plain.as_whole()
@@ -102,6 +112,17 @@ def test_lines_tell_each_library_and_package_with_its_reason_once_for_a_stack() 
     assert left_out_lines([]) == left_out_lines(nothing) == []
     whole = left_out_lines([variant.as_whole() for variant in of_stack])
     assert whole == ["left out of images of cu124-vllm", *lines[-2:]]
+
+
+def test_where_some_images_of_a_stack_leave_a_package_out_the_lines_say_which() -> None:
+    row = ROW.replace("backend: vllm", 'backend: vllm, arch: "<8.0", attention: [sdpa, xformers]')
+    some = with_unused(row)
+    of_stack = [variant for variant in some.valid.values() if variant.lock == "cu124-vllm"]
+    assert "  sympy, ray, a/b*: not there (attention sdpa or xformers, cards <8.0)" in left_out_lines(of_stack)
+    assert (
+        "| `sympy`, `ray`, `a/b*` | r/s (attention sdpa or xformers, cards <8.0) | cu124-vllm [S] |"
+        in left_out_page(some)
+    )
 
 
 def test_the_page_names_stacks_by_their_evidence_and_escapes_nothing_into_the_table() -> None:
