@@ -310,7 +310,7 @@ class UnmetNeed(MatrixPart):
     id: Name
     when: StackWhen
     library: Glob
-    wants: Annotated[list[Glob], Field(min_length=1)]
+    wants: Annotated[tuple[Glob, ...], Field(min_length=1, strict=False)]
     reason: str
     source: str
     mark: Mark
