@@ -24,8 +24,7 @@ from typing import Any
 
 from images.proof.on_card.answers import CASES, answer, messages, noise_message
 from images.proof.on_card.prefill import prefill
-from images.proof.smoke import GOLDEN
-from images.proof.smoke.server import TOLERANCE, read_golden
+from images.proof.smoke import GOLDEN, TOLERANCE, read_golden
 from images.proof.tiny_model import write_checkpoint
 
 LENGTH, NEW_TOKENS, TOP = 8192, 48, 5

@@ -15,7 +15,7 @@ from images.device_code.stand_ins.made import DISTRIBUTION, Made, stand_ins_of
 from images.device_code.stand_ins.source import CALLS
 from images.proof.on_card.call_stand_ins import NO_CARD
 from images.proof.on_card.runs import Failed, NotRun, Run
-from images.proof.smoke.stand_in_calls import Call, StandInCalls, said_in
+from images.proof.smoke import Call, StandInCalls, said_in
 
 PROGRAM = Path(__file__).with_name("call_stand_ins.py")
 _MOST_LOG = 64 << 20  # bytes of one server's log

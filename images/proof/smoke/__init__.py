@@ -35,16 +35,22 @@ if TYPE_CHECKING:
     from images.proof.smoke.health import unhealthy_text as unhealthy_text
     from images.proof.smoke.prove import prove_image as prove_image
     from images.proof.smoke.record import LEVEL_NAMES as LEVEL_NAMES
+    from images.proof.smoke.record import STAND_INS_CALLED as STAND_INS_CALLED
     from images.proof.smoke.record import LevelName as LevelName
     from images.proof.smoke.record import LevelResult as LevelResult
     from images.proof.smoke.record import ProofRecord as ProofRecord
     from images.proof.smoke.running import Server as Server
     from images.proof.smoke.running import running_server as running_server
     from images.proof.smoke.server import GOLDEN as GOLDEN
+    from images.proof.smoke.server import TOLERANCE as TOLERANCE
+    from images.proof.smoke.server import read_golden as read_golden
     from images.proof.smoke.server import start_arguments as start_arguments
     from images.proof.smoke.server import why_not_served as why_not_served
     from images.proof.smoke.stack import CHECKS as CHECKS
+    from images.proof.smoke.stand_in_calls import COUNT_CALLS as COUNT_CALLS
+    from images.proof.smoke.stand_in_calls import Call as Call
     from images.proof.smoke.stand_in_calls import StandInCalls as StandInCalls
     from images.proof.smoke.stand_in_calls import calls_in as calls_in
+    from images.proof.smoke.stand_in_calls import said_in as said_in
 else:
     __getattr__ = face(__name__, __file__)

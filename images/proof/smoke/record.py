@@ -13,7 +13,7 @@ LevelStatus = Literal["passed", "failed", "not run"]
 LevelName = Literal["audit", "stack", "canary", "server"]
 LEVEL_NAMES: Mapping[int, LevelName] = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
 _REASON_LENGTH = 120
-CALLED = "stand-ins called"  # the fact of a level that has counted them: "0 calls of 5 stand-ins"
+STAND_INS_CALLED = "stand-ins called"  # the fact of a level that has counted them: "0 calls of 5 stand-ins"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ProofRecord:
 
 def _phrase(level: LevelResult) -> str:
     if level.status == "passed":
-        seen = ", ".join(str(level.facts[name]) for name in ("device", CALLED) if level.facts.get(name))
+        seen = ", ".join(str(level.facts[name]) for name in ("device", STAND_INS_CALLED) if level.facts.get(name))
         return f"{level.name}: passed ({seen})" if seen else f"{level.name}: passed"
     reason = " ".join(level.reason.split())
     if len(reason) > _REASON_LENGTH:

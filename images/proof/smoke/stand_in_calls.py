@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a host with a card alone has no docker-py
 
 # The place is a tmpfs of every container of the proof.
 FILE = "/tmp/cardstock-stand-in-calls"  # noqa: S108  (a path in the container)
-ENV: Mapping[str, str] = {CALLS: FILE}
+COUNT_CALLS: Mapping[str, str] = {CALLS: FILE}
 _MOST = 200  # functions told apart; calls beyond are counted together
 _LONGEST = 300
 

@@ -17,6 +17,7 @@ from packaging.version import Version
 from images.core import CardstockError, write_atomically
 from images.proof.smoke import (
     LEVEL_NAMES,
+    STAND_INS_CALLED,
     Collector,
     Expectation,
     ProofContainers,
@@ -24,7 +25,6 @@ from images.proof.smoke import (
     StandInCalls,
     level_of,
 )
-from images.proof.smoke.record import CALLED
 from images.proof.tiny_model import FAMILIES, QWEN2_5, Tiny, checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -173,7 +173,7 @@ def volume(
 def require_no_call(called: StandInCalls, facts: dict[str, Any]) -> None:
     """Note how often stand-ins were called, where there are any, and fail where one was."""
     if called.stand_ins or called.calls:
-        facts[CALLED] = called.fact
+        facts[STAND_INS_CALLED] = called.fact
     if complaint := called.complaint():
         pytest.fail(complaint, pytrace=False)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from images.proof.smoke import PROOF, ProofContainers, calls_in
+from images.proof.smoke import COUNT_CALLS, PROOF, ProofContainers, calls_in
 from images.proof.smoke.levels.conftest import require_no_call
-from images.proof.smoke.stand_in_calls import ENV
 from images.proof.tiny_model import QWEN2_5, Tiny
 
 CANARY = "/opt/cardstock/canary.py"
@@ -34,7 +33,7 @@ def test_canary(
         argv += ["--also", f"{PROOF}/{tiny.family}", f"{PROOF}/{tiny.golden.name}"]
     with containers.sleeping(volume, gpus=device == "cuda") as container:
         words = [*argv, "--attention", "sdpa,eager", "--device", device, "--json"]
-        finished = container.run(words, {**OFFLINE, **ENV})
+        finished = container.run(words, {**OFFLINE, **COUNT_CALLS})
         called = calls_in(container, finished.out + finished.err)
     require_no_call(called, facts)
     try:

@@ -16,6 +16,7 @@ import pytest
 
 from images.docker import RUN_LABEL, Mount
 from images.proof.smoke import (
+    COUNT_CALLS,
     PROOF,
     Expectation,
     Health,
@@ -27,13 +28,13 @@ from images.proof.smoke import (
     greatest_distance,
     is_local,
     running_server,
+    said_in,
     why_degenerate,
     why_not_golden,
     why_wrong,
 )
 from images.proof.smoke import server as serving
 from images.proof.smoke.levels.conftest import require_no_call
-from images.proof.smoke.stand_in_calls import ENV, said_in
 from images.proof.tiny_model import Question, as_data_url, questions
 from images.render import CACHE, PORT
 
@@ -65,7 +66,7 @@ def server(
     spec = containers.spec(
         serving.start_arguments(f"{PROOF}/tiny", serving.TINY),
         mounts=[Mount(volume, PROOF)],
-        env={"HF_HUB_OFFLINE": "1", **ENV},
+        env={"HF_HUB_OFFLINE": "1", **COUNT_CALLS},
         port=next(iter(containers.config.ports), PORT),
         gpus=card is not None,
     )
@@ -177,7 +178,7 @@ def real_server(
     model: str | None = pytestconfig.getoption("--model")
     if model is None:
         pytest.skip("no --model was given")
-    folder, env = Path(model), dict(ENV)
+    folder, env = Path(model), dict(COUNT_CALLS)
     if folder.is_dir():
         env["HF_HUB_OFFLINE"] = "1"
         local = is_local(os.environ)

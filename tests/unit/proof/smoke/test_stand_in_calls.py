@@ -12,8 +12,8 @@ from images.core import process
 from images.core.errors import CheckFailed
 from images.device_code.stand_ins.made import Made, StandIn, dumps
 from images.device_code.stand_ins.source import CALLS
-from images.proof.smoke.record import CALLED, LevelResult
-from images.proof.smoke.stand_in_calls import ENV, FILE, READ_SCRIPT, Call, StandInCalls, read_calls, said_in
+from images.proof.smoke.record import STAND_INS_CALLED, LevelResult
+from images.proof.smoke.stand_in_calls import COUNT_CALLS, FILE, READ_SCRIPT, Call, StandInCalls, read_calls, said_in
 from tests.unit.proof.smoke.test_record import record
 
 USES = (("nvidia/cufft/lib/libcufft.so.11", "Fourier transforms (torch.fft)"),)
@@ -86,9 +86,9 @@ def test_the_reader_counts_in_the_container_whatever_the_file_holds(tmp_path: Pa
 
 
 def test_the_containers_are_told_where_to_write() -> None:
-    assert ENV == {CALLS: FILE}
+    assert COUNT_CALLS == {CALLS: FILE}
 
 
 def test_the_evidence_says_how_often() -> None:
-    level = LevelResult(3, "canary", "passed", facts={"device": "cpu", CALLED: "0 calls of 5 stand-ins"})
+    level = LevelResult(3, "canary", "passed", facts={"device": "cpu", STAND_INS_CALLED: "0 calls of 5 stand-ins"})
     assert record(level).evidence() == "canary: passed (cpu, 0 calls of 5 stand-ins)"
