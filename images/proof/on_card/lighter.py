@@ -12,7 +12,6 @@ without a card.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +26,7 @@ from images.docker import Gpus
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps
 from images.proof.on_card.lighter_containers import LIGHT, UNTOUCHED, Engine, Host, labels_of, nvidia_smi, own_checkout
-from images.proof.on_card.records import Figure, GpuRecord, Step
+from images.proof.on_card.records import Figure, GpuRecord, kept_steps
 from images.proof.on_card.runs import Failed, NotRun, Run
 
 NO_CARD = 3
@@ -205,19 +204,6 @@ class Comparison:
         finally:
             self.seen.close()
             self.pool.shutdown(cancel_futures=True)
-
-
-def kept_steps(record: GpuRecord, out: Path) -> GpuRecord:
-    """The record with what an earlier run for the same image has left in ``out``."""
-    if not out.is_file():
-        return record
-    told = json.loads(out.read_text(encoding="utf-8"))
-    if told["input_hash"] != record.input_hash:
-        return record
-    figures = tuple(Figure(**{**one, "runs": tuple(one["runs"])}) for one in told["figures"])
-    return replace(
-        record, versions=told["versions"], steps=tuple(Step(**one) for one in told["steps"]), figures=figures
-    )
 
 
 def main() -> int:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from images.device_code.stand_ins.source import SAID
+
 SAME_SPEED = 0.02
 # nvidia-smi counts whole pages of 2 MiB, and a context's own few differ from start to start; a library's code that is
 # loaded in one image only is tens of MiB.
 MEMORY_SLACK = 16 * 2**20
 # Below it a file under a library's name holds no kernels: stand-ins weigh 15 to 190 kB.
 STAND_IN_SIZE = 2**19
-MARK = "cardstock: stand-in called: "
 RESAMPLES = 4000
 # Of cuDNN what no image has and nothing calls.
 _NOT_CUDNN = "libcudnn_adv"
@@ -187,4 +188,4 @@ def card_memory(table: str) -> list[int]:
 
 def calls_told(lines: Iterable[str]) -> list[str]:
     """What a log says of calls of stand-ins."""
-    return [line[line.index(MARK) :] for line in lines if MARK in line]
+    return [line[line.index(SAID) :] for line in lines if SAID in line]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +118,19 @@ def records_of_variant(records: Iterable[GpuRecord], variant_id: str, input_hash
     """Those that stand for an image; with ``input_hash`` only for the image of exactly these inputs."""
     return tuple(
         one for one in records if one.variant == variant_id and (not input_hash or one.input_hash == input_hash)
+    )
+
+
+def kept_steps(record: GpuRecord, out: Path) -> GpuRecord:
+    """The record with what an earlier run for the same image has left in ``out``."""
+    if not out.is_file():
+        return record
+    told = json.loads(out.read_text(encoding="utf-8"))
+    if told["input_hash"] != record.input_hash:
+        return record
+    figures = tuple(Figure(**{**one, "runs": tuple(one["runs"])}) for one in told["figures"])
+    return replace(
+        record, versions=told["versions"], steps=tuple(Step(**one) for one in told["steps"]), figures=figures
     )
 
 

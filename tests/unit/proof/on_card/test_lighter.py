@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 
 from images.core import process
+from images.device_code.stand_ins.source import SAID
 from images.docker.container_spec import Gpus
 from images.docker.container_text import docker_words
 from images.proof.on_card import lighter
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps
-from images.proof.on_card.lighter import JOBS, STEPS, Comparison, kept_steps
+from images.proof.on_card.lighter import JOBS, STEPS, Comparison
 from images.proof.on_card.lighter_containers import LIGHT, NO_MULTICAST, UNTOUCHED, Host
 from images.proof.on_card.lighter_worker import decode_span, open_questions, reply, taught, written
-from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
+from images.proof.on_card.records import Figure, GpuRecord, Step, kept_steps, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run
 
 REAL = 200 * 2**20
@@ -30,7 +31,7 @@ LIBRARIES = {
     "nvidia/cudnn/lib/libcudnn_cnn.so.9": REAL,
     "torch/lib/a.so": REAL,
 }
-MARK = f"{compare.MARK}cufftExecC2C of libcufft.so.12"
+MARK = f"{SAID}cufftExecC2C of libcufft.so.12"
 
 
 def _answer(tokens: list[int], *values: float) -> dict[str, Any]:
