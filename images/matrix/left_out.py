@@ -64,7 +64,8 @@ def left_out_page(variants: Variants) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for (library, used_for, gone), rows in libraries.items():
-        sizes = ", ".join(dict.fromkeys(f"{row.mb} ({one.stack})" for one, row in rows if row.mb is not None))
+        measured = {one.stack: row.mb[one.stack] for one, row in rows if one.stack in row.mb}
+        sizes = ", ".join(f"{mb} ({stack})" for stack, mb in measured.items())
         place = "nothing" if gone else "a stand-in"
         where = _places(by_lock, [(one, row.mark) for one, row in rows])
         lines.append(f"| `{library_name(library)}` | {used_for} | {place} | {sizes or '-'} | {where} |")

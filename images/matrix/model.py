@@ -264,11 +264,21 @@ def _of_a_stack(when: When) -> When:
 StackWhen = Annotated[When, AfterValidator(_of_a_stack)]
 
 
+class StandInEvidence(MatrixPart):
+    """What was seen of stand-ins in some stacks, for all rows of `stand_ins` that have no source of their own."""
+
+    id: Name
+    when: StackWhen
+    source: str
+    mark: Mark
+
+
 class StandIn(MatrixPart):
     """A library of NVIDIA's (glob below site-packages) that only has to exist: a stand-in of our own takes its place.
 
     ``used_for`` is what a call of it is answered with. With ``gone`` nothing needs it any more, and it is deleted.
-    ``mb`` are its MB (10**6 bytes) as installed, where they were measured.
+    ``mb`` are its MB (10**6 bytes) as installed, by stack, where they were measured. Without a ``source`` of its own
+    it has source and mark of the first `StandInEvidence` that matches; a `Variant` has rows with both.
     """
 
     id: Name
@@ -276,10 +286,16 @@ class StandIn(MatrixPart):
     library: Glob
     used_for: Use
     gone: bool = False
-    mb: Annotated[int, Field(ge=0)] | None = None
+    mb: dict[Name, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     reason: str
-    source: str
-    mark: Mark
+    source: str = ""
+    mark: Mark = "U"
+
+    @model_validator(mode="after")
+    def _source_and_mark(self) -> Self:
+        if ("source" in self.model_fields_set) != ("mark" in self.model_fields_set):
+            raise ValueError("a source and its mark are told together, or neither")
+        return self
 
 
 class UnusedPackage(MatrixPart):
@@ -366,6 +382,7 @@ class Matrix(MatrixPart, YamlFile):
     serving: list[ServerModules]
     gaps: list[LibraryGap]
     stand_ins: list[StandIn] = Field(default_factory=list)
+    stand_in_evidence: list[StandInEvidence] = Field(default_factory=list)
     unused: list[UnusedPackage] = Field(default_factory=list)
     unmet: list[UnmetNeed] = Field(default_factory=list)
     sizes: list[Budget]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from images.core import UsageError, closest, parse_model, read_text
-from images.matrix.model import Matrix, Rule, StandIn, UnmetNeed, UnusedPackage
+from images.matrix.model import Matrix, Rule, StandIn, StandInEvidence, UnmetNeed, UnusedPackage
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -52,9 +52,10 @@ def _check_references(matrix: Matrix) -> None:
         need(stack_name, matrix.stacks, "stack", "recommended", "stacks", stack_name)
     for index, wish in enumerate(matrix.kernels):
         need(wish.cuda, matrix.toolkits, "toolkit", "kernels", index, "cuda")
-    sections: tuple[tuple[str, Sequence[Rule | StandIn | UnusedPackage | UnmetNeed], str], ...] = (
+    sections: tuple[tuple[str, Sequence[Rule | StandIn | StandInEvidence | UnusedPackage | UnmetNeed], str], ...] = (
         ("exclude", matrix.exclude, "rules"),
         ("stand_ins", matrix.stand_ins, "stand-ins"),
+        ("stand_in_evidence", matrix.stand_in_evidence, "rows of evidence"),
         ("unused", matrix.unused, "rows of unused packages"),
         ("unmet", matrix.unmet, "unmet needs"),
     )
@@ -68,3 +69,6 @@ def _check_references(matrix: Matrix) -> None:
             seen.add(part.id)
             if part.when.stack is not None:
                 need(part.when.stack, matrix.stacks, "stack", section, index, "when", "stack")
+    for index, stand_in in enumerate(matrix.stand_ins):
+        for stack_name in stand_in.mb:
+            need(stack_name, matrix.stacks, "stack", "stand_ins", index, "mb", stack_name)

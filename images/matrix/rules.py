@@ -146,7 +146,7 @@ class Judge:
                 self._serving[key] = self._matching_stack(matrix.serving, key, versions)
                 self._gaps[key] = self._matching_stack(matrix.gaps, key, versions)
                 # Of a stack as a whole: model.py refuses conditions on cards and attention.
-                self._stand_ins[key] = tuple(s for s in matrix.stand_ins if _stack_matches(s.when, *key, versions))
+                self._stand_ins[key] = _stand_ins(matrix, key, versions)
                 self._unused[key] = self._matching_stack(matrix.unused, key, versions)
                 self._unmet[key] = tuple(u for u in matrix.unmet if _stack_matches(u.when, *key, versions))
 
@@ -194,6 +194,24 @@ class Judge:
     def unmet(self, stack: str, backend: Backend) -> tuple[UnmetNeed, ...]:
         """What files of images of a stack's backend want and do without."""
         return self._unmet[stack, backend]
+
+
+def _stand_ins(matrix: Matrix, key: tuple[str, Backend], versions: Mapping[str, str]) -> tuple[StandIn, ...]:
+    """The rows that match a stack's backend, each with a source. Raises UsageError where one has none."""
+    evidence = next((one for one in matrix.stand_in_evidence if _stack_matches(one.when, *key, versions)), None)
+    found = []
+    for index, row in enumerate(matrix.stand_ins):
+        if not _stack_matches(row.when, *key, versions):
+            continue
+        if not row.source and evidence is None:
+            raise UsageError(
+                f"{matrix._path}: stand_ins.{index}: {row.id} has no source for {key[0]} with {key[1]}",
+                do="tell source and mark there, or add a row to stand_in_evidence that matches",
+                where=matrix.where("stand_ins", index),
+            )
+        seen = {} if row.source or evidence is None else {"source": evidence.source, "mark": evidence.mark}
+        found.append(row.model_copy(update=seen))
+    return tuple(found)
 
 
 def _toolkit_range(cuda: str, toolkit: Toolkit) -> PartialRule[Rule]:

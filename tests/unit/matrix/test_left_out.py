@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
+
+from images.core import UsageError
 from images.matrix.left_out import left_out_lines, left_out_page, library_name
 from images.matrix.reader import parse_matrix
 from images.matrix.variants import Variants, make_variants
@@ -32,8 +35,28 @@ def test_torchs_five_have_stand_ins_in_every_stack_with_cuda_and_nvjitlink_goes_
         assert torch
         assert ("libcusparseLt" in made) == (torch.version[:3] not in ("2.4", "2.5"))  # it came with torch 2.6
         assert "libnvJitLink" in {library_name(row.library) for row in variant.stand_ins if row.gone}
-    evidence = {row.id: row.mark for row in variants().valid[SM75].stand_ins}
-    assert evidence["cufft-cuda12.4"] == "A"
+
+
+def test_a_row_without_a_source_has_that_of_the_first_evidence_of_its_stack() -> None:
+    def seen(variant: str, row: str) -> tuple[str, str]:
+        (one,) = [one for one in variants().valid[variant].stand_ins if one.id == row]
+        return one.source[:33], one.mark
+
+    assert seen(SM75, "cufft") == ("readelf --dyn-syms of torch 2.6.0", "A")
+    assert seen("cu126-vllm0.9.2-xformers-sm80", "cufft") == ("as seen with torch 2.6.0, 2.11.0 ", "U")
+    assert seen("cpu-vllm0.32.0-sdpa", "cufft-cpu") == ("readelf -d of every library of to", "A")
+    assert seen("cu130-vllm0.33.0-flash-attn-sm90", "cudnn")[1] == "S"  # its own
+    for variant in nonempty(variants().valid.values()):
+        assert all(row.source for row in variant.stand_ins)
+
+
+def test_a_row_for_which_no_stack_has_evidence_is_refused() -> None:
+    head, _, rest = text().partition("\nstand_in_evidence:")
+    after = re.split(r"\n(?=[a-z_]+:)", rest, maxsplit=1)[1]
+    with pytest.raises(UsageError, match=r"cufft has no source for \w+ with \w+") as caught:
+        make_variants(parse_matrix(f"{head}\n{after}"))
+    assert caught.value.where.startswith("matrix.yaml:")
+    assert "stand_in_evidence" in caught.value.do
 
 
 def test_each_library_has_one_row_in_a_stack() -> None:

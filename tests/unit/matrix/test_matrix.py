@@ -96,7 +96,6 @@ def test_a_version_string_is_data(version: str) -> None:
         ('used_for: "sparse matrices (torch.sparse)"', 'used_for: "x=y"', "not of the form"),
         ('used_for: "sparse matrices (torch.sparse)"', 'used_for: "a\\nb"', "not of the form"),
         ('library: "nvidia/*/lib/libcufft.so.*"', 'library: "nvidia/$(id)"', "not of the form"),
-        ("id: cufft-cuda13,", "id: cufft-cuda12.4,", "two stand-ins of one id: 'cufft-cuda12.4'"),
         ('when: {cuda: "==12.4", torch: "==2.6.0"}', "when: {stack: cu125}", "there is no stack 'cu125'"),
     ],
 )
@@ -124,6 +123,27 @@ def with_row(section: str, *rows: str) -> UsageError:
 )
 def test_a_row_of_unused_packages_that_is_none(rows: list[str], said: str) -> None:
     assert said in str(with_row("unused", *rows))
+
+
+STAND_IN = 'id: a, when: {stack: cu124}, library: "b", used_for: "c", reason: r'
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([STAND_IN, STAND_IN], "two stand-ins of one id: 'a'"),
+        ([f"{STAND_IN}, source: s"], "a source and its mark are told together, or neither"),
+        ([f"{STAND_IN}, mark: A"], "a source and its mark are told together, or neither"),
+        ([f"{STAND_IN}, mb: {{cu125: 1}}"], "there is no stack 'cu125'"),
+    ],
+)
+def test_a_row_of_stand_ins_that_is_none(rows: list[str], said: str) -> None:
+    assert said in str(with_row("stand_ins", *rows))
+
+
+def test_two_rows_of_evidence_of_one_id_are_refused() -> None:
+    row = "id: a, when: {}, source: s, mark: U"
+    assert "two rows of evidence of one id: 'a'" in str(with_row("stand_in_evidence", row, row))
 
 
 @pytest.mark.parametrize("condition", ['arch: "==7.5"', "attention: xformers"])

@@ -21,7 +21,8 @@ from images.core import process
 from images.core.errors import NoImageFits
 from images.matrix import drivers
 from images.matrix.arch import KNOWN_ARCHS, Arch, parse_arch
-from images.matrix.variants import make_variants
+from images.matrix.variants import WHOLE, make_variants
+from images.render.bakefile import WHOLE_ARGUMENT
 from images.render.preflight_images import as_text, images_for_preflight
 from tests.helpers.matrices import ROOT, matrix, variants, with_lists
 from tests.helpers.nonempty import nonempty
@@ -53,8 +54,10 @@ preflight, nvml, card_state = _modules
 
 @cache
 def environment_of(variant: str) -> dict[str, str]:
-    """What the rendered Dockerfile gives the image of a variant."""
-    text = (ROOT / "dockerfiles" / "rendered" / variant / "Dockerfile").read_text(encoding="utf-8")
+    """What the rendered Dockerfile gives the image of a variant, also of one with "-whole" behind it."""
+    plain = variant.removesuffix(WHOLE)
+    text = (ROOT / "dockerfiles" / "rendered" / plain / "Dockerfile").read_text(encoding="utf-8")
+    text = text.replace(f"${{{WHOLE_ARGUMENT}}}", variant.removeprefix(plain))
     return dict(re.findall(r'^(?:ENV|   ) ([A-Z_]+)="([^"]*)"', text, re.MULTILINE))
 
 
@@ -156,16 +159,16 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(environment: dict[str, st
     assert verdict(SM75, "rtx-3090-and-t4", **environment)[0] == code
 
 
-WHOLE = "GPU-b1946ac9-2f4d-4e0b-8d5a-91f7a4aa0005"
-T4 = f"driver 580.65.06\ncuda 13000\ncard 0 7.5 {WHOLE} Tesla T4"
+UUID = "GPU-b1946ac9-2f4d-4e0b-8d5a-91f7a4aa0005"
+T4 = f"driver 580.65.06\ncuda 13000\ncard 0 7.5 {UUID} Tesla T4"
 
 
-@pytest.mark.parametrize("words", ["GPU-b1946ac9", WHOLE])
+@pytest.mark.parametrize("words", ["GPU-b1946ac9", UUID])
 def test_a_vllm_that_reads_no_uuids_is_told_the_number(words: str) -> None:
     code, text = verdict(SM75, "rtx-3090-and-t4", CUDA_VISIBLE_DEVICES=words)
     assert code == 4 and f"does not start with CUDA_VISIBLE_DEVICES={words}" in text
     assert "do: by number: -e CUDA_DEVICE_ORDER=PCI_BUS_ID -e CUDA_VISIBLE_DEVICES=1" in text
-    assert f"""--gpus '"device={WHOLE}"'""" in text and f"--device nvidia.com/gpu={WHOLE}" in text
+    assert f"""--gpus '"device={UUID}"'""" in text and f"--device nvidia.com/gpu={UUID}" in text
     assert verdict(SDPA75, "rtx-3090-and-t4", CUDA_VISIBLE_DEVICES=words)[0] == 0
 
 
@@ -177,17 +180,17 @@ def test_a_slice_by_uuid_is_given_by_docker_instead() -> None:
 
 def test_a_newer_vllm_reads_whole_uuids_alone() -> None:
     newest = next(one for one in variants().valid if "vllm0.33.0" in one and one.endswith("sm75"))
-    assert verdict(newest, Library(T4), CUDA_VISIBLE_DEVICES=WHOLE)[0] == 0
+    assert verdict(newest, Library(T4), CUDA_VISIBLE_DEVICES=UUID)[0] == 0
     code, text = verdict(newest, Library(T4), CUDA_VISIBLE_DEVICES="GPU-b1946ac9")
     assert code == 4 and "whole ones only" in text and "CUDA_VISIBLE_DEVICES=0" in text
 
 
 def test_every_vllm_of_the_matrix_is_on_the_side_that_its_source_says() -> None:
     tried = {"0.7.3": False, "0.8.5.post1": False, "0.11.0": False, "0.19.1": False, "0.33.0": True}
-    cards = (nvml.Seen(0, "Tesla T4", WHOLE, (7, 5)),)
+    cards = (nvml.Seen(0, "Tesla T4", UUID, (7, 5)),)
     for variant in nonempty(one for one in variants().valid.values() if one.backend == "vllm" and one.archs):
         version = variant.id.split("-")[1].removeprefix("vllm")
-        fault = card_state.unread_words(variant.id, cards, {"CUDA_VISIBLE_DEVICES": WHOLE})
+        fault = card_state.unread_words(variant.id, cards, {"CUDA_VISIBLE_DEVICES": UUID})
         if version in tried:
             assert (fault is None) == tried[version], variant.id
         else:
@@ -381,7 +384,7 @@ def test_a_driver_is_new_enough_where_the_package_says_so(version: str, minimum:
 
 
 def test_an_image_says_of_itself_what_the_matrix_says() -> None:
-    for variant in nonempty(variants().valid.values()):
+    for variant in nonempty(one for plain in variants().valid.values() for one in (plain, plain.as_whole())):
         image = preflight.read_image(environment_of(variant.id))
         assert image.archs == tuple(arch.capability for arch in variant.archs)
         assert image.tag == variant.id and image.engine == variant.backend
