@@ -9,7 +9,8 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import yaml
@@ -65,11 +66,12 @@ def settings(folder: Path, port: int) -> str:
 
 def answers(port: int) -> bool:
     """Whether a registry answers there."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    with suppress(OSError, http.client.HTTPException):
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(HTTPConnection("127.0.0.1", port, timeout=2)) as connection,
+    ):
         connection.request("GET", "/v2/")
         return connection.getresponse().status in (200, 401)
-    connection.close()
     return False
 
 
