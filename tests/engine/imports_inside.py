@@ -55,11 +55,9 @@ def modules_below(site: Path, pattern: str) -> Iterator[str]:
 
 def act_as(capability: str) -> None:
     """Make vLLM believe in one card of that capability, whose driver is a stand-in that answers nothing."""
-    from triton.backends import backends
-
-    for name, backend in backends.items():
+    for name, backend in importlib.import_module("triton.backends").backends.items():
         backend.driver.is_active = staticmethod(lambda name=name: name == "nvidia")
-    platforms = importlib.import_module("vllm.platforms")
+    platforms: Any = importlib.import_module("vllm.platforms")
     cuda = importlib.import_module("vllm.platforms.cuda")
     interface = importlib.import_module("vllm.platforms.interface")
     card = interface.DeviceCapability(*map(int, capability.split(".")))
