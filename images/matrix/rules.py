@@ -180,8 +180,9 @@ class Judge:
         return tuple(dict.fromkeys(module for serving in matching for module in serving.modules))
 
     def gaps(self, stack: str, backend: Backend, attention: Attention, archs: Archs) -> tuple[LibraryGap, ...]:
-        """Known gaps that do no harm on this point."""
-        return tuple(r.item for r in self._gaps[stack, backend] if r.matches(attention, archs))
+        """Known gaps that do no harm on this point; what is left out for them is left out for each of its cards."""
+        rules = self._gaps[stack, backend]
+        return tuple(r.item for r in rules if (r.matches_all if r.item.drop else r.matches)(attention, archs))
 
     def stand_ins(self, stack: str, backend: Backend) -> tuple[StandIn, ...]:
         """The libraries of NVIDIA's that images of a stack's backend leave out."""

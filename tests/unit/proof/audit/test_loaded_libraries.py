@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from images.docker.facts import Ran
 from images.matrix.variants import Variant
 from images.proof.audit import loaded_libraries as served
 from tests.helpers.matrices import ROOT, variants
+from tests.helpers.nonempty import nonempty
 
 
 class Container:
@@ -74,8 +76,24 @@ def test_the_recorded_lists_hold_what_the_engines_are_known_to_load() -> None:
 def test_modules_and_gaps_follow_the_point() -> None:
     turing = variant("cu124-vllm0.8.5.post1-xformers-sm75")
     assert "vllm.attention.backends.xformers" in turing.modules
-    assert [gap.id for gap in turing.gaps] == ["newer-cards-kernels", "bundled-flash-attention"]
+    bundled = ["bundled-flash-attention", "bundled-flash-attention-shared"]
+    assert [gap.id for gap in turing.gaps] == ["newer-cards-kernels", *bundled]
     assert [gap.id for gap in variant("cu130-transformers5.24.0-sdpa-sm75").gaps] == ["linalg-without-turing"]
     assert [gap.id for gap in variant("cu128-vllm0.11.0-flash-attn-sm90").gaps] == ["newer-cards-kernels"]
     assert [gap.library for gap in turing.gaps if gap.drop] == ["vllm/vllm_flash_attn/*.so"]
     assert all(v.modules for v in variants().valid.values())
+
+
+def test_a_library_is_left_out_only_where_no_card_of_the_image_takes_it() -> None:
+    every = nonempty(v for v in variants().valid.values() if v.archs)
+    kept = [v for v in every if "9.0" in [arch.capability for arch in v.archs]]
+    assert not [v.id for v in nonempty(kept) for gap in v.gaps if gap.drop and "fa3" in gap.library]
+    mixed = [v for v in every if v.archs[0].number < 80 <= v.archs[-1].number]
+    assert not [v.id for v in nonempty(mixed) for gap in v.gaps if gap.drop and gap.library.endswith("flash_attn/*.so")]
+
+
+def test_flash_attention_s_package_can_be_imported_on_every_card_of_a_newer_vllm() -> None:
+    """vLLM 0.12 and newer end at their start where neither library of it is there."""
+    newer = [v for v in variants().valid.values() if v.stack in ("cu129", "cu130") and v.backend == "vllm"]
+    gone = {gap.library for v in nonempty(newer) for gap in v.gaps if gap.drop}
+    assert not [library for library in gone if fnmatchcase("vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so", library)]
