@@ -39,6 +39,8 @@ ALWAYS = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",
     "HF_HUB_OFFLINE": "1",
+    # The root is read-only, and FlashInfer, which untouched packages have, writes to its home folder.
+    "HOME": "/tmp",
     # The engine in the asking process: no other process's turn decides which requests are computed together.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # A container without a network has its own loopback alone.
