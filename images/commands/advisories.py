@@ -118,7 +118,7 @@ def update(context: Context, services: Services, day: date, options: AdvisoriesO
     """
     assessments, report = context.assessments, context.report
     known = assessments.known
-    carried = [assessments.carried(variant) for variant in _one_of_each_lock(context)]
+    carried = [assessments.carried(variant) for variant in _one_of_each_kind(context)]
     asked = packages_to_ask(known, carried, "pypi")
     pairs = [(name, version) for name, versions in asked.items() for version in versions]
     with report.step(f"ask OSV about {len(pairs)} packages") as step:
@@ -150,9 +150,11 @@ def update(context: Context, services: Services, day: date, options: AdvisoriesO
     report.next_command("./inv advisories --check", "what is new is open until it says whether serving reaches it")
 
 
-def _one_of_each_lock(context: Context) -> list[Variant]:
-    by_lock = {variant.lock: variant for variant in context.variants.valid.values()}
-    return list(by_lock.values())
+def _one_of_each_kind(context: Context) -> list[Variant]:
+    """Of the images that carry the same packages one: same lock, and the same left out."""
+    valid = context.variants.valid.values()
+    kinds = {(variant.lock, *(row.id for row in variant.unused_packages)): variant for variant in valid}
+    return list(kinds.values())
 
 
 def record_debian(context: Context, image: str, day: date) -> None:
