@@ -61,10 +61,11 @@ def slimmed_image(engine: Engine, request: pytest.FixtureRequest) -> tuple[Image
 
 @pytest.mark.timeout(600)
 def test_every_file_is_as_its_wheel_records_it_nvidias_too(slimmed_image: tuple[ImageFacts, dict[str, Any]]) -> None:
-    _, result = slimmed_image
+    facts, result = slimmed_image
     assert result["wrong"] == []
     assert result["rows"] > 10_000
-    assert result["nvidias"] > 100
+    # Without a card, cudart alone is left of NVIDIA's.
+    assert result["nvidias"] > (100 if facts.env["CARDSTOCK_ARCHS"] else 10)
 
 
 @pytest.mark.timeout(600)
@@ -125,7 +126,6 @@ with InputNode() as number:
 compiled = graph.experimental_compile()
 print("result", ray.get(compiled.execute(41)))
 compiled.teardown()
-import cupy
 """
     ran = engine.run(built(engine, VARIANTS[1]).id, ["-c", script], entrypoint=[PYTHON])
     assert "result 42" in ran.out

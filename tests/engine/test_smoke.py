@@ -282,7 +282,7 @@ def test_level_1_wants_everything_that_is_needed(engine: Engine, make: Make, run
     whole = proven(engine, make(files=files), 1).levels[0]
     assert whole.status == "passed", whole.reason
     assert whole.facts["files linked"] > 10
-    assert whole.facts["not run"] == {"test_covers": "no device code is in use on a CPU"}
+    assert "not run" not in whole.facts
     del files[f"{SITE}/x/libfar.so.1"]
     text = failure(proven(engine, make(files=files), 1, 2), 1)
     assert "x/near.so needs libfar.so.1, which is not in the image" in text
