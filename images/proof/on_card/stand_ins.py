@@ -15,7 +15,7 @@ from images.device_code.stand_ins.made import DISTRIBUTION, Made, stand_ins_of
 from images.device_code.stand_ins.source import CALLS
 from images.proof.on_card.call_stand_ins import NO_CARD
 from images.proof.on_card.runs import Failed, NotRun, Run
-from images.proof.smoke import Call, StandInCalls, said_in
+from images.proof.smoke import Call, StandInCalls, said_beyond
 
 PROGRAM = Path(__file__).with_name("call_stand_ins.py")
 _MOST_LOG = 64 << 20  # bytes of one server's log
@@ -51,12 +51,12 @@ def calls_of(run: Run, content: str) -> tuple[Call, ...]:
 def none_called(run: Run, content: str) -> Mapping[str, Any]:
     """How often the steps before this one called one: 0, or Failed with who was called."""
     made = stand_ins_in(run, content)
-    calls = list(calls_of(run, content))
-    known = {(call.library, call.function) for call in calls}
+    counted = calls_of(run, content)
+    calls = list(counted)
     for log in sorted(run.scratch.glob("server-*.log")):
         with log.open("rb") as file:
             text = file.read(_MOST_LOG).decode(errors="replace")
-        calls += [call for call in said_in(text) if (call.library, call.function) not in known]
+        calls += said_beyond(counted, text)
     told = StandInCalls(tuple(calls), tuple((one.file, one.used_for) for one in made.stand_ins))
     facts = {"stand-ins called": told.fact, "stand-ins": [one.file for one in made.stand_ins]}
     facts["calls"] = [f"{call.library} {call.function} {call.count}" for call in calls]

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from images.proof.smoke.stand_in_calls import Call as Call
     from images.proof.smoke.stand_in_calls import StandInCalls as StandInCalls
     from images.proof.smoke.stand_in_calls import calls_in as calls_in
+    from images.proof.smoke.stand_in_calls import said_beyond as said_beyond
     from images.proof.smoke.stand_in_calls import said_in as said_in
 else:
     __getattr__ = face(__name__, __file__)

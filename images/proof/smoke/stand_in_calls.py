@@ -7,7 +7,7 @@ once in a process on stderr that it was called. Both are looked for: a process m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -104,9 +104,13 @@ def read_calls(printed: str, log: str = "") -> StandInCalls:
             cause=f"the image's Python printed {printed.strip()[-200:]!r}",
             do="see that it starts: docker run --rm --entrypoint python IMAGE -c 'print(1)'",
         ) from error
+    return StandInCalls((*counted, *said_beyond(counted, log)), stand_ins)
+
+
+def said_beyond(counted: Iterable[Call], log: str) -> list[Call]:
+    """The calls that a log tells of and no line of the file stands for."""
     known = {(call.library, call.function) for call in counted}
-    said = [call for call in said_in(log) if (call.library, call.function) not in known]
-    return StandInCalls((*counted, *said), stand_ins)
+    return [call for call in said_in(log) if (call.library, call.function) not in known]
 
 
 def said_in(log: str) -> Sequence[Call]:
