@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -98,13 +98,19 @@ def drop(site: Path, globs: Sequence[str]) -> int:
         if owner := owned.get(path.resolve()):
             rows.setdefault(owner.record, set()).add(owner.row)
         path.unlink()
-    folders = {parent for path in found for parent in path.parents if site in parent.parents}
-    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-        with suppress(OSError):  # not empty
-            folder.rmdir()
+    remove_empty(site, found)
     for record, gone in rows.items():
         change_rows(record, dict.fromkeys(gone))
     return freed
+
+
+def remove_empty(site: Path, files: Iterable[Path]) -> None:
+    """Remove the folders that held ``files`` below ``site`` and hold nothing now."""
+    folders = {parent for path in files for parent in path.parents if site in parent.parents}
+    folders |= {folder / "__pycache__" for folder in folders}
+    for folder in sorted(folders, key=lambda one: (-len(one.parts), one)):
+        with suppress(OSError):  # not empty, or not there
+            folder.rmdir()
 
 
 def main(words: Sequence[str]) -> int:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from images.device_code.distributions import Distribution, distributions, forget
 from images.device_code.dynamic import read_dynamic
 from images.device_code.elf import FatbinError
 from images.device_code.record import begin_part, file_hash, keep_attributes
 from images.device_code.stand_ins.compiler import check_product, compile_stand_in
-from images.device_code.stand_ins.installed import Distribution, distributions, forget, remove_empty
 from images.device_code.stand_ins.made import DISTRIBUTION, LIST, Gone, Made, StandIn, dumps, folders
 from images.device_code.stand_ins.names import StandInError, choose
 from images.device_code.stand_ins.source import source, version_script
-from images.device_code.unused import matching
+from images.device_code.unused import matching, remove_empty
 
 _CHUNK = 1 << 20
 _LONGEST_USE = 200

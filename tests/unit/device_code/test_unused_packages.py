@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from images.device_code.distributions import normal
 from images.device_code.record import RecordError
-from images.device_code.unused_packages import drop_packages, main, normal
+from images.device_code.unused_packages import drop_packages, main
 
 
 def install(site: Path, wheel: str, files: Sequence[str], *, rows: Sequence[str] = ()) -> None:
