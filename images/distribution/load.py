@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from images.core import CardstockError, CheckFailed, Unsafe, hold, human_bytes, lock_path, process
+from images.core import (
+    CardstockError,
+    CheckFailed,
+    LockTimeout,
+    RegistryFailure,
+    Unsafe,
+    hold,
+    human_bytes,
+    lock_path,
+    process,
+)
 from images.distribution import disk_space
 from images.distribution.disk_space import Disk, device_of
 from images.distribution.pieces import Joined, chunks_of, fault_of
@@ -32,7 +42,7 @@ from images.distribution.saved import (
     members,
     offsets,
 )
-from images.docker import refuse_old_engine
+from images.docker import ImageFacts, refuse_old_engine
 from images.registry import digest_of
 from images.render import VARIANT
 
@@ -75,7 +85,7 @@ def load(engine: Engine, folder: Path, index: Saved, repository: str, say: Say =
     """
     _refuse_names(index, repository)
     refuse_old_engine(", ".join(image.variant for image in index.images), "zstd", engine.docker_version)
-    with hold(lock_path("load", engine.endpoint), "another load", say):
+    with hold(_lock(engine), "another load", say):
         ways = {image.id: _there(engine, image) for image in index.images}
         _refuse_lacking(engine, index, ways)
         check_pieces(folder, index)
@@ -87,6 +97,10 @@ def load(engine: Engine, folder: Path, index: Saved, repository: str, say: Say =
             if not _takes_layers(engine):
                 return _load_whole(engine, tar, say)
             return [_load_by_layer(engine, tar, image, say) for image in index.images]
+
+
+def _lock(engine: Engine) -> Path:
+    return lock_path("load", engine.endpoint)
 
 
 def check_pieces(folder: Path, index: Saved) -> None:
@@ -283,9 +297,12 @@ def _check_room(engine: Engine, index: Saved, ways: Mapping[str, int]) -> None:
 
 
 def _load_whole(engine: Engine, tar: Tar, say: Say) -> list[Loaded]:
-    say(f"the engine reads {human_bytes(tar.index.size)}")
-    engine.load(tar.whole())
-    return [_named(engine, tar, image, len(image.layers)) for image in tar.index.images]
+    images = tar.index.images
+    given = 0 if all(_found(engine, tar, image) for image in images) else 1
+    if given:
+        say(f"the engine reads {human_bytes(tar.index.size)}")
+        _give(engine, tar.whole(), ", ".join(image.variant for image in images))
+    return [_named(engine, tar, image, given * len(image.layers)) for image in images]
 
 
 def _load_by_layer(engine: Engine, tar: Tar, image: SavedImage, say: Say) -> Loaded:
@@ -295,14 +312,45 @@ def _load_by_layer(engine: Engine, tar: Tar, image: SavedImage, say: Say) -> Loa
     if engine.inspect(image.id) is None:
         for count in range(there + 1, len(image.layers)):
             say(_progress(tar, image, count))
-            engine.load(_archive(tar, image, count, _holder(tar, image, count), ()))
+            _give(engine, _archive(tar, image, count, _holder(tar, image, count), ()), image.variant)
         if there < len(image.layers):
             say(_progress(tar, image, len(image.layers)))
-        engine.load(_archive(tar, image, len(image.layers), tar.configuration(image), image.tags))
+        last = _archive(tar, image, len(image.layers), tar.configuration(image), image.tags)
+        _give(engine, last, image.variant)
     loaded = _named(engine, tar, image, len(image.layers) - there)
-    for facts in engine.images(f"{LOADING}={image.id}"):
-        engine.untag(facts.id, force=True)
+    _drop(engine, f"{LOADING}={image.id}")
     return loaded
+
+
+def _drop(engine: Engine, label: str) -> int:
+    held = engine.images(label)
+    for facts in held:
+        engine.untag(facts.id, force=True)
+    return len(held)
+
+
+def drop_left(engine: Engine, say: Say = lambda _: None) -> int:
+    """Drop the layers that loads left in the engine that did not end, unless one is under way; how many images."""
+    try:
+        with hold(_lock(engine), "a load", seconds=0):
+            return _drop(engine, LOADING)
+    except LockTimeout as busy:
+        say(f"left as it is, what is loaded: {busy.holder} loads it")
+        return 0
+
+
+def _give(engine: Engine, archive: Iterator[bytes], what: str) -> None:
+    """Give the engine an archive. Raises Unsafe where it refuses a layer, CardstockError for another refusal."""
+    try:
+        engine.load(archive)
+    except Unsafe as error:
+        raise Unsafe(
+            f"{what}: the engine refuses a layer", cause=error.cause, do="do not use it; have it saved again"
+        ) from error
+    except RegistryFailure as error:
+        raise CardstockError(
+            f"{what} could not be loaded", cause=error.cause, do="see the engine's log; run the same again to go on"
+        ) from error
 
 
 def _progress(tar: Tar, image: SavedImage, count: int) -> str:
@@ -349,15 +397,23 @@ def _archive(tar: Tar, image: SavedImage, count: int, configuration: bytes, tags
 
 def _named(engine: Engine, tar: Tar, image: SavedImage, given: int) -> Loaded:
     """See that the engine has this very image, and that its names lead to it."""
+    facts = _found(engine, tar, image)
+    if facts is None:
+        raise Unsafe(
+            f"{image.variant}: the engine made another image of its layers",
+            cause=f"it has none of the id {image.id}",
+            do="do not use it; remove it (docker rmi), and have it saved again",
+        )
+    for tag in image.tags:
+        engine.tag(facts.id, tag)
+    return Loaded(image, given)
+
+
+def _found(engine: Engine, tar: Tar, image: SavedImage) -> ImageFacts | None:
+    """The engine's image of this id; an engine with the containerd store calls it by its manifest's digest."""
     digest = manifest_digest(image, tar.index.layers)
     for reference in (image.id, digest):
         facts = engine.inspect(reference)
         if facts is not None and facts.id in (image.id, digest) and facts.layers == image.layers:
-            for tag in image.tags:
-                engine.tag(facts.id, tag)
-            return Loaded(image, given)
-    raise Unsafe(
-        f"{image.variant}: the engine made another image of its layers",
-        cause=f"it has none of the id {image.id}",
-        do="do not use it; remove it (docker rmi), and have it saved again",
-    )
+            return facts
+    return None

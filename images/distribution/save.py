@@ -75,7 +75,9 @@ class Wish:
 
 
 def make_wish(engine: Engine, images: Sequence[ToSave], split: int, have: Have | None) -> Wish:
-    """What is to be saved of these images. Raises CardstockError for one that the engine has not."""
+    """What is to be saved of these images. Raises CardstockError for one that the engine has not, or cannot give."""
+    if engine.keeps_what_came():
+        raise _not_whole(images[0].reference)
     found = []
     for one in images:
         facts = engine.inspect(one.reference)
@@ -182,7 +184,7 @@ def _layer(packed: Packed, diff_id: str, sent: bool) -> SavedLayer:
 def _configuration(packed: Packed, one: ToSave, facts: ImageFacts) -> Path:
     path = packed.config(facts.id)
     if path is None:
-        raise _not_whole(one)
+        raise _not_whole(one.reference)
     return path
 
 
@@ -214,7 +216,7 @@ def _pack(
             say(f"layer {name[7:19]}: {human_bytes(size)}, {human_bytes(layer.size)} as zstd")
         wanted.discard(name)
     if wanted:
-        raise _not_whole(one)
+        raise _not_whole(one.reference)
 
 
 def _is_packed(packed: Packed, diff_id: str, work: Path, *, sent: bool) -> bool:
@@ -225,11 +227,11 @@ def _is_packed(packed: Packed, diff_id: str, work: Path, *, sent: bool) -> bool:
     return path.is_file() and path.stat().st_size == known.size and digest_of_file(path) == known.digest
 
 
-def _not_whole(one: ToSave) -> CardstockError:
+def _not_whole(reference: str) -> CardstockError:
     return CardstockError(
-        f"{one.reference} did not come out of the engine whole",
-        cause="its configuration or a layer is missing in what the engine saved; an engine with the containerd store "
-        "saves images in a form that is not read here",
+        f"{reference} does not come out of the engine whole",
+        cause="its configuration or a layer is missing in what the engine gives; an engine with the containerd store "
+        "gives images in a form that is not read here",
         do="save from an engine with the classic store (the embedded one: unset DOCKER_HOST)",
     )
 
