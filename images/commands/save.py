@@ -25,7 +25,10 @@ class SaveOptions(SelectorOptions):
 
     folder: str = option("the folder that the pieces go into", "", flag="dir", positional=True)
     split: str = option("bytes of a piece at most, such as 60MB, 60MiB or 4GB", "2GB")
-    have: str = option("leave out the layers that this list has: ./inv load --list prints it on the other machine", "")
+    have: str = option(
+        "leave out what this file lists: of ./inv load --list or docker image inspect there, or a saved.json",
+        "",
+    )
     json: bool = option(JSON, False)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from images.distribution import push as push
     from images.distribution import save as save
     from images.distribution import sbom as sbom
+    from images.distribution.have import read_have as read_have
     from images.distribution.pieces import parse_size as parse_size
     from images.distribution.publish import Publisher as Publisher
     from images.distribution.publish import prover as prover
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from images.distribution.saved import SAVED_FILE as SAVED_FILE
     from images.distribution.saved import SUMS as SUMS
     from images.distribution.saved import Saved as Saved
-    from images.distribution.saved import read_have as read_have
     from images.distribution.saved import read_saved as read_saved
 else:
     __getattr__ = face(__name__, __file__)

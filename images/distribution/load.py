@@ -29,15 +29,14 @@ from images.core import (
 )
 from images.distribution import disk_space
 from images.distribution.disk_space import Disk, device_of
+from images.distribution.have import Have, common
 from images.distribution.pieces import Joined, chunks_of, fault_of
 from images.distribution.saved import (
     SAVED_FILE,
-    Have,
     Member,
     Saved,
     SavedImage,
     blob_name,
-    common,
     manifest_digest,
     members,
     offsets,

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 
 from images.core import CardstockError, UsageError, hold, human_bytes, lock_path, write_atomically
 from images.distribution import disk_space
+from images.distribution.have import Have, common
 from images.distribution.pieces import Fault, Stream, fault_of, write_pieces
 from images.distribution.push import Layer, Packed, pack_zstd, saved
 from images.distribution.saved import (
     SAVED_FILE,
     SUMS,
-    Have,
     Saved,
     SavedImage,
     SavedLayer,
     SavedPiece,
-    common,
     members,
     read_saved,
     sums,
@@ -37,7 +36,8 @@ from images.registry import digest_of_file
 if TYPE_CHECKING:
     from images.docker import Engine
 
-# Beyond what pushing takes: these bytes are carried by hand.
+# Beyond what pushing takes, as these bytes are carried. Of 1.6 GB of layers of vLLM 0.33 on CUDA 13, level 3 leaves
+# 816 MB, 7 793, 9 783, and 12, in more than twice the time of 9, 781.
 ZSTD_LEVEL = 9
 WORK = ".save"  # in the folder, until all is written
 Say = Callable[[str], None]

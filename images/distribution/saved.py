@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -24,7 +24,7 @@ SAVED_FILE, SUMS = "saved.json", "SHA256SUMS"
 SCHEMA = 1
 CONFIG_MAX = 4 << 20
 _INDEX_MAX = 4 << 20  # bytes of saved.json: 9999 pieces have 1.5 million
-_LAYERS = 128
+LAYERS_MAX = 128
 _HEADER, _BLOCK = 512, 512
 _END = b"\0" * 2 * _BLOCK
 # A layer that is not sent is described as it is unpacked: its digest is then its diff id.
@@ -72,7 +72,7 @@ class SavedImage(Part):
     tags: Annotated[tuple[Reference, ...], Field(min_length=1, max_length=4)]
     archs: Annotated[tuple[ArchText, ...], Field(max_length=32)]
     evidence: PlainText
-    layers: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=_LAYERS)]
+    layers: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=LAYERS_MAX)]
 
 
 class SavedPiece(Part):
@@ -88,7 +88,7 @@ class Saved(Part):
 
     schema_: Annotated[int, Field(alias="schema", ge=SCHEMA, le=SCHEMA)] = SCHEMA
     images: Annotated[tuple[SavedImage, ...], Field(min_length=1, max_length=100)]
-    layers: Annotated[dict[Digest, SavedLayer], Field(max_length=100 * _LAYERS)]
+    layers: Annotated[dict[Digest, SavedLayer], Field(max_length=100 * LAYERS_MAX)]
     split: Annotated[int, Field(ge=LEAST_BYTES, le=MOST_BYTES)]
     pieces: Annotated[tuple[SavedPiece, ...], Field(min_length=1, max_length=MOST_PIECES)]
 
@@ -271,43 +271,3 @@ def _docker_manifest(images: Sequence[SavedImage], layers: Mapping[str, SavedLay
         for image in images
     ]
     return json.dumps(listed).encode()
-
-
-# What another engine has
-
-
-Chain = Annotated[tuple[Digest, ...], Field(min_length=1, max_length=_LAYERS)]
-
-
-class Have(Part):
-    """What `./inv load --list` prints: the layers of each image that an engine has, as diff ids, base first."""
-
-    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
-    engine: PlainText
-    chains: Annotated[tuple[Chain, ...], Field(max_length=1000)]
-
-    def to_json(self) -> str:
-        """As it is printed."""
-        return self.model_dump_json(by_alias=True, indent=1)
-
-
-def read_have(path: Path) -> Have:
-    """A list that `./inv load --list` printed. Raises UsageError for a file that is none."""
-    do = "on the other machine: ./inv load --list > have.json"
-    try:
-        return Have.model_validate_json(read_file(path, do, _INDEX_MAX))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))[:200]
-        raise UsageError(
-            f"{path} is no list of layers", cause=f"{place + ': ' if place else ''}{first['msg']}", do=do
-        ) from error
-
-
-def common(chains: Sequence[Sequence[str]], layers: Sequence[str]) -> int:
-    """How many layers, from the base on, are the same in one of the chains: an engine knows a layer by all below it."""
-    most = 0
-    for chain in chains:
-        same = next((n for n, (a, b) in enumerate(zip(chain, layers, strict=False)) if a != b), None)
-        most = max(most, min(len(chain), len(layers)) if same is None else same)
-    return most

@@ -16,9 +16,10 @@ import pytest
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, Unsafe
 from images.core.home import Layout, default_layout
+from images.distribution.have import Have
 from images.distribution.load import LOADING, list_layers, load
 from images.distribution.save import ToSave, Wish, make_wish, save
-from images.distribution.saved import SAVED_FILE, SUMS, Have, read_saved
+from images.distribution.saved import SAVED_FILE, SUMS, read_saved
 from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded.packages import cli_env, installed
