@@ -197,7 +197,7 @@ def test_an_index_that_is_not_there_or_newer_or_without_end_is_told(tmp_path: Pa
 
 def test_common_layers_are_counted_from_the_base_on() -> None:
     assert common([], "abc") == 0
-    assert common(["abd", "a", "xbc"], "abc") == 2
+    assert common(["abx", "a", "xbc"], "abc") == 2
     assert common(["abcd"], "abc") == 3
     assert common(["bc"], "abc") == 0
 
