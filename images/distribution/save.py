@@ -6,6 +6,7 @@ same pieces, so those that are whole are not written a second time.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -208,7 +209,8 @@ def _pack(
             packed.add(name, "zstd", Layer(name, size, size))
         else:
             out = work / _name(name)
-            part = out.with_suffix(".part")
+            # Of this process alone: the zstd of a killed one may still be writing its own.
+            part = out.with_suffix(f".{os.getpid()}")
             pack_zstd(path, part, ZSTD_LEVEL)
             layer = Layer(digest_of_file(part), part.stat().st_size, size)
             part.replace(out)

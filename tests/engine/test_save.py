@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from images.distribution.save import ToSave, Wish, make_wish, save
 from images.distribution.saved import SAVED_FILE, SUMS, read_saved
 from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
+from images.docker.embedded.daemon_config import render_config
 from images.docker.embedded.packages import cli_env, installed
 from images.docker.engine import Engine
 from images.render.labels import VARIANT
@@ -181,6 +184,42 @@ def test_a_damaged_piece_is_named_and_a_missing_one_too_and_nothing_is_loaded(en
     assert {path: path.read_bytes() for path in pieces} == good
     changed = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
     assert changed == [pieces[3]]
+
+
+def test_an_engine_with_the_containerd_store_takes_the_whole_at_once_and_by_hand(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(layout: Layout, *, mtu: int, firewall: bool) -> str:
+        settings = json.loads(render_config(layout, mtu=mtu, firewall=firewall))
+        return json.dumps({**settings, "features": {"containerd-snapshotter": True}, "storage-driver": "overlayfs"})
+
+    monkeypatch.setattr(embedded, "render_config", render)
+    layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
+    shutil.copytree(engines.layout.prefix, layout.prefix, symlinks=True)
+    written = save(engines.here, wish(engines, "first", "second"), tmp_path, print)
+    try:
+        embedded.start(layout, firewall=False, say=print)
+        monkeypatch.setenv("DOCKER_HOST", layout.endpoint)
+        other = Engines(engines.here, connect(layout), layout)
+        assert other.there.keeps_what_came()
+        assert list_layers(other.there).chains == ()
+        assert [one.given for one in load(other.there, tmp_path, written, NAME, print)] == [3, 4]
+        assert [one.given for one in load(other.there, tmp_path, written, NAME, print)] == [0, 0]
+        names = {tag for facts in other.there.images(VARIANT) for tag in facts.tags}
+        assert names == {f"{NAME}:first", f"{NAME}:second"}
+        other.clear()
+        assert other.there.images(VARIANT) == ()
+        done = other.by_hand(tmp_path)
+        assert done.code == 0, done.err
+        facts = other.there.inspect(f"{NAME}:second")
+        assert facts is not None
+        assert facts.layers == tuple(map(diff_id, SECOND))
+        with pytest.raises(CardstockError, match="does not come out of the engine whole"):
+            make_wish(other.there, asked("first"), SPLIT, None)
+        other.there.close()
+    finally:
+        embedded.stop(layout)
+        shutil.rmtree(layout.home)
 
 
 SAVE = """
