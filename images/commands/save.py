@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.build import ImageState, make_plan
-from images.commands.options import JSON, SelectorOptions, command, print_json
+from images.commands.options import JSON, FormOptions, command, print_json
 from images.context import Context
 from images.core import CheckFailed, NothingSelected, human_bytes
 from images.core.options import option
@@ -20,7 +20,7 @@ from images.render import EVIDENCE, PROVEN
 
 
 @dataclass(frozen=True)
-class SaveOptions(SelectorOptions):
+class SaveOptions(FormOptions):
     """What `invoke save` was asked."""
 
     folder: str = option("the folder that the pieces go into", "", flag="dir", positional=True)
@@ -45,7 +45,7 @@ def save_images(context: Context, options: SaveOptions) -> None:
     """
     split = parse_size(options.split)
     have = read_have(Path(options.have).expanduser()) if options.have else None
-    images = images_to_save(context, options.select(context))
+    images = images_to_save(context, options.chosen(context))
     folder = Path(options.folder).expanduser()
     with context.report.step(f"save {', '.join(one.variant for one in images)}") as step:
         wish = saving.make_wish(context.engine, images, split, have)
@@ -65,12 +65,12 @@ def images_to_save(context: Context, variants: tuple[Variant, ...]) -> list[ToSa
         reference, job = f"{context.matrix.image}:{variant.id}", plan.job(variant)
         facts = (plan.images or {}).get(reference)
         if facts is None:
-            raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
+            raise NothingSelected(f"{reference} is not built", do=f"./inv build {variant.selector}")
         if facts.labels.get(PROVEN) != "yes" or not facts.labels.get(EVIDENCE):
             raise CheckFailed(
                 f"{reference} is built but not proven, so it is not saved",
                 cause=f"its label {PROVEN} is {facts.labels.get(PROVEN)!r}",
-                do=f"./inv build --only '{variant.id}'",
+                do=f"./inv build {variant.selector}",
             )
         if plan.state(variant) is ImageState.OUTDATED:
             context.report.line(f"{reference} was built of other inputs than this checkout has; it is saved as it is")
