@@ -17,6 +17,8 @@ from tests.helpers.nonempty import nonempty
 pytestmark = pytest.mark.timeout(1800)  # each image's vLLM is imported as on each of its cards
 
 SCRIPT = ROOT / "tests/engine/imports_inside.py"
+# humming, which vLLM 0.33 imports, starts two compilers in the background at each import, unless it is told not to.
+ENV = {"HOME": "/tmp", "HUMMING_DISABLE_PARALLEL_BUILD": "1"}
 LAYERS = "vllm.model_executor.layers.quantization"
 # What a request or an option may ask for: quantised weights, answers of a given form, calls of tools, several cards.
 MODULES = (
@@ -107,7 +109,7 @@ def imports(engine: Engine, image: str, capability: str) -> dict[str, str]:
     """Module -> what its import ended with, as the image's own user."""
     files = {"/tmp/imports_inside.py": SCRIPT.read_bytes()}
     command = ["/tmp/imports_inside.py", capability, *MODULES]
-    ran = engine.run(image, command, entrypoint=["python"], files=files, env={"HOME": "/tmp"}, timeout=900)
+    ran = engine.run(image, command, entrypoint=["python"], files=files, env=ENV, timeout=900)
     told: dict[str, str] = json.loads(ran.out.strip().splitlines()[-1])
     return told
 
@@ -131,5 +133,5 @@ def test_the_server_tells_its_options(engine: Engine, images: dict[Variant, str]
         capability = variant.archs[0].capability if variant.archs else ""
         files = {"/tmp/imports_inside.py": SCRIPT.read_bytes()}
         words = ["/tmp/imports_inside.py", capability, "--help"]
-        ran = engine.run(image, words, entrypoint=["python"], files=files, env={"HOME": "/tmp"}, timeout=300)
+        ran = engine.run(image, words, entrypoint=["python"], files=files, env=ENV, timeout=300)
         assert "--max-model-len" in ran.out or "--help=all" in ran.out, f"{variant.id}: {ran.out[-500:]}"
