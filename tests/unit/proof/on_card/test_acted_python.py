@@ -156,7 +156,8 @@ def test_triton_compiles_for_the_acted_card_within_its_shared_memory(site: Any) 
     module = SimpleNamespace(CudaUtils=CudaUtils, CudaDriver=CudaDriver)
     site.act_triton(module, site.read(acted_card("2080 Ti").to_text()))
     assert CudaDriver().get_current_target() == Target("cuda", 75, 32)
-    properties = CudaUtils().get_device_properties(0)
+    utils: Any = CudaUtils()
+    properties = utils.get_device_properties(0)
     assert properties == {"max_shared_mem": 64 * 1024, "multiprocessor_count": 68, "x": 1}
 
 
