@@ -33,6 +33,18 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ActedAs:
+    """Another card that the run's card was acted as: ``label`` begins the names of its steps, ``variant`` is the image
+    whose decisions were taken, "" where the matrix has none for it.
+    """
+
+    label: str
+    card: str
+    capability: str
+    variant: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """One measurement: the median of ``runs``, all in ``unit``.
 
@@ -48,27 +60,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class ActedAs:
-    """Another card that the run's card was acted as: ``label`` begins the names of its steps, ``variant`` is the image
-    whose decisions were taken, "" where the matrix has none for it.
-    """
-
-    label: str
-    card: str
-    capability: str
-    variant: str
-
-
-@dataclass(frozen=True)
 class GpuRecord:
     """One run on one machine with a card.
+
+    ``acted`` is empty for a run on the card itself; else the card was made to pass for others, and nothing in the
+    record is a run on those, nor one of ``variant`` on ``card``.
 
     ``capability`` is "9.0"; ``memory`` bytes (0: not told); ``driver`` "" where an old record does not tell it;
     ``created`` UTC in ISO form, "" likewise. ``variant`` is the image that the run stands for and ``input_hash`` that
     image's inputs; both are "" for a run that stands for none. ``place`` is "image" for a run inside the image, and
     "packages" for one with the image's packages, slimmed by the build's own code, on a host that has no engine.
-    ``acted`` is empty for a run on the card itself; else the card was made to pass for others, and nothing in the
-    record is a run on those, nor one of ``variant`` on ``card``.
     """
 
     card: str
@@ -83,9 +84,9 @@ class GpuRecord:
     steps: tuple[Step, ...]
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+    acted: tuple[ActedAs, ...] = ()
     schema: int = SCHEMA
     name: str = ""
-    acted: tuple[ActedAs, ...] = ()
 
     @property
     def ok(self) -> bool:
