@@ -18,12 +18,9 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from images.core import process
 from images.proof.on_card.runs import ROOTFS
-from images.proof.tiny_model import checkpoint
-from images.proof.tiny_model.weights import GROUP, Array, safetensors_bytes, unpack
+from images.proof.tiny_model import write_checkpoint, write_plain
 
 NVML, BEHIND = "libnvidia-ml.so.1", "libnvidia-ml-real.so.1"
 FRONT = Path(__file__).with_name("acted") / "nvml_front.c"
@@ -66,33 +63,6 @@ def make_front(folder: Path) -> str:
     return ""
 
 
-def plain_tensors(tensors: dict[str, Array]) -> dict[str, Array]:
-    """The same weights without AWQ: each linear as float16 [columns, rows], which holds every one of them exactly."""
-    out = {
-        name: value for name, value in tensors.items() if name.rpartition(".")[2] not in ("qweight", "qzeros", "scales")
-    }
-    for name in (name for name in tensors if name.endswith(".qweight")):
-        base = name.removesuffix(".qweight")
-        words, zeros = (np.asarray(tensors[f"{base}.{part}"], dtype=np.int32) for part in ("qweight", "qzeros"))
-        steps = unpack(words) - unpack(zeros).repeat(GROUP, axis=0)
-        scales = np.asarray(tensors[f"{base}.scales"], dtype=np.float64).repeat(GROUP, axis=0)
-        out[f"{base}.weight"] = np.ascontiguousarray((steps * scales).T.astype(np.float16))
-    return out
-
-
-def write_plain(folder: Path) -> None:
-    """The tiny checkpoint without AWQ, for cards that vLLM refuses AWQ on: it has the same answers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tiny = checkpoint.QWEN2_5
-    config = dict(tiny.made_by.config())
-    config.pop("quantization_config")
-    content = checkpoint.files(tiny)
-    content["model.safetensors"] = safetensors_bytes(plain_tensors(tiny.tensors()))
-    content["config.json"] = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
-    for name, body in content.items():
-        (folder / name).write_bytes(body)
-
-
 def real_card() -> dict[str, Any]:
     """Name, capability and driver by the image's own reader of NVML."""
     sys.path.insert(0, str(ROOTFS))
@@ -108,7 +78,7 @@ def real_card() -> dict[str, Any]:
 
 def prepare(folder: Path) -> dict[str, Any]:
     """Everything; facts as JSON values."""
-    checkpoint.write_checkpoint(folder / TINY)
+    write_checkpoint(folder / TINY)
     write_plain(folder / PLAIN)
     triton = util.find_spec("triton")
     ptxas = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "ptxas" if triton and triton.origin else None

