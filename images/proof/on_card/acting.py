@@ -19,7 +19,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -43,7 +43,8 @@ NOTES = (
 )
 # Seconds: of programs that are no servers; less than MOST_LATE before the end of all time, no server is started.
 SHORT, CHECKPOINT, LEAST = 120.0, 300.0, 60.0
-REFUSAL_LIMIT = 150.0
+REFUSAL_LIMIT, COMPILING = 150.0, 580.0
+FLASH = "FlashAttention 2 compiled"
 BFLOAT16 = r"Bfloat16 is only supported|[Bb]float16.* not supported"
 Outcome = Mapping[str, Any]
 
@@ -119,6 +120,24 @@ class Acting:
         told = self.host.run("seen", self.host.through("acting_seen"), SHORT, env, f"seen-{card.label}")
         return judge.judge_seen(told, card, front=not self.real["front missing"])
 
+    def compile_flash(self) -> dict[str, Any]:
+        """FlashAttention 2's kernels, which have PTX alone for the real card, into the cache that all servers share."""
+        told = self.host.scratch / "warm.json"
+        if told.is_file():  # of an earlier run with this folder, whose cache is there, too
+            before: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+            if not any(one["why"] for one in before["compiled"]):
+                return before
+        limit = max(LEAST, min(COMPILING, self.deadline - time.monotonic()))
+        compiled = self.host.run("warm", self.host.through("acting_warm"), limit)
+        if bad := [f"head {one['head']}: {one['why']}" for one in compiled["compiled"] if one["why"]]:
+            raise NotRun(f"not all of it: {'; '.join(bad)}", compiled)
+        return compiled
+
+    def needs_flash(self, row: Sequence[Job]) -> bool:
+        """Whether a card's servers take FlashAttention 2."""
+        expected = [self.expected[job.card.capability] for job in row]
+        return any(one["attention"] == "FLASH_ATTN" for one in expected) and not row[0].name.startswith("planted")
+
     def checkpoint(self, layers: int) -> dict[str, Any]:
         """The 3B-shaped checkpoint, made on the real card; one of an earlier run with as many layers is kept."""
         told = self.host.scratch / "checkpoint.json"
@@ -188,12 +207,19 @@ class Acting:
         print(f"begun: {job.name}, {limit:.0f} s at most", flush=True)
         return self.host.run(job.name, words, limit + ASKING, env, job.cache)
 
-    def outcomes(self, rows: Sequence[Sequence[Job]], at_once: int) -> Iterator[tuple[Job, Outcome | Exception]]:
-        """Every job's outcome as it comes: the jobs of a row one after the other, ``at_once`` rows side by side."""
+    def outcomes(
+        self, rows: Sequence[Sequence[Job]], at_once: int, waiting: Mapping[int, Future[Any]]
+    ) -> Iterator[tuple[Job, Outcome | Exception]]:
+        """Every job's outcome as it comes: the jobs of a row one after the other, ``at_once`` rows side by side.
+
+        ``waiting`` has, by the id of a row, what must be over before its first job.
+        """
         told: queue.Queue[tuple[Job, Outcome | Exception]] = queue.Queue()
 
         def work(row: Sequence[Job]) -> None:
             ended = ""
+            if id(row) in waiting:
+                waiting[id(row)].exception()
             for job in row:
                 try:
                     if ended:
@@ -206,7 +232,8 @@ class Acting:
                     told.put((job, error))
 
         with ThreadPoolExecutor(at_once) as pool:
-            for row in rows:
+            # Those that wait go last: they would keep others from a place.
+            for row in sorted(rows, key=lambda row: id(row) in waiting):
                 pool.submit(work, row)
             for _ in range(sum(map(len, rows))):
                 yield told.get()
@@ -228,12 +255,20 @@ class Acting:
             for card, row in zip(self.cards, rows, strict=True)
             if row
         )
+        flash = [row for row in rows if row and self.needs_flash(row)]
+        if flash and at_once == 1:
+            self._always(FLASH, self.compile_flash)
         known = {one.label: one for one in (*self.run.record.acted, *acted)}
         self.run.record = replace(self.run.record, acted=tuple(known.values()))
         mistakes = self.wanted(self.planted()) if planted else []
-        for job, outcome in self.outcomes([*filter(None, [*rows, mistakes])], at_once):
-            for name, verdict in job.steps:
-                self.run.step(name, partial(_judge, verdict, outcome))
+        with ThreadPoolExecutor(1) as beside:
+            compiled = beside.submit(_caught, self.compile_flash) if flash and at_once > 1 else None
+            waiting = {id(row): compiled for row in flash} if compiled else {}
+            for job, outcome in self.outcomes([*filter(None, [*rows, mistakes])], at_once, waiting):
+                for name, verdict in job.steps:
+                    self.run.step(name, partial(_judge, verdict, outcome))
+            if compiled:
+                self._always(FLASH, partial(_judge, dict, compiled.result()))
 
     def _always(self, name: str, action: Callable[[], Mapping[str, Any]]) -> None:
         """A step that others need, whatever ``--only`` says."""
@@ -248,6 +283,14 @@ def _judge(verdict: Callable[[Outcome], Mapping[str, Any]], outcome: Outcome | E
     if isinstance(outcome, Exception):
         raise outcome
     return verdict(outcome)
+
+
+def _caught(action: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any] | Exception:
+    """What an action gives or raises, to be judged later."""
+    try:
+        return action()
+    except Exception as error:
+        return error
 
 
 def _refusal(pattern: str, what: str, outcome: Outcome) -> Mapping[str, Any]:

@@ -77,7 +77,7 @@ def serve(kind: str, model: Path, flags: list[str], limit: float, out: Path) -> 
     except ServerFailed as error:
         how = "late" if str(error).startswith(LATE) else "ended"
         lines = [line[9:] for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        seen = {**told(lines, how, begun), "error": str(error).splitlines()[0]}
+        seen = {**told(lines, how, begun), "error": str(error).splitlines()[0].rstrip(":")}
     write_atomically(out, json.dumps(seen))
 
 

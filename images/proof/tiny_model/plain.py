@@ -1,4 +1,4 @@
-"""The tiny Qwen2.5-VL without AWQ, for cards that an engine refuses AWQ on: the same weights, and so the same answers."""
+"""The tiny Qwen2.5-VL without AWQ, for cards that an engine refuses AWQ on: the same weights, so the same answers."""
 
 from __future__ import annotations
 

@@ -71,6 +71,8 @@ class Docker:
             return dict(all_expected("cu130", "vllm", "flash-attn", archs))
         if name == "checkpoint":
             return {"layers": 36, "bytes": 4}
+        if name == "warm":
+            return {"compiled": [{"head": 64, "paged": True, "seconds": 90.0, "why": ""}]}
         env = self.env(name)
         capability, *_, card = env["CARDSTOCK_ACTED"].split(";")
         if name == "seen":
@@ -143,7 +145,7 @@ def test_a_t4_an_l4_and_the_planted_mistakes(docker: Docker, monkeypatch: pytest
     assert code == 0, [(step.name, step.reason) for step in record.steps]
     assert verdicts(record) == dict.fromkeys(
         [
-            *("machine", "expected", "the acted card is seen", "3b checkpoint"),
+            *("machine", "expected", "the acted card is seen", "3b checkpoint", acting.FLASH),
             *("T4: choices", "T4: tiny", "T4: 3b", "L4: choices", "L4: tiny", "L4: 3b"),
             *("planted: an image for other cards", "planted: flash-attn on 7.5", "planted: bfloat16 on 7.5"),
             "planted: AWQ on 7.0",
@@ -273,10 +275,27 @@ def test_parts_of_a_run_go_on_in_its_record(docker: Docker, monkeypatch: pytest.
     assert code == 0
     assert [one.label for one in record.acted] == ["T4", "A100"]
     assert {"T4: choices", "T4: tiny", "A100: choices", "A100: tiny", "A100: 3b"} >= set(verdicts(record)) - {
-        *("machine", "expected", "3b checkpoint")
+        *("machine", "expected", "3b checkpoint", acting.FLASH)
     }
     assert docker.env("A100-tiny")["CARDSTOCK_ACTED_SHARED"] == "1"
     assert "CARDSTOCK_ACTED_SHARED" not in docker.env("T4-tiny")
+
+
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_flash_attention_is_compiled_once_and_servers_start_without_it_too(
+    docker: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at_once: str
+) -> None:
+    words = ("--card", "L4", "--card", "T4", "--no-planted", "--at-once", at_once)
+    broken = {"compiled": [{"head": 64, "paged": True, "seconds": 1.0, "why": "CUDA error"}]}
+    docker.change = lambda name, told: broken if name == "warm" else told
+    _, record = go(monkeypatch, tmp_path, *words)
+    step = next(step for step in record.steps if step.name == acting.FLASH)
+    assert (step.verdict, step.reason) == ("not run", "not all of it: head 64: CUDA error")
+    assert verdicts(record)["L4: tiny"] == "passed"
+    docker.change = lambda name, told: told
+    go(monkeypatch, tmp_path, *words)
+    go(monkeypatch, tmp_path, *words)
+    assert docker.names().count("warm") == 2  # the second run's is kept
 
 
 def test_a_machine_without_a_card_ends_with_3(docker: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

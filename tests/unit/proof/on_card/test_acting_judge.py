@@ -158,3 +158,5 @@ def test_every_way_to_ask_must_tell_the_acted_card() -> None:
             judge.judge_seen({**SEEN, **change}, T4, front=True)
         assert said in str(error.value.args[0])
     assert judge.judge_seen({**SEEN, "preflight": {}}, T4, front=False)
+    absent = {**SEEN, "pynvml": {"error": "ModuleNotFoundError: No module named 'pynvml'"}}
+    assert judge.judge_seen(absent, T4, front=True) == absent

@@ -96,14 +96,14 @@ def test_what_is_wrong_with_answers_is_told(place: Path, monkeypatch: pytest.Mon
 
 def test_a_server_that_ends_tells_why(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = serve(place, "ends", 30, monkeypatch)
-    assert (told["how"], told["error"]) == ("ended", "it ended with 1:")
+    assert (told["how"], told["error"]) == ("ended", "it ended with 1")
     assert told["chose"]["refusals"] == ["ValueError: Minimum capability: 75. Current capability: 70."]
     assert told["tail"][-1].startswith("ValueError")
 
 
 def test_a_server_that_does_not_get_healthy_is_ended_in_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = serve(place, "waits", 1, monkeypatch)
-    assert (told["how"], told["error"]) == ("late", "not healthy after 1 s:")
+    assert (told["how"], told["error"]) == ("late", "not healthy after 1 s")
     assert told["chose"]["attention"] == "TRITON_ATTN"
 
 
