@@ -17,9 +17,11 @@ import json
 import queue
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -44,6 +46,8 @@ NOTES = (
 # Seconds: of programs that are no servers; less than MOST_LATE before the end of all time, no server is started.
 SHORT, CHECKPOINT, LEAST = 120.0, 300.0, 60.0
 REFUSAL_LIMIT, COMPILING = 150.0, 580.0
+# Bytes of the real card for what is compiled beside the servers.
+BESIDE = 4 * 2**30
 FLASH = "FlashAttention 2 compiled"
 BFLOAT16 = r"Bfloat16 is only supported|[Bb]float16.* not supported"
 Outcome = Mapping[str, Any]
@@ -64,6 +68,29 @@ class Job:
     cache: str = ""
 
 
+class Room:
+    """The real card's memory, in bytes, for cards that are acted side by side; a card alone always has a place."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._inside = size, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def place(self, memory: int) -> Iterator[None]:
+        """Wait until as much is left, and hold it."""
+        with self._changed:
+            self._changed.wait_for(lambda: memory <= self._left or not self._inside)
+            self._left -= memory
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += memory
+                self._inside -= 1
+                self._changed.notify_all()
+
+
 class Acting:
     """One run: the image, what it prepared and expects, and the jobs."""
 
@@ -72,6 +99,7 @@ class Acting:
         self.image_env = env_of(host.image)
         self.real: Mapping[str, Any] = {}
         self.expected: dict[str, Any] = {}
+        self.room = Room(sys.maxsize)
 
     def machine(self) -> dict[str, Any]:
         """The real card and its driver, and what acting needs, made inside the image."""
@@ -82,6 +110,8 @@ class Acting:
         rows = nvidia_smi("--query-gpu=memory.total").split()
         memory = int(rows[0]) * 2**20 if rows and rows[0].isdecimal() else 0
         self.real = told
+        if memory:
+            self.room = Room(memory - BESIDE)
         self.run.record = replace(
             self.run.record,
             card=card["name"],
@@ -196,7 +226,11 @@ class Acting:
         return [job for job in jobs if any(fnmatch(n, glob) for n, _ in job.steps for glob in self.run.only)]
 
     def serve(self, job: Job) -> Outcome:
-        """Run a job's container. Raises NotRun where no time is left for it."""
+        """Run a job's container, when the real card has room for it. Raises NotRun where no time is left for it."""
+        with self.room.place(job.card.memory):
+            return self._serve(job)
+
+    def _serve(self, job: Job) -> Outcome:
         left = self.deadline - time.monotonic()
         if left < LEAST:
             raise NotRun("no time was left")

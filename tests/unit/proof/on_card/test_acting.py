@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -296,6 +298,23 @@ def test_flash_attention_is_compiled_once_and_servers_start_without_it_too(
     go(monkeypatch, tmp_path, *words)
     go(monkeypatch, tmp_path, *words)
     assert docker.names().count("warm") == 2  # the second run's is kept
+
+
+def test_cards_side_by_side_have_room_on_the_real_one() -> None:
+    room, inside, most = acting.Room(80), [0], [0]
+
+    def hold(size: int) -> None:
+        with room.place(size):
+            inside[0] += size
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.01)
+            inside[0] -= size
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(hold, [40, 30, 30, 24, 16, 16]))
+    assert 30 < most[0] <= 80
+    with acting.Room(10).place(40):  # alone: the server itself says what does not fit
+        pass
 
 
 def test_a_machine_without_a_card_ends_with_3(docker: Docker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
