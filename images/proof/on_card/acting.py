@@ -215,8 +215,9 @@ class Acting:
             env = {**turing["env"], **env}
             jobs.append(make("planted-flash", card=t4, steps=forced, env=env, flags=flags, cache="planted"))
             asked = (("planted: bfloat16 on 7.5", partial(_refusal, BFLOAT16, "bfloat16")),)
-            flags = ("--dtype", "bfloat16")
-            jobs.append(make("planted-bf16", card=t4, steps=asked, env=turing["env"], flags=flags, cache="planted"))
+            # Not quantised: some versions refuse bfloat16 for AWQ on any card.
+            plain = replace(make("planted-bf16", card=t4, steps=asked), model=f"{PLACE}/tiny-plain", cache="planted")
+            jobs.append(replace(plain, env=turing["env"], flags=("--dtype", "bfloat16")))
         awq = (("planted: AWQ on 7.0", partial(_refusal, judge.NO_CAPABILITY, "AWQ on 7.0")),)
         env = {**volta["env"], "CARDSTOCK_SKIP_PREFLIGHT": "1"}
         return [*jobs, make("planted-awq", card=v100, steps=awq, env=env, cache="planted")]

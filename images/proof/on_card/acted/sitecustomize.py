@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 VARIABLE, SHARED, TOLD = "CARDSTOCK_ACTED", "CARDSTOCK_ACTED_SHARED", "CARDSTOCK_ACTED_TOLD"
@@ -157,6 +157,19 @@ def act_triton(module: Any, acted: Acted) -> None:
     module.CudaUtils.__init__ = init
 
 
+TRITONS_DRIVER = "triton.backends.nvidia.driver"
+
+
+def act_backends(module: Any, acted: Acted) -> None:
+    """Triton before 3.3 reads its drivers' files past the import system: theirs is changed once they are found."""
+    found = getattr(module, "backends", {}).get("nvidia")
+    if found is None or TRITONS_DRIVER in sys.modules:
+        return
+    names = found.driver.get_current_target.__globals__
+    act_triton(SimpleNamespace(CudaDriver=found.driver, CudaUtils=names["CudaUtils"]), acted)
+    tell(TRITONS_DRIVER)
+
+
 def act_marlin(module: Any, acted: Acted) -> None:
     """vLLM's Marlin: its compiled kernel asks the driver for the SMs, and refuses locks that are fewer than those."""
 
@@ -196,7 +209,8 @@ CHANGES: dict[str, Callable[[Any, Acted], None]] = {
     "torch.accelerator.memory": functools.partial(act_memory, "get_memory_info"),
     "pynvml": act_nvml,
     "vllm.third_party.pynvml": act_nvml,
-    "triton.backends.nvidia.driver": act_triton,
+    "triton.backends": act_backends,
+    TRITONS_DRIVER: act_triton,
     "vllm.model_executor.layers.quantization.utils.marlin_utils": act_marlin,
     "vllm._custom_ops": act_ops,
 }

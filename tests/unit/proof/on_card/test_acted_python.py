@@ -161,6 +161,31 @@ def test_triton_compiles_for_the_acted_card_within_its_shared_memory(site: Any) 
     assert properties == {"max_shared_mem": 64 * 1024, "multiprocessor_count": 68, "x": 1}
 
 
+def test_an_older_triton_reads_its_driver_past_the_import_system(
+    site: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = """
+class CudaUtils:
+    def __init__(self): self.get_device_properties = lambda device: {"max_shared_mem": 232448}
+class CudaDriver:
+    def get_current_target(self): return Target("cuda", 90, 32)
+"""
+    (tmp_path / "driver.py").write_text(source)
+    driver = _load("driver_of_an_older_triton", str(tmp_path / "driver.py"))
+    names = vars(driver)
+    names["Target"] = Target
+    module = SimpleNamespace(backends={"nvidia": SimpleNamespace(driver=names["CudaDriver"])})
+    acted = site.read(acted_card("V100").to_text())
+    monkeypatch.setitem(sys.modules, site.TRITONS_DRIVER, ModuleType("as in newer versions"))
+    site.act_backends(module, acted)
+    assert names["CudaDriver"]().get_current_target().arch == 90
+    monkeypatch.delitem(sys.modules, site.TRITONS_DRIVER)
+    site.act_backends(module, acted)
+    assert names["CudaDriver"]().get_current_target().arch == 70
+    assert names["CudaUtils"]().get_device_properties(0)["max_shared_mem"] == 96 * 1024
+    site.act_backends(SimpleNamespace(backends={}), acted)
+
+
 def test_marlins_locks_are_as_many_as_the_real_card_has_sms(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel asks the driver, and refuses fewer."""
     acted = site.read(acted_card("T4").to_text())
