@@ -3,9 +3,9 @@
 Sources, both read for CUDA 13.0: CUDA C++ Programming Guide, chapter "Compute Capabilities", table "Technical
 Specifications per Compute Capability" (shared memory, registers), and the section "Shared Memory" of each capability
 there (a block may use 1 KB less than its SM has, from 8.0 on; above 48 KB it asks for it). Which instructions of the
-tensor cores there are: PTX ISA, "Warp Level Matrix Multiply-Accumulate Instructions" (mma.sync from 7.0 on), "Asynchronous
-Warpgroup Level Matrix Instructions" (wgmma, 9.0a alone), "TensorCore 5th Generation Family Instructions" (tcgen05,
-10.0a and its family; 12.x has none of them).
+tensor cores there are: PTX ISA, "Warp Level Matrix Multiply-Accumulate Instructions" (mma.sync from 7.0 on),
+"Asynchronous Warpgroup Level Matrix Instructions" (wgmma, 9.0a alone), "TensorCore 5th Generation Family Instructions"
+(tcgen05, 10.0a and its family; 12.x has none of them).
 """
 
 from __future__ import annotations
