@@ -10,6 +10,9 @@ inside/ask_server.py asks what makes it compile. A minute or two a model. The fo
 models can be traced in several calls; each call writes the list of all that lie there. What --out holds of other cards
 and attentions stays.
 
+--without-card 7.5 needs none: vLLM's own attention is called in the image as on such a card (inside/call_attention.py),
+and nothing is launched. It knows the kernels of Triton's attention alone, and the list says so.
+
 To act as another card, mount the folder of its sitecustomize.py and name it in --env PYTHONPATH=PLACE: both run.
 
 Nothing but Python with NumPy and docker is needed on the host. Exit code 0 when every model was traced, 1 when one was
@@ -28,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from images.core import process
-from images.docker import ContainerSpec, Gpus, Mount, docker_words
+from images.docker import TMPFS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.kernel_code import traces
 from images.proof.on_card.lighter_containers import NO_MULTICAST, labels_of, nvidia_smi, own_checkout
 from images.proof.tiny_model import checkpoint, qwen2_5_vl
@@ -40,6 +43,7 @@ TRACE, WRITTEN, MODEL = "/trace", "/written", "/model"
 VARIANT = "dev.cardstock.variant"
 START_LIMIT = 400.0
 ASK_LIMIT = START_LIMIT + 500
+USER = 10001  # of every image (dockerfiles/templates)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,29 @@ class Tracing:
         return told
 
 
+def called(tracing: Tracing, capability: str) -> dict[str, Any]:
+    """The group of what vLLM's own attention asks for on a card that is not there. Raises ProcessFailed, ValueError."""
+    runs = {}
+    for model, shape in SHAPES.items():
+        words = [f"{TRACE}/call_attention.py", "--capability", capability, "--heads", f"{shape.heads}:{shape.kv_heads}"]
+        spec = ContainerSpec(
+            tracing.image,
+            tuple(words),
+            entrypoint=("python",),
+            mounts=(Mount(str(tracing.checkout / INSIDE), TRACE),),
+            # A mount gets the mode of the folder below it, but not its owner.
+            tmpfs=(TMPFS, ("/cache", f"{TMPFS[1]},uid={USER}")),
+            network="none",
+            healthcheck=False,
+        )
+        out = process.run(docker_words(spec, foreground=True), timeout=300).out
+        runs[model], wrong = traces.read_lines(line for line in out.splitlines() if line.startswith("{"))
+        if wrong or not runs[model]:
+            raise ValueError(f"{model}: {'; '.join(wrong) or 'no kernel was asked for'}")
+    kernels, _ = traces.merge(runs)
+    return {"models": list(runs), "kernels": kernels}
+
+
 def labels_and_env(image: str) -> tuple[dict[str, str], dict[str, str]]:
     """An image's labels and environment. Raises ProcessFailed where the engine has none of that name."""
     argv = ["docker", "image", "inspect", "--format", "{{json .Config.Env}}", image]
@@ -232,6 +259,16 @@ def write_list(out: Path, told: dict[str, str], group: dict[str, Any]) -> None:
     new.replace(out)
 
 
+def finish(tracing: Tracing, out: Path | None, group: dict[str, Any]) -> int:
+    """Write the list and say so; 1 where it has no kernel."""
+    found = versions(tracing)
+    place = out or tracing.checkout / DATA / f"vllm-{found['vllm'].partition('+')[0]}.json"
+    write_list(place, found, group)
+    count, problems = len(group["kernels"]), group.get("problems")
+    print(f"{count} kernels of {', '.join(group['models'])} in {place}; problems: {problems or 'none'}")
+    return int(not count)
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -249,15 +286,16 @@ def main() -> int:
         "--acted", default="", metavar="CAPABILITY", help="the card that this one was made to look like"
     )
     parser.add_argument("--cards", default="", help='capabilities that this is said of, such as ">=8.0" or "<8.0"')
+    parser.add_argument("--without-card", default="", metavar="CAPABILITY", help="ask vLLM's own code, on no card")
     words = parser.parse_args()
     card = nvidia_smi("--query-gpu=name,driver_version,compute_cap").partition("\n")[0]
-    if not card:
+    if not card and not words.without_card:
         print("no card to trace on: nvidia-smi finds none", file=sys.stderr)
         return NO_CARD
-    name, driver, capability = (part.strip() for part in card.split(","))
+    name, driver, capability = (part.strip() for part in (card or "-,-,-").split(","))
     labels, image_env = labels_and_env(words.image)
     pairs = (pair.rpartition(":") for pair in words.mount)
-    arch = words.acted or capability
+    arch = words.without_card or words.acted or capability
     dtype = () if "--dtype" in words.word else ("--dtype", "float16" if float(arch) < NEW else "bfloat16")
     tracing = Tracing(
         words.image,
@@ -269,6 +307,11 @@ def main() -> int:
         tuple(Mount(folder, place) for folder, _, place in pairs),
         (*dtype, *words.word),
     )
+    if words.without_card:
+        source = f"vLLM's own attention called without a card, as on {arch}: {labels.get(VARIANT, words.image)}"
+        group = called(tracing, arch)
+        head = {"cards": words.cards or f"=={arch}", "attention": "triton", "mark": "S", "source": source}
+        return finish(tracing, words.out, head | group)
     bad = False
     for model in words.models.split(","):
         told = tracing.trace(model)
@@ -285,12 +328,7 @@ def main() -> int:
         "mark": "A",
         "source": f"{seen}, driver {driver}, {datetime.now(UTC):%Y-%m-%d}: {labels.get(VARIANT, words.image)}",
     }
-    found = versions(tracing)
-    out = words.out or tracing.checkout / DATA / f"vllm-{found['vllm'].partition('+')[0]}.json"
-    write_list(out, found, head | group)
-    kernels = group["kernels"]
-    print(f"{len(kernels)} kernels of {', '.join(group['models'])} in {out}; problems: {group['problems'] or 'none'}")
-    return 1 if bad or failed or not kernels else 0
+    return finish(tracing, words.out, head | group) or int(bad or bool(failed))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _count(ptx: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for line in ptx.splitlines():
         match = re.match(r"\s*(?:@!?%\w+\s+)?([a-z][a-z0-9_]*)((?:\.[\w:]+)*)\s", line)
-        if match:
+        if match and (match[1] not in ("wgmma", "tcgen05") or ".mma" in match[2]):  # those fence and wait, too
             name = match[1]
             counts[name] = counts.get(name, 0) + 1
     return counts
@@ -164,7 +164,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kernels", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", required=True, help="a file, or - for the last line of what is printed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one kernel")
     words = parser.parse_args()
@@ -180,7 +180,10 @@ def main() -> int:
     results = run_all(given, words.jobs, words.limit)
     seconds = round(time.monotonic() - begun, 1)
     told = {"triton": triton.__version__, "imports": imported, "seconds": seconds, "results": results}
-    words.out.write_text(json.dumps(told))
+    if words.out == "-":
+        print(json.dumps(told))
+    else:
+        Path(words.out).write_text(json.dumps(told))
     return 0
 
 
