@@ -35,6 +35,7 @@ class Kernel:
     heavy: bool
     mark: str
     source: str
+    only_with: str = ""
 
     @property
     def title(self) -> str:
@@ -44,13 +45,17 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Group:
-    """Kernels of one attention (as the matrix calls it) on some cards, such as "<8.0"."""
+    """Kernels of one attention (as the matrix calls it) on some cards, such as "<8.0".
+
+    ``only_with`` is the server's flag without which they are never launched; "" where there is none.
+    """
 
     cards: str
     attention: str
     mark: str
     source: str
     kernels: tuple[Kernel, ...]
+    only_with: str = ""
 
     def fits(self, arch: str, attention: str) -> bool:
         """Whether it speaks of an image's server on a card."""
@@ -103,18 +108,19 @@ def _group(data: dict[str, Any]) -> Group:
     mark, source = str(data["mark"]), str(data["source"])
     if not source or mark not in ("A", "S"):
         raise ValueError(f"a group of mark {mark!r} and source {source!r}")
-    kernels = tuple(_kernel(one, mark, source) for one in data["kernels"])
-    return Group(str(data["cards"]), str(data["attention"]), mark, source, kernels)
+    flag = str(data.get("only_with", ""))
+    kernels = tuple(_kernel(one, mark, source, flag) for one in data["kernels"])
+    return Group(str(data["cards"]), str(data["attention"]), mark, source, kernels, flag)
 
 
-def _kernel(data: dict[str, Any], mark: str, source: str) -> Kernel:
+def _kernel(data: dict[str, Any], mark: str, source: str, flag: str) -> Kernel:
     entry = {name: data[name] for name in ENTRY} | ({"source": data["source"]} if data.get("source") else {})
     strange = [name for name in entry["divisible"] if name not in entry["signature"]]
     strange += [name for name in entry["constants"] if name.partition(".")[0] not in entry["signature"]]
     if strange or bool(entry["module"]) == bool(entry.get("source")):
         raise ValueError(f"kernel {entry['name']}: {', '.join(strange) or 'it has a module or a source, one of both'}")
     heavy = data["dots"] > 0 or data["shared"] != LIGHT_SHARED
-    return Kernel(entry, tuple(data["models"]), heavy, mark, source)
+    return Kernel(entry, tuple(data["models"]), heavy, mark, source, flag)
 
 
 def list_for(vllm: str, folder: Path = DATA) -> KernelList | None:

@@ -49,10 +49,12 @@ class CompiledKernel:
 
 @dataclass(frozen=True)
 class KernelVerdict:
-    """``failures`` fail an image; ``slow`` and ``spills`` are told; ``compiled`` has all that compiled."""
+    """``compiled`` has all that compiled; ``failures`` fail an image, those of kernels that only a flag launches
+    (``refused``) are told, as ``slow`` and ``spills`` are."""
 
     compiled: tuple[CompiledKernel, ...]
     failures: tuple[str, ...]
+    refused: tuple[str, ...] = ()
 
     @property
     def slow(self) -> tuple[str, ...]:
@@ -69,6 +71,12 @@ class KernelVerdict:
         )
 
     @property
+    def told(self) -> str:
+        """How many were compiled, and how many leave tensor cores idle, in a few words."""
+        slow = sum(one.without_tensor_cores for one in self.compiled)
+        return f"{len(self.compiled)} compiled" + (f", {slow} without tensor cores" if slow else "")
+
+    @property
     def archs(self) -> tuple[str, ...]:
         """The cards something was compiled for."""
         return tuple(dict.fromkeys(one.arch for one in self.compiled))
@@ -78,22 +86,25 @@ def judge(tasks: Sequence[tuple[Kernel, str]], results: Iterable[Mapping[str, An
     """Each task's result, in the tasks' order. Raises ValueError where their numbers differ."""
     compiled: list[CompiledKernel] = []
     failures: list[str] = []
+    refused: list[str] = []
     for (kernel, arch), result in zip(tasks, results, strict=True):
         where = f"{kernel.title} on {arch} ({', '.join(kernel.models)})"
+        wrong = refused if kernel.only_with else failures
+        where = f"with {kernel.only_with}: {where}" if kernel.only_with else where
         if not result["ok"]:
             last = str(result["error"]).strip().splitlines()
-            failures.append(f"{where} does not compile: {last[-1] if last else 'the compiler says nothing'}")
+            wrong.append(f"{where} does not compile: {last[-1] if last else 'the compiler says nothing'}")
             continue
         one = _compiled(kernel, arch, result)
         compiled.append(one)
         limit = limits_of(arch).shared_a_block
         if one.shared > limit:
-            failures.append(f"{where} needs {one.shared} bytes of shared memory, a block has {limit} there")
+            wrong.append(f"{where} needs {one.shared} bytes of shared memory, a block has {limit} there")
         if not one.registers:
-            failures.append(f"{where}: the assembler told no registers")
+            wrong.append(f"{where}: the assembler told no registers")
         elif one.registers > REGISTERS_A_THREAD:
-            failures.append(f"{where} needs {one.registers} registers, a thread has {REGISTERS_A_THREAD}")
-    return KernelVerdict(tuple(compiled), tuple(failures))
+            wrong.append(f"{where} needs {one.registers} registers, a thread has {REGISTERS_A_THREAD}")
+    return KernelVerdict(tuple(compiled), tuple(failures), tuple(refused))
 
 
 def _compiled(kernel: Kernel, arch: str, result: Mapping[str, Any]) -> CompiledKernel:

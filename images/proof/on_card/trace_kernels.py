@@ -171,14 +171,14 @@ class Tracing:
         return told
 
 
-def called(tracing: Tracing, capability: str) -> dict[str, Any]:
+def called(tracing: Tracing, capability: str, more: tuple[str, ...]) -> dict[str, Any]:
     """The group of what vLLM's own attention asks for on a card that is not there. Raises ProcessFailed, ValueError."""
     runs = {}
     for model, shape in SHAPES.items():
         words = [f"{TRACE}/call_attention.py", "--capability", capability, "--heads", f"{shape.heads}:{shape.kv_heads}"]
         spec = ContainerSpec(
             tracing.image,
-            tuple(words),
+            (*words, *more),
             entrypoint=("python",),
             mounts=(Mount(str(tracing.checkout / INSIDE), TRACE),),
             # A mount gets the mode of the folder below it, but not its owner.
@@ -250,7 +250,7 @@ def write_list(out: Path, told: dict[str, str], group: dict[str, Any]) -> None:
         if {name: before.get(name) for name in told} == told:
             listed["groups"] = [
                 one for one in before["groups"]
-                if (one["cards"], one["attention"]) != (group["cards"], group["attention"])
+                if _said_of(one) != _said_of(group)
             ]  # fmt: skip
     listed["groups"].append(group)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -267,6 +267,10 @@ def finish(tracing: Tracing, out: Path | None, group: dict[str, Any]) -> int:
     count, problems = len(group["kernels"]), group.get("problems")
     print(f"{count} kernels of {', '.join(group['models'])} in {place}; problems: {problems or 'none'}")
     return int(not count)
+
+
+def _said_of(group: dict[str, Any]) -> tuple[str, ...]:
+    return group["cards"], group["attention"], group.get("only_with", "")
 
 
 def main() -> int:
@@ -287,6 +291,7 @@ def main() -> int:
     )
     parser.add_argument("--cards", default="", help='capabilities that this is said of, such as ">=8.0" or "<8.0"')
     parser.add_argument("--without-card", default="", metavar="CAPABILITY", help="ask vLLM's own code, on no card")
+    parser.add_argument("--cached", action="store_true", help="with --without-card: what reads a cached prefix in V0")
     words = parser.parse_args()
     card = nvidia_smi("--query-gpu=name,driver_version,compute_cap").partition("\n")[0]
     if not card and not words.without_card:
@@ -309,8 +314,10 @@ def main() -> int:
     )
     if words.without_card:
         source = f"vLLM's own attention called without a card, as on {arch}: {labels.get(VARIANT, words.image)}"
-        group = called(tracing, arch)
-        head = {"cards": words.cards or f"=={arch}", "attention": "triton", "mark": "S", "source": source}
+        group = called(tracing, arch, ("--cached",) if words.cached else ())
+        own = image_env.get("CARDSTOCK_ATTENTION", "") if words.cached else "triton"
+        head = {"cards": words.cards or f"=={arch}", "attention": own, "mark": "S", "source": source}
+        head |= {"only_with": "--enable-prefix-caching"} if words.cached else {}
         return finish(tracing, words.out, head | group)
     bad = False
     for model in words.models.split(","):

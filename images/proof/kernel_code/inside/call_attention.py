@@ -11,14 +11,17 @@ for nothing is compiled.
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 HEAD, BLOCK, SEGMENTS, BLOCKS = 128, 16, 16, 64
+MODULES = ("vllm.v1.attention.ops.triton_unified_attention", "vllm.attention.ops.prefix_prefill")
 
 
 class SaidDriver:
@@ -48,6 +51,10 @@ def watch(number: int, lines: list[dict[str, Any]]) -> None:
     import triton
     from triton.runtime import JITFunction, driver
 
+    # Modules of vLLM ask for a driver when they are imported, so they come before this.
+    for name in MODULES:
+        with suppress(ImportError):
+            importlib.import_module(name)
     driver.set_active(SaidDriver(number))
 
     def note(src: Any, target: Any = None, options: Any = None, **more: Any) -> None:
@@ -119,11 +126,41 @@ def store(kv_heads: int, dtype: Any) -> None:
     storing.triton_reshape_and_cache_flash(fresh, fresh, keys, values, slots, "auto", one, one)
 
 
+def read_cached(heads: int, kv_heads: int, dtype: Any) -> None:
+    """Two prompts of 256 tokens whose first halves are in the cache, as vLLM's first engine (V0) reads them."""
+    import torch
+    from vllm.attention.ops.prefix_prefill import context_attention_fwd
+
+    query = torch.zeros(256, heads, HEAD, dtype=dtype)
+    fresh = torch.zeros(256, kv_heads, HEAD, dtype=dtype)
+    packed = 16 // dtype.itemsize
+    one = torch.ones(1, dtype=torch.float32)
+    context_attention_fwd(
+        query,
+        fresh,
+        fresh,
+        torch.zeros_like(query),
+        "auto",
+        torch.zeros(BLOCKS, kv_heads, HEAD // packed, BLOCK, packed, dtype=dtype),
+        torch.zeros(BLOCKS, kv_heads, HEAD, BLOCK, dtype=dtype),
+        torch.zeros(2, 512, dtype=torch.int32),
+        torch.tensor([0, 128, 256], dtype=torch.int32),
+        torch.tensor([256, 256], dtype=torch.int32),
+        None,
+        128,
+        one,
+        one,
+        None,
+        None,
+    )
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", required=True)
     parser.add_argument("--heads", action="append", required=True, metavar="HEADS:KV_HEADS")
+    parser.add_argument("--cached", action="store_true", help="the first engine's kernel for cached prefixes, alone")
     words = parser.parse_args()
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     number = int(words.capability.replace(".", ""))
@@ -131,14 +168,15 @@ def main() -> int:
     import torch
 
     dtype = torch.float16 if number < 80 else torch.bfloat16
-    from vllm.v1.attention.ops import triton_unified_attention  # noqa: F401
-
     watch(number, lines)
     torch.cuda.get_device_capability = lambda device=None: divmod(number, 10)
     for text in words.heads:
         heads, kv_heads = map(int, text.split(":"))
-        call(heads, kv_heads, dtype)
-        store(kv_heads, dtype)
+        if words.cached:
+            read_cached(heads, kv_heads, dtype)
+        else:
+            call(heads, kv_heads, dtype)
+            store(kv_heads, dtype)
     for line in lines:
         print(json.dumps(line))
     return 0

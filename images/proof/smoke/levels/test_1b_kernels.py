@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from images.proof.kernel_code import INSIDE, Kernel, KernelVerdict, judge, list_for
-from images.proof.smoke import PROOF, Expectation, ProofContainers, kernels
+from images.proof.smoke import KERNELS_TOLD, PROOF, Expectation, ProofContainers, kernels
 
 _TOLD = 10  # failures in a message; the record's facts have every row
 
@@ -55,8 +55,10 @@ def test_kernels(
     found = list_for(expectation.pins["vllm"])
     if found and (missing := kernels.untraced(expectation, found)):
         facts["nobody has traced"] = list(missing)
-    facts["compiled"] = len(judged.compiled)
+    alone = "of Triton's attention alone: " if {kernel.mark for kernel, _ in tasks} == {"S"} else ""
+    facts[KERNELS_TOLD] = alone + judged.told
     facts["slow"] = list(judged.slow)
+    facts["not with this flag"] = list(judged.refused)
     facts["spills"] = list(judged.spills)
     facts["kernels"] = [one.row() for one in judged.compiled]
     if judged.failures:
