@@ -32,8 +32,8 @@ def explain(context: Context, options: ExplainOptions) -> None:
 
 
 def show_excluded(context: Context, options: ExplainOptions) -> None:
-    """Print what is recommended for the archs, notes on the chosen images, what they leave out, what the selectors speak
-    of and no image is built for, and what `plan` refuses of it. Raises UsageError, NoImageFits, NothingSelected.
+    """Print what is recommended for the archs, notes on the chosen images, what they leave out, what the selectors
+    speak of and no image is built for, and what `plan` refuses of it. Raises UsageError, NoImageFits, NothingSelected.
     """
     wanted = options.selectors(context)
     judged = judge_selection(context.matrix, context.variants, wanted, context.locked)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from images.proof.kernel_code.kernel_list import KernelList as KernelList
     from images.proof.kernel_code.kernel_list import list_for as list_for
     from images.proof.kernel_code.kernel_list import read_list as read_list
+    from images.proof.kernel_code.machine_code import CODE as CODE
+    from images.proof.kernel_code.machine_code import CodeVerdict as CodeVerdict
+    from images.proof.kernel_code.machine_code import judge_code as judge_code
     from images.proof.kernel_code.verdict import CompiledKernel as CompiledKernel
     from images.proof.kernel_code.verdict import KernelVerdict as KernelVerdict
     from images.proof.kernel_code.verdict import judge as judge

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from images.proof.smoke.health import tail as tail
     from images.proof.smoke.health import unhealthy_text as unhealthy_text
     from images.proof.smoke.prove import prove_image as prove_image
+    from images.proof.smoke.record import CODE_TOLD as CODE_TOLD
     from images.proof.smoke.record import KERNELS_TOLD as KERNELS_TOLD
     from images.proof.smoke.record import LEVELS as LEVELS
     from images.proof.smoke.record import STAND_INS_CALLED as STAND_INS_CALLED

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from images.core import CheckFailed
-from images.proof.kernel_code import Kernel, KernelList
+from images.proof.kernel_code import CODE, Kernel, KernelList
 from images.proof.smoke.expectation import Expectation
 
 NO_CARDS = "no Triton kernel on this path: the image is for no card"
 NOT_BY_TRITON = "no Triton kernel on this path: the server on transformers computes by torch's own"
 PROGRAMS = ("compile_kernels.py", "kernel_entries.py")
+COUNTER = "count_machine_code.py"
 
 
 def why_none(expectation: Expectation, found: KernelList | None) -> str | None:
@@ -32,6 +34,15 @@ def why_none(expectation: Expectation, found: KernelList | None) -> str | None:
     return None
 
 
+def why_no_code(expectation: Expectation) -> str | None:
+    """Why no machine code is counted for an image; None where it is."""
+    if not expectation.archs:
+        return NO_CARDS
+    if expectation.attention not in CODE:
+        return f"the attention of this image is compiled by {expectation.attention} when it is first used"
+    return None
+
+
 def untraced(expectation: Expectation, found: KernelList) -> tuple[str, ...]:
     """The image's cards that no group of the list speaks of."""
     return tuple(
@@ -48,6 +59,21 @@ def compiler_input(tasks: Sequence[tuple[Kernel, str]]) -> bytes:
         "tasks": [[kernels.index(id(kernel)), arch] for kernel, arch in tasks],
     }
     return json.dumps(told).encode()
+
+
+def read_counts(out: str, tail: str) -> Mapping[str, Any]:
+    """What count_machine_code.py printed. Raises CheckFailed where it printed something else, or found no library."""
+    try:
+        told: Mapping[str, Any] = json.loads(out.strip().splitlines()[-1])
+        if not told["libraries"]:
+            raise ValueError("the image has no library of its attention")
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise CheckFailed(
+            "the machine code of the image's attention cannot be counted",
+            cause=tail or f"{type(error).__name__}: {error}",
+            do="see images/proof/kernel_code/machine_code.py: where the code of each attention is",
+        ) from error
+    return told
 
 
 def read_results(out: str, tail: str, count: int) -> dict[str, object]:
