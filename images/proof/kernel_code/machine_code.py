@@ -9,7 +9,7 @@ from typing import Any
 from images.cards import limits_of
 
 # The tensor cores' instructions by what nvdisasm calls them; UTC is Blackwell's.
-MATRIX = ("HMMA", "IMMA", "BMMA", "DMMA", "QMMA", "HGMMA", "IGMMA", "QGMMA", "UTCMMA")
+MATRIX = ("HMMA", "IMMA", "QMMA", "HGMMA", "IGMMA", "QGMMA", "UTCMMA")
 
 
 @dataclass(frozen=True)

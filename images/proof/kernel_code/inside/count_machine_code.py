@@ -29,8 +29,6 @@ VOLTA = {0x036: "HMMA", 0x023: "FFMA"}
 OPERATIONS = {
     0x03C: "HMMA",
     0x037: "IMMA",
-    0x03D: "BMMA",
-    0x03F: "DMMA",
     0x07A: "QMMA",
     0x1F0: "HGMMA",
     0x1F1: "IGMMA",
