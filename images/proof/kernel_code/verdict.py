@@ -72,9 +72,12 @@ class KernelVerdict:
 
     @property
     def told(self) -> str:
-        """How many were compiled, and how many leave tensor cores idle, in a few words."""
+        """How many were compiled, how many leave tensor cores idle or must not be launched, in a few words."""
         slow = sum(one.without_tensor_cores for one in self.compiled)
-        return f"{len(self.compiled)} compiled" + (f", {slow} without tensor cores" if slow else "")
+        words = [f"{len(self.compiled)} compiled"]
+        words += [f"{slow} without tensor cores"] if slow else []
+        words += [f"{len(self.refused)} unusable"] if self.refused else []
+        return ", ".join(words)
 
     @property
     def archs(self) -> tuple[str, ...]:

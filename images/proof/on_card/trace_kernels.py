@@ -317,7 +317,7 @@ def main() -> int:
         group = called(tracing, arch, ("--cached",) if words.cached else ())
         own = image_env.get("CARDSTOCK_ATTENTION", "") if words.cached else "triton"
         head = {"cards": words.cards or f"=={arch}", "attention": own, "mark": "S", "source": source}
-        head |= {"only_with": "--enable-prefix-caching"} if words.cached else {}
+        head |= {"only_with": "--enable-prefix-caching or --enable-chunked-prefill"} if words.cached else {}
         return finish(tracing, words.out, head | group)
     bad = False
     for model in words.models.split(","):

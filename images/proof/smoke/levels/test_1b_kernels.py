@@ -48,6 +48,7 @@ def test_kernels(
     if missing := kernels.untraced(expectation, listed):
         facts["nobody has traced"] = list(missing)
     part = " of its attention" if {kernel.mark for kernel, _ in tasks} == {"S"} else ""
+    part = " that a flag launches" if all(kernel.only_with for kernel, _ in tasks) else part
     facts[KERNELS_TOLD] = f"Triton's{part}: {judged.told}"
     facts["slow"] = list(judged.slow)
     facts["spills"] = list(judged.spills)

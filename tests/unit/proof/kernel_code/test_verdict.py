@@ -94,6 +94,7 @@ def test_what_takes_a_flag_is_told_and_fails_nothing() -> None:
     kernel = replace(KERNEL, only_with="--enable-prefix-caching")
     verdict = judge([(kernel, "7.5")], [result(70000)])
     assert verdict.failures == ()
+    assert verdict.told == "1 compiled, 1 unusable"
     assert verdict.refused[0].startswith("with --enable-prefix-caching: attend on 7.5 (3b, 7b) needs 70000 bytes")
 
 
