@@ -69,6 +69,6 @@ def kind_of(entry: Mapping[str, Any]) -> str:
     """The same for entries that differ in hints alone: an argument that is 1 counts as any other number."""
     constants = {name: value for name, value in entry["constants"].items() if value != 1 or isinstance(value, bool)}
     types = sorted(str(kind) for kind in entry["signature"].values() if str(kind).startswith("*"))
-    text = re.sub(r"^def \w+", "def kernel", entry.get("source", ""))
+    text = re.sub(rf"\bdef {re.escape(entry['name'])}\(", "def kernel(", entry.get("source", ""))
     name = "" if text else f"{entry['module']}:{entry['name']}"
     return json.dumps([name, text, constants, types, entry["options"]], sort_keys=True)

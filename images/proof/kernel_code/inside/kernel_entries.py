@@ -82,9 +82,22 @@ def entry_of(source: Any, options: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def source_text(function: Any) -> str:
-    """The function's own text from ``def`` on."""
-    text = getattr(function, "src", None) or getattr(function, "_src", "")
-    return str(text)
+    """The function's own text from ``def`` on; before it that of functions of its module that it calls."""
+    text = _text(function)
+    near = getattr(function.fn, "__globals__", {})
+    called = [
+        value
+        for name, value in near.items()
+        if is_kernel(value)
+        and value is not function
+        and value.fn.__module__ == function.fn.__module__
+        and re.search(rf"\b{re.escape(name)}\(", text)
+    ]
+    return "".join(f"{source_text(one)}\n\n@triton.jit\n" for one in called) + text
+
+
+def _text(function: Any) -> str:
+    return str(getattr(function, "src", None) or getattr(function, "_src", ""))
 
 
 def _importable(function: Any) -> bool:
@@ -142,8 +155,8 @@ def key_of(entry: dict[str, Any]) -> str:
     """The same for what compiles to the same code: names of generated kernels, which count up, are left out."""
     own = dict(entry)
     if own.get("source"):
-        own["source"] = re.sub(r"^def \w+", "def kernel", own["source"])
-        own.pop("name", None)
+        own["source"] = re.sub(rf"\bdef {re.escape(own['name'])}\(", "def kernel(", own["source"])
+        own["name"] = ""
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
@@ -187,10 +200,9 @@ def _made(entry: dict[str, Any]) -> Any:
         raise LookupError("the text of a generated kernel cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    match = re.match(r"def (\w+)", entry["source"])
-    function = getattr(module, match[1] if match else "", None)
+    function = getattr(module, entry["name"], None)
     if function is None:
-        raise LookupError("the text of a generated kernel does not begin with its function")
+        raise LookupError("the text of a generated kernel has not its function")
     return function
 
 

@@ -91,6 +91,14 @@ def test_a_generated_kernels_number_is_not_part_of_its_key() -> None:
     assert ENTRIES.key_of(one) != ENTRIES.key_of({**one, "constants": {"n": 1}})
 
 
+def test_a_generated_kernel_brings_what_it_calls() -> None:
+    made = JITFunction("m", "t_1", ["q"], "def t_1(q):\n    add(q)\n")
+    add = JITFunction("m", "add", ["a"], "def add(a):\n    return a\n")
+    other, elsewhere = JITFunction("m", "other", []), JITFunction("triton.language", "add2", [])
+    made.fn.__globals__ = {"add": add, "other": other, "t_1": made, "add2": elsewhere}
+    assert ENTRIES.source_text(made) == "def add(a):\n    return a\n\n\n@triton.jit\ndef t_1(q):\n    add(q)\n"
+
+
 def test_a_kernel_is_found_below_what_tunes_it() -> None:
     kernel = JITFunction("m", "k", [])
     module = SimpleNamespace(tuned=SimpleNamespace(fn=SimpleNamespace(fn=kernel)), plain=kernel, other=3)
