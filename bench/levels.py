@@ -15,7 +15,7 @@ from bench.record import Row
 from bench.stages import ONLY, Workbench, workbench
 from images.core import CheckFailed, NothingSelected
 from images.matrix import Variant
-from images.proof.smoke import LEVEL_NAMES, LevelResult, ProofRecord, expect, prove_image
+from images.proof.smoke import LEVELS, LevelName, LevelResult, ProofRecord, expect, prove_image
 from images.render import Checkout
 
 REPEATS = 3
@@ -51,8 +51,8 @@ def prove_repeatedly(tools: Workbench, variant: Variant, levels: Sequence[int]) 
 
 def rows_of_levels(variant: str, image: str, records: Sequence[ProofRecord]) -> Iterator[Row]:
     """A row for each level: the median of its seconds, or why it did not run."""
-    for number, name in LEVEL_NAMES.items():
-        levels = [_level(record, number) for record in records]
+    for name, number in LEVELS.items():
+        levels = [_level(record, name) for record in records]
         measures = f"{variant}: level {number}, {name}; runs: {len(records)}"
         if short := [level for level in levels if level.status != "passed"]:
             yield Row("smoke", measures, None, None, "s", why=short[0].reason or short[0].status, image=image)
@@ -62,9 +62,9 @@ def rows_of_levels(variant: str, image: str, records: Sequence[ProofRecord]) -> 
     yield Row("smoke", f"{variant}: all levels; runs: {len(records)}", whole, None, "s", image=image)
 
 
-def _level(record: ProofRecord, number: int) -> LevelResult:
-    missing = LevelResult(number, LEVEL_NAMES[number], "not run", "not asked for")
-    return next((level for level in record.levels if level.number == number), missing)
+def _level(record: ProofRecord, name: LevelName) -> LevelResult:
+    missing = LevelResult(LEVELS[name], name, "not run", "not asked for")
+    return next((level for level in record.levels if level.name == name), missing)
 
 
 def register(checkout: Checkout) -> None:

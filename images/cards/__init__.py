@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from images.cards.choose import why_no_image as why_no_image
     from images.cards.data import Card as Card
     from images.cards.data import all_cards as all_cards
+    from images.cards.limits import LIMITS as LIMITS
+    from images.cards.limits import REGISTERS_A_THREAD as REGISTERS_A_THREAD
+    from images.cards.limits import KernelLimits as KernelLimits
+    from images.cards.limits import limits_of as limits_of
     from images.cards.named import archs_of as archs_of
     from images.cards.named import named_cards as named_cards
     from images.cards.names import match_card as match_card

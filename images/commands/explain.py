@@ -12,6 +12,7 @@ from images.matrix import (
     excluded_lines,
     judge_selection,
     left_out_lines,
+    note_lines,
     recommended_for,
     recommended_lines,
 )
@@ -26,13 +27,13 @@ class ExplainOptions(SelectorOptions):
 
 @command
 def explain(context: Context, options: ExplainOptions) -> None:
-    """What is recommended and why; every combination left out: the rule, its reason and source, the nearest one."""
+    """What is recommended, why, and what to know of it; what is left out: rule, reason, source, the nearest one."""
     show_excluded(context, options)
 
 
 def show_excluded(context: Context, options: ExplainOptions) -> None:
-    """Print what is recommended for the archs, what the chosen images leave out, what the selectors speak of and no
-    image is built for, and what `plan` refuses of it. Raises UsageError, NoImageFits, NothingSelected.
+    """Print what is recommended for the archs, notes on the chosen images, what they leave out, what the selectors
+    speak of and no image is built for, and what `plan` refuses of it. Raises UsageError, NoImageFits, NothingSelected.
     """
     wanted = options.selectors(context)
     judged = judge_selection(context.matrix, context.variants, wanted, context.locked)
@@ -46,6 +47,8 @@ def show_excluded(context: Context, options: ExplainOptions) -> None:
     if recommended:
         print("\n".join(recommended_lines(recommended)))
     chosen = judged.chosen if wanted.archs or wanted.only or wanted.cuda else ()
+    if lines := note_lines(chosen):
+        print("\n".join(lines))
     if lines := left_out_lines(chosen):
         print("\n".join(lines))
     if not excluded:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from images.matrix.model import json_schema as json_schema
     from images.matrix.no_image import driver_does_not_serve as driver_does_not_serve
     from images.matrix.no_image import driver_too_old as driver_too_old
+    from images.matrix.notes import note_lines as note_lines
     from images.matrix.reader import parse_matrix as parse_matrix
     from images.matrix.recommended import Recommendation as Recommendation
     from images.matrix.recommended import ranking as ranking

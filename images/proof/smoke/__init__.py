@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.proof.smoke import kernels as kernels
     from images.proof.smoke import prove as prove
     from images.proof.smoke import server as server
     from images.proof.smoke.client import Client as Client
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from images.proof.smoke.health import tail as tail
     from images.proof.smoke.health import unhealthy_text as unhealthy_text
     from images.proof.smoke.prove import prove_image as prove_image
-    from images.proof.smoke.record import LEVEL_NAMES as LEVEL_NAMES
+    from images.proof.smoke.record import CODE_TOLD as CODE_TOLD
+    from images.proof.smoke.record import KERNELS_TOLD as KERNELS_TOLD
+    from images.proof.smoke.record import LEVELS as LEVELS
     from images.proof.smoke.record import STAND_INS_CALLED as STAND_INS_CALLED
     from images.proof.smoke.record import LevelName as LevelName
     from images.proof.smoke.record import LevelResult as LevelResult

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from images.core import CardstockError
-from images.proof.smoke.record import LEVEL_NAMES, LevelResult, LevelStatus, ProofRecord
+from images.proof.smoke.record import LEVELS, LevelName, LevelResult, LevelStatus, ProofRecord
 
 NOT_ASKED = "not asked for"
 # As pytest calls them.
@@ -26,12 +26,13 @@ class _Tally:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def level_of(file_name: str) -> int:
-    """The level of a test file: 3 for test_3_canary.py. Raises ValueError for a name without one."""
-    match = re.match(r"test_(\d)_", file_name)
-    if match is None:
-        raise ValueError(f"{file_name} names no level")
-    return int(match[1])
+def level_of(file_name: str) -> LevelName:
+    """The level of a test file: canary for test_3_canary.py. Raises ValueError for a name without one."""
+    match = re.fullmatch(r"test_\d[a-z]?_([a-z]+)\.py", file_name)
+    for name in LEVELS:
+        if match is not None and match[1] == name:
+            return name
+    raise ValueError(f"{file_name} names no level")
 
 
 class Collector:
@@ -39,11 +40,11 @@ class Collector:
 
     def __init__(self) -> None:
         self.base: ProofRecord | None = None
-        self._tallies: dict[int, _Tally] = {}
+        self._tallies: dict[LevelName, _Tally] = {}
 
     def add(
         self,
-        level: int,
+        level: LevelName,
         name: str,
         outcome: Outcome,
         error: BaseException | None,
@@ -61,15 +62,17 @@ class Collector:
         elif phase == "call":
             tally.passed.append(name)
 
-    def failed_below(self, level: int) -> int | None:
+    def failed_below(self, level: LevelName) -> LevelName | None:
         """The lowest failed level below ``level``."""
-        return min((number for number, tally in self._tallies.items() if number < level and tally.failed), default=None)
+        order = list(LEVELS)
+        below = order[: order.index(level)]
+        return next((name for name in below if name in self._tallies and self._tallies[name].failed), None)
 
-    def broken(self, level: int) -> bool:
+    def broken(self, level: LevelName) -> bool:
         """Whether what the level's tests stand on (a container, a server) could not be set up."""
         return self._tally(level).broken
 
-    def facts(self, level: int) -> dict[str, Any]:
+    def facts(self, level: LevelName) -> dict[str, Any]:
         """The level's facts, to be added to."""
         return self._tally(level).facts
 
@@ -82,18 +85,18 @@ class Collector:
         """The record of all levels; one without a test is "not run". Raises ValueError without a base."""
         if self.base is None:
             raise ValueError("no image was examined")
-        levels = [self.level(number) for number in LEVEL_NAMES]
+        levels = [self.level(name) for name in LEVELS]
         return replace(self.base, levels=tuple(levels))
 
-    def level(self, number: int) -> LevelResult:
+    def level(self, name: LevelName) -> LevelResult:
         """One level: failed if any test failed, passed if any passed, else not run."""
-        tally = self._tallies.get(number)
+        tally = self._tallies.get(name)
         if tally is None:
-            return LevelResult(number, LEVEL_NAMES[number], "not run", NOT_ASKED)
+            return LevelResult(LEVELS[name], name, "not run", NOT_ASKED)
         status: LevelStatus = "failed" if tally.failed else "passed" if tally.passed else "not run"
         reason = ""
         if status == "failed":
-            reason = "; ".join(f"{short(name)}: {_first(text)}" for name, text in tally.failed.items())
+            reason = "; ".join(f"{short(test)}: {_first(text)}" for test, text in tally.failed.items())
         elif status == "not run":
             reason = "; ".join(_unique(tally.skipped.values()))
         facts = {**tally.facts, "checks": len(tally.passed)}
@@ -101,9 +104,9 @@ class Collector:
             facts["failures"] = dict(tally.failed)
         if tally.skipped and status != "not run":
             facts["not run"] = dict(tally.skipped)
-        return LevelResult(number, LEVEL_NAMES[number], status, reason, round(tally.seconds, 1), facts)
+        return LevelResult(LEVELS[name], name, status, reason, round(tally.seconds, 1), facts)
 
-    def _tally(self, level: int) -> _Tally:
+    def _tally(self, level: LevelName) -> _Tally:
         return self._tallies.setdefault(level, _Tally())
 
 

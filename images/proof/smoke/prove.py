@@ -14,7 +14,12 @@ from images.proof.smoke.record import ProofRecord
 
 ROOT = Path(__file__).parents[3]
 LEVELS = Path(__file__).parent / "levels"
-FILES = {1: "test_1_audit.py", 2: "test_2_stack.py", 3: "test_3_canary.py", 4: "test_4_server.py"}
+FILES = {
+    1: ("test_1_audit.py", "test_1b_kernels.py"),
+    2: ("test_2_stack.py",),
+    3: ("test_3_canary.py",),
+    4: ("test_4_server.py",),
+}
 # pytest: 0 is all passed, 1 is some failed; both leave a record. Anything else is no verdict on the image.
 VERDICTS = (0, 1)
 # Start of a server with real weights on a slow disk, three times over.
@@ -85,7 +90,7 @@ def prove_image(
 
 def _arguments(levels: list[int], options: Mapping[str, object]) -> list[str]:
     argv = [sys.executable, "-m", "pytest", "-c", str(LEVELS / "pytest.ini"), "--rootdir", str(LEVELS), "-v"]
-    argv += [str(LEVELS / FILES[level]) for level in levels]
+    argv += [str(LEVELS / file) for level in levels for file in FILES[level]]
     for name, value in options.items():
         argv += [name, str(value)] if value is not None else []
     return argv

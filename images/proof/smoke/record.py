@@ -10,10 +10,14 @@ from typing import Any, Literal
 from images.core import UsageError
 
 LevelStatus = Literal["passed", "failed", "not run"]
-LevelName = Literal["audit", "stack", "canary", "server"]
-LEVEL_NAMES: Mapping[int, LevelName] = {1: "audit", 2: "stack", 3: "canary", 4: "server"}
+LevelName = Literal["audit", "kernels", "stack", "canary", "server"]
+# In their order. The kernels are level 1b: they belong to what is known of an image without running its server.
+LEVELS: Mapping[LevelName, int] = {"audit": 1, "kernels": 1, "stack": 2, "canary": 3, "server": 4}
 _REASON_LENGTH = 120
+# Facts of level 1b: "Triton's: 15 compiled, 8 without tensor cores"; "attention's machine code: HMMA on 7.5".
+KERNELS_TOLD, CODE_TOLD = "kernels told", "machine code told"
 STAND_INS_CALLED = "stand-ins called"  # the fact of a level that has counted them: "0 calls of 5 stand-ins"
+_SHOWN = ("device", STAND_INS_CALLED, KERNELS_TOLD, CODE_TOLD)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class ProofRecord:
     @property
     def audited(self) -> tuple[str, ...]:
         """The archs that level 1 found covered."""
-        return tuple(next((level.facts.get("audited archs", ()) for level in self.levels if level.number == 1), ()))
+        return tuple(next((level.facts.get("audited archs", ()) for level in self.levels if level.name == "audit"), ()))
 
     def evidence(self) -> str:
         """One line for a label, such as "audit: not run: …; stack: passed; canary: passed (cpu); server: passed"."""
@@ -87,7 +91,8 @@ class ProofRecord:
 
 def _phrase(level: LevelResult) -> str:
     if level.status == "passed":
-        seen = ", ".join(str(level.facts[name]) for name in ("device", STAND_INS_CALLED) if level.facts.get(name))
+        shown = (level.facts.get(name) for name in _SHOWN)
+        seen = ", ".join(str(fact) for fact in shown if fact)
         return f"{level.name}: passed ({seen})" if seen else f"{level.name}: passed"
     reason = " ".join(level.reason.split())
     if len(reason) > _REASON_LENGTH:

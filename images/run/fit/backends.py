@@ -230,8 +230,11 @@ def _attention(variant: Variant, version: Version, arch: Arch) -> tuple[tuple[Se
     if variant.attention == "triton":
         # The image's own flag names the decoder's; the vision tower's choice below 8.0 is torch's (0.18 and newer).
         why = "this version picks it by itself below 8.0"
-        by = "by --attention-backend, which the image sets"
-        return (Setting(decoder, "TRITON_ATTN", by, platform), Setting(vision, "TORCH_SDPA", why, platform)), ()
+        by = "by --attention-backend, which the image sets; below 8.0 Triton makes no use of tensor cores"
+        return (
+            Setting(decoder, "TRITON_ATTN", by, f"{platform}; triton PR #5066"),
+            Setting(vision, "TORCH_SDPA", why, platform),
+        ), ()
     if variant.attention == "flashinfer":
         # Above 8.0 no image has its kernels; below, the vision tower is as with Triton's: it is not told to be another.
         why = "this version picks it by itself below 8.0"

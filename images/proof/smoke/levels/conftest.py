@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from images.core import CardstockError, write_atomically
 from images.proof.smoke import (
-    LEVEL_NAMES,
+    LEVELS,
     STAND_INS_CALLED,
     Collector,
     Expectation,
@@ -73,7 +73,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     collector, level = item.config.stash[COLLECTOR], level_of(item.path.name)
     failed = collector.failed_below(level)
     if failed:
-        pytest.skip(f"level {failed} ({LEVEL_NAMES[failed]}) failed")
+        pytest.skip(f"level {LEVELS[failed]} ({failed}) failed")
     if collector.broken(level):
         pytest.skip("not tried: see the failure above")
 

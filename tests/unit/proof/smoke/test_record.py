@@ -13,7 +13,7 @@ from images.matrix.variants import make_variants
 from images.proof.smoke.collector import Collector, Outcome, level_of
 from images.proof.smoke.expectation import BuiltKernel, Expectation, expect
 from images.proof.smoke.findings import required_modules
-from images.proof.smoke.record import LevelResult, ProofRecord
+from images.proof.smoke.record import LevelName, LevelResult, ProofRecord
 from tests.helpers.nonempty import nonempty
 
 NO_AUDIT = "no device code is in use on a CPU"
@@ -107,7 +107,7 @@ class Failed(Exception):
     """As pytest's own."""
 
 
-def collected(*outcomes: tuple[int, str, Outcome, str]) -> Collector:
+def collected(*outcomes: tuple[LevelName, str, Outcome, str]) -> Collector:
     collector = Collector()
     collector.base = record()
     for level, name, outcome, text in outcomes:
@@ -117,54 +117,58 @@ def collected(*outcomes: tuple[int, str, Outcome, str]) -> Collector:
 
 def test_levels_follow_from_outcomes() -> None:
     collector = collected(
-        (2, "test_stack[user]", "passed", ""),
-        (3, "test_canary[cpu]", "failed", "3 of 29 checks failed\nlogits: relative error 2.0e-2"),
-        (3, "test_canary[cuda]", "skipped", "no card"),
-        (4, "test_models", "skipped", "no card"),
-        (4, "test_stop", "skipped", "no card"),
+        ("stack", "test_stack[user]", "passed", ""),
+        ("canary", "test_canary[cpu]", "failed", "3 of 29 checks failed\nlogits: relative error 2.0e-2"),
+        ("canary", "test_canary[cuda]", "skipped", "no card"),
+        ("server", "test_models", "skipped", "no card"),
+        ("server", "test_stop", "skipped", "no card"),
     )
-    audit, stack, canary, server = collector.record().levels
+    audit, kernels, stack, canary, server = collector.record().levels
+    assert (kernels.status, kernels.number) == ("not run", 1)
     assert (audit.status, audit.reason) == ("not run", "not asked for")
     assert (stack.status, stack.seconds) == ("passed", 1.5)
     assert (canary.status, canary.reason) == ("failed", "cpu: 3 of 29 checks failed")
     assert "relative error 2.0e-2" in canary.facts["failures"]["test_canary[cpu]"]
     assert canary.facts["not run"] == {"test_canary[cuda]": "no card"}
     assert (server.status, server.reason) == ("not run", "no card")
-    assert collector.failed_below(4) == 3
-    assert collector.failed_below(3) is None
+    assert collector.failed_below("server") == "canary"
+    assert collector.failed_below("canary") is None
 
 
 def test_a_level_without_tests_is_not_run() -> None:
-    stack, canary, server = collected((2, "test_stack[user]", "passed", "")).record().levels[1:]
+    stack, canary, server = collected(("stack", "test_stack[user]", "passed", "")).record().levels[2:]
     assert stack.status == "passed"
     assert {(level.status, level.reason) for level in (canary, server)} == {("not run", "not asked for")}
 
 
 def test_what_breaks_in_setup_breaks_its_level() -> None:
     collector = Collector()
-    collector.add(4, "test_healthy", "failed", Failed("never healthy"), 1.0, "setup")
-    assert collector.broken(4)
-    assert not collector.broken(3)
-    assert collector.level(4).reason == "healthy: never healthy"
+    collector.add("server", "test_healthy", "failed", Failed("never healthy"), 1.0, "setup")
+    assert collector.broken("server")
+    assert not collector.broken("canary")
+    assert collector.level("server").reason == "healthy: never healthy"
 
 
 def test_setup_and_teardown_alone_are_no_pass() -> None:
     collector = Collector()
-    collector.add(2, "test_stack[user]", "passed", None, 1.0, "setup")
-    collector.add(2, "test_stack[user]", "passed", None, 1.0, "teardown")
-    assert collector.level(2).status == "not run"
+    collector.add("stack", "test_stack[user]", "passed", None, 1.0, "setup")
+    collector.add("stack", "test_stack[user]", "passed", None, 1.0, "teardown")
+    assert collector.level("stack").status == "not run"
 
 
 def test_unexpected_errors_are_told_with_their_kind() -> None:
     collector = Collector()
-    collector.add(2, "test_stack[user]", "failed", KeyError("torch"), 1.0)
-    assert collector.level(2).reason == "user: KeyError: 'torch'"
+    collector.add("stack", "test_stack[user]", "failed", KeyError("torch"), 1.0)
+    assert collector.level("stack").reason == "user: KeyError: 'torch'"
 
 
 def test_a_file_tells_its_level() -> None:
-    assert level_of("test_3_canary.py") == 3
+    assert level_of("test_3_canary.py") == "canary"
+    assert level_of("test_1b_kernels.py") == "kernels"
     with pytest.raises(ValueError, match="names no level"):
         level_of("test_canary.py")
+    with pytest.raises(ValueError, match="names no level"):
+        level_of("test_3_parrot.py")
 
 
 def test_no_record_without_an_image() -> None:
