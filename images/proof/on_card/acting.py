@@ -29,12 +29,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from images.docker import Gpus
 from images.proof.on_card import acting_judge as judge
 from images.proof.on_card.acting_cards import CARDS, ActedCard, acted_card
 from images.proof.on_card.acting_containers import ASKING, HERE, PLACE, ActingHost, acted_env, env_of
 from images.proof.on_card.lighter import INPUT, NO_CARD, VARIANT
-from images.proof.on_card.lighter_containers import labels_of, nvidia_smi, own_checkout
+from images.proof.on_card.lighter_containers import gpus_of, labels_of, nvidia_smi, own_checkout
 from images.proof.on_card.records import ActedAs, GpuRecord, kept_steps
 from images.proof.on_card.runs import Failed, NotRun, Run
 
@@ -357,6 +356,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=1, help="cards that are acted side by side")
     parser.add_argument("--no-planted", action="store_true", help="no planted mistakes")
     parser.add_argument("--by", choices=("cdi", "gpus"), default="cdi", help="how this engine gives cards")
+    parser.add_argument("--device", action="append", default=[], help="this card of the host alone, such as 1; repeat")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for every container")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="these steps only")
     return parser.parse_args()
@@ -368,7 +368,7 @@ def main() -> int:
     words = parse()
     cards = [acted_card(name) for name in words.card] or list(CARDS)
     env = dict(pair.split("=", 1) for pair in words.env)
-    gpus = Gpus(-1, cdi=words.by == "cdi")
+    gpus = gpus_of(words.device, words.by)
     host = ActingHost(words.image, words.scratch.absolute(), own_checkout(), gpus, env, words.at_once > 1)
     host.prepare()
     labels = labels_of(words.image)
