@@ -76,16 +76,7 @@ def prove_on_card(context: Context, options: TestOptions) -> None:
     if facts is None:
         raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
     root, report = context.checkout.root, context.report
-    engine = context.engine
-    kept, record = proof.prove(
-        reference,
-        facts.labels,
-        root,
-        root / RECORDS,
-        engine.cli_env(),
-        report.line,
-        options.only,
-        engine.way_to_cards,
-    )
+    subject = proof.Subject.of(reference, facts, context.engine)
+    kept, record = proof.prove(subject, root, root / RECORDS, context.engine.cli_env(), report.line, options.only)
     report.line(record.evidence())
     report.line(f"to publish it as evidence, commit {kept.relative_to(root)} as records/cards/{kept.name}")

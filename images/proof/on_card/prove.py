@@ -15,20 +15,20 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card import stand_ins, wrong_arch
-from images.proof.on_card.records import Figure, GpuRecord
+from images.proof.on_card.records import Figure, Given, GpuRecord, Place
 from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
@@ -220,28 +220,44 @@ def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord
         memory=int(seen["memory"]),
         driver=str(seen.get("driver", "")),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        place="image" if IN_IMAGE.is_dir() and not words.site else "packages",
+        place=words.place or ("image" if IN_IMAGE.is_dir() and not words.site else "packages"),
         variant=words.variant,
         input_hash=words.input_hash,
         versions={"python": platform.python_version()},
         steps=(),
         notes=tuple(words.note),
+        image_digest=words.image_digest,
+        image_id=words.image_id,
+        engine=words.engine,
+        given=words.given,
     )
 
 
-def main() -> int:
-    """Command line."""
+def read_words(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; None: this process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/cardstock-gpu"))
     parser.add_argument("--variant", default=os.environ.get("CARDSTOCK_VARIANT", ""))
     parser.add_argument("--input-hash", default="")
+    parser.add_argument("--image-digest", default="", help="the image's manifest in a registry: sha256:…")
+    parser.add_argument("--image-id", default="", help="the image's configuration, what engines call its id: sha256:…")
+    parser.add_argument("--engine", default="", help="what runs the container, such as 'Docker 29.1.0'")
+    parser.add_argument("--given", default="", choices=get_args(Given), help="how the container got the card")
+    parser.add_argument(
+        "--place", default="", choices=("", *get_args(Place)), help="where this is, if it cannot be seen"
+    )
     parser.add_argument("--site", action="append", default=[], help="CONTENT=FOLDER of packages; the first is proved")
     parser.add_argument("--also", action="append", type=Path, default=[], help="a folder of further packages")
     parser.add_argument("--right", default="", help="the image that preflight should name on this card")
     parser.add_argument("--note", action="append", default=[])
     parser.add_argument("--only", action="append", default=[], help="globs on the names of steps")
-    words = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    """Command line."""
+    words = read_words()
     seen = machine()
     if "name" not in seen:
         print(f"no card to prove anything on: {seen['why']}", file=sys.stderr)
