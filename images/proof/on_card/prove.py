@@ -11,10 +11,12 @@ one with the same --out goes on in it. Exit code 0 when nothing failed, 1 when s
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,13 +25,14 @@ from importlib import util
 from pathlib import Path
 from typing import Any, get_args
 
+from images.core import process
 from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card import stand_ins, wrong_arch
-from images.proof.on_card.records import Figure, Given, GpuRecord, Place
-from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
+from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal
+from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
 
@@ -79,6 +82,28 @@ def read_versions(run: Run, content: str) -> dict[str, Any]:
     return versions
 
 
+def audit_own(run: Run, site: Path) -> dict[str, Any]:
+    """What the image's own packages hold for this card, and a digest of the code in all of them: two records of one
+    image have the same. Which libraries must hold code the image's level 1 judges, by its own list. Raises Failed.
+    """
+    card = parse_capability(run.record.capability)
+    found = audit("image", read_folder(site))
+    lines = [
+        f"{one.name} {one.library.size} {' '.join(f'{arch}={count}' for arch, count in sorted(one.archs.items()))}"
+        for one in found.libraries
+    ]
+    lacking = sorted(found.failing([card]))
+    facts = {
+        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "libraries": len(found.libraries),
+        "lacking": lacking,
+        "summary": summarise(found, card),
+    }
+    if len(lacking) == len(found.libraries):
+        raise Failed(f"no library here holds code for {run.record.capability}", facts)
+    return facts
+
+
 def level_audit(run: Run) -> dict[str, Any]:
     """Level 1: what this card runs of each library, and that slimming took nothing of it away.
 
@@ -87,7 +112,7 @@ def level_audit(run: Run) -> dict[str, Any]:
     card = parse_capability(run.record.capability)
     audits = {name: audit(name, read_folder(site)) for name, site in run.sites.items() if site and name != "other"}
     if not audits:
-        raise NotRun("inside an image, ./inv audit does it with the image's own list of libraries")
+        return audit_own(run, Path(sysconfig.get_paths()["purelib"]))
     loaded = {name for step in run.record.steps for name in step.facts.get("mapped", ())}
     facts: dict[str, Any] = {}
     verdicts: dict[str, dict[str, str]] = {}
@@ -153,6 +178,15 @@ def measure_transformers(run: Run, content: str, words: list[str]) -> dict[str, 
     rows = [Figure(**{**row, "runs": tuple(row["runs"])}) for row in run.worker(content, words)]
     run.add([replace(row, of={**row.of, "content": content}) for row in rows])
     return {f"{row.name}, batch {row.of['batch']}": row.value for row in rows}
+
+
+def put_seal_on(run: Run) -> None:
+    """Seal the record; where the image cannot answer any more it stays as it is, and that is said."""
+    first, tiny = next(iter(run.sites)), str(run.paths["tiny"])
+    try:
+        run.seal(lambda seed: Seal(**run.worker(first, ["images.proof.on_card.seal_inside", tiny, seed])))
+    except (Failed, process.ProcessFailed) as error:
+        print(f"the record is not sealed: {error}", file=sys.stderr)
 
 
 def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
@@ -278,6 +312,7 @@ def main() -> int:
     write_checkpoint(run.paths["tiny"])
     for name, action in plan(run, words.right or run.record.variant, int(seen["cards"])):
         run.step(name, action)
+    put_seal_on(run)
     return 0 if run.record.ok else 1
 
 

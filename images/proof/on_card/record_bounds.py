@@ -16,12 +16,14 @@ STEPS, FIGURES, NOTES, VERSIONS = 200, 2_000, 50, 50
 
 _HASH = r"([0-9a-f]{64})?"
 _DIGEST = r"(sha256:[0-9a-f]{64})?"
+_TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00))?"
 # Field of the header -> what it must match as a whole.
 _PATTERNS = {
     "card": r"[A-Za-z0-9][A-Za-z0-9 ._/()+-]{0,79}",
     "capability": r"(\d{1,2}\.\d)?",
     "driver": r"(\d{2,4}(\.\d{1,4}){0,3})?",
-    "created": r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00))?",
+    "created": _TIME,
+    "ended": _TIME,
     "variant": r"([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?",
     "input_hash": _HASH,
     "image_digest": _DIGEST,

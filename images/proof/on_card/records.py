@@ -71,6 +71,18 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """What the image answered to the question that a record's content makes (seal.py).
+
+    ``seed`` is the content's hash; ``device`` where torch computed, "cuda" or "cpu"; ``logits`` float32 as base64.
+    """
+
+    seed: str
+    device: Literal["cuda", "cpu"]
+    logits: str
+
+
+@dataclass(frozen=True)
 class GpuRecord:
     """One run on one machine with a card.
 
@@ -83,7 +95,8 @@ class GpuRecord:
     image, "unpacked" for one in the image's own files without an engine, and "packages" for one with the image's
     packages, slimmed by the build's own code, on a host that has no engine. ``image_digest`` is the image's manifest in
     a registry and ``image_id`` its configuration, both "sha256:…"; ``engine`` is its name and version, such as
-    "Docker 29.1.0"; ``given`` is how the card was given. These four are "" where nobody told.
+    "Docker 29.1.0"; ``given`` is how the card was given. These four are "" where nobody told. ``ended`` is when the
+    last step was over, as ``created``; a ``seal`` is put on at the end of a run.
     """
 
     card: str
@@ -105,6 +118,8 @@ class GpuRecord:
     image_id: str = ""
     engine: str = ""
     given: Given = ""
+    ended: str = ""
+    seal: Seal | None = None
 
     @property
     def ok(self) -> bool:
@@ -119,10 +134,14 @@ class GpuRecord:
         driver = f", driver {self.driver}" if self.driver else ""
         return f"{self.card}{driver}: steps {summary}" + (f" (records/cards/{self.name}.json)" if self.name else "")
 
+    def as_data(self) -> dict[str, Any]:
+        """As JSON values."""
+        fields = {key: value for key, value in asdict(self).items() if key != "name"}
+        return dict(json.loads(json.dumps({**fields, "schema": SCHEMA, "ok": self.ok})))
+
     def to_json(self) -> str:
         """As `read_gpu_record` reads it."""
-        fields = {key: value for key, value in asdict(self).items() if key != "name"}
-        return json.dumps({**fields, "schema": SCHEMA, "ok": self.ok}, indent=1) + "\n"
+        return json.dumps(self.as_data(), indent=1) + "\n"
 
     @property
     def served(self) -> bool:
@@ -136,10 +155,15 @@ class GpuRecord:
 
 def read_gpu_record(path: Path) -> GpuRecord:
     """The record in ``path``, old or new. Raises UsageError when it is none."""
+    return read_with_data(path)[0]
+
+
+def read_with_data(path: Path) -> tuple[GpuRecord, dict[str, Any]]:
+    """The record in ``path``, and the JSON values that it was read of. Raises UsageError when it is none."""
     try:
         data = read_json(path, most=MOST_BYTES)
         check_bounds(data)
-        return _from_old_form(path.stem, data) if "schema" not in data else _from_schema(path.stem, data)
+        return _read(path.stem, data), data
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{path.name} is no record of a run on a card",
@@ -147,6 +171,10 @@ def read_gpu_record(path: Path) -> GpuRecord:
             do="write it with images/proof/on_card/prove.py",
             where=str(path),
         ) from error
+
+
+def _read(name: str, data: Mapping[str, Any]) -> GpuRecord:
+    return _from_old_form(name, data) if "schema" not in data else _from_schema(name, data)
 
 
 def read_gpu_records(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
