@@ -84,7 +84,7 @@ def records_evidence(records: Iterable[GpuRecord], variant: str, today: Mapping[
     it does not name, speaks of an earlier build, and says so; it is asked only where no record speaks of today's.
     Of those the strongest word is told, of equal ones the newest; a failure goes before every success.
     """
-    found = records_of_variant(records, variant)
+    found = [one for one in records_of_variant(records, variant) if not one.measures]
     current = [one for one in found if one.input_hash and one.input_hash == today.get(variant)]
     chosen = current or found
     if not chosen:

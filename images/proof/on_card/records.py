@@ -24,6 +24,7 @@ FORKED, SPAWNED = "forked, class known", "spawned, class looked at"
 Verdict = Literal["passed", "failed", "not run"]
 # How the names of steps begin in which the model answers.
 SERVING = ("vllm", "transformers", "server")
+MEASURING = "fit: "
 # Where a run was: in a container of the image; in the image's own files, unpacked, without an engine; with the image's
 # packages on a bare host.
 Place = Literal["image", "unpacked", "packages"]
@@ -142,6 +143,12 @@ class GpuRecord:
     def to_json(self) -> str:
         """As `read_gpu_record` reads it."""
         return json.dumps(self.as_data(), indent=1) + "\n"
+
+    @property
+    def measures(self) -> bool:
+        """Whether it is a measurement for fit alone, which proves nothing of its image."""
+        names = [step.name for step in self.steps]
+        return any(name.startswith(MEASURING) for name in names) and not any(name.startswith(SERVING) for name in names)
 
     @property
     def served(self) -> bool:

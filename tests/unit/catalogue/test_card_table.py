@@ -129,6 +129,12 @@ def test_a_run_in_which_no_model_answered_is_not_called_proven() -> None:
     )
 
 
+def test_a_measurement_for_fit_proves_nothing_and_its_failure_neither() -> None:
+    measured = replace(RECORD, steps=(Step("machine", "passed"), Step("fit: 7b-fp8", "failed", "no kernel")))
+    assert records_evidence([measured], SM90, TODAY) == Seen(UNSEEN)
+    assert records_evidence([RECORD, measured], SM90, TODAY).words == PROVEN
+
+
 def test_a_record_of_other_inputs_speaks_of_an_earlier_build() -> None:
     earlier = replace(RECORD, input_hash="cd" * 32, name="earlier")
     unnamed = replace(RECORD, input_hash="", name="unnamed")
