@@ -5,7 +5,8 @@
         --site slimmed=DIR [--site untouched=DIR] [--also DIR]… [--only GLOB]…   on a machine without an engine
 
 Every step has a verdict, and the record is written after each: a run that is killed leaves what it had, and the next
-one with the same --out goes on in it. Exit code 0 when nothing failed, 1 when something did, 3 when there is no card.
+one with the same --out goes on in it. Exit code 0 when nothing failed, 1 when something did, 3 when there is no card;
+with --place unpacked what needs none is tried all the same, on the processor, and the rest is "not run".
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from images.proof.on_card import backends as engines
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card import stand_ins, wrong_arch
 from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal
-from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, Run
+from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
 
@@ -132,10 +133,10 @@ def level_audit(run: Run) -> dict[str, Any]:
     return facts
 
 
-def level_stack(run: Run, content: str) -> dict[str, Any]:
+def level_stack(run: Run, content: str, *, card: bool = True) -> dict[str, Any]:
     """Level 2, as far as it goes without the image: the versions, torch's CUDA, the card seen, modules imported."""
     versions = read_versions(run, content)
-    if versions["card"] is None:
+    if card and versions["card"] is None:
         raise Failed("torch sees no card", versions)
     modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in versions["versions"] else [])]
     for name in modules:
@@ -144,10 +145,10 @@ def level_stack(run: Run, content: str) -> dict[str, Any]:
     return versions | {"imported": modules}
 
 
-def level_canary(run: Run, content: str) -> dict[str, Any]:
+def level_canary(run: Run, content: str, device: str = "cuda") -> dict[str, Any]:
     """Level 3 on the card: golden logits and tokens in float32, both of transformers' attentions."""
     words = [str(run.entrypoint.with_name("canary.py")), "--model", str(run.paths["tiny"]), "--golden", str(GOLDEN)]
-    done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", "cuda", "--json"])
+    done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", device, "--json"])
     result = json.loads(done.out.splitlines()[-1])
     errors = [one["measured"]["relative"] for one in result["checks"] if "relative" in one["measured"]]
     return {"checks": len(result["checks"]), "greatest relative error": max(errors), "seconds": result["seconds"]}
@@ -244,6 +245,24 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     return steps
 
 
+NO_CARD_NAME = "no card"
+
+
+def plan_without_card(run: Run, why: str) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
+    """The steps that need no card, on the processor; all others are there, and say that they were not run."""
+    first = next(iter(run.sites))
+    here: dict[str, Callable[[], Mapping[str, Any]]] = {
+        f"stack: {first}": partial(level_stack, run, first, card=False),
+        "canary on the processor": partial(level_canary, run, first, "cpu"),
+    }
+
+    def not_run() -> Mapping[str, Any]:
+        raise NotRun(f"no card: {why}")
+
+    others = [name for name, _ in plan(run, run.record.variant, 0) if name not in here]
+    return [*here.items(), *((name, not_run) for name in others)]
+
+
 def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
     """The record to go on in, or a new one."""
     if words.out.is_file():
@@ -293,9 +312,12 @@ def main() -> int:
     """Command line."""
     words = read_words()
     seen = machine()
+    why = str(seen.get("why", ""))
     if "name" not in seen:
-        print(f"no card to prove anything on: {seen['why']}", file=sys.stderr)
-        return NO_CARD
+        print(f"no card to prove anything on: {why}", file=sys.stderr)
+        if words.place != "unpacked":
+            return NO_CARD
+        seen = {"name": NO_CARD_NAME, "capability": "", "memory": 0}
     sites: dict[str, Path | None] = {
         name: Path(folder) for name, _, folder in (one.partition("=") for one in words.site)
     }
@@ -310,7 +332,8 @@ def main() -> int:
         paths={"tiny": words.scratch / "tiny", "3b": words.scratch / "3b"},
     )
     write_checkpoint(run.paths["tiny"])
-    for name, action in plan(run, words.right or run.record.variant, int(seen["cards"])):
+    right = words.right or run.record.variant
+    for name, action in plan_without_card(run, why) if why else plan(run, right, int(seen["cards"])):
         run.step(name, action)
     put_seal_on(run)
     return 0 if run.record.ok else 1

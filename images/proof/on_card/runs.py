@@ -55,7 +55,7 @@ class Run:
     @property
     def entrypoint(self) -> Path:
         """The image's own inside an image, else the checkout's."""
-        return (IN_IMAGE if self.record.place == "image" else ROOTFS) / "entrypoint"
+        return (ROOTFS if self.record.place == "packages" else IN_IMAGE) / "entrypoint"
 
     def step(self, name: str, action: Callable[[], Mapping[str, Any]]) -> None:
         """Try it unless ``only`` leaves it out, and write the record."""
@@ -121,7 +121,7 @@ class Run:
 
     def image_env(self) -> dict[str, str]:
         """What the image's environment says of itself; inside an image it is there already."""
-        if self.record.place == "image" or not self.record.variant:
+        if self.record.place != "packages" or not self.record.variant:
             return {}
         return read_env(self.record.variant)
 
