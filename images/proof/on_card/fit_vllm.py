@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from images.proof.on_card import prove
 from images.proof.on_card.fit_cases import CASES, FitCase, engine_arguments, write_folder
+from images.proof.on_card.lighter_containers import NO_MULTICAST
 from images.proof.on_card.processes import process_tree
 from images.proof.on_card.runs import Failed, NotRun, Run
 from images.proof.tiny_model import as_data_url, picture
@@ -295,6 +296,7 @@ def main() -> int:
     begun = time.monotonic()
     # Before vLLM is imported: one process an engine, and its log with all that it measures.
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "DEBUG", "HF_HUB_OFFLINE": "1"}
+    os.environ |= NO_MULTICAST  # as every container of a proof has it
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
     seen = prove.machine()
     if "name" not in seen:

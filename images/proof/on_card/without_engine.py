@@ -17,6 +17,7 @@ from pathlib import Path
 
 from images.core import CardstockError, CheckFailed, Unsafe, process, write_atomically
 from images.proof.on_card import records as gpu_records
+from images.proof.on_card.lighter_containers import NO_MULTICAST
 from images.proof.on_card.records import GpuRecord
 from images.render import INPUT, VARIANT
 
@@ -170,6 +171,7 @@ def inside_environment(own: Mapping[str, str], *, driver: bool) -> dict[str, str
     """What the image's programs get: its own settings, the checkout's modules, the driver."""
     made = {
         **own,
+        **NO_MULTICAST,
         "HOME": "/tmp",
         "PYTHONPATH": f"/{CHECKOUT}",
         "PYTHONDONTWRITEBYTECODE": "1",

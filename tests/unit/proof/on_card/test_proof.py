@@ -26,6 +26,7 @@ from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_recor
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
 from images.proof.on_card.server import StartedServer, Streamed
 from tests.helpers.matrices import ROOT
+from tests.helpers.nonempty import nonempty
 
 LOG = [
     (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
@@ -321,5 +322,7 @@ def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> Non
 
 def test_the_programs_need_nothing_that_a_bare_host_with_a_card_lacks() -> None:
     missing = ("pydantic", "rich", "docker", "testcontainers", "jinja2", "yaml", "requests")
-    script = f"import sys; sys.modules.update(dict.fromkeys({missing})); import images.proof.on_card.prove as p; p.plan"
-    assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""
+    for program in nonempty(("prove", "seal_inside", "fit_vllm")):
+        own = f"import images.proof.on_card.{program} as p; p.main"
+        script = f"import sys; sys.modules.update(dict.fromkeys({missing})); {own}"
+        assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""
