@@ -56,6 +56,8 @@ LOGGED = {
 }
 TOKENS = re.compile(r"GPU KV cache size: ([\d,]+) tokens")
 TAIL = 1500
+# torch's error where a process had a card's context when it was forked.
+FORKED_TOO_LATE = "in forked subprocess"
 
 
 @dataclass
@@ -204,6 +206,7 @@ class Measurement:
         self.cards = cards
         self.end = time.monotonic() + seconds
         self.running: list[Started] = []
+        self.left: list[FitCase] = []
         import torch
 
         # A process that has a card's context cannot be forked; then each case imports by itself.
@@ -211,12 +214,12 @@ class Measurement:
 
     def go(self, cases: Sequence[FitCase]) -> None:
         """All of them."""
-        left = list(cases)
+        self.left = list(cases)
         with watched(range(self.cards)) as most:
             before = {index: ask_card(index) for index in range(self.cards)}
-            while left or self.running:
-                while left and self._begin(left[0], most):
-                    left.pop(0)
+            while self.left or self.running:
+                while self.left and self._begin(self.left[0], most):
+                    self.left.pop(0)
                 for started in list(self.running):
                     if not started.process.is_alive() or time.monotonic() - started.begun > LONGEST:
                         self._finish(started, before, most)
@@ -265,11 +268,16 @@ class Measurement:
             **told,
         }
         error = facts.pop("error", "")
+        self.free = sorted([*self.free, *started.cards])
+        if FORKED_TOO_LATE in error and self.method == "fork":
+            # Something that was imported has touched a card after all: from now on each case imports by itself.
+            self.method = "spawn"
+            self.left.insert(0, started.case)
+            return
         if late:
             error = f"not done after {LONGEST:.0f} s: {text[-TAIL:]}"
         took = time.monotonic() - started.begun
         self._record(started.case, "failed" if error else "passed", error, facts, took)
-        self.free = sorted([*self.free, *started.cards])
 
     def _record(self, case: FitCase, verdict: str, reason: str, facts: dict[str, Any], took: float = 0.0) -> None:
         def tell() -> Mapping[str, Any]:
@@ -296,6 +304,7 @@ def main() -> int:
     begun = time.monotonic()
     # Before vLLM is imported: one process an engine, and its log with all that it measures.
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "DEBUG", "HF_HUB_OFFLINE": "1"}
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # whether there is a card is asked without touching it
     os.environ |= NO_MULTICAST  # as every container of a proof has it
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
     seen = prove.machine()

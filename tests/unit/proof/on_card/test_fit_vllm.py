@@ -69,8 +69,9 @@ def _go(
     seconds: float = 100.0,
     cases: Sequence[FitCase] = CASES,
 ) -> dict[str, Any]:
-    def process(_: str, case: FitCase, place: Path, given: Sequence[int]) -> Any:
+    def process(method: str, case: FitCase, place: Path, given: Sequence[int]) -> Any:
         begun.append((case.name, tuple(given)))
+        (place / "method").write_text(method)
         return multiprocessing.get_context("fork").Process(target=work, args=(case, place))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -117,6 +118,21 @@ def broken(case: FitCase, place: Path) -> None:
     else:
         (place / "log").write_text("Segmentation fault")
     os._exit(1)
+
+
+def forked_too_late(case: FitCase, place: Path) -> None:
+    if (place / "method").read_text() == "fork":
+        (place / "told.json").write_text(json.dumps({"error": "Cannot re-initialize CUDA in forked subprocess."}))
+        os._exit(0)
+    good(case, place)
+
+
+def test_a_case_that_cannot_be_forked_is_started_by_itself(
+    tmp_path: Path, begun: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    steps = _go(tmp_path, begun, forked_too_late, 1, cases=CASES[:2])
+    assert {step.verdict for step in steps.values()} == {"passed"}
+    assert [name for name, _ in begun] == ["7b-fp16", "7b-fp16", "7b-awq"]
 
 
 def stuck(case: FitCase, place: Path) -> None:
