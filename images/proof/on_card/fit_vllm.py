@@ -40,6 +40,10 @@ GIB = 2**30
 # What a case must have left to be begun, in seconds; with CUDA graphs the model is compiled first.
 LEAST, LEAST_WITH_GRAPHS = 35.0, 75.0
 LONGEST = 110.0
+# What is not done so long after the end of all time is ended.
+GRACE = 15.0
+# A card that is not free again so long after its engine has ended is used all the same.
+FREED = 10.0
 # Bytes in attributes of vLLM's worker (v1/worker/gpu_worker.py of 0.11 to 0.33), and what they are here.
 WORKER = {
     "requested_memory": "requested",
@@ -221,7 +225,8 @@ class Measurement:
                 while self.left and self._begin(self.left[0], most):
                     self.left.pop(0)
                 for started in list(self.running):
-                    if not started.process.is_alive() or time.monotonic() - started.begun > LONGEST:
+                    now = time.monotonic()
+                    if not started.process.is_alive() or now - started.begun > LONGEST or now > self.end + GRACE:
                         self._finish(started, before, most)
                 time.sleep(0.1)
 
@@ -247,12 +252,13 @@ class Measurement:
         return True
 
     def _finish(self, started: Started, before: Mapping[int, Mapping[str, int]], most: Mapping[int, int]) -> None:
-        late = started.process.is_alive()
+        late, took = started.process.is_alive(), time.monotonic() - started.begun
         if late and started.process.pid:
             for pid in process_tree(started.process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         started.process.join(timeout=10)
+        self._clear(started, before)
         self.running.remove(started)
         file, log = started.folder / "told.json", started.folder / "log"
         text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
@@ -275,9 +281,19 @@ class Measurement:
             self.left.insert(0, started.case)
             return
         if late:
-            error = f"not done after {LONGEST:.0f} s: {text[-TAIL:]}"
-        took = time.monotonic() - started.begun
+            error = f"not done after {took:.0f} s: {text[-TAIL:]}"
         self._record(started.case, "failed" if error else "passed", error, facts, took)
+
+    def _clear(self, started: Started, before: Mapping[int, Mapping[str, int]]) -> None:
+        """End what an engine has left, and wait until its cards are as before: the next one measures what is free."""
+        if started.process.pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(started.process.pid, signal.SIGKILL)  # of its own: see `child`
+        until = time.monotonic() + FREED
+        while time.monotonic() < until:
+            if all(ask_card(index)["used"] <= before[index]["used"] + GIB // 4 for index in started.cards):
+                return
+            time.sleep(0.2)
 
     def _record(self, case: FitCase, verdict: str, reason: str, facts: dict[str, Any], took: float = 0.0) -> None:
         def tell() -> Mapping[str, Any]:

@@ -150,6 +150,21 @@ def test_a_case_that_breaks_fails_and_the_rest_goes_on(
     steps = _go(tmp_path / "stuck", begun, stuck, 1, cases=cases[:1])
     assert steps["fit: 7b-fp16"].verdict == "failed"
     assert "not done after" in steps["fit: 7b-fp16"].reason
+    monkeypatch.setattr(fit_vllm, "LONGEST", 600.0)
+    monkeypatch.setattr(fit_vllm, "LEAST", 0.0)
+    monkeypatch.setattr(fit_vllm, "GRACE", 0.2)
+    late = _go(tmp_path / "late", begun, stuck, 1, seconds=0.3, cases=cases[:1])
+    assert "not done after" in late["fit: 7b-fp16"].reason  # three minutes are three minutes
+
+
+def test_the_next_engine_waits_until_its_card_is_free(
+    tmp_path: Path, begun: list[tuple[str, tuple[int, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = iter([4, 2**33, 2**32, 4, 4, 4])
+    monkeypatch.setattr(fit_vllm, "ask_card", lambda index: {"used": next(used), "total": 2**36})
+    steps = _go(tmp_path, begun, good, 1, cases=CASES[:1])
+    assert steps["fit: 7b-fp16"].verdict == "passed"
+    assert next(used) == 4  # it looked until the card was as before, and no further
 
 
 def test_what_the_worker_knows_is_found_in_its_place() -> None:
