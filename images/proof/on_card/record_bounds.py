@@ -19,7 +19,7 @@ _DIGEST = r"(sha256:[0-9a-f]{64})?"
 _TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00))?"
 # Field of the header -> what it must match as a whole.
 _PATTERNS = {
-    "card": r"[A-Za-z0-9][A-Za-z0-9 ._/()+-]{0,79}",
+    "card": r"([A-Za-z0-9][A-Za-z0-9 ._/()+-]{0,79})?",  # none: the run found no card
     "capability": r"(\d{1,2}\.\d)?",
     "driver": r"(\d{2,4}(\.\d{1,4}){0,3})?",
     "created": _TIME,
