@@ -19,6 +19,7 @@ from images.commands.lock import lock
 from images.commands.plan import plan
 from images.commands.publish import publish
 from images.commands.pull import pull
+from images.commands.records import records
 from images.commands.render import render
 from images.commands.save import save
 from images.commands.serve import serve
@@ -48,6 +49,7 @@ __all__ = [
     "plan",
     "publish",
     "pull",
+    "records",
     "render",
     "save",
     "serve",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from images.build.job import make_job as make_job
     from images.build.job import state_of_image as state_of_image
     from images.build.plan import Plan as Plan
+    from images.build.plan import input_hashes as input_hashes
     from images.build.plan import make_plan as make_plan
 else:
     __getattr__ = face(__name__, __file__)

@@ -91,3 +91,10 @@ def make_plan(context: Context, variants: Iterable[Variant], engine: Engine | No
     """The plan for these variants, on ``engine`` if there is one."""
     plan = Plan(context, tuple(variants), None)
     return plan if engine is None else plan.on(engine)
+
+
+def input_hashes(context: Context, ids: Iterable[str]) -> dict[str, str]:
+    """Variant -> hash of the inputs that its image is made of today, for those of ``ids`` that the matrix has."""
+    known = (context.variants.named(name) for name in dict.fromkeys(ids))
+    plan = make_plan(context, (variant for variant in known if variant), None)
+    return {variant.id: plan.job(variant).input_hash for variant in plan.variants}

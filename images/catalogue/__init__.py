@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from images.catalogue.card_table import published_rows as published_rows
     from images.catalogue.card_table import row_json as row_json
     from images.catalogue.card_table import with_records as with_records
+    from images.catalogue.evidence import Seen as Seen
     from images.catalogue.evidence import records_evidence as records_evidence
     from images.catalogue.model import SCHEMA as SCHEMA
     from images.catalogue.model import Catalogue as Catalogue

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from images.cards import Card, ImageChoice, choose_images, why_no_image
-from images.catalogue.evidence import image_evidence, records_evidence
+from images.catalogue.evidence import NOTHING, Seen, image_evidence, records_evidence
 from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import images_for_older_drivers, match_images
 from images.core import CardstockError, NoImageFits, human_bytes
@@ -27,7 +27,7 @@ class CardRow:
     image: Variant | None
     why: CardstockError | None = None
     published: PublishedImage | None = None
-    evidence: str = ""
+    evidence: Seen = NOTHING
     older: tuple[CardRow, ...] = ()
 
 
@@ -59,8 +59,17 @@ def card_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card]) -> list
     return table
 
 
-def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], catalogue: Catalogue) -> list[CardRow]:
-    """As `card_rows`, of what a catalogue has: where its recommended image is not published, the best one that is."""
+def published_rows(
+    matrix: Matrix,
+    variants: Variants,
+    cards: Sequence[Card],
+    catalogue: Catalogue,
+    records: Sequence[GpuRecord] = (),
+) -> list[CardRow]:
+    """As `card_rows`, of what a catalogue has: where its recommended image is not published, the best one that is.
+
+    ``records`` are runs on cards, of which those of the published images themselves count.
+    """
     known: dict[Arch, CardRow] = {}
     table = []
     for card in cards:
@@ -68,7 +77,7 @@ def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], ca
             table.append(CardRow(card, None, reason))
             continue
         if card.arch not in known:
-            known[card.arch] = _published_row(matrix, variants, card, catalogue)
+            known[card.arch] = _published_row(matrix, variants, card, catalogue, records)
         row = known[card.arch]
         row = replace(row, card=card, older=tuple(replace(one, card=card) for one in row.older))
         if row.why is not None:  # it names the first card of this capability
@@ -77,25 +86,30 @@ def published_rows(matrix: Matrix, variants: Variants, cards: Sequence[Card], ca
     return table
 
 
-def _published_row(matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue) -> CardRow:
+def _published_row(
+    matrix: Matrix, variants: Variants, card: Card, catalogue: Catalogue, records: Sequence[GpuRecord]
+) -> CardRow:
     answer = match_images(catalogue, matrix, variants, [card])
     if not answer.matches:
         return CardRow(card, None, answer.refusals[0].why)
     image = answer.matches[0].image
     below = images_for_older_drivers(catalogue, matrix, variants, card, image)
     first, *older = (
-        CardRow(card, variants.valid[one.variant], None, one, image_evidence(one)) for one in (image, *below)
+        CardRow(card, variants.valid[one.variant], None, one, image_evidence(one, records)) for one in (image, *below)
     )
     return replace(first, older=tuple(older))
 
 
-def with_records(rows: Iterable[CardRow], records: Sequence[GpuRecord]) -> list[CardRow]:
-    """Rows of what is not published, with what records of runs on cards say of their images."""
+def with_records(rows: Iterable[CardRow], records: Sequence[GpuRecord], today: Mapping[str, str]) -> list[CardRow]:
+    """Rows of what is not published, with what records of runs on cards say of their images.
+
+    ``today`` has the hash of today's inputs by variant, at least for those that records name.
+    """
     return [
         replace(
             row,
-            evidence=records_evidence(records, row.image.id) if row.image else "",
-            older=tuple(with_records(row.older, records)),
+            evidence=records_evidence(records, row.image.id, today) if row.image else NOTHING,
+            older=tuple(with_records(row.older, records, today)),
         )
         for row in rows
     ]
@@ -114,11 +128,11 @@ CARD_HEADER = ["card", "capability", "GB", "image", "driver from", "why none"]
 def cells_with_evidence(row: CardRow) -> list[str]:
     """As `card_cells`, with the evidence before the reason."""
     *first, reason = card_cells(row)
-    return [*first, row.evidence, reason]
+    return [*first, str(row.evidence), reason]
 
 
-EVIDENCE_HEADER = [*CARD_HEADER[:-1], "proven", CARD_HEADER[-1]]
-IMAGES_HEADER = ["image", "digest", "to pull", "on disk", "audited for", "driver from", "cards", "proven"]
+EVIDENCE_HEADER = [*CARD_HEADER[:-1], "evidence", CARD_HEADER[-1]]
+IMAGES_HEADER = ["image", "digest", "to pull", "on disk", "audited for", "driver from", "cards", "evidence"]
 
 
 def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
@@ -130,7 +144,7 @@ def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
     return [
         [
             *(image.variant, image.digest, human_bytes(image.compressed), human_bytes(image.unpacked)),
-            *(" ".join(image.audited), image.min_driver or "", str(len(same)), same[0].evidence),
+            *(" ".join(image.audited), image.min_driver or "", str(len(same)), str(same[0].evidence)),
         ]
         for _, same in sorted(cards.items())
         if (image := same[0].published)
@@ -154,9 +168,14 @@ def _row_json(row: CardRow) -> dict[str, Any]:
     return {
         "image": row.image.id if row.image else None,
         "min_driver": row.image.min_driver if row.image else None,
-        "evidence": row.evidence or None,
+        **_seen_json(row.evidence),
         "published": _image_json(row.published) if row.published else None,
     }
+
+
+def _seen_json(seen: Seen) -> dict[str, Any]:
+    """Words, day and record, each None where there is none."""
+    return {"evidence": seen.words or None, "evidence_day": seen.day or None, "evidence_record": seen.record or None}
 
 
 def _image_json(image: PublishedImage) -> dict[str, Any]:
@@ -165,7 +184,7 @@ def _image_json(image: PublishedImage) -> dict[str, Any]:
     return {**fields, "evidence": proofs}
 
 
-def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> dict[str, Any]:
+def choice_json(choice: ImageChoice, seen: Mapping[str, Seen] | None = None) -> dict[str, Any]:
     """What a machine's cards should have, for scripts; ``seen`` is the evidence of each image."""
     return {
         "one_for_all": choice.one_for_all,
@@ -174,7 +193,7 @@ def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> d
                 "image": pick.variant.id,
                 "min_driver": pick.variant.min_driver,
                 "cards": [card.name for card in pick.cards],
-                **({"evidence": seen[pick.variant.id]} if seen else {}),
+                **(_seen_json(seen[pick.variant.id]) if seen else {}),
                 "notes": list(pick.notes),
             }
             for pick in choice.picks
@@ -183,7 +202,7 @@ def choice_json(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> d
     }
 
 
-def choice_lines(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> list[str]:
+def choice_lines(choice: ImageChoice, seen: Mapping[str, Seen] | None = None) -> list[str]:
     """What a machine's cards should have, for people: one fact a line; ``seen`` is the evidence of each image."""
     lines = []
     if len({card.arch for pick in choice.picks for card in pick.cards}) > 1:
@@ -191,7 +210,7 @@ def choice_lines(choice: ImageChoice, seen: Mapping[str, str] | None = None) -> 
     for pick in choice.picks:
         names = ", ".join(dict.fromkeys(card.name for card in pick.cards))
         lines.append(f"{names}: {pick.variant.id}, driver from {pick.variant.min_driver}")
-        lines += [f"  proven: {seen[pick.variant.id]}"] if seen else []
+        lines += [f"  evidence: {seen[pick.variant.id]}"] if seen else []
         lines += [f"  note: {note}" for note in pick.notes]
     for refusal in choice.refusals:
         lines += [f"{refusal.card.name}: no image", *(f"  {line}" for line in str(refusal.why).splitlines())]

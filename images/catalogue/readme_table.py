@@ -13,7 +13,7 @@ from pathlib import Path
 from images.cards import Card, all_cards
 from images.catalogue.acted import with_acted
 from images.catalogue.card_table import CardRow, card_rows, one_by_one, published_rows, with_records
-from images.catalogue.evidence import image_evidence
+from images.catalogue.evidence import Seen, image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes, read_file
 from images.matrix import Arch, Matrix, Variants
@@ -39,13 +39,14 @@ FAMILIES = {
 _HOW_FAR = "how far it is proven"
 _RECOMMENDED = """\
 These are the images that `matrix.yaml` recommends. None of them gets a name before it has passed the audit and the
-canary on a CPU; the last column says what was seen beyond that, by the records of runs on cards (`records/cards`)."""
+canary on a CPU; the last column says what was seen beyond that, with a link to the record of the run and its day.
+What ran is the image that these sources make, unless "an earlier build" stands behind it."""
 _BY_DRIVER = """\
 Where a card has several rows, it gets the first whose driver the machine has
 ([Your driver decides](docs/which-image.md#your-driver-decides))."""
 _PUBLISHED = """\
 These are the images that are published, as of {updated} (`catalogue.json`). Where a proof ran on a card, the last
-column names the card and its driver."""
+column names the card, its driver and the day."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,22 @@ def group_by_image(table: Iterable[CardRow]) -> list[ImageGroup]:
     return sorted(grouped, key=lambda group: group.archs)
 
 
-def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord], catalogue: Catalogue | None) -> str:
-    """What stands between the marks: a row for each image, what its user should know, where all this is from."""
+def table_text(
+    matrix: Matrix,
+    variants: Variants,
+    records: Sequence[GpuRecord],
+    catalogue: Catalogue | None,
+    today: Mapping[str, str],
+) -> str:
+    """What stands between the marks: a row for each image, what its user should know, where all this is from.
+
+    ``today`` has the hash of today's inputs by variant, at least for those that records name.
+    """
     if catalogue:
-        table = published_rows(matrix, variants, all_cards(), catalogue)
+        table = published_rows(matrix, variants, all_cards(), catalogue, records)
         caption = _PUBLISHED.format(updated=catalogue.updated[:10])
     else:
-        table, caption = with_records(card_rows(matrix, variants, all_cards()), records), _RECOMMENDED
+        table, caption = with_records(card_rows(matrix, variants, all_cards()), records, today), _RECOMMENDED
     header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), _HOW_FAR]
     grouped = [*group_by_image(table), *_without_card(variants, catalogue)]
     plain = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
@@ -92,7 +102,7 @@ def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord],
 
 
 _NONE = Card("no card", Arch(0, 0), 0, "")
-_CPU = "CPU canary, CPU server"
+_CPU = Seen("CPU canary, CPU server")
 
 
 def _without_card(variants: Variants, catalogue: Catalogue | None) -> Iterator[ImageGroup]:
@@ -115,16 +125,18 @@ def _cells(group: ImageGroup) -> list[str]:
         f"`{image.id}`" if image else "-",
         (image.min_driver if image else None) or "-",
         *([human_bytes(published.compressed)] if published else []),
-        group.row.evidence,
+        group.row.evidence.markdown(),
     ]
 
 
-def with_images_table(root: Path, matrix: Matrix, variants: Variants, before: Mapping[str, str]) -> dict[str, str]:
-    """``before`` (pages by path from the root) with this table in the README.
+def with_images_table(
+    root: Path, matrix: Matrix, variants: Variants, before: Mapping[str, str], today: Mapping[str, str]
+) -> dict[str, str]:
+    """``before`` (pages by path from the root) with this table in the README; ``today`` as for `table_text`.
 
     Raises Unsafe for a catalogue.json that is none.
     """
     file = root / CATALOGUE
     catalogue = read_catalogue(read_file(file), CATALOGUE) if file.is_file() else None
-    new = table_text(matrix, variants, read_gpu_records(), catalogue)
+    new = table_text(matrix, variants, read_gpu_records(), catalogue, today)
     return document.IMAGES.fill_in(before, new)

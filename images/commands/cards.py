@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from images.build import input_hashes
 from images.cards import Card, all_cards, choose_images, named_cards
 from images.catalogue import (
     EVIDENCE_HEADER,
@@ -91,9 +92,10 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
     """The table of all cards, then this machine's own."""
     listed = [card for card in all_cards() if card.arch >= OLDEST]
     if catalogue:
-        table = published_rows(context.matrix, context.variants, listed, catalogue)
+        table = published_rows(context.matrix, context.variants, listed, catalogue, proven)
     else:
-        table = with_records(card_rows(context.matrix, context.variants, listed), proven)
+        today = input_hashes(context, (record.variant for record in proven))
+        table = with_records(card_rows(context.matrix, context.variants, listed), proven, today)
     if options.json:
         print_json([row_json(row) for row in table])
     else:
@@ -119,7 +121,8 @@ def show_recommended(
     choice = choose_images(context.matrix, context.variants, named, driver, context.locked)
     if not choice.picks:
         raise choice.refusals[0].why
-    seen = {pick.variant.id: records_evidence(proven, pick.variant.id) for pick in choice.picks}
+    today = input_hashes(context, (record.variant for record in proven))
+    seen = {pick.variant.id: records_evidence(proven, pick.variant.id, today) for pick in choice.picks}
     if options.json:
         print_json(choice_json(choice, seen))
         return

@@ -13,7 +13,7 @@ from images.render import document
 GROUPS = {
     "Which image, and why": ("doctor", "cards", "plan", "explain", "advisories"),
     "Make it": ("build", "kernels", "slim", "engine"),
-    "Prove it, look into it": ("smoke", "audit", "served", "weigh", "bench"),
+    "Prove it, look into it": ("smoke", "records", "audit", "served", "weigh", "bench"),
     "Hand it out, fetch it": ("publish", "pull", "save", "load"),
     "Run it": ("fit", "serve", "demo", "cluster"),
     "Keep the project in order": ("lock", "render", "lint", "docs", "test"),
@@ -37,6 +37,7 @@ MORE = {
     "plan": "[Which image for my card](which-image.md)",
     "publish": "[Publish and pull](publish-and-pull.md)",
     "pull": "[Publish and pull](publish-and-pull.md)",
+    "records": '[What "proven" means](proven.md#send-a-record-in)',
     "save": "[Proxies, mirrors, no registry](sites.md#no-network-at-all)",
     "serve": "[Serve](serve.md)",
     "served": "[Audit and slim](audit-and-slim.md)",

@@ -57,9 +57,11 @@ def rendered_pages(context: Context) -> dict[str, str]:
     """The documents with generated parts: path -> text."""
     from bench import pages as bench_pages  # these are slow to import, and all other commands do without
     from images.advisories import SCHEMA_FILE, json_schema, table
+    from images.build import input_hashes
     from images.catalogue import with_images_table
     from images.commands.commands_page import grouped_commands, with_commands_help
     from images.proof.audit import with_cards_table
+    from images.proof.on_card import read_gpu_records
 
     root = context.checkout.root
     pages = with_cards_table(root, context.matrix, context.checkout.texts(DOCUMENTS))
@@ -67,4 +69,5 @@ def rendered_pages(context: Context) -> dict[str, str]:
     pages = document.ADVISORIES.fill_in(pages, table.page_text(context.assessments))
     pages[SCHEMA_FILE] = json_schema()
     pages = with_commands_help(grouped_commands(), bench_pages(context.checkout, pages))
-    return with_images_table(root, context.matrix, context.variants, pages)
+    today = input_hashes(context, (record.variant for record in read_gpu_records()))
+    return with_images_table(root, context.matrix, context.variants, pages, today)

@@ -6,12 +6,17 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from images.build import RECORDS
 from images.commands.options import SelectorOptions, command
+from images.commands.pull import PullOptions, card_query, find_images
 from images.context import Context
-from images.core import CheckFailed, NothingSelected, process
+from images.core import CheckFailed, NothingSelected, UsageError, default_layout, process
 from images.core.options import option
+from images.distribution import UNPACKED, bring_unpacked
+from images.distribution import pull as pulling
+from images.proof.on_card import GpuRecord
 
 # So many tests run at once, where there are processors for them: more would wait for the engine.
 TEST_PROCESSES = 4
@@ -28,13 +33,26 @@ class TestOptions:
     engine: bool = option("only the tests that need a Docker engine", False)
     unit: bool = option("only those that need nothing", False)
     gpu: bool = option("the proof on this machine's card, in the image for it", False)
+    without_engine: bool = option(
+        "with --gpu: the published image, unpacked into a folder, where no Docker engine is", False
+    )
+    source: str = option("with --without-engine: its repository (or $CARDSTOCK_REPOSITORY)", "", flag="from")
+    name: str = option("with --without-engine: the image of this tag instead of the card's own", "")
+    key: str = option("with --without-engine: a public key that must have signed it", "", flag="verify-key")
+    identity: str = option(
+        "with --without-engine: a regular expression on the CI workflow that must have signed it instead",
+        "",
+        flag="verify-identity",
+    )
     crash: bool = option("the crash campaign: kills, races, full disks, engine and registry started again", False)
 
 
 @command
 def test(context: Context, options: TestOptions) -> None:
     """The tests: all that this machine can run without a card, or one kind."""
-    if options.gpu:
+    if options.without_engine:
+        prove_without_engine(context, options)
+    elif options.gpu:
         prove_on_card(context, options)
     else:
         run_tests(context, options)
@@ -76,16 +94,44 @@ def prove_on_card(context: Context, options: TestOptions) -> None:
     if facts is None:
         raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
     root, report = context.checkout.root, context.report
-    engine = context.engine
-    kept, record = proof.prove(
-        reference,
-        facts.labels,
-        root,
-        root / RECORDS,
-        engine.cli_env(),
-        report.line,
-        options.only,
-        engine.way_to_cards,
+    subject = proof.Subject.of(reference, facts, context.engine)
+    kept, record = proof.prove(subject, root, root / RECORDS, context.engine.cli_env(), report.line, options.only)
+    tell(context, kept, record)
+
+
+def prove_without_engine(context: Context, options: TestOptions) -> None:
+    """The published image for this machine's card, unpacked below the state folder, proves itself; no engine is asked.
+
+    Raises UsageError without --gpu, NoImageFits where no image fits, RegistryFailure, Unsafe, CheckFailed.
+    """
+    from images.proof.on_card import without_engine
+
+    if not options.gpu:
+        raise UsageError("--without-engine belongs to --gpu", do="./inv test --gpu --without-engine --from REPO")
+    asked = PullOptions(source=options.source, name=options.name, key=options.key, identity=options.identity)
+    repository = context.named_repository(options.source, "--from")
+    query = card_query(context, asked)
+    keys = asked.place.keys(context)
+    catalogue = pulling.read(repository, keys)
+    match = find_images(context, asked, query, catalogue).matches[0]
+    with context.report.step(f"verify {match.image.variant}"):
+        pulling.verify(repository, match.image, keys)
+    home = default_layout().home / UNPACKED
+    configuration, place = bring_unpacked(repository, match.image, home, context.report.line)
+    subject = without_engine.Unpacked(place, configuration, match.image.digest, match.image.config)
+    root = context.checkout.root
+    kept, record = without_engine.prove_unpacked(subject, root, root / RECORDS, context.report.line, options.only)
+    print(kept.read_text(encoding="utf-8"), end="")
+    tell(context, kept, record)
+    context.report.line(f"the image stays unpacked for the next run: rm -r {place.parent}")
+    without_engine.require_passed(kept, record)
+
+
+def tell(context: Context, kept: Path, record: GpuRecord) -> None:
+    """What came of it, and how to send it in."""
+    where = kept.relative_to(context.checkout.root)
+    context.report.line(record.evidence())
+    context.report.next_command(
+        f"./inv records check {where}",
+        f"then send it in: as records/cards/{kept.name} of a pull request, or in an issue",
     )
-    report.line(record.evidence())
-    report.line(f"to publish it as evidence, commit {kept.relative_to(root)} as records/cards/{kept.name}")

@@ -35,5 +35,7 @@ if TYPE_CHECKING:
     from images.distribution.saved import SUMS as SUMS
     from images.distribution.saved import Saved as Saved
     from images.distribution.saved import read_saved as read_saved
+    from images.distribution.unpack import UNPACKED as UNPACKED
+    from images.distribution.unpack import bring_unpacked as bring_unpacked
 else:
     __getattr__ = face(__name__, __file__)

@@ -10,6 +10,7 @@ from images.cards import read_machine
 from images.docker import connect
 from images.matrix import Selectors, parse_arch, select
 from images.proof.on_card import proof
+from images.render import INPUT
 from tests.helpers.matrices import ROOT, matrix, variants
 
 
@@ -23,6 +24,9 @@ def test_the_image_for_this_card_proves_itself(tmp_path: Path) -> None:
     reference = f"{matrix().image}:{variant.id}"
     facts = engine.inspect(reference)
     assert facts is not None, f"build it first: ./inv build --only '{variant.id}'"
-    _, record = proof.prove(reference, facts.labels, ROOT, tmp_path, engine.cli_env(), print)
+    subject = proof.Subject.of(reference, facts, engine)
+    _, record = proof.prove(subject, ROOT, tmp_path, engine.cli_env(), print)
     assert record.ok and record.variant == variant.id
+    assert (record.place, record.image_id, record.input_hash) == ("image", facts.id, facts.labels[INPUT])
+    assert record.engine and record.given
     assert any(step.verdict == "passed" for step in record.steps)

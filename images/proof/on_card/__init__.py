@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from images.proof.on_card.records import ActedRun as ActedRun
     from images.proof.on_card.records import Figure as Figure
     from images.proof.on_card.records import GpuRecord as GpuRecord
+    from images.proof.on_card.records import Place as Place
     from images.proof.on_card.records import acted_runs as acted_runs
+    from images.proof.on_card.records import read_gpu_record as read_gpu_record
     from images.proof.on_card.records import read_gpu_records as read_gpu_records
+    from images.proof.on_card.records import read_with_data as read_with_data
     from images.proof.on_card.records import records_of_variant as records_of_variant
+    from images.proof.on_card.sent_in import Finding as Finding
+    from images.proof.on_card.sent_in import Known as Known
+    from images.proof.on_card.sent_in import PublishedAs as PublishedAs
+    from images.proof.on_card.sent_in import check_record as check_record
 else:
     __getattr__ = face(__name__, __file__)

@@ -224,7 +224,8 @@ def main() -> int:
     host.prepare()
     labels = labels_of(words.light)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    record = GpuRecord("", "", 0, "", made, "image", labels.get(VARIANT, ""), labels.get(INPUT, ""), {}, (), (), NOTES)
+    named = labels.get(VARIANT, ""), labels.get(INPUT, "")
+    record = GpuRecord("", "", 0, "", made, "image", *named, {}, (), (), NOTES, given=words.by)
     record = kept_steps(record, words.out)
     run = Run(record, words.out, host.scratch, {LIGHT: None, UNTOUCHED: None}, only=tuple(words.only) or ("*",))
     old = {LIGHT: words.old_light, UNTOUCHED: words.old_untouched} if words.old_light else {}

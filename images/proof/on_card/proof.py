@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import LocalMachine
 from images.core import CheckFailed, NothingSelected, process, work_folder
-from images.docker import ALL_CARDS, ContainerSpec, Mount, Way, docker_words, spec_by_way
+from images.docker import ALL_CARDS, ContainerSpec, Engine, ImageFacts, Mount, Way, docker_words, spec_by_way
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card.lighter_containers import NO_MULTICAST
-from images.proof.on_card.records import GpuRecord
+from images.proof.on_card.records import Given, GpuRecord
 from images.render import INPUT, VARIANT
 
 PLACE = "/proof"
 # Two servers that compile their models, and a checkpoint of 4 GB to make and read.
 LIMIT = 5400.0
+
+
+# What the record says of the ways that an engine has to give a card.
+_GIVEN: Mapping[Way, Given] = {"cdi": "cdi", "nvidia": "gpus", "": ""}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The image that is proven, and what runs it: what the record says of both, and nobody inside can see.
+
+    ``digest`` is its manifest's, "" where it came from no registry; ``id`` its configuration's.
+    """
+
+    reference: str
+    labels: Mapping[str, str]
+    id: str = ""
+    digest: str = ""
+    engine: str = ""
+    way: Way = ""
+
+    @classmethod
+    def of(cls, reference: str, facts: ImageFacts, engine: Engine) -> Subject:
+        """An image of an engine."""
+        name = "Podman" if engine.host().podman else "Docker"
+        digests = dict.fromkeys(digest.rpartition("@")[2] for digest in facts.digests)
+        # Two repositories may have packed it in two ways; then no digest is the image's.
+        digest = next(iter(digests)) if len(digests) == 1 else ""
+        return cls(reference, facts.labels, facts.id, digest, f"{name} {engine.version}", engine.way_to_cards)
+
+    def words(self) -> list[str]:
+        """As prove.py takes it."""
+        said = {
+            "--variant": self.labels.get(VARIANT, ""),
+            "--input-hash": self.labels.get(INPUT, ""),
+            "--image-digest": self.digest,
+            "--image-id": self.id,
+            "--engine": self.engine,
+            "--given": _GIVEN[self.way],
+        }
+        return [word for flag, value in said.items() for word in (flag, value)]
 
 
 def card_of(machine: LocalMachine) -> str:
@@ -29,12 +70,12 @@ def card_of(machine: LocalMachine) -> str:
     return machine.cards[0].name
 
 
-def make_spec(image: str, labels: Mapping[str, str], checkout: Path, out: Path, only: Sequence[str]) -> ContainerSpec:
+def make_spec(subject: Subject, checkout: Path, out: Path, only: Sequence[str]) -> ContainerSpec:
     """The container of the proof: the checkout read-only, the record and all that is made for it in ``out``."""
     arguments = ["-m", "images.proof.on_card.prove", "--out", f"{PLACE}/record.json", "--scratch", f"{PLACE}/scratch"]
-    arguments += ["--variant", labels.get(VARIANT, ""), "--input-hash", labels.get(INPUT, "")]
-    return ContainerSpec(
-        image,
+    arguments += subject.words()
+    spec = ContainerSpec(
+        subject.reference,
         (*arguments, *(word for glob in only for word in ("--only", glob))),
         entrypoint=("python",),
         env=(*NO_MULTICAST.items(), ("PYTHONPATH", "/checkout"), ("PYTHONDONTWRITEBYTECODE", "1")),
@@ -45,25 +86,24 @@ def make_spec(image: str, labels: Mapping[str, str], checkout: Path, out: Path, 
         workdir="/checkout",
         healthcheck=False,
     )
+    return spec_by_way(spec, subject.way)
 
 
 def prove(
-    image: str,
-    labels: Mapping[str, str],
+    subject: Subject,
     checkout: Path,
     folder: Path,
     env: Mapping[str, str],
     say: Callable[[str], None],
     only: Sequence[str] = (),
-    way: Way = "",
 ) -> tuple[Path, GpuRecord]:
-    """Run it in a container of ``image``, keep the record in ``folder``, and give its place and what it says.
+    """Run it in a container of the image, keep the record in ``folder``, and give its place and what it says.
 
     The engine must be this machine's: folders are mounted. Raises CheckFailed when a step failed or no record came.
     """
     with work_folder("gpu") as out:
         out.chmod(0o777)
-        words = docker_words(spec_by_way(make_spec(image, labels, checkout, out, only), way), foreground=True)
+        words = docker_words(make_spec(subject, checkout, out, only), foreground=True)
         code = process.stream(words, say, env=dict(env), check=False, timeout=LIMIT)
         told = out / "record.json"
         if not told.is_file():

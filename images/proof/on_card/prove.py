@@ -5,30 +5,34 @@
         --site slimmed=DIR [--site untouched=DIR] [--also DIR]… [--only GLOB]…   on a machine without an engine
 
 Every step has a verdict, and the record is written after each: a run that is killed leaves what it had, and the next
-one with the same --out goes on in it. Exit code 0 when nothing failed, 1 when something did, 3 when there is no card.
+one with the same --out goes on in it. Exit code 0 when nothing failed, 1 when something did, 3 when there is no card;
+with --place unpacked what needs none is tried all the same, on the processor, and the rest is "not run".
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from images.core import process
 from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card import stand_ins, wrong_arch
-from images.proof.on_card.records import Figure, GpuRecord
+from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal
 from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
@@ -79,6 +83,28 @@ def read_versions(run: Run, content: str) -> dict[str, Any]:
     return versions
 
 
+def audit_own(run: Run, site: Path) -> dict[str, Any]:
+    """What the image's own packages hold for this card, and a digest of the code in all of them: two records of one
+    image have the same. Which libraries must hold code the image's level 1 judges, by its own list. Raises Failed.
+    """
+    card = parse_capability(run.record.capability)
+    found = audit("image", read_folder(site))
+    lines = [
+        f"{one.name} {one.library.size} {' '.join(f'{arch}={count}' for arch, count in sorted(one.archs.items()))}"
+        for one in found.libraries
+    ]
+    lacking = sorted(found.failing([card]))
+    facts = {
+        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "libraries": len(found.libraries),
+        "lacking": lacking,
+        "summary": summarise(found, card),
+    }
+    if len(lacking) == len(found.libraries):
+        raise Failed(f"no library here holds code for {run.record.capability}", facts)
+    return facts
+
+
 def level_audit(run: Run) -> dict[str, Any]:
     """Level 1: what this card runs of each library, and that slimming took nothing of it away.
 
@@ -87,7 +113,7 @@ def level_audit(run: Run) -> dict[str, Any]:
     card = parse_capability(run.record.capability)
     audits = {name: audit(name, read_folder(site)) for name, site in run.sites.items() if site and name != "other"}
     if not audits:
-        raise NotRun("inside an image, ./inv audit does it with the image's own list of libraries")
+        return audit_own(run, Path(sysconfig.get_paths()["purelib"]))
     loaded = {name for step in run.record.steps for name in step.facts.get("mapped", ())}
     facts: dict[str, Any] = {}
     verdicts: dict[str, dict[str, str]] = {}
@@ -107,10 +133,10 @@ def level_audit(run: Run) -> dict[str, Any]:
     return facts
 
 
-def level_stack(run: Run, content: str) -> dict[str, Any]:
+def level_stack(run: Run, content: str, *, card: bool = True) -> dict[str, Any]:
     """Level 2, as far as it goes without the image: the versions, torch's CUDA, the card seen, modules imported."""
     versions = read_versions(run, content)
-    if versions["card"] is None:
+    if card and versions["card"] is None:
         raise Failed("torch sees no card", versions)
     modules = ["transformers", *(["vllm.entrypoints.openai.api_server"] if "vllm" in versions["versions"] else [])]
     for name in modules:
@@ -119,10 +145,10 @@ def level_stack(run: Run, content: str) -> dict[str, Any]:
     return versions | {"imported": modules}
 
 
-def level_canary(run: Run, content: str) -> dict[str, Any]:
+def level_canary(run: Run, content: str, device: str = "cuda") -> dict[str, Any]:
     """Level 3 on the card: golden logits and tokens in float32, both of transformers' attentions."""
     words = [str(run.entrypoint.with_name("canary.py")), "--model", str(run.paths["tiny"]), "--golden", str(GOLDEN)]
-    done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", "cuda", "--json"])
+    done = run.python(content, [*words, "--attention", "sdpa,eager", "--device", device, "--json"])
     result = json.loads(done.out.splitlines()[-1])
     errors = [one["measured"]["relative"] for one in result["checks"] if "relative" in one["measured"]]
     return {"checks": len(result["checks"]), "greatest relative error": max(errors), "seconds": result["seconds"]}
@@ -153,6 +179,15 @@ def measure_transformers(run: Run, content: str, words: list[str]) -> dict[str, 
     rows = [Figure(**{**row, "runs": tuple(row["runs"])}) for row in run.worker(content, words)]
     run.add([replace(row, of={**row.of, "content": content}) for row in rows])
     return {f"{row.name}, batch {row.of['batch']}": row.value for row in rows}
+
+
+def put_seal_on(run: Run) -> None:
+    """Seal the record; where the image cannot answer any more it stays as it is, and that is said."""
+    first, tiny = next(iter(run.sites)), str(run.paths["tiny"])
+    try:
+        run.seal(lambda seed: Seal(**run.worker(first, ["images.proof.on_card.seal_inside", tiny, seed])))
+    except (Failed, process.ProcessFailed) as error:
+        print(f"the record is not sealed: {error}", file=sys.stderr)
 
 
 def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
@@ -210,6 +245,24 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     return steps
 
 
+NO_CARD_NAME = "no card"
+
+
+def plan_without_card(run: Run, why: str) -> list[tuple[str, Callable[[], Mapping[str, Any]]]]:
+    """The steps that need no card, on the processor; all others are there, and say that they were not run."""
+    first = next(iter(run.sites))
+    here: dict[str, Callable[[], Mapping[str, Any]]] = {
+        f"stack: {first}": partial(level_stack, run, first, card=False),
+        "canary on the processor": partial(level_canary, run, first, "cpu"),
+    }
+
+    def not_run() -> Mapping[str, Any]:
+        raise NotRun(f"no card: {why}")
+
+    others = [name for name, _ in plan(run, run.record.variant, 0) if name not in here]
+    return [*here.items(), *((name, not_run) for name in others)]
+
+
 def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
     """The record to go on in, or a new one."""
     if words.out.is_file():
@@ -220,32 +273,51 @@ def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord
         memory=int(seen["memory"]),
         driver=str(seen.get("driver", "")),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        place="image" if IN_IMAGE.is_dir() and not words.site else "packages",
+        place=words.place or ("image" if IN_IMAGE.is_dir() and not words.site else "packages"),
         variant=words.variant,
         input_hash=words.input_hash,
         versions={"python": platform.python_version()},
         steps=(),
         notes=tuple(words.note),
+        image_digest=words.image_digest,
+        image_id=words.image_id,
+        engine=words.engine,
+        given=words.given,
     )
 
 
-def main() -> int:
-    """Command line."""
+def read_words(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; None: this process's own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/cardstock-gpu"))
     parser.add_argument("--variant", default=os.environ.get("CARDSTOCK_VARIANT", ""))
     parser.add_argument("--input-hash", default="")
+    parser.add_argument("--image-digest", default="", help="the image's manifest in a registry: sha256:…")
+    parser.add_argument("--image-id", default="", help="the image's configuration, what engines call its id: sha256:…")
+    parser.add_argument("--engine", default="", help="what runs the container, such as 'Docker 29.1.0'")
+    parser.add_argument("--given", default="", choices=get_args(Given), help="how the container got the card")
+    parser.add_argument(
+        "--place", default="", choices=("", *get_args(Place)), help="where this is, if it cannot be seen"
+    )
     parser.add_argument("--site", action="append", default=[], help="CONTENT=FOLDER of packages; the first is proved")
     parser.add_argument("--also", action="append", type=Path, default=[], help="a folder of further packages")
     parser.add_argument("--right", default="", help="the image that preflight should name on this card")
     parser.add_argument("--note", action="append", default=[])
     parser.add_argument("--only", action="append", default=[], help="globs on the names of steps")
-    words = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    """Command line."""
+    words = read_words()
     seen = machine()
+    why = str(seen.get("why", ""))
     if "name" not in seen:
-        print(f"no card to prove anything on: {seen['why']}", file=sys.stderr)
-        return NO_CARD
+        print(f"no card to prove anything on: {why}", file=sys.stderr)
+        if words.place != "unpacked":
+            return NO_CARD
+        seen = {"name": NO_CARD_NAME, "capability": "", "memory": 0}
     sites: dict[str, Path | None] = {
         name: Path(folder) for name, _, folder in (one.partition("=") for one in words.site)
     }
@@ -260,8 +332,10 @@ def main() -> int:
         paths={"tiny": words.scratch / "tiny", "3b": words.scratch / "3b"},
     )
     write_checkpoint(run.paths["tiny"])
-    for name, action in plan(run, words.right or run.record.variant, int(seen["cards"])):
+    right = words.right or run.record.variant
+    for name, action in plan_without_card(run, why) if why else plan(run, right, int(seen["cards"])):
         run.step(name, action)
+    put_seal_on(run)
     return 0 if run.record.ok else 1
 
 

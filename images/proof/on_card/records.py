@@ -1,7 +1,8 @@
 """What runs on a real card have shown: the records of records/cards, read into one form.
 
-images/proof/on_card/prove.py writes a record of `SCHEMA` and writes it again after every step. Records of earlier
-programs keep their own form; the reader gives them the same header, and what they held true as steps.
+images/proof/on_card/prove.py writes a record of `SCHEMA` and writes it again after every step. A record of form 1 does
+not say which image, which engine, and how it got the card; records of earlier programs keep their own form, and the
+reader gives them the same header, and what they held true as steps.
 """
 
 from __future__ import annotations
@@ -13,12 +14,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from images.core import UsageError, read_json
+from images.proof.on_card.record_bounds import MOST_BYTES, check_bounds
 
 FOLDER = Path(__file__).parents[3] / "records" / "cards"
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)
 # How a start's engine came about, the `of` of its figures: as images of vLLM 0.25 do it, and as they did before.
 FORKED, SPAWNED = "forked, class known", "spawned, class looked at"
 Verdict = Literal["passed", "failed", "not run"]
+# How the names of steps begin in which the model answers.
+SERVING = ("vllm", "transformers", "server")
+MEASURING = "fit: "
+# Where a run was: in a container of the image; in the image's own files, unpacked, without an engine; with the image's
+# packages on a bare host.
+Place = Literal["image", "unpacked", "packages"]
+# How the image got the card: by CDI (--device nvidia.com/gpu=…), by `docker run --gpus`, by NVIDIA's runtime
+# (--runtime nvidia), or because nothing stood between (without an engine). "": the record does not tell.
+Given = Literal["", "cdi", "gpus", "runtime", "host"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,18 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """What the image answered to the question that a record's content makes (seal.py).
+
+    ``seed`` is the content's hash; ``device`` where torch computed, "cuda" or "cpu"; ``logits`` float32 as base64.
+    """
+
+    seed: str
+    device: Literal["cuda", "cpu"]
+    logits: str
+
+
+@dataclass(frozen=True)
 class GpuRecord:
     """One run on one machine with a card.
 
@@ -68,8 +92,12 @@ class GpuRecord:
 
     ``capability`` is "9.0"; ``memory`` bytes (0: not told); ``driver`` "" where an old record does not tell it;
     ``created`` UTC in ISO form, "" likewise. ``variant`` is the image that the run stands for and ``input_hash`` that
-    image's inputs; both are "" for a run that stands for none. ``place`` is "image" for a run inside the image, and
-    "packages" for one with the image's packages, slimmed by the build's own code, on a host that has no engine.
+    image's inputs; both are "" for a run that stands for none. ``place`` is "image" for a run in a container of the
+    image, "unpacked" for one in the image's own files without an engine, and "packages" for one with the image's
+    packages, slimmed by the build's own code, on a host that has no engine. ``image_digest`` is the image's manifest in
+    a registry and ``image_id`` its configuration, both "sha256:…"; ``engine`` is its name and version, such as
+    "Docker 29.1.0"; ``given`` is how the card was given. These four are "" where nobody told. ``ended`` is when the
+    last step was over, as ``created``; a ``seal`` is put on at the end of a run.
     """
 
     card: str
@@ -77,7 +105,7 @@ class GpuRecord:
     memory: int
     driver: str
     created: str
-    place: Literal["image", "packages"]
+    place: Place
     variant: str
     input_hash: str
     versions: Mapping[str, str]
@@ -87,6 +115,12 @@ class GpuRecord:
     acted: tuple[ActedAs, ...] = ()
     schema: int = SCHEMA
     name: str = ""
+    image_digest: str = ""
+    image_id: str = ""
+    engine: str = ""
+    given: Given = ""
+    ended: str = ""
+    seal: Seal | None = None
 
     @property
     def ok(self) -> bool:
@@ -101,10 +135,25 @@ class GpuRecord:
         driver = f", driver {self.driver}" if self.driver else ""
         return f"{self.card}{driver}: steps {summary}" + (f" (records/cards/{self.name}.json)" if self.name else "")
 
+    def as_data(self) -> dict[str, Any]:
+        """As JSON values."""
+        fields = {key: value for key, value in asdict(self).items() if key != "name"}
+        return dict(json.loads(json.dumps({**fields, "schema": SCHEMA, "ok": self.ok})))
+
     def to_json(self) -> str:
         """As `read_gpu_record` reads it."""
-        fields = {key: value for key, value in asdict(self).items() if key != "name"}
-        return json.dumps({**fields, "ok": self.ok}, indent=1) + "\n"
+        return json.dumps(self.as_data(), indent=1) + "\n"
+
+    @property
+    def measures(self) -> bool:
+        """Whether it is a measurement for fit alone, which proves nothing of its image."""
+        names = [step.name for step in self.steps]
+        return any(name.startswith(MEASURING) for name in names) and not any(name.startswith(SERVING) for name in names)
+
+    @property
+    def served(self) -> bool:
+        """Whether a server, or an engine of one, passed: the model was asked and gave the right answers."""
+        return any(step.verdict == "passed" and step.name.startswith(SERVING) for step in self.steps)
 
     def find_figure(self, name: str, **of: str) -> Figure | None:
         """The first figure of this name whose ``of`` holds these pairs."""
@@ -113,9 +162,15 @@ class GpuRecord:
 
 def read_gpu_record(path: Path) -> GpuRecord:
     """The record in ``path``, old or new. Raises UsageError when it is none."""
+    return read_with_data(path)[0]
+
+
+def read_with_data(path: Path) -> tuple[GpuRecord, dict[str, Any]]:
+    """The record in ``path``, and the JSON values that it was read of. Raises UsageError when it is none."""
     try:
-        data = read_json(path)
-        return _from_old_form(path.stem, data) if "schema" not in data else _from_schema(path.stem, data)
+        data = read_json(path, most=MOST_BYTES)
+        check_bounds(data)
+        return _read(path.stem, data), data
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{path.name} is no record of a run on a card",
@@ -123,6 +178,10 @@ def read_gpu_record(path: Path) -> GpuRecord:
             do="write it with images/proof/on_card/prove.py",
             where=str(path),
         ) from error
+
+
+def _read(name: str, data: Mapping[str, Any]) -> GpuRecord:
+    return _from_old_form(name, data) if "schema" not in data else _from_schema(name, data)
 
 
 def read_gpu_records(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
@@ -189,8 +248,8 @@ def kept_steps(record: GpuRecord, out: Path) -> GpuRecord:
 def _from_schema(name: str, data: Mapping[str, Any]) -> GpuRecord:
     from pydantic import TypeAdapter  # the machines that write records may not have it
 
-    if data["schema"] != SCHEMA:
-        raise ValueError(f"schema {data['schema']}, expected {SCHEMA}")
+    if data["schema"] not in READ:
+        raise ValueError(f"schema {data['schema']}, expected {SCHEMA} or older")
     known = {key: value for key, value in data.items() if key != "ok"}
     if unknown := set(known) - set(GpuRecord.__dataclass_fields__):
         raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")

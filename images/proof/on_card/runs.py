@@ -10,13 +10,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from images.core import process, write_atomically
 from images.device_code.stand_ins.source import CALLS
-from images.proof.on_card.records import Figure, GpuRecord, Step, Verdict
+from images.proof.on_card.records import Figure, GpuRecord, Seal, Step, Verdict
+from images.proof.on_card.seal import content_hash
 
 ROOT = Path(__file__).parents[3]
 IN_IMAGE = Path("/opt/cardstock")
@@ -53,7 +55,7 @@ class Run:
     @property
     def entrypoint(self) -> Path:
         """The image's own inside an image, else the checkout's."""
-        return (IN_IMAGE if self.record.place == "image" else ROOTFS) / "entrypoint"
+        return (ROOTFS if self.record.place == "packages" else IN_IMAGE) / "entrypoint"
 
     def step(self, name: str, action: Callable[[], Mapping[str, Any]]) -> None:
         """Try it unless ``only`` leaves it out, and write the record."""
@@ -85,7 +87,14 @@ class Run:
         self.save()
 
     def save(self) -> None:
-        """The record as it is now, whole."""
+        """The record as it is now, whole; a seal of what it was before is no seal of it."""
+        self.record = replace(self.record, ended=datetime.now(UTC).isoformat(timespec="seconds"), seal=None)
+        write_atomically(self.out, self.record.to_json())
+
+    def seal(self, ask: Callable[[str], Seal]) -> None:
+        """Put the seal on: ``ask`` has the image answer the question of this seed."""
+        self.save()
+        self.record = replace(self.record, seal=ask(content_hash(self.record.as_data())))
         write_atomically(self.out, self.record.to_json())
 
     def env(self, content: str, **more: str) -> dict[str, str]:
@@ -112,7 +121,7 @@ class Run:
 
     def image_env(self) -> dict[str, str]:
         """What the image's environment says of itself; inside an image it is there already."""
-        if self.record.place == "image" or not self.record.variant:
+        if self.record.place != "packages" or not self.record.variant:
             return {}
         return read_env(self.record.variant)
 

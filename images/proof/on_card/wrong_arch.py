@@ -26,7 +26,7 @@ def slim_for_other(run: Run) -> dict[str, Any]:
 
     Raises NotRun in an image: its torch is slimmed already, and has no code of OTHER left.
     """
-    if run.record.place == "image":
+    if run.record.place != "packages":
         raise NotRun("this image's torch is slimmed for its own cards already: it has no other card's code")
     from images.proof.on_card.slim_identity import slim_copy  # reads torch's place, so only where there is one
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from images.proof.tiny_model import golden as golden
     from images.proof.tiny_model import picture as picture
     from images.proof.tiny_model import qwen2_5_vl as qwen2_5_vl
+    from images.proof.tiny_model import reference as reference
     from images.proof.tiny_model import tokenizer as tokenizer
     from images.proof.tiny_model.checkpoint import FAMILIES as FAMILIES
     from images.proof.tiny_model.checkpoint import QWEN2_5 as QWEN2_5

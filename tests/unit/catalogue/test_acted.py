@@ -78,7 +78,7 @@ def test_the_column_is_there_where_a_record_acts_and_stands_before_what_was_seen
 
 def test_readme_shows_it_and_never_as_a_run_on_the_card() -> None:
     on_80 = replace(RECORD, steps=tuple(replace(step, verdict="passed", reason="") for step in RECORD.steps))
-    text = readme_table.table_text(matrix(), variants(), [on_80], None)
+    text = readme_table.table_text(matrix(), variants(), [on_80], None, {})
     header, line, *rows = [one for one in text.splitlines() if one.startswith("|")]
     assert header.split("|")[-3].strip() == HEADER
     assert line.count("---") == header.count("|") - 1
@@ -86,7 +86,7 @@ def test_readme_shows_it_and_never_as_a_run_on_the_card() -> None:
     assert f"[acted as 8.0 on NVIDIA H200]({LINK}), 2026-11-28 | {UNSEEN} |" in row
     hopper = next(one for one in rows if f"`{SM90}`" in one)
     assert hopper.endswith(f"| - | {UNSEEN} |")
-    assert HEADER not in readme_table.table_text(matrix(), variants(), [], None).splitlines()[0]
+    assert HEADER not in readme_table.table_text(matrix(), variants(), [], None, {}).splitlines()[0]
 
 
 def test_the_list_of_cards_has_the_column_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from images.build.plan import input_hashes
 from images.cards.data import Card, all_cards
 from images.cards.names import match_card
 from images.catalogue import readme_table as page
@@ -20,7 +21,7 @@ from images.catalogue.card_table import (
     row_json,
     with_records,
 )
-from images.catalogue.evidence import UNSEEN, image_evidence, records_evidence
+from images.catalogue.evidence import UNSEEN, Seen, image_evidence, records_evidence
 from images.catalogue.model import Proof
 from images.catalogue.readme_table import CATALOGUE, FAMILIES, group_by_image, table_text, with_images_table
 from images.commands import options as typed
@@ -29,7 +30,7 @@ from images.commands.render import RenderOptions, write_generated
 from images.core.errors import CheckFailed, Unsafe, UsageError
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants, make_variants
-from images.proof.on_card.records import GpuRecord, Step
+from images.proof.on_card.records import GpuRecord, Step, read_gpu_records
 from images.render.document import IMAGES
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, catalogue_of, image
 from tests.helpers.contexts import context, silent
@@ -46,10 +47,13 @@ RECORD = GpuRecord(
     created=NOW,
     place="image",
     variant=SM90,
-    input_hash="",
+    input_hash="ab" * 32,
     versions={},
-    steps=(Step("stack", "passed"), Step("server", "passed")),
+    steps=(Step("stack", "passed"), Step("vllm: tiny image", "passed")),
+    name="h200",
 )
+TODAY = {SM90: RECORD.input_hash}
+PROVEN = "proven in a container on NVIDIA H200, driver 580.159.04"
 
 
 def card(name: str) -> Card:
@@ -64,24 +68,95 @@ def proof(level: str, where: str | None = None, status: str = "passed") -> Proof
 
 def test_evidence_of_a_published_image_names_the_card_or_says_that_there_was_none() -> None:
     one = image(SM75)
-    assert image_evidence(one) == "audited, CPU canary"
+    assert image_evidence(one) == Seen("audited, CPU canary")
     tested = (proof("audit"), proof("canary", "Tesla T4"), proof("server", "Tesla T4"))
-    assert image_evidence(one.model_copy(update={"evidence": tested})) == "tested-on Tesla T4, driver 535.104.05"
+    said = Seen("proven in a container on Tesla T4, driver 535.104.05", NOW[:10])
+    assert image_evidence(one.model_copy(update={"evidence": tested})) == said
+    unserved = (proof("audit"), proof("canary", "Tesla T4"), proof("server", None, "not run"))
+    said = Seen("tried in a container on Tesla T4, driver 535.104.05: canary", NOW[:10])
+    assert image_evidence(one.model_copy(update={"evidence": unserved})) == said
     served = (proof("audit"), proof("canary"), proof("server"))
-    assert image_evidence(one.model_copy(update={"evidence": served})) == "audited, CPU canary, CPU server"
-    unserved = (proof("audit"), proof("canary", "Tesla T4", "not run"))
-    assert image_evidence(one.model_copy(update={"evidence": unserved})) == "audited"
+    assert image_evidence(one.model_copy(update={"evidence": served})).words == "audited, CPU canary, CPU server"
+    unseen = (proof("audit"), proof("canary", "Tesla T4", "not run"))
+    assert image_evidence(one.model_copy(update={"evidence": unseen})).words == "audited"
 
 
-def test_evidence_of_records_is_the_newest_and_a_failure_comes_first() -> None:
-    assert records_evidence([RECORD], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
-    assert records_evidence([RECORD], SM75) == UNSEEN
-    older = replace(RECORD, created="2025-01-01T00:00:00Z", card="NVIDIA H100 80GB HBM3")
-    assert records_evidence([RECORD, older], SM90) == "tested-on NVIDIA H200, driver 580.159.04"
-    outside = replace(RECORD, place="packages", driver="")
-    assert records_evidence([outside], SM90) == "tested-on NVIDIA H200 (its packages)"
+def test_a_record_speaks_of_a_published_image_if_it_is_of_this_very_one() -> None:
+    one = image(SM75)
+    own = replace(RECORD, variant=SM75, input_hash=one.input, image_digest=one.digest)
+    assert image_evidence(one, [own]) == Seen(PROVEN, NOW[:10], "records/cards/h200.json")
+    assert image_evidence(one, [replace(own, image_digest="", image_id=one.config)]).words == PROVEN
+    other = f"sha256:{'f' * 64}"
+    for stranger in nonempty(
+        [
+            replace(own, image_digest=other),
+            replace(own, image_digest=other, image_id=other),
+            replace(own, input_hash="cd" * 32),
+            replace(own, variant=SM90),
+        ]
+    ):
+        assert image_evidence(one, [stranger]).words == "audited, CPU canary"
+    (row,) = published_rows(matrix(), variants(), [card("Tesla T4")], catalogue(SM75), [own])
+    assert row.evidence.words == PROVEN
+
+
+def test_evidence_of_records_is_the_strongest_then_the_newest_and_a_failure_comes_first() -> None:
+    assert records_evidence([RECORD], SM90, TODAY) == Seen(PROVEN, NOW[:10], "records/cards/h200.json")
+    assert records_evidence([RECORD], SM75, TODAY) == Seen(UNSEEN)
+    older = replace(RECORD, created="2025-01-01T00:00:00Z", card="NVIDIA H100 80GB HBM3", name="h100")
+    assert records_evidence([RECORD, older], SM90, TODAY).words == PROVEN
+    outside = replace(RECORD, place="packages", driver="", created="2027-01-01T00:00:00Z")
+    assert records_evidence([outside], SM90, TODAY).words == "proven on NVIDIA H200 (its packages)"
+    unpacked = replace(outside, place="unpacked", driver="580")
+    alone = "proven unpacked, without an engine, on NVIDIA H200, driver 580"
+    assert records_evidence([outside, unpacked], SM90, TODAY).words == alone
+    assert records_evidence([outside, unpacked, RECORD], SM90, TODAY).words == PROVEN
     bad = replace(older, steps=(*older.steps, Step("compile", "failed", "it did")))
-    assert records_evidence([RECORD, bad], SM90) == "compile: failed on NVIDIA H100 80GB HBM3"
+    failed = Seen("compile: failed on NVIDIA H100 80GB HBM3", "2025-01-01", "records/cards/h100.json")
+    assert records_evidence([RECORD, bad], SM90, TODAY) == failed
+
+
+def test_a_run_in_which_no_model_answered_is_not_called_proven() -> None:
+    tried = replace(RECORD, steps=(Step("machine", "passed"), Step("canary on the card", "passed")))
+    said = "tried in a container on NVIDIA H200, driver 580.159.04: machine, canary on the card"
+    assert records_evidence([tried], SM90, TODAY).words == said
+    many = replace(tried, steps=tuple(Step(f"step {number}", "passed") for number in range(5)))
+    assert records_evidence([many], SM90, TODAY).words.endswith(": step 0, step 1, step 2 and 2 more")
+    served = replace(RECORD, place="packages", created="2025-01-01T00:00:00Z")
+    assert (
+        records_evidence([tried, served], SM90, TODAY).words
+        == "proven on NVIDIA H200, driver 580.159.04 (its packages)"
+    )
+
+
+def test_a_measurement_for_fit_proves_nothing_and_its_failure_neither() -> None:
+    measured = replace(RECORD, steps=(Step("machine", "passed"), Step("fit: 7b-fp8", "failed", "no kernel")))
+    assert records_evidence([measured], SM90, TODAY) == Seen(UNSEEN)
+    assert records_evidence([RECORD, measured], SM90, TODAY).words == PROVEN
+
+
+def test_a_record_of_other_inputs_speaks_of_an_earlier_build() -> None:
+    earlier = replace(RECORD, input_hash="cd" * 32, name="earlier")
+    unnamed = replace(RECORD, input_hash="", name="unnamed")
+    for one in nonempty([earlier, unnamed]):
+        assert records_evidence([one], SM90, TODAY).words == f"{PROVEN} (an earlier build)"
+    packages = replace(earlier, place="packages")
+    assert records_evidence([packages], SM90, TODAY).words.endswith("580.159.04 (its packages, an earlier build)")
+    # what is known of today's image goes before it, be it weaker, or the earlier one's a failure
+    weak = replace(RECORD, place="packages", name="weak")
+    assert records_evidence([earlier, weak], SM90, TODAY).record == "records/cards/weak.json"
+    bad = replace(earlier, steps=(Step("vllm", "failed", "it did"),))
+    assert records_evidence([bad, RECORD], SM90, TODAY).words == PROVEN
+    assert records_evidence([bad], SM90, TODAY).words == "vllm: failed on NVIDIA H200 (an earlier build)"
+    # a variant that the matrix has no more, or inputs that nobody worked out
+    assert records_evidence([RECORD], SM90, {}).words == f"{PROVEN} (an earlier build)"
+
+
+def test_evidence_is_told_with_its_day_and_record() -> None:
+    seen = records_evidence([RECORD], SM90, TODAY)
+    assert str(seen) == f"{PROVEN} ({NOW[:10]}, records/cards/h200.json)"
+    assert seen.markdown() == f"[{PROVEN}](records/cards/h200.json), {NOW[:10]}"
+    assert (str(Seen(UNSEEN)), Seen(UNSEEN).markdown()) == (UNSEEN, UNSEEN)
 
 
 def test_every_card_has_its_published_image_or_its_own_reason() -> None:
@@ -91,7 +166,7 @@ def test_every_card_has_its_published_image_or_its_own_reason() -> None:
     )
     for row in (t4, turing):
         assert row.published
-        assert (row.published.variant, row.evidence) == (SM75, "audited, CPU canary")
+        assert (row.published.variant, str(row.evidence)) == (SM75, "audited, CPU canary")
     for row in (first, second):
         assert row.image is None
         assert row.why
@@ -140,9 +215,9 @@ def test_a_card_has_a_row_for_each_image_of_its_list(listed: tuple[Matrix, Varia
 
 def test_records_speak_of_each_image_of_a_list(listed: tuple[Matrix, Variants]) -> None:
     first, second, third = for_8_6(listed[1], "cu130", "cu128", "cu118")
-    (row,) = with_records(card_rows(*listed, [card("RTX 3090")]), [replace(RECORD, variant=second.id)])
-    evidence = {one.image.id: one.evidence for one in one_by_one([row]) if one.image}
-    seen = f"tested-on {RECORD.card}, driver {RECORD.driver}"
+    (row,) = with_records(card_rows(*listed, [card("RTX 3090")]), [replace(RECORD, variant=second.id)], TODAY)
+    evidence = {one.image.id: one.evidence.words for one in one_by_one([row]) if one.image}
+    seen = f"{PROVEN} (an earlier build)"
     assert evidence == {first.id: UNSEEN, second.id: seen, third.id: UNSEEN}
 
 
@@ -154,7 +229,7 @@ def rows_of_8_6(text: str) -> list[tuple[str, str]]:
 
 def test_the_readmes_table_has_a_row_for_each_image_of_a_list(listed: tuple[Matrix, Variants]) -> None:
     chosen = for_8_6(listed[1], "cu130", "cu128", "cu118")
-    text = table_text(*listed, [], None)
+    text = table_text(*listed, [], None, {})
     assert rows_of_8_6(text) == [(one.id, one.min_driver) for one in chosen]
     assert "Where a card has several rows, it gets the first whose driver the machine has" in text
     notes = [line for line in text.splitlines() if line.startswith("- ") and ": " in line]
@@ -169,7 +244,7 @@ def test_a_list_of_which_some_images_are_published(listed: tuple[Matrix, Variant
     assert [one.published.variant for one in one_by_one([row]) if one.published] == [first.id, third.id]
     (row,) = published_rows(matrix, made, [card("RTX 3090")], catalogue_of([second]))
     assert [one.published.variant for one in one_by_one([row]) if one.published] == [second.id]
-    text = table_text(matrix, made, [], catalogue_of([first, third]))
+    text = table_text(matrix, made, [], catalogue_of([first, third]), {})
     assert rows_of_8_6(text) == [(one.id, one.min_driver) for one in (first, third)]
 
 
@@ -221,22 +296,23 @@ def test_cards_of_a_saved_catalogue(saved: str, capsys: pytest.CaptureFixture[st
 
 def test_without_a_catalogue_the_records_speak(capsys: pytest.CaptureFixture[str]) -> None:
     show_cards(context(), CardsOptions(["Tesla T4"], "535.104"))
-    assert f"  proven: {UNSEEN}" in capsys.readouterr().out
+    assert f"  evidence: {UNSEEN}" in capsys.readouterr().out
 
 
 # -- the README's table
 
 
 def test_the_table_of_images_without_a_catalogue() -> None:
-    text = table_text(matrix(), variants(), [RECORD], None)
-    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 580.65.06 | tested-on NVIDIA H200, driver 580.159.04 |" in text
+    text = table_text(matrix(), variants(), [RECORD], None, TODAY)
+    seen = f"[{PROVEN}](records/cards/h200.json), {NOW[:10]}"
+    assert f"| 9.0 | H100, H200, H20 | `{SM90}` | 580.65.06 | {seen} |" in text
     assert f"| 7.5 | {FAMILIES['7.5']} | `{SM75}` | 525.60.13 | {UNSEEN} |" in text
     assert f"| - | no card | `{CPU}` | - | CPU canary, CPU server |" in text
     assert "- 7.0: AWQ needs 7.5" in text
 
 
 def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> None:
-    text = table_text(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU))
+    text = table_text(matrix(), variants(), [RECORD], catalogue(SM75_SDPA, CPU), {})
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows[0] == "| `--arch` | cards | image | driver from | to pull | how far it is proven |"
     assert rows[2:] == [
@@ -247,20 +323,20 @@ def test_the_table_of_images_with_a_catalogue_has_what_is_published_alone() -> N
 
 
 def test_every_capability_with_an_image_has_a_name_for_its_cards() -> None:
-    table = with_records(card_rows(matrix(), variants(), all_cards()), [])
+    table = with_records(card_rows(matrix(), variants(), all_cards()), [], {})
     assert {arch.capability for group in group_by_image(table) for arch in group.archs} == FAMILIES.keys()
 
 
 def test_a_committed_catalogue_is_what_the_readme_tells(tmp_path: Path) -> None:
     before = {README: "\n".join(["head", *IMAGES.marks, "tail"]), "other": "page"}
     (tmp_path / CATALOGUE).write_text(catalogue(SM75).to_json(), encoding="utf-8")
-    after = with_images_table(tmp_path, matrix(), variants(), before)
+    after = with_images_table(tmp_path, matrix(), variants(), before, {})
     assert after["other"] == "page"
     assert "`catalogue.json`" in after[README]
-    assert with_images_table(tmp_path, matrix(), variants(), after) == after
+    assert with_images_table(tmp_path, matrix(), variants(), after, {}) == after
     (tmp_path / CATALOGUE).write_text("{}", encoding="utf-8")
     with pytest.raises(Unsafe, match="cannot be trusted"):
-        with_images_table(tmp_path, matrix(), variants(), before)
+        with_images_table(tmp_path, matrix(), variants(), before, {})
 
 
 def test_a_readme_without_a_place_for_the_table_is_told() -> None:
@@ -270,11 +346,13 @@ def test_a_readme_without_a_place_for_the_table_is_told() -> None:
 
 def test_the_readme_holds_the_table_of_images_of_today() -> None:
     text = (ROOT / README).read_text(encoding="utf-8")
-    assert with_images_table(ROOT, matrix(), variants(), {README: text})[README] == text, "./inv render"
+    today = input_hashes(context(), (record.variant for record in read_gpu_records()))
+    assert today
+    assert with_images_table(ROOT, matrix(), variants(), {README: text}, today)[README] == text, "./inv render"
 
 
 def test_render_looks_at_the_table_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(root: object, matrix: object, variants: object, before: dict[str, str]) -> dict[str, str]:
+    def other(root: object, matrix: object, variants: object, before: dict[str, str], _: object) -> dict[str, str]:
         return {**before, README: before[README] + "other"}
 
     monkeypatch.setattr(page, "with_images_table", other)

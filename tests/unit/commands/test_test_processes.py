@@ -14,6 +14,7 @@ import pytest
 import tests.conftest as conftest
 from images.commands import test as command
 from images.core import process
+from images.core.errors import UsageError
 from tests.helpers.contexts import context
 from tests.helpers.nonempty import nonempty
 
@@ -37,6 +38,14 @@ def test_as_many_as_there_are_processors_and_four_at_most(
     (argv,) = ran
     assert (argv[argv.index("-n") + 1] if "-n" in argv else None) == told
     assert argv[3] == "tests/unit"
+
+
+def test_without_an_engine_it_wants_the_card_and_a_repository() -> None:
+    here = context(environment={})
+    with pytest.raises(UsageError, match="belongs to --gpu"):
+        command.prove_without_engine(here, command.TestOptions(without_engine=True))
+    with pytest.raises(UsageError, match="no repository is named"):
+        command.prove_without_engine(here, command.TestOptions(gpu=True, without_engine=True))
 
 
 @pytest.mark.parametrize(("kind", "measured"), [("unit", True), ("engine", False), ("", False)])

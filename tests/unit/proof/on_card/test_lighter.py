@@ -364,7 +364,7 @@ def test_an_error_in_the_worker_is_an_answer() -> None:
 
 def test_a_second_run_goes_on_in_the_record_of_the_same_image(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
-    record = GpuRecord("NVIDIA H100", "9.0", 1, "580", "", "image", "v", "ab", {"torch": "2"}, ())
+    record = GpuRecord("NVIDIA H100", "9.0", 1, "580", "", "image", "v", "ab" * 32, {"torch": "2"}, ())
     assert kept_steps(record, out) is record
     figure = Figure("decode", 2.0, "tokens/s", {"content": LIGHT}, (1.0, 2.0, 3.0))
     old = replace(record, steps=(Step("speed", "passed", facts={"ratio": 1.0}),), figures=(figure,))
@@ -420,7 +420,7 @@ class _Machine:
         def purpose(name: str) -> dict[str, Any]:
             return _purpose("stand-in")[name.partition("-")[2]]  # type: ignore[no-any-return]
 
-        record = GpuRecord("", "", 0, "", "", "image", "cu130-x-sm90", "ab", {}, ())
+        record = GpuRecord("", "", 0, "", "", "image", "cu130-x-sm90", "ab" * 32, {}, ())
         run = Run(record, tmp_path / "record.json", tmp_path, {LIGHT: None, UNTOUCHED: None})
         host = Host(tmp_path, tmp_path, Gpus(-1, cdi=True))
         self.comparison = Comparison(run, host, {LIGHT: "image-light", UNTOUCHED: "image-whole"}, {}, 18)

@@ -14,16 +14,19 @@ from images.cards.this_machine import LocalCard, LocalMachine
 from images.core import process
 from images.core.errors import CheckFailed, NothingSelected
 from images.docker.container_spec import ALL_CARDS, Mount
+from images.docker.gpu_access import Way
 from images.matrix.arch import Arch
 from images.proof.on_card import backends, wrong_arch
 from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
 from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
 from images.proof.on_card.prefill import prefill
-from images.proof.on_card.proof import card_of, make_spec, prove
+from images.proof.on_card.proof import Subject, card_of, make_spec, prove
+from images.proof.on_card.prove import open_record, read_words
 from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
 from images.proof.on_card.runs import Failed, NotRun, Run, read_env
 from images.proof.on_card.server import StartedServer, Streamed
 from tests.helpers.matrices import ROOT
+from tests.helpers.nonempty import nonempty
 
 LOG = [
     (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
@@ -54,12 +57,46 @@ def test_a_machine_without_a_card_says_so() -> None:
 
 def test_the_container_gets_the_card_the_checkout_and_what_the_image_is() -> None:
     labels = {"dev.cardstock.variant": "cu130-x-sm90", "dev.cardstock.input": "ab"}
-    spec = make_spec("cardstock/x:y", labels, Path("/repo"), Path("/out"), ["vllm*"])
+    subject = Subject("cardstock/x:y", labels)
+    spec = make_spec(subject, Path("/repo"), Path("/out"), ["vllm*"])
     assert (spec.gpus, spec.network, spec.read_only, spec.entrypoint) == (ALL_CARDS, "none", True, ("python",))
     assert spec.mounts == (Mount("/repo", "/checkout"), Mount("/out", "/proof", read_only=False))
     assert spec.arguments[:2] == ("-m", "images.proof.on_card.prove")
     assert spec.arguments[-2:] == ("--only", "vllm*")
     assert spec.arguments[spec.arguments.index("--variant") + 1] == "cu130-x-sm90"
+
+
+@pytest.mark.parametrize(("way", "given", "cdi"), [("cdi", "cdi", True), ("nvidia", "gpus", False)])
+def test_the_record_names_image_engine_and_how_the_card_was_given(
+    tmp_path: Path, way: Way, given: str, cdi: bool
+) -> None:
+    labels = {"dev.cardstock.variant": "cu130-x-sm90", "dev.cardstock.input": "ab" * 32}
+    image, manifest = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+    subject = Subject("cardstock/x:y", labels, image, manifest, "Docker 29.1.0", way)
+    spec = make_spec(subject, Path("/repo"), tmp_path, [])
+    assert spec.gpus.cdi is cdi
+    seen = {"name": "NVIDIA H200", "capability": "9.0", "memory": 1, "driver": "580.159.04"}
+    record = open_record(read_words(["--out", str(tmp_path / "none.json"), *spec.arguments[4:]]), seen)
+    assert (record.variant, record.input_hash) == ("cu130-x-sm90", "ab" * 32)
+    assert (record.image_id, record.image_digest, record.engine, record.given) == (
+        image,
+        manifest,
+        "Docker 29.1.0",
+        given,
+    )
+    told = tmp_path / "told.json"
+    told.write_text(record.to_json())
+    assert read_gpu_record(told) == replace(record, name="told")
+
+
+def test_an_image_of_an_engine_is_named_by_its_one_digest() -> None:
+    facts: Any = SimpleNamespace(id="sha256:1", labels={}, digests=("a.example/x@sha256:2", "b.example/x@sha256:2"))
+    engine: Any = SimpleNamespace(version="5.4", way_to_cards="cdi", host=lambda: SimpleNamespace(podman=True))
+    subject = Subject.of("x:y", facts, engine)
+    assert (subject.id, subject.digest, subject.engine) == ("sha256:1", "sha256:2", "Podman 5.4")
+    facts.digests = ("a.example/x@sha256:2", "b.example/x@sha256:3")
+    engine.host = lambda: SimpleNamespace(podman=False)
+    assert (Subject.of("x:y", facts, engine).digest, Subject.of("x:y", facts, engine).engine) == ("", "Docker 5.4")
 
 
 def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
@@ -249,7 +286,7 @@ def _proven(tmp_path: Path, docker: dict[str, str], *steps: Step) -> tuple[Path,
         (tmp_path / "left.json").write_text(record.to_json())
         docker["RECORD"] = str(tmp_path / "left.json")
     labels = {"dev.cardstock.variant": "cu130-x-sm90"}
-    return prove("cardstock/x:y", labels, Path("/repo"), tmp_path / "kept", docker, lambda _: None)
+    return prove(Subject("cardstock/x:y", labels), Path("/repo"), tmp_path / "kept", docker, lambda _: None)
 
 
 def test_the_record_of_the_container_is_kept_by_card_and_variant(tmp_path: Path, docker: dict[str, str]) -> None:
@@ -285,5 +322,7 @@ def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> Non
 
 def test_the_programs_need_nothing_that_a_bare_host_with_a_card_lacks() -> None:
     missing = ("pydantic", "rich", "docker", "testcontainers", "jinja2", "yaml", "requests")
-    script = f"import sys; sys.modules.update(dict.fromkeys({missing})); import images.proof.on_card.prove as p; p.plan"
-    assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""
+    for program in nonempty(("prove", "seal_inside", "fit_vllm")):
+        own = f"import images.proof.on_card.{program} as p; p.main"
+        script = f"import sys; sys.modules.update(dict.fromkeys({missing})); {own}"
+        assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""

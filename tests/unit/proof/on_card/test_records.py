@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from images.core.errors import UsageError
+from images.proof.on_card.record_bounds import MOST_BYTES
 from images.proof.on_card.records import (
     FOLDER,
     Figure,
@@ -29,9 +30,18 @@ RECORD = GpuRecord(
     variant="cu130-vllm0.25.1-flash-attn-sm90",
     input_hash="ab" * 32,
     versions={"torch": "2.11.0+cu130"},
-    steps=(Step("canary", "passed", facts={"error": 1e-6}), Step("server", "not run", "no time")),
+    steps=(Step("transformers: tiny", "passed", facts={"error": 1e-6}), Step("vllm: 3b", "not run", "no time")),
     figures=(Figure("decode", 150.0, "tokens/s", {"batch": "1", "engine": "vllm"}, (149.0, 150.0, 151.0)),),
+    image_digest=f"sha256:{'12' * 32}",
+    image_id=f"sha256:{'34' * 32}",
+    engine="Docker 29.1.0",
+    given="cdi",
 )
+
+
+NESTED: dict[str, object] = {}
+for _ in range(30):
+    NESTED = {"x": NESTED}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
@@ -78,6 +88,29 @@ def test_a_failed_step_is_not_ok() -> None:
     assert not replace(RECORD, steps=()).ok
 
 
+def test_a_record_of_the_first_form_still_reads(tmp_path: Path) -> None:
+    path = tmp_path / "first.json"
+    new = ("image_digest", "image_id", "engine", "given")
+    first = {key: value for key, value in json.loads(RECORD.to_json()).items() if key not in new}
+    path.write_text(json.dumps({**first, "schema": 1}))
+    read = read_gpu_record(path)
+    assert (read.schema, read.image_digest, read.image_id, read.engine, read.given) == (1, "", "", "", "")
+    assert json.loads(read.to_json())["schema"] == 2  # what is written again is of today's form
+
+
+def test_a_record_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    path.write_bytes(b" " * (MOST_BYTES + 1))
+    with pytest.raises(UsageError, match="too large"):
+        read_gpu_record(path)
+
+
+def test_only_a_model_that_answered_counts_as_served() -> None:
+    assert RECORD.served
+    assert not replace(RECORD, steps=(Step("stack: image", "passed"), Step("vllm: tiny image", "failed"))).served
+    assert replace(RECORD, steps=(Step("vllm: tiny image", "passed"),)).served
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -85,6 +118,21 @@ def test_a_failed_step_is_not_ok() -> None:
         ({"colour": "red"}, "colour"),
         ({"steps": [{"name": "x", "verdict": "perhaps"}]}, "verdict"),
         ({"memory": "much"}, "memory"),
+        ({"card": "H200](javascript:x)"}, "card"),
+        ({"card": "\x1b[31mH200"}, "card"),
+        ({"driver": "580 | x"}, "driver"),
+        ({"created": "yesterday"}, "created"),
+        ({"variant": "../x"}, "variant"),
+        ({"input_hash": "ab"}, "input_hash"),
+        ({"image_digest": "sha256:12"}, "image_digest"),
+        ({"engine": "`Docker`"}, "engine"),
+        ({"given": "by hand"}, "given"),
+        ({"place": "elsewhere"}, "place"),
+        ({"versions": {"torch": "2|1"}}, "versions"),
+        ({"steps": [{"name": "x", "verdict": "passed"}] * 201}, "201 steps"),
+        ({"notes": ["x" * 40_001]}, "40001 characters"),
+        ({"figures": [{"name": "x", "value": 1, "unit": "s", "runs": [0.0] * 50_001}]}, "more than 50000 values"),
+        ({"steps": [{"name": "x", "verdict": "passed", "facts": NESTED}]}, "nested deeper"),
     ],
 )
 def test_a_broken_record_is_refused(tmp_path: Path, change: dict[str, object], cause: str) -> None:
