@@ -14,11 +14,13 @@ from images.commands.explain import explain
 from images.commands.fit import fit
 from images.commands.kernels import kernels
 from images.commands.lint import lint
+from images.commands.load import load
 from images.commands.lock import lock
 from images.commands.plan import plan
 from images.commands.publish import publish
 from images.commands.pull import pull
 from images.commands.render import render
+from images.commands.save import save
 from images.commands.serve import serve
 from images.commands.served import served
 from images.commands.slim import slim
@@ -41,11 +43,13 @@ __all__ = [
     "fit",
     "kernels",
     "lint",
+    "load",
     "lock",
     "plan",
     "publish",
     "pull",
     "render",
+    "save",
     "serve",
     "served",
     "slim",

@@ -48,15 +48,22 @@ def total(sizes: Iterable[Packed]) -> Packed:
     return sum(sizes, Packed())
 
 
+# A tar of nothing: the layer of a WORKDIR that was there already, which the label does not name.
+EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+
 def layer_names(told: str, layers: Sequence[str]) -> dict[str, str]:
     """Diff id to name of an image's ``layers``, base first, as its label ``told`` has the names of the topmost.
 
-    What lies below the first named one has its name: the base is of "os". Empty for no names, or more than layers.
+    What lies below the first named one has its name: the base is of "os". A layer of nothing on top has the name of
+    the one below. Empty for no names, or more than layers.
     """
     names = told.split()
-    if not names or len(names) > len(layers):
+    named = [layer for layer in layers if layer != EMPTY]
+    if not names or len(names) > len(named):
         return {}
-    return dict(zip(layers, [names[0]] * (len(layers) - len(names)) + names, strict=True))
+    found = dict(zip(named, [names[0]] * (len(named) - len(names)) + names, strict=True))
+    return found | {layer: names[-1] for layer in layers if layer == EMPTY}
 
 
 class Sizes:

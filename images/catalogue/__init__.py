@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.catalogue import readme_table as readme_table
+    from images.catalogue.acted import with_acted as with_acted
     from images.catalogue.answer import CardQuery as CardQuery
     from images.catalogue.answer import answer_json as answer_json
     from images.catalogue.answer import answer_lines as answer_lines

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import Card, all_cards
+from images.catalogue.acted import with_acted
 from images.catalogue.card_table import CardRow, card_rows, one_by_one, published_rows, with_records
 from images.catalogue.evidence import image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
@@ -76,7 +77,8 @@ def table_text(matrix: Matrix, variants: Variants, records: Sequence[GpuRecord],
         table, caption = with_records(card_rows(matrix, variants, all_cards()), records), _RECOMMENDED
     header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), _HOW_FAR]
     grouped = [*group_by_image(table), *_without_card(variants, catalogue)]
-    lines = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
+    plain = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
+    lines = with_acted(plain, [group.row.image for group in grouped], records, links=True)
     notes: dict[str, list[str]] = {}
     for group in grouped:
         for note in group.row.image.notes if group.row.image else ():

@@ -6,30 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from images.build import BuildSettings, BuiltImage, Plan, build_images, describe, make_plan
-from images.commands.options import WHEELS, SelectorOptions, command, print_json
+from images.commands.options import WHEELS, FormOptions, command, print_json
 from images.context import Context
 from images.core import CheckFailed
 from images.core.options import option
 from images.docker import docker_line, spec_by_way
-from images.matrix import Variant
 from images.render import GENERATED, differences
 from images.run.serve import spec_without_model
 
 
 @dataclass(frozen=True)
-class BuildOptions(SelectorOptions):
+class BuildOptions(FormOptions):
     """What `invoke build` was asked."""
 
     dry_run: bool = option("print the bake plan, touch nothing", False)
     no_smoke: bool = option("do not prove", False)
     gpus: str = option("prove on cards: all", "")
     wheels: str = option(WHEELS, "")
-    whole: bool = option("with NVIDIA's libraries as they are, for code of your own: names end in -whole", False)
-
-    def chosen(self, context: Context) -> tuple[Variant, ...]:
-        """The selected variants, with ``whole`` each with all of NVIDIA's libraries. Raises as `select` does."""
-        selected = self.select(context)
-        return tuple(variant.as_whole() for variant in selected) if self.whole else selected
 
     def settings(self, context: Context) -> BuildSettings:
         """As the build takes it."""

@@ -26,6 +26,7 @@ from images.catalogue import (
     reference_of,
     require_match,
     row_json,
+    with_acted,
     with_records,
 )
 from images.commands.options import JSON, command, print_json
@@ -96,14 +97,17 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
     if options.json:
         print_json([row_json(row) for row in table])
     else:
-        print_tables(context, table)
+        print_tables(context, table, proven)
     context.report.line(f"{len(table)} cards, {sum(row.image is not None for row in table)} with an image")
     report_this_machine(context)
 
 
-def print_tables(context: Context, table: Sequence[CardRow]) -> None:
+def print_tables(context: Context, table: Sequence[CardRow], proven: Sequence[GpuRecord]) -> None:
     """The cards, and the images that they should have."""
-    context.report.table([cells_with_evidence(row) for row in one_by_one(table)], EVIDENCE_HEADER)
+    rows = list(one_by_one(table))
+    lines = [EVIDENCE_HEADER, *(cells_with_evidence(row) for row in rows)]
+    header, *cells = with_acted(lines, [row.image for row in rows], proven, behind=2)
+    context.report.table(cells, header)
     if images := image_cells(table):
         context.report.table(images, IMAGES_HEADER)
 

@@ -9,6 +9,7 @@ from images.context import Context
 from images.core import default_layout, human_bytes, sweep
 from images.core.options import option
 from images.distribution import PULLED, drop_left
+from images.distribution import load as loading
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class EngineOptions:
     start: bool = option("start it, if it does not run", False)
     stop: bool = option("stop it; its images stay", False)
     status: bool = option("whether it runs, and how much it holds", False)
-    prune: bool = option("down to its limit; and drop what pulls and runs left that did not end", False)
+    prune: bool = option("down to its limit; and drop what pulls, loads and runs left that did not end", False)
     everything: bool = option("with --prune: all", False)
 
 
@@ -40,6 +41,8 @@ def drop_leftovers(context: Context) -> None:
     engine = context.running_engine()
     if engine is not None and (count := engine.cleanup()):
         report.line(f"dropped: {count} containers and volumes of runs that did not end")
+    if engine is not None and (count := loading.drop_left(engine, report.line)):
+        report.line(f"dropped: layers of loads that did not end ({count})")
 
 
 def manage_engine(context: Context, options: EngineOptions) -> None:

@@ -85,6 +85,18 @@ class SelectorOptions:
         return chosen
 
 
+@dataclass(frozen=True)
+class FormOptions(SelectorOptions):
+    """Which variants, and in which form: as they are, or with all of NVIDIA's libraries."""
+
+    whole: bool = option("with NVIDIA's libraries as they are, for code of your own: names end in -whole", False)
+
+    def chosen(self, context: Context) -> tuple[Variant, ...]:
+        """The selected variants, with ``whole`` each with all of NVIDIA's libraries. Raises as `select` does."""
+        selected = self.select(context)
+        return tuple(variant.as_whole() for variant in selected) if self.whole else selected
+
+
 def say_driver(context: Context, wanted: Selectors) -> None:
     """Say by which driver is chosen, and what to type for another."""
     for line in driver_lines(context.matrix, context.variants, wanted, context.locked):

@@ -1,4 +1,4 @@
-"""`./inv`: invoke, with this project's exit code and form for what was typed wrong, and `bench NAME` without a flag."""
+"""`./inv`: invoke, with this project's exit code and form for what was typed wrong; `bench NAME` without a flag."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from images import __version__
 from images.commands.words import check_words, unknown_flag
 from images.core import UsageError, closest, discard_stdout, print_error
 
+# Commands whose first word may go without its flag.
+_SPELLED = {"bench": "--name", "load": "--dir"}
+
 
 def spelled_out(words: Sequence[str]) -> list[str]:
     """invoke has no optional word after a task, `bench plan` would be two tasks: the word becomes a flag's value."""
     out = list(words)
-    if len(out) > 1 and out[0] == "bench" and not out[1].startswith("-"):
-        out[1:2] = ["--name", out[1]]
+    if len(out) > 1 and out[0] in _SPELLED and not out[1].startswith("-"):
+        out[1:2] = [_SPELLED[out[0]], out[1]]
     return out
 
 

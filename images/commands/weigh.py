@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images.commands.options import JSON, SelectorOptions, command, print_json
+from images.commands.options import JSON, FormOptions, command, print_json
 from images.commands.smoke import built_image
 from images.context import Context
 from images.core.options import option
 
 
 @dataclass(frozen=True)
-class WeighOptions(SelectorOptions):
+class WeighOptions(FormOptions):
     """What `invoke weigh` was asked."""
 
     json: bool = option(JSON, False)
@@ -27,7 +27,7 @@ def weigh_images(context: Context, options: WeighOptions) -> None:
     """Print each image's size beside its budget. Raises CheckFailed above it, NothingSelected for what is not built."""
     import bench
 
-    images = {variant.id: built_image(context, variant) for variant in options.select(context)}
+    images = {variant.id: built_image(context, variant) for variant in options.chosen(context)}
     with context.report.step(f"weigh {len(images)} images"):
         weighed = bench.weigh(context.engine, context.matrix, context.checkout.root, images)
     if options.json:

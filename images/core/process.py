@@ -6,9 +6,10 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from images.core.errors import CardstockError
 
 TAIL_LINES = 40
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,56 @@ def stream(
     if check and code:
         raise ProcessFailed(argv, code, "\n".join(tail))
     return code
+
+
+def pump(argv: Sequence[str], source: Iterable[bytes], take: Callable[[bytes], object]) -> None:
+    """Run a filter: the chunks of ``source`` go in, ``take`` gets what comes out, chunk by chunk.
+
+    Raises ProcessFailed as `run` does; what ``source`` or ``take`` raises ends the process and is raised here.
+    """
+    broken: list[BaseException] = []
+    with tempfile.TemporaryFile() as errors:
+        try:
+            child = subprocess.Popen(
+                list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, process_group=0
+            )
+        except OSError as error:
+            code = 127 if isinstance(error, FileNotFoundError) else 126
+            raise ProcessFailed(argv, code, f"{error.filename}: {error.strerror}") from error
+
+        def feed() -> None:
+            assert child.stdin is not None
+            try:
+                for chunk in source:
+                    child.stdin.write(chunk)
+            except BrokenPipeError:
+                pass  # it has ended: its exit code says why
+            except BaseException as error:
+                broken.append(error)
+                child.kill()
+            finally:
+                with suppress(BrokenPipeError):
+                    child.stdin.close()
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        assert child.stdout is not None
+        try:
+            while chunk := child.stdout.read(_CHUNK):
+                take(chunk)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            child.wait()
+            feeder.join()
+            child.stdout.close()
+        if broken:
+            raise broken[0]
+        if child.returncode:
+            errors.seek(0)
+            told = errors.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+            raise ProcessFailed(argv, child.returncode, "\n".join(told))
 
 
 def start_daemon(argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from images.catalogue import PublishedImage
 from images.core import CardstockError, LockTimeout, RegistryFailure, Unsafe, bytes_below, hold, human_bytes, lock_path
 from images.distribution.disk_space import Disk, device_of, disk_of, short_of
+from images.distribution.have import common
 from images.distribution.push import Say
 from images.registry import Blob, RemoteImage, Repository, digest_of_file, read_image
 from images.render import VARIANT
@@ -162,11 +163,7 @@ def _remote(repository: Repository, image: PublishedImage) -> RemoteImage:
 
 def _there(engine: Engine, diff_ids: Sequence[str]) -> int:
     """How many layers, from the base on, some image of the engine has already."""
-    count = 0
-    for facts in engine.images(VARIANT):
-        same = next((n for n, (a, b) in enumerate(zip(facts.layers, diff_ids, strict=False)) if a != b), None)
-        count = max(count, min(len(facts.layers), len(diff_ids)) if same is None else same)
-    return count
+    return common([facts.layers for facts in engine.images(VARIANT)], diff_ids)
 
 
 def _layer(repository: Repository, layer: Blob, folder: Path, say: Say) -> Path:

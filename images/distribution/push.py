@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from images.core import CardstockError, hold, human_bytes, process, work_folder, write_atomically
+from images.core import CardstockError, UsageError, hold, human_bytes, process, work_folder, write_atomically
 from images.docker import ImageFacts
 from images.proof.audit import Chunks
 from images.registry import CONFIG, Blob, Packing, Repository, digest_of, digest_of_file, layer_type, make_manifest
@@ -125,7 +126,7 @@ def push(
 def _push_layer(diff_id: str, path: Path, repository: Repository, packing: Packing, packed: Packed, say: Say) -> None:
     out = path.with_suffix(".packed")
     try:
-        (_gzip if packing == "gzip" else _zstd)(path, out)
+        (_gzip if packing == "gzip" else pack_zstd)(path, out)
         layer = Layer(digest_of_file(out), out.stat().st_size, path.stat().st_size)
         say(f"layer {diff_id[7:19]}: {human_bytes(layer.unpacked)}, {human_bytes(layer.size)} as {packing}")
         repository.upload(out, layer.digest)
@@ -179,8 +180,11 @@ def _member(piece: bytes) -> bytes:
     return packer.compress(piece) + packer.flush()
 
 
-def _zstd(path: Path, out: Path) -> None:
-    process.run(["zstd", "-q", "-T0", f"-{ZSTD_LEVEL}", "-o", str(out), str(path)])
+def pack_zstd(path: Path, out: Path, level: int = ZSTD_LEVEL) -> None:
+    """As zstd on all cores. Raises UsageError where the program is missing."""
+    if shutil.which("zstd") is None:
+        raise UsageError("layers as zstd need the program zstd", do="apt-get install zstd")
+    process.run(["zstd", "-q", "-f", "-T0", f"-{level}", "-o", str(out), str(path)])
 
 
 def sizes(layers: Iterable[Layer]) -> Mapping[str, int]:

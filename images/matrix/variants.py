@@ -45,8 +45,8 @@ class Variant:
     ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest
     Linux driver that runs it (None for the CPU); ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
     ``stand_ins`` are libraries of NVIDIA's and ``unused_packages`` others that the image leaves out; ``unmet`` is what
-    its files want and do without. ``lighter`` is,
-    of an image with all of NVIDIA's libraries (`as_whole`), the variant that it is made of.
+    its files want and do without. ``whole_of`` is, of an image with all of NVIDIA's libraries (`as_whole`), the variant
+    that it is made of.
     """
 
     id: str
@@ -70,23 +70,23 @@ class Variant:
     stand_ins: tuple[StandIn, ...] = field(default=(), repr=False, hash=False)
     unused_packages: tuple[UnusedPackage, ...] = field(default=(), repr=False, hash=False)
     unmet: tuple[UnmetNeed, ...] = field(default=(), repr=False, hash=False)
-    lighter: Variant | None = field(default=None, repr=False, hash=False)
+    whole_of: Variant | None = field(default=None, repr=False, hash=False)
 
     def as_whole(self) -> Variant:
         """The same image with NVIDIA's libraries as they are, its id with "-whole" behind it."""
-        if self.lighter is not None:
+        if self.whole_of is not None:
             return self
-        return replace(self, id=f"{self.id}{WHOLE}", stand_ins=(), lighter=self)
+        return replace(self, id=f"{self.id}{WHOLE}", stand_ins=(), whole_of=self)
 
     @property
-    def words(self) -> str:
+    def selector(self) -> str:
         """What `./inv build` is told to build it: "--only 'ID'", and "--whole" where it is that."""
-        return f"--only '{self.plain.id}'{' --whole' if self.lighter else ''}"
+        return f"--only '{self.plain.id}'{' --whole' if self.whole_of else ''}"
 
     @property
     def plain(self) -> Variant:
         """The variant of the matrix: itself, or what an image with all of NVIDIA's libraries is made of."""
-        return self.lighter or self
+        return self.whole_of or self
 
     @property
     def loaded_libraries(self) -> str:

@@ -44,7 +44,7 @@ def bake_target(matrix: Matrix, variant: Variant) -> dict[str, Any]:
         "platforms": ["linux/amd64"],
         "target": "runtime",
     }
-    return target | ({"args": {WHOLE_ARGUMENT: WHOLE}} if variant.lighter else {})
+    return target | ({"args": {WHOLE_ARGUMENT: WHOLE}} if variant.whole_of else {})
 
 
 def kernel_target(matrix: Matrix, kernel: Kernel) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def override_file(
 
 
 def _whole(variant: Variant) -> dict[str, Any]:
-    if variant.lighter is None:
+    if variant.whole_of is None:
         return {}
-    return {"inherits": [target_name(variant.lighter.id)], "args": {WHOLE_ARGUMENT: WHOLE}}
+    return {"inherits": [target_name(variant.whole_of.id)], "args": {WHOLE_ARGUMENT: WHOLE}}
 
 
 def kernel_override_file(kernels: Mapping[Kernel, str], site: MachineInputs, args: Mapping[str, str]) -> str:

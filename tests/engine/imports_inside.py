@@ -1,6 +1,7 @@
 """What vLLM can import in an image, each module in a process of its own; run inside, with Python alone.
 
     python imports_inside.py CAPABILITY MODULE...     prints JSON: {MODULE: "" or the error's type, text and place}
+    python imports_inside.py CAPABILITY --help        what `python -m vllm.entrypoints.openai.api_server --help` prints
 
 A module "vllm.tool_parsers.*" means all modules below; what the image's vLLM does not have is left out. With a
 capability ("9.0"; "" for none) vLLM takes its way for such a card: modules ask the platform when they are imported. The
@@ -14,6 +15,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess  # noqa: TID251  runs in an image, alone
 import sys
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 120
+SERVER = "vllm.entrypoints.openai.api_server"
 _ROOM = 4000  # characters of an error
 
 
@@ -110,6 +113,9 @@ def main(words: Sequence[str]) -> int:
         load_driver(site)
         act_as(capability)
     importlib.import_module("vllm.platforms")
+    if patterns == ["--help"]:
+        sys.argv = [SERVER, "--help"]
+        runpy.run_module(SERVER, run_name="__main__", alter_sys=True)
     with suppress(Exception):  # told below, with the others
         importlib.import_module(modules[0])
     print(json.dumps({module: import_apart(module) for module in modules}))

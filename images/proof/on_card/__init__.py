@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from images.proof.on_card import wrong_arch as wrong_arch
     from images.proof.on_card.records import FORKED as FORKED
     from images.proof.on_card.records import SPAWNED as SPAWNED
+    from images.proof.on_card.records import ActedAs as ActedAs
+    from images.proof.on_card.records import ActedRun as ActedRun
     from images.proof.on_card.records import Figure as Figure
     from images.proof.on_card.records import GpuRecord as GpuRecord
+    from images.proof.on_card.records import acted_runs as acted_runs
     from images.proof.on_card.records import read_gpu_records as read_gpu_records
     from images.proof.on_card.records import records_of_variant as records_of_variant
 else:

@@ -59,25 +59,30 @@ def serve_tiny(run: Run, content: str, engine: str, model: Path) -> dict[str, An
     """Level 4: the golden answers of the tiny checkpoint. Raises Failed with every difference."""
     words = ["--dtype", "float16", "--max-model-len", "2048"]
     with start(run, content, engine, model, words) as server:
-        facts: dict[str, Any] = {"stages": server.stages(), "log": server.timing_lines()}
-        wrong = []
-        for golden in GOLDEN:
-            request = chat_request(
-                "model", golden.messages, max_tokens=len(golden.tokens) + 4, token_ids=engine == "vllm"
-            )
-            said = server.client.chat(request)
-            distance = greatest_distance(said, golden.table, smoke.token_ids())
-            facts.setdefault("logprob distance", {})[golden.name] = round(distance, 4)
-            facts.setdefault("said", {})[golden.name] = said.text
-            bad = why_degenerate(said.text, said.logprobs)
-            bad = bad or why_not_golden(said, golden.tokens, golden.texts, golden.logprobs, smoke.TOLERANCE)
-            if bad or not distance <= smoke.RUNNER_UP_TOLERANCE:
-                wrong.append(f"{golden.name}: {bad or f'a logprob is {distance:.3f} from golden'}")
-        facts["tolerance"] = {"chosen": smoke.TOLERANCE, "runners-up": smoke.RUNNER_UP_TOLERANCE}
+        answers, wrong = check_tiny(server, token_ids=engine == "vllm")
+        facts: dict[str, Any] = {"stages": server.stages(), "log": server.timing_lines(), **answers}
         facts["mapped"] = mapped_libraries(run, content, server)
     if wrong:
         raise Failed("; ".join(wrong), facts)
     return facts
+
+
+def check_tiny(server: StartedServer, *, token_ids: bool) -> tuple[dict[str, Any], list[str]]:
+    """The tiny checkpoint's golden answers over the API: what was said, and every difference."""
+    facts: dict[str, Any] = {}
+    wrong = []
+    for golden in GOLDEN:
+        request = chat_request("model", golden.messages, max_tokens=len(golden.tokens) + 4, token_ids=token_ids)
+        said = server.client.chat(request)
+        distance = greatest_distance(said, golden.table, smoke.token_ids())
+        facts.setdefault("logprob distance", {})[golden.name] = round(distance, 4)
+        facts.setdefault("said", {})[golden.name] = said.text
+        bad = why_degenerate(said.text, said.logprobs)
+        bad = bad or why_not_golden(said, golden.tokens, golden.texts, golden.logprobs, smoke.TOLERANCE)
+        if bad or not distance <= smoke.RUNNER_UP_TOLERANCE:
+            wrong.append(f"{golden.name}: {bad or f'a logprob is {distance:.3f} from golden'}")
+    facts["tolerance"] = {"chosen": smoke.TOLERANCE, "runners-up": smoke.RUNNER_UP_TOLERANCE}
+    return facts, wrong
 
 
 def mapped_libraries(run: Run, content: str, server: StartedServer) -> list[str]:

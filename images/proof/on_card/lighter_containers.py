@@ -211,6 +211,11 @@ def remove(name: str) -> None:
     process.run(["docker", "rm", "--force", container_name(name)], check=False, timeout=60)
 
 
+def gpus_of(devices: Sequence[str], by: str) -> Gpus:
+    """The cards of the host for a container: these by number or UUID, or all; ``by`` is "cdi" or "gpus"."""
+    return Gpus(devices=tuple(devices), cdi=by == "cdi") if devices else Gpus(-1, cdi=by == "cdi")
+
+
 def nvidia_smi(*query: str) -> str:
     """What nvidia-smi prints for a query, without header and units; "" where it is not or fails."""
     with suppress(process.ProcessFailed):

@@ -9,6 +9,7 @@ from images.cards import LocalMachine
 from images.core import CheckFailed, NothingSelected, process, work_folder
 from images.docker import ALL_CARDS, ContainerSpec, Mount, Way, docker_words, spec_by_way
 from images.proof.on_card import records as gpu_records
+from images.proof.on_card.lighter_containers import NO_MULTICAST
 from images.proof.on_card.records import GpuRecord
 from images.render import INPUT, VARIANT
 
@@ -36,7 +37,7 @@ def make_spec(image: str, labels: Mapping[str, str], checkout: Path, out: Path, 
         image,
         (*arguments, *(word for glob in only for word in ("--only", glob))),
         entrypoint=("python",),
-        env=(("PYTHONPATH", "/checkout"), ("PYTHONDONTWRITEBYTECODE", "1")),
+        env=(*NO_MULTICAST.items(), ("PYTHONPATH", "/checkout"), ("PYTHONDONTWRITEBYTECODE", "1")),
         mounts=(Mount(str(checkout), "/checkout"), Mount(str(out), PLACE, read_only=False)),
         gpus=ALL_CARDS,
         shm=4,

@@ -33,6 +33,18 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ActedAs:
+    """Another card that the run's card was acted as: ``label`` begins the names of its steps, ``variant`` is the image
+    whose decisions were taken, "" where the matrix has none for it.
+    """
+
+    label: str
+    card: str
+    capability: str
+    variant: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """One measurement: the median of ``runs``, all in ``unit``.
 
@@ -50,6 +62,9 @@ class Figure:
 @dataclass(frozen=True)
 class GpuRecord:
     """One run on one machine with a card.
+
+    ``acted`` is empty for a run on the card itself; else the card was made to pass for others, and nothing in the
+    record is a run on those, nor one of ``variant`` on ``card``.
 
     ``capability`` is "9.0"; ``memory`` bytes (0: not told); ``driver`` "" where an old record does not tell it;
     ``created`` UTC in ISO form, "" likewise. ``variant`` is the image that the run stands for and ``input_hash`` that
@@ -69,6 +84,7 @@ class GpuRecord:
     steps: tuple[Step, ...]
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+    acted: tuple[ActedAs, ...] = ()
     schema: int = SCHEMA
     name: str = ""
 
@@ -115,9 +131,41 @@ def read_gpu_records(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
 
 
 def records_of_variant(records: Iterable[GpuRecord], variant_id: str, input_hash: str = "") -> tuple[GpuRecord, ...]:
-    """Those that stand for an image; with ``input_hash`` only for the image of exactly these inputs."""
+    """Those that stand for an image; with ``input_hash`` only for the image of exactly these inputs. None is acted."""
     return tuple(
-        one for one in records if one.variant == variant_id and (not input_hash or one.input_hash == input_hash)
+        one
+        for one in records
+        if not one.acted and one.variant == variant_id and (not input_hash or one.input_hash == input_hash)
+    )
+
+
+@dataclass(frozen=True)
+class ActedRun:
+    """What a record says of an image on a card that was acted: the steps of that card alone."""
+
+    record: GpuRecord
+    acted: ActedAs
+    steps: tuple[Step, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the steps that failed."""
+        return tuple(step.name for step in self.steps if step.verdict == "failed")
+
+    @property
+    def answered(self) -> bool:
+        """Whether a server answered rightly: its choices alone are less than "acted as"."""
+        answers = [step for step in self.steps if not step.name.endswith((": choices", " refused"))]
+        return any(step.verdict == "passed" for step in answers)
+
+
+def acted_runs(records: Iterable[GpuRecord], variant_id: str) -> tuple[ActedRun, ...]:
+    """What acted records say of the image ``variant_id``, a card each, in the records' order."""
+    return tuple(
+        ActedRun(record, one, tuple(step for step in record.steps if step.name.startswith(f"{one.label}: ")))
+        for record in records
+        for one in record.acted
+        if one.variant == variant_id
     )
 
 
@@ -130,7 +178,11 @@ def kept_steps(record: GpuRecord, out: Path) -> GpuRecord:
         return record
     figures = tuple(Figure(**{**one, "runs": tuple(one["runs"])}) for one in told["figures"])
     return replace(
-        record, versions=told["versions"], steps=tuple(Step(**one) for one in told["steps"]), figures=figures
+        record,
+        versions=told["versions"],
+        steps=tuple(Step(**one) for one in told["steps"]),
+        figures=figures,
+        acted=tuple(ActedAs(**one) for one in told.get("acted", ())),
     )
 
 

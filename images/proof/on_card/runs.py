@@ -31,7 +31,7 @@ class Failed(Exception):
 
 
 class NotRun(Exception):
-    """A step cannot be tried on this machine; the message says why."""
+    """A step cannot be tried on this machine, or came to no end: why, and as second argument its facts, if any."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Run:
         try:
             facts = dict(action())
         except NotRun as error:
-            verdict, reason = "not run", str(error)
+            verdict, reason, facts = "not run", str(error.args[0]), dict(*error.args[1:])
         except Failed as error:
             verdict, reason, facts = "failed", str(error.args[0]), dict(*error.args[1:])
         except Exception as error:

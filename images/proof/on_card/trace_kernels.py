@@ -33,7 +33,7 @@ from typing import Any
 from images.core import process
 from images.docker import TMPFS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.kernel_code import traces
-from images.proof.on_card.lighter_containers import NO_MULTICAST, labels_of, nvidia_smi, own_checkout
+from images.proof.on_card.lighter_containers import NO_MULTICAST, gpus_of, labels_of, nvidia_smi, own_checkout
 from images.proof.tiny_model import checkpoint, qwen2_5_vl
 
 NO_CARD = 3
@@ -281,6 +281,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the list (its place in the checkout without)")
     parser.add_argument("--models", default=",".join(SHAPES))
     parser.add_argument("--by", choices=("cdi", "gpus"), default="cdi", help="how this engine gives cards")
+    parser.add_argument("--device", action="append", default=[], help="this card of the host alone, such as 1; repeat")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--mount", action="append", default=[], metavar="FOLDER:PLACE")
     parser.add_argument(
@@ -307,7 +308,7 @@ def main() -> int:
         image_env,
         words.scratch.absolute(),
         own_checkout(),
-        Gpus(-1, cdi=words.by == "cdi"),
+        gpus_of(words.device, words.by),
         dict(pair.split("=", 1) for pair in words.env),
         tuple(Mount(folder, place) for folder, _, place in pairs),
         (*dtype, *words.word),

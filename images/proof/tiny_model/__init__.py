@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from images.proof.tiny_model.checkpoint import Tiny as Tiny
     from images.proof.tiny_model.checkpoint import write_checkpoint as write_checkpoint
     from images.proof.tiny_model.picture import as_data_url as as_data_url
+    from images.proof.tiny_model.plain import write_plain as write_plain
     from images.proof.tiny_model.question import Question as Question
     from images.proof.tiny_model.question import questions as questions
 else:

@@ -189,8 +189,8 @@ def check_here(context: Context, spec: ContainerSpec, source: Source, model: Mod
         others = _others(context, engine, wanted)
         also = f"; or one that is here: --variant {others[0]}" if others else ""
         # Nobody publishes images with all of NVIDIA's libraries.
-        pull = "" if wanted.lighter else f", or ./inv pull --from REPO --name {wanted.id}"
-        raise NothingSelected(f"{spec.image} is not here", do=f"./inv build {wanted.words}{pull}{also}")
+        pull = "" if wanted.whole_of else f", or ./inv pull --from REPO --name {wanted.id}"
+        raise NothingSelected(f"{spec.image} is not here", do=f"./inv build {wanted.selector}{pull}{also}")
     if source.folder and not engine.beside:
         raise UsageError(
             f"the engine runs on another machine ({engine.endpoint}), and {source.folder} is on this one",

@@ -187,6 +187,12 @@ def test_layers_have_the_names_that_the_image_tells_and_the_base_is_of_the_lowes
         assert cause in str(caught.value.cause)
 
 
+def test_the_empty_layer_of_a_workdir_takes_no_name_from_the_others() -> None:
+    empty = "sha256:" + hashlib.sha256(bytes(2 * 512)).hexdigest()  # the two blocks that end a tar, and nothing else
+    found = named_layers("os libraries seal", ["a", "b", "c", "d", empty])
+    assert (found["a"], found["c"], found["d"], found[empty]) == ("os", "libraries", "seal", "seal")
+
+
 def test_a_second_card_costs_what_comes_behind_the_first_difference(variants: dict[str, Variant]) -> None:
     own = [("os", 1), ("libraries", 100), ("torch", 9), ("rest", 30), ("card-rest@75", 20), ("rootfs", 2)]
     first = image(variants["cu124-transformers5.24.0-sdpa-sm75"], *own)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,42 @@ def test_a_daemon_has_its_own_session_and_appends_to_its_log(tmp_path: Path) -> 
     finally:
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+# a filter
+
+
+def test_a_filter_is_fed_and_read_at_the_same_time() -> None:
+    chunk = bytes(1 << 20)
+    seen = 0
+
+    def take(out: bytes) -> None:
+        nonlocal seen
+        seen += len(out)
+
+    process.pump(["cat"], (chunk for _ in range(40)), take)  # more than a pipe holds, both ways
+    assert seen == 40 << 20
+
+
+def test_a_filter_that_fails_or_is_missing_says_so() -> None:
+    with pytest.raises(ProcessFailed, match="exited with 3") as caught:
+        process.pump(["sh", "-c", "echo no >&2; exit 3"], (bytes(1 << 20) for _ in range(10)), lambda _: None)
+    assert (caught.value.code, caught.value.tail) == (3, "no")
+    with pytest.raises(ProcessFailed) as missing:
+        process.pump(["no-such-program"], [], lambda _: None)
+    assert missing.value.code == 127
+
+
+def test_what_feeds_or_reads_a_filter_may_break_off() -> None:
+    def source() -> Iterator[bytes]:
+        yield b"x" * (1 << 21)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        process.pump(["cat"], source(), lambda _: None)
+
+    def take(_: bytes) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        process.pump(["cat"], (bytes(1 << 20) for _ in range(1000)), take)

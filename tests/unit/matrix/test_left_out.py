@@ -104,7 +104,7 @@ def test_a_whole_image_is_the_same_with_another_name_and_no_stand_in() -> None:
     assert (whole.stand_ins, whole.plain, plain.plain) == ((), plain, plain)
     assert (whole.lock, whole.archs, whole.unused_packages) == (plain.lock, plain.archs, plain.unused_packages)
     assert whole.as_whole() is whole
-    assert (plain.words, whole.words) == (f"--only '{SM75}'", f"--only '{SM75}' --whole")
+    assert (plain.selector, whole.selector) == (f"--only '{SM75}'", f"--only '{SM75}' --whole")
 
 
 def test_every_variant_can_be_a_key_and_is_equal_to_itself_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -171,13 +172,27 @@ def test_libraries_that_the_light_image_lacks() -> None:
 
 def test_speed_is_compared_turn_by_turn() -> None:
     slowing = [100.0 - at for at in range(20)]  # the card slows down by a fifth, both with it
-    same = compare.paired_ratio([speed * 1.001 for speed in slowing], slowing)
+    same = compare.speed_ratio([speed * 1.001 for speed in slowing], slowing)
     assert (same["ratio"], same["verdict"]) == (1.001, "within")
-    assert compare.paired_ratio([speed * 0.95 for speed in slowing], slowing)["verdict"] == "outside"
+    assert compare.speed_ratio([speed * 0.95 for speed in slowing], slowing)["verdict"] == "outside"
     wild = [speed * (0.9 if at % 2 else 1.12) for at, speed in enumerate(slowing)]
-    assert compare.paired_ratio(wild, slowing)["verdict"] == "open"
+    assert compare.speed_ratio(wild, slowing)["verdict"] == "open"
     with pytest.raises(ValueError, match="zip"):
-        compare.paired_ratio([1.0], [1.0, 2.0])
+        compare.speed_ratio([1.0], [1.0, 2.0])
+
+
+def test_a_host_that_slows_some_turns_is_told_by_the_fast_ones() -> None:
+    slowed = random.Random(7)  # noqa: S311
+    card, slow = 400.0, (0.7, 0.8, 0.9, 0.95)
+
+    def turns(speed: float) -> list[float]:
+        return [speed * (1 + 0.001 * (at % 3)) * (slowed.choice(slow) if at % 3 else 1.0) for at in range(41)]
+
+    theirs = [*turns(card)[::-1]]
+    same = compare.speed_ratio(turns(card), theirs)
+    assert (same["verdict"], same["by"]) == ("within", "fast turns")
+    assert same["turns"][0] < 0.98
+    assert compare.speed_ratio(turns(card * 0.9), theirs)["verdict"] == "outside"
 
 
 def test_a_slower_image_fails_and_a_spread_one_decides_nothing() -> None:

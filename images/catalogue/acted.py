@@ -1,0 +1,62 @@
+"""On what cards an image was acted, as a column of its own in tables of images. Pure.
+
+It stands before what was seen on real cards and is never mixed with that: no run on the card that is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from images.matrix import Variant
+from images.proof.on_card import ActedRun, GpuRecord, acted_runs
+
+HEADER = "acted as"
+
+
+def acted_words(run: ActedRun) -> str:
+    """ "acted as 7.5 on NVIDIA H200", or what failed there."""
+    where = f"acted as {run.acted.capability} on {run.record.card}"
+    if run.failed:
+        return f"{where}: {', '.join(run.failed)} failed"
+    return where if run.answered else f"{where}: no answer was seen"
+
+
+def acted_cell(records: Iterable[GpuRecord], variant: str, *, links: bool) -> str:
+    """Each thing that records say of an image once, the newest day; "" where none acts for it.
+
+    A failure hides what passed by the same record. ``links``: each leads to its record.
+    """
+    latest: dict[str, ActedRun] = {}
+    runs = sorted(acted_runs(records, variant), key=lambda run: run.record.created)
+    bad = {run.record.name for run in runs if run.failed}
+    for run in runs:
+        if run.failed or run.record.name not in bad:
+            latest[acted_words(run)] = run
+    told = []
+    for words, run in latest.items():
+        linked = f"[{words}](records/cards/{run.record.name}.json)" if links and run.record.name else words
+        told.append(f"{linked}, {run.record.created[:10]}")
+    return "; ".join(told)
+
+
+def with_acted(
+    lines: Sequence[Sequence[str]],
+    images: Sequence[Variant | None],
+    records: Sequence[GpuRecord],
+    *,
+    links: bool = False,
+    behind: int = 1,
+) -> list[list[str]]:
+    """A table with the column, before the last ``behind`` ones; as it was where no record acts for any of ``images``.
+
+    ``lines`` are the header, in Markdown (``links``) the line below it, and a line for each image.
+    """
+    cells = [acted_cell(records, image.id, links=links) if image else "" for image in images]
+    if not any(cells):
+        return [list(line) for line in lines]
+    heads = [HEADER, "---"] if links else [HEADER]
+    column = [*heads, *(cell or "-" for cell in cells)]
+    return [
+        [*line[: len(line) - behind], cell, *line[len(line) - behind :]]
+        for line, cell in zip(lines, column, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""The column of cards that were acted: its own, with its own word, and never as a run on the card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from images.catalogue import readme_table
+from images.catalogue.acted import HEADER, acted_cell, with_acted
+from images.catalogue.evidence import UNSEEN
+from images.proof.on_card.records import ActedAs, GpuRecord, Step
+from tests.helpers.contexts import context
+from tests.helpers.matrices import matrix, variants
+from tests.helpers.nonempty import nonempty
+
+SM75, SM80, SM90 = (f"cu130-vllm0.33.0-{end}" for end in ("triton-sm75", "flash-attn-sm80", "flash-attn-sm90"))
+RECORD = GpuRecord(
+    card="NVIDIA H200",
+    capability="9.0",
+    memory=0,
+    driver="580.159.04",
+    created="2026-11-28T05:00:00+00:00",
+    place="image",
+    variant=SM90,
+    input_hash="ab" * 32,
+    versions={},
+    steps=(
+        Step("machine", "passed"),
+        Step("T4: choices", "passed"),
+        Step("T4: tiny", "passed"),
+        Step("A100: choices", "passed"),
+        Step("A100: tiny", "not run", "not healthy after 300 s"),
+        Step("planted: AWQ on 7.0", "passed"),
+    ),
+    name="h200-acted",
+    acted=(ActedAs("T4", "Tesla T4", "7.5", SM75), ActedAs("A100", "NVIDIA A100-SXM4-40GB", "8.0", SM80)),
+)
+LINK = "records/cards/h200-acted.json"
+
+
+def test_the_word_names_the_capability_and_the_real_card() -> None:
+    assert acted_cell([RECORD], SM75, links=False) == "acted as 7.5 on NVIDIA H200, 2026-11-28"
+    assert acted_cell([RECORD], SM75, links=True) == f"[acted as 7.5 on NVIDIA H200]({LINK}), 2026-11-28"
+    assert acted_cell([RECORD], SM90, links=False) == ""  # the image that ran stood in for others
+    assert acted_cell([], SM75, links=False) == ""
+
+
+def test_choices_without_an_answer_are_less_than_acted() -> None:
+    assert acted_cell([RECORD], SM80, links=False) == "acted as 8.0 on NVIDIA H200: no answer was seen, 2026-11-28"
+
+
+def test_a_failure_is_told_and_hides_what_passed() -> None:
+    other = ActedAs("2080-Ti", "NVIDIA GeForce RTX 2080 Ti", "7.5", SM75)
+    steps = (*RECORD.steps, Step("2080-Ti: 3b", "failed", "said !!!!"))
+    bad = replace(RECORD, steps=steps, acted=(*RECORD.acted, other))
+    assert acted_cell([bad], SM75, links=False) == "acted as 7.5 on NVIDIA H200: 2080-Ti: 3b failed, 2026-11-28"
+
+
+def test_the_same_on_another_day_is_told_once() -> None:
+    later = replace(RECORD, created="2026-12-01T00:00:00+00:00", name="later")
+    assert acted_cell([later, RECORD], SM75, links=False) == "acted as 7.5 on NVIDIA H200, 2026-12-01"
+    elsewhere = replace(later, card="NVIDIA H100")
+    assert acted_cell([elsewhere, RECORD], SM75, links=False).count("acted as 7.5") == 2
+
+
+def test_the_column_is_there_where_a_record_acts_and_stands_before_what_was_seen() -> None:
+    own = variants()
+    lines = [["image", "seen", "why"], [SM75, "x", ""], [SM90, "y", ""]]
+    images = [own.valid[SM75], own.valid[SM90]]
+    assert with_acted(lines, images, []) == lines
+    assert with_acted(lines, images, [RECORD], behind=2) == [
+        ["image", HEADER, "seen", "why"],
+        [SM75, "acted as 7.5 on NVIDIA H200, 2026-11-28", "x", ""],
+        [SM90, "-", "y", ""],
+    ]
+
+
+def test_readme_shows_it_and_never_as_a_run_on_the_card() -> None:
+    on_80 = replace(RECORD, steps=tuple(replace(step, verdict="passed", reason="") for step in RECORD.steps))
+    text = readme_table.table_text(matrix(), variants(), [on_80], None)
+    header, line, *rows = [one for one in text.splitlines() if one.startswith("|")]
+    assert header.split("|")[-3].strip() == HEADER
+    assert line.count("---") == header.count("|") - 1
+    row = next(one for one in nonempty(rows) if f"`{SM80}`" in one)
+    assert f"[acted as 8.0 on NVIDIA H200]({LINK}), 2026-11-28 | {UNSEEN} |" in row
+    hopper = next(one for one in rows if f"`{SM90}`" in one)
+    assert hopper.endswith(f"| - | {UNSEEN} |")
+    assert HEADER not in readme_table.table_text(matrix(), variants(), [], None).splitlines()[0]
+
+
+def test_the_list_of_cards_has_the_column_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from images.commands.cards import CardsOptions, show_cards
+
+    on_80 = replace(RECORD, steps=tuple(replace(step, verdict="passed", reason="") for step in RECORD.steps))
+    show_cards(context(), CardsOptions(), [on_80])
+    said = capsys.readouterr()
+    assert "acted as 8.0 on NVIDIA H200" in said.out + said.err
