@@ -309,6 +309,8 @@ def main() -> int:
     parser.add_argument("--without-card", default="", metavar="CAPABILITY", help="ask vLLM's own code, on no card")
     parser.add_argument("--cached", action="store_true", help="with --without-card: what reads a cached prefix in V0")
     words = parser.parse_args()
+    if words.act_as and not words.acted:
+        parser.error("--act-as needs --acted: the folder acted/ of acting.py's --scratch")
     card = nvidia_smi("--query-gpu=name,driver_version,compute_cap").partition("\n")[0]
     if not card and not words.without_card:
         print("no card to trace on: nvidia-smi finds none", file=sys.stderr)
