@@ -2,7 +2,7 @@
 
     PYTHONPATH=CHECKOUT python3 -m images.proof.on_card.trace_kernels --image IMAGE --scratch FOLDER \\
         [--models 3b,7b,32b,72b] [--by cdi|gpus] [--env NAME=VALUE]… [--mount FOLDER:PLACE]… [--word WORD]… \\
-        [--acted 7.5 --cards "<8.0"] [--out FILE]
+        [--act-as T4 --acted FOLDER --attention triton] [--cards "<8.0"] [--out FILE]
 
 The image is started by its own entry point with a checkpoint of two layers whose weights are made up (--load-format
 dummy) and whose widths and heads are those of the model; inside/sitecustomize.py writes down what is compiled, and
@@ -13,7 +13,9 @@ and attentions stays.
 --without-card 7.5 needs none: vLLM's own attention is called in the image as on such a card (inside/call_attention.py),
 and nothing is launched. It knows the kernels of Triton's attention alone, and the list says so.
 
-To act as another card, mount the folder of its sitecustomize.py and name it in --env PYTHONPATH=PLACE: both run.
+--act-as T4 makes the server believe in another card, by what acting.py has left in its own scratch folder (--acted
+SCRATCH/acted; any run of it will do). An image for another attention than that card's needs the words that choose it
+(--word=--attention-backend --word=TRITON_ATTN) and --attention, the name that the matrix has for it.
 
 Nothing but Python with NumPy and docker is needed on the host. Exit code 0 when every model was traced, 1 when one was
 not, 3 without a card.
@@ -33,6 +35,8 @@ from typing import Any
 from images.core import process
 from images.docker import TMPFS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.kernel_code import traces
+from images.proof.on_card.acting_cards import ActedCard, acted_card
+from images.proof.on_card.acting_containers import ACTED, acted_env
 from images.proof.on_card.lighter_containers import NO_MULTICAST, gpus_of, labels_of, nvidia_smi, own_checkout
 from images.proof.tiny_model import checkpoint, qwen2_5_vl
 
@@ -44,6 +48,7 @@ VARIANT = "dev.cardstock.variant"
 START_LIMIT = 400.0
 ASK_LIMIT = START_LIMIT + 500
 USER = 10001  # of every image (dockerfiles/templates)
+PTXAS = "/opt/venv/lib/python3.11/site-packages/triton/backends/nvidia/bin/ptxas"
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,13 @@ class Tracing:
             network="none",
             healthcheck=False,
         )  # fmt: skip
+
+    def acting(self, card: ActedCard, real: str, folder: Path) -> Tracing:
+        """The same, of a server that believes in ``card``; ``folder`` is what acting.py makes for that."""
+        acted = acted_env(card, real, PTXAS, "trace", self.image_env, shared=False)
+        # Nothing is told of what was changed, and preflight would judge the image by the acted card.
+        own = {"CARDSTOCK_ACTED_TOLD": "", "CARDSTOCK_SKIP_PREFLIGHT": "1", "PYTHONPATH": ACTED}
+        return replace(self, env={**acted, **own, **self.env}, mounts=(*self.mounts, Mount(str(folder), ACTED)))
 
     def trace(self, model: str) -> dict[str, Any]:
         """Serve a model and ask; what was asked, or why the server did not come up, also in a file beside the trace."""
@@ -248,10 +260,7 @@ def write_list(out: Path, told: dict[str, str], group: dict[str, Any]) -> None:
     if out.is_file():
         before = json.loads(out.read_text(encoding="utf-8"))
         if {name: before.get(name) for name in told} == told:
-            listed["groups"] = [
-                one for one in before["groups"]
-                if _said_of(one) != _said_of(group)
-            ]  # fmt: skip
+            listed["groups"] = [one for one in before["groups"] if not replaces(group, one)]
     listed["groups"].append(group)
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_suffix(".new")
@@ -269,8 +278,12 @@ def finish(tracing: Tracing, out: Path | None, group: dict[str, Any]) -> int:
     return int(not count)
 
 
-def _said_of(group: dict[str, Any]) -> tuple[str, ...]:
-    return group["cards"], group["attention"], group.get("only_with", "")
+def replaces(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a group takes another's place: said of the same, or seen where the other was only called."""
+    kind = new["attention"], new.get("only_with", "")
+    if kind != (old["attention"], old.get("only_with", "")):
+        return False
+    return new["cards"] == old["cards"] or (new["mark"], old["mark"]) == ("A", "S")
 
 
 def main() -> int:
@@ -288,20 +301,25 @@ def main() -> int:
         "--word", action="append", default=[], help="a further word for the server: --word=--dtype --word=half"
     )
     parser.add_argument(
-        "--acted", default="", metavar="CAPABILITY", help="the card that this one was made to look like"
+        "--act-as", default="", metavar="CARD", help="make the server believe in another card: T4, L4, …"
     )
+    parser.add_argument("--acted", type=Path, help="with --act-as: the folder acted/ of acting.py's --scratch")
+    parser.add_argument("--attention", default="", help="the matrix's name of the attention (the image's own without)")
     parser.add_argument("--cards", default="", help='capabilities that this is said of, such as ">=8.0" or "<8.0"')
     parser.add_argument("--without-card", default="", metavar="CAPABILITY", help="ask vLLM's own code, on no card")
     parser.add_argument("--cached", action="store_true", help="with --without-card: what reads a cached prefix in V0")
     words = parser.parse_args()
+    if words.act_as and not words.acted:
+        parser.error("--act-as needs --acted: the folder acted/ of acting.py's --scratch")
     card = nvidia_smi("--query-gpu=name,driver_version,compute_cap").partition("\n")[0]
     if not card and not words.without_card:
         print("no card to trace on: nvidia-smi finds none", file=sys.stderr)
         return NO_CARD
     name, driver, capability = (part.strip() for part in (card or "-,-,-").split(","))
     labels, image_env = labels_and_env(words.image)
+    acted = acted_card(words.act_as) if words.act_as else None
     pairs = (pair.rpartition(":") for pair in words.mount)
-    arch = words.without_card or words.acted or capability
+    arch = words.without_card or (acted.capability if acted else capability)
     dtype = () if "--dtype" in words.word else ("--dtype", "float16" if float(arch) < NEW else "bfloat16")
     tracing = Tracing(
         words.image,
@@ -313,6 +331,8 @@ def main() -> int:
         tuple(Mount(folder, place) for folder, _, place in pairs),
         (*dtype, *words.word),
     )
+    if acted:
+        tracing = tracing.acting(acted, capability, words.acted.absolute())
     if words.without_card:
         source = f"vLLM's own attention called without a card, as on {arch}: {labels.get(VARIANT, words.image)}"
         group = called(tracing, arch, ("--cached",) if words.cached else ())
@@ -329,10 +349,10 @@ def main() -> int:
             bad = True
             print(told["why"][-1500:], file=sys.stderr)
     group, failed = merged(tracing.scratch)
-    seen = f"acted as {words.acted} on {name}" if words.acted else f"traced on {name} ({capability})"
+    seen = f"acted as {acted.name} ({arch}) on {name}" if acted else f"traced on {name} ({capability})"
     head = {
         "cards": words.cards or ("<8.0" if float(arch) < NEW else ">=8.0"),
-        "attention": image_env.get("CARDSTOCK_ATTENTION", ""),
+        "attention": words.attention or image_env.get("CARDSTOCK_ATTENTION", ""),
         "mark": "A",
         "source": f"{seen}, driver {driver}, {datetime.now(UTC):%Y-%m-%d}: {labels.get(VARIANT, words.image)}",
     }
