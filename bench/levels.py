@@ -41,7 +41,7 @@ def prove_repeatedly(tools: Workbench, variant: Variant, levels: Sequence[int]) 
     records = []
     for _ in range(run_count()):
         record = prove_image(
-            tools.image_name(variant), expect(variant), engine_env=tools.engine.cli_env(), levels=levels
+            tools.image_name(variant), expect(variant), engine_env=tools.engine.client_env(), levels=levels
         )
         if not record.ok:
             raise CheckFailed(f"{variant.id} is not proven, so it is not measured: {record.evidence()}")

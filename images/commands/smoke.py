@@ -41,7 +41,7 @@ def prove_images(context: Context, options: SmokeOptions) -> None:
             record = prove_image(
                 reference,
                 expect(variant),
-                engine_env=context.engine.cli_env(),
+                engine_env=context.engine.client_env(),
                 model=options.model or None,
                 gpus=options.gpus or None,
                 report=context.report,

@@ -95,7 +95,7 @@ def prove_on_card(context: Context, options: TestOptions) -> None:
         raise NothingSelected(f"{reference} is not built", do=f"./inv build --only '{variant.id}'")
     root, report = context.checkout.root, context.report
     subject = proof.Subject.of(reference, facts, context.engine)
-    kept, record = proof.prove(subject, root, root / RECORDS, context.engine.cli_env(), report.line, options.only)
+    kept, record = proof.prove(subject, root, root / RECORDS, context.engine.client_env(), report.line, options.only)
     tell(context, kept, record)
 
 

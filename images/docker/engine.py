@@ -7,6 +7,7 @@ goes through here, and every refusal comes back as one of Cardstock's errors.
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import time
 import uuid
@@ -148,7 +149,7 @@ class Engine:
     @cached_property
     def _cli(self) -> tuple[dict[str, str], tuple[int, ...]]:
         """Environment and buildx version of a docker CLI that can build with this engine."""
-        own = {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
+        own = self._own_env()
         version = self._probe_buildx(self._environment)
         if version is not None:
             return dict(self._environment), version
@@ -171,8 +172,21 @@ class Engine:
 
     def found_buildx(self) -> tuple[int, ...] | None:
         """The version of the buildx that is there; None where one would have to be fetched. Changes nothing."""
-        own = {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
-        return self._probe_buildx(self._environment) or self._probe_buildx(own)
+        return self._probe_buildx(self._environment) or self._probe_buildx(self._own_env())
+
+    def client_env(self) -> dict[str, str]:
+        """What to add to the environment so that ``docker run …`` and docker-py meet this engine, without buildx.
+
+        Raises EngineUnreachable where there is no docker CLI and none can be fetched.
+        """
+        for known in (dict(self._environment), self._own_env()):
+            if shutil.which("docker", path=known.get("PATH")):
+                return known
+        return self.cli_env()
+
+    def _own_env(self) -> dict[str, str]:
+        """The environment with the CLI that this project has fetched, or would."""
+        return {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
 
     def cli_env(self) -> dict[str, str]:
         """What to add to the environment so that ``docker buildx …`` is found and meets this engine.

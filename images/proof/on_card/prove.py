@@ -194,16 +194,19 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     """Every step in order, by name, for a machine with so many cards."""
     first, contents = next(iter(run.sites)), list(run.sites)
     tiny, shape = run.paths["tiny"], run.paths["3b"]
-    speed = ["images.proof.on_card.numbers", "speed", str(shape)]
+    speed = ["images.proof.on_card.model_numbers", "speed", str(shape)]
     steps: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
         ("machine", machine),
         *((f"stack: {content}", partial(level_stack, run, content)) for content in contents),
         ("canary on the card", partial(level_canary, run, first)),
         ("3b checkpoint", partial(make_shaped, run, first)),
-        ("logits", lambda: require_held(run.worker(first, ["images.proof.on_card.numbers", "logits", str(shape)]))),
+        (
+            "logits",
+            lambda: require_held(run.worker(first, ["images.proof.on_card.model_numbers", "logits", str(shape)])),
+        ),
         (
             "planted NaN",
-            lambda: require_held(run.worker(first, ["images.proof.on_card.numbers", "planted", str(shape)])),
+            lambda: require_held(run.worker(first, ["images.proof.on_card.model_numbers", "planted", str(shape)])),
         ),
         ("transformers: tiny", partial(engines.serve_tiny, run, first, "transformers", tiny)),
         ("transformers: speed sdpa", partial(measure_transformers, run, first, speed)),

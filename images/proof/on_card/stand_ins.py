@@ -69,7 +69,8 @@ def called_on_purpose(run: Run, content: str) -> Mapping[str, Any]:
     """torch must raise, and the stand-in say its sentence; counted in a file of their own."""
     stand_ins_in(run, content)
     env = run.env(content, **{CALLS: str(run.scratch / "stand-in-calls-on-purpose")})
-    done = process.run([sys.executable, str(PROGRAM)], env=env, check=False, timeout=400)
+    # -P: the program's own folder is not searched, whose modules would hide the standard library's of the same name.
+    done = process.run([sys.executable, "-P", str(PROGRAM)], env=env, check=False, timeout=400)
     if done.code == NO_CARD:
         raise NotRun("torch sees no card")
     try:

@@ -369,6 +369,21 @@ def test_no_buildx_to_be_had_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         made(FakeClient(), tmp_path).cli_env()
 
 
+def test_running_containers_asks_for_no_buildx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    FakeCli(monkeypatch, "nowhere at all")
+    users, own = tmp_path / "bin", Path(home.cli_env(Layout(tmp_path))["PATH"].partition(":")[0])
+    for folder in (users, own):
+        folder.mkdir(parents=True, exist_ok=True)
+    found = made(FakeClient(), tmp_path, "unix:///var/run/docker.sock")
+    monkeypatch.setenv("PATH", str(users))
+    (own / "docker").write_text("#!/bin/sh\n")
+    (own / "docker").chmod(0o755)
+    assert found.client_env()["DOCKER_HOST"] == "unix:///var/run/docker.sock"
+    (users / "docker").write_text("#!/bin/sh\n")
+    (users / "docker").chmod(0o755)
+    assert found.client_env() == {}
+
+
 # What runs have left
 
 

@@ -219,7 +219,9 @@ def test_render_check_fails_on_a_stale_table(
     )
     monkeypatch.setattr("bench.command.pages", lambda checkout, pages: pages)
     monkeypatch.setattr("images.commands.commands_page.with_commands_help", lambda groups, pages: pages)
-    monkeypatch.setattr("images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages: pages)
+    monkeypatch.setattr(
+        "images.catalogue.readme_table.with_images_table", lambda root, matrix, variants, pages, today: pages
+    )
     with pytest.raises(SystemExit) as caught:
         typed.run(lambda: command.write_generated(context(), command.RenderOptions(check=True)))
     assert caught.value.code == 1

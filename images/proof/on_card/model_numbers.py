@@ -1,8 +1,8 @@
 """One process on a card: logits and speed of the transformers engine, by attention and dtype, as JSON.
 
-    python images/proof/on_card/numbers.py logits FOLDER --out FILE  against float32 of the same weights, same card
-    python images/proof/on_card/numbers.py speed FOLDER --out FILE [--attention sdpa] [--unpacked]
-    python images/proof/on_card/numbers.py planted FOLDER --out FILE    NaN in the weights: do the checks notice?
+    python images/proof/on_card/model_numbers.py logits FOLDER --out FILE   against float32 of the same weights
+    python images/proof/on_card/model_numbers.py speed FOLDER --out FILE [--attention sdpa] [--unpacked]
+    python images/proof/on_card/model_numbers.py planted FOLDER --out FILE    NaN in the weights: do the checks notice?
 
 FOLDER is a checkpoint of shaped.py. Started by prove.py; flash-attn is tried where it can be imported.
 """
