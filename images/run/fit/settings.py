@@ -73,7 +73,9 @@ def unverified(fit: Fit) -> list[str]:
     """Claims of this fit that were neither read in a source nor tried."""
     claims = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
     if fit.ask.nodes > 1:
-        claims.append("several machines: served by two hosts without cards, on cards not yet")
+        claims.append(
+            "several machines: served by two hosts without cards, and by two containers with an H200 each on one host; on two hosts with cards not yet"
+        )
     if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
         claims.append("this vLLM on a card below 8.0: not shown by anybody yet")
     if any(note.id == "flashinfer-candidate" for note in fit.ask.variant.notes):
