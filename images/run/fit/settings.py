@@ -74,7 +74,8 @@ def unverified(fit: Fit) -> list[str]:
     claims = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
     if fit.ask.nodes > 1:
         claims.append(
-            "several machines: served by two hosts without cards, and by two containers with an H200 each on one host; on two hosts with cards not yet"
+            "several machines: served by two hosts without cards, and on one host by two containers with an H200 each; "
+            "on two hosts with cards not yet"
         )
     if any(note.id == "unproven-below-ampere" for note in fit.ask.variant.notes):
         claims.append("this vLLM on a card below 8.0: not shown by anybody yet")
