@@ -181,6 +181,8 @@ def read_with_data(path: Path) -> tuple[GpuRecord, dict[str, Any]]:
 
 
 def _read(name: str, data: Mapping[str, Any]) -> GpuRecord:
+    if "levels" in data:
+        return _from_smoke(name, data)
     return _from_old_form(name, data) if "schema" not in data else _from_schema(name, data)
 
 
@@ -254,6 +256,35 @@ def _from_schema(name: str, data: Mapping[str, Any]) -> GpuRecord:
     if unknown := set(known) - set(GpuRecord.__dataclass_fields__):
         raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
     return TypeAdapter(GpuRecord).validate_python({**known, "name": name})
+
+
+def _from_smoke(name: str, data: Mapping[str, Any]) -> GpuRecord:
+    """What `./inv smoke --gpus all` left (images/proof/smoke/record.py): its levels are the steps."""
+    from pydantic import TypeAdapter
+
+    if not data["card"]:
+        raise ValueError("no card was there: it says nothing of one")
+    steps = [
+        {"name": one["name"], "verdict": one["status"], **{key: one[key] for key in ("reason", "seconds", "facts")}}
+        for one in data["levels"]
+        # Level 4 runs on a CPU too where no card is given to it.
+        if one["name"] != "server" or one["facts"].get("device") == data["card"]
+    ]
+    return GpuRecord(
+        card=str(data["card"]),
+        capability="",
+        memory=0,
+        driver=str(data["driver"] or ""),
+        created=str(data["created"]),
+        place="image",
+        variant=str(data["variant_id"]),
+        input_hash=str(data.get("input_hash", "")),
+        versions={},
+        steps=TypeAdapter(tuple[Step, ...]).validate_python(steps),
+        name=name,
+        image_id=str(data["image_id"]),
+        engine=f"Docker {data['engine_version']}",
+    )
 
 
 def _from_old_form(name: str, data: Mapping[str, Any]) -> GpuRecord:

@@ -37,7 +37,8 @@ class ProofRecord:
     """All levels of one image, lowest first.
 
     ``image`` is the reference that was asked for and ``image_id`` what it stood for; ``created`` is UTC in ISO form;
-    ``card`` and ``driver`` are None without a card.
+    ``card`` and ``driver`` are None without a card. ``input_hash`` is that of the image's inputs, "" where the image or
+    an older record does not tell it.
     """
 
     variant_id: str
@@ -48,6 +49,7 @@ class ProofRecord:
     driver: str | None
     engine_version: str
     levels: tuple[LevelResult, ...]
+    input_hash: str = ""
 
     @property
     def ok(self) -> bool:
@@ -78,8 +80,9 @@ class ProofRecord:
         try:
             data = json.loads(text)
             levels = tuple(LevelResult(**level) for level in data["levels"])
-            known = {name: data[name] for name in ProofRecord.__dataclass_fields__ if name != "levels"}
-            return ProofRecord(levels=levels, **known)
+            fields = [name for name in ProofRecord.__dataclass_fields__ if name not in ("levels", "input_hash")]
+            known = {name: data[name] for name in fields}
+            return ProofRecord(levels=levels, **known, input_hash=str(data.get("input_hash", "")))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UsageError(
                 "this is not a smoke record",

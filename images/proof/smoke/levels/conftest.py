@@ -26,6 +26,7 @@ from images.proof.smoke import (
     level_of,
 )
 from images.proof.tiny_model import FAMILIES, QWEN2_5, Tiny, checkpoint
+from images.render import INPUT
 
 ROOT = Path(__file__).parents[4]
 INSIDE = ROOT / "images" / "proof" / "smoke" / "inside"
@@ -108,6 +109,7 @@ def containers(pytestconfig: pytest.Config, expectation: Expectation) -> Iterato
         driver=None,
         engine_version=made.engine_version,
         levels=(),
+        input_hash=made.config.labels.get(INPUT, ""),
     )
     try:
         yield made
