@@ -371,8 +371,8 @@ def test_hosts_of_bases_and_of_named_repositories(matrix: Matrix) -> None:
 # The edge
 
 
-def asks(monkeypatch: pytest.MonkeyPatch, **instead: Callable[..., Any]) -> Facts:
-    """`gather` with every question answered at once, but for those replaced."""
+def asks(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.5, **instead: Callable[..., Any]) -> Facts:
+    """`gather` with every question answered at once, but for those replaced; reading this machine's CAs takes its time."""
     answers: dict[str, Callable[..., Any]] = {
         "read_machine": lambda: BARE.cards,
         "_engine": lambda: ENGINE,
@@ -382,11 +382,11 @@ def asks(monkeypatch: pytest.MonkeyPatch, **instead: Callable[..., Any]) -> Fact
     }
     for name, function in (answers | instead).items():
         monkeypatch.setattr(gather, name, function)
-    return gather.gather_facts(ROOT, ["r.io"], seconds=0.5)
+    return gather.gather_facts(ROOT, ["r.io"], seconds=seconds)
 
 
 def test_gathered_facts_are_facts(monkeypatch: pytest.MonkeyPatch, matrix: Matrix) -> None:
-    facts = asks(monkeypatch)
+    facts = asks(monkeypatch, seconds=60)
     assert facts.engine == ENGINE
     assert facts.registries == (RegistryReach("r.io", 401),)
     assert facts.this_host.memory > 0
