@@ -371,8 +371,8 @@ def test_hosts_of_bases_and_of_named_repositories(matrix: Matrix) -> None:
 # The edge
 
 
-def asks(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.5, **instead: Callable[..., Any]) -> Facts:
-    """`gather` with every question answered at once, but for those replaced; reading this machine's CAs takes its time."""
+def asks(monkeypatch: pytest.MonkeyPatch, /, seconds: float = 0.5, **instead: Any) -> Facts:
+    """`gather` with every question answered at once, but for those replaced; this machine's CAs are read for real."""
     answers: dict[str, Callable[..., Any]] = {
         "read_machine": lambda: BARE.cards,
         "_engine": lambda: ENGINE,
