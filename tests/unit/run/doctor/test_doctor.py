@@ -371,7 +371,7 @@ def test_hosts_of_bases_and_of_named_repositories(matrix: Matrix) -> None:
 # The edge
 
 
-def asks(monkeypatch: pytest.MonkeyPatch, /, seconds: float = 0.5, **instead: Any) -> Facts:
+def asks(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.5, /, **instead: Any) -> Facts:
     """`gather` with every question answered at once, but for those replaced; this machine's CAs are read for real."""
     answers: dict[str, Callable[..., Any]] = {
         "read_machine": lambda: BARE.cards,
@@ -386,7 +386,7 @@ def asks(monkeypatch: pytest.MonkeyPatch, /, seconds: float = 0.5, **instead: An
 
 
 def test_gathered_facts_are_facts(monkeypatch: pytest.MonkeyPatch, matrix: Matrix) -> None:
-    facts = asks(monkeypatch, seconds=60)
+    facts = asks(monkeypatch, 60)
     assert facts.engine == ENGINE
     assert facts.registries == (RegistryReach("r.io", 401),)
     assert facts.this_host.memory > 0
