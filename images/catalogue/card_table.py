@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from images.cards import Card, ImageChoice, choose_images, why_no_image
+from images.catalogue.acted import acted_cell
 from images.catalogue.evidence import NOTHING, Seen, image_evidence, records_evidence
 from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import images_for_older_drivers, match_images
@@ -151,23 +152,27 @@ def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
     ]
 
 
-def row_json(row: CardRow) -> dict[str, Any]:
-    """A row for scripts; ``older_drivers`` are the images for drivers that are too old for ``image``."""
+def row_json(row: CardRow, records: Sequence[GpuRecord] = ()) -> dict[str, Any]:
+    """A row for scripts; ``older_drivers`` are the images for drivers that are too old for ``image``.
+
+    ``acted`` is what ``records`` say of the image on a card that was acted: "acted as 7.5 on NVIDIA H200, 2026-11-28".
+    """
     return {
         "card": row.card.name,
         "arch": row.card.arch.capability,
         "memory_gb": row.card.memory,
         "source": row.card.source,
-        **_row_json(row),
-        "older_drivers": [_row_json(one) for one in row.older],
+        **_row_json(row, records),
+        "older_drivers": [_row_json(one, records) for one in row.older],
         **_error_json(row.why),
     }
 
 
-def _row_json(row: CardRow) -> dict[str, Any]:
+def _row_json(row: CardRow, records: Sequence[GpuRecord]) -> dict[str, Any]:
     return {
         "image": row.image.id if row.image else None,
         "min_driver": row.image.min_driver if row.image else None,
+        "acted": (acted_cell(records, row.image.id, links=False) if row.image else "") or None,
         **_seen_json(row.evidence),
         "published": _image_json(row.published) if row.published else None,
     }

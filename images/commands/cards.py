@@ -97,7 +97,7 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
         today = input_hashes(context, (record.variant for record in proven))
         table = with_records(card_rows(context.matrix, context.variants, listed), proven, today)
     if options.json:
-        print_json([row_json(row) for row in table])
+        print_json([row_json(row, proven) for row in table])
     else:
         print_tables(context, table, proven)
     context.report.line(f"{len(table)} cards, {sum(row.image is not None for row in table)} with an image")

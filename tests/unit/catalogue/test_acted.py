@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from images.catalogue import readme_table
 from images.catalogue.acted import HEADER, acted_cell, with_acted
+from images.catalogue.card_table import CardRow, row_json
 from images.catalogue.evidence import UNSEEN
 from images.proof.on_card.records import ActedAs, GpuRecord, Step
 from tests.helpers.contexts import context
+from tests.helpers.fits import card
 from tests.helpers.matrices import matrix, variants
 from tests.helpers.nonempty import nonempty
 
@@ -96,3 +99,10 @@ def test_the_list_of_cards_has_the_column_too(capsys: pytest.CaptureFixture[str]
     show_cards(context(), CardsOptions(), [on_80])
     said = capsys.readouterr()
     assert "acted as 8.0 on NVIDIA H200" in said.out + said.err
+
+
+def test_scripts_are_told_of_it_apart_from_what_is_proven() -> None:
+    row = CardRow(card("A100"), variants().valid[SM80])
+    told = row_json(row, [RECORD])
+    assert told["acted"] == "acted as 8.0 on NVIDIA H200: no answer was seen, 2026-11-28"
+    assert told["acted"] not in json.dumps({**told, "acted": None})

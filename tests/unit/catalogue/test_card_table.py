@@ -211,6 +211,7 @@ def test_a_card_has_a_row_for_each_image_of_its_list(listed: tuple[Matrix, Varia
         images += [(one["image"], one["min_driver"]) for one in told["older_drivers"]]
         assert images == expected
     assert row_json(rows[2])["older_drivers"] == []
+    assert row_json(rows[2])["acted"] is None
 
 
 def test_records_speak_of_each_image_of_a_list(listed: tuple[Matrix, Variants]) -> None:
