@@ -104,7 +104,7 @@ def prove_without_engine(context: Context, options: TestOptions) -> None:
 
     Raises UsageError without --gpu, NoImageFits where no image fits, RegistryFailure, Unsafe, CheckFailed.
     """
-    from images.proof.on_card import without_engine
+    from images.proof.on_card import proof, without_engine
 
     if not options.gpu:
         raise UsageError("--without-engine belongs to --gpu", do="./inv test --gpu --without-engine --from REPO")
@@ -124,7 +124,7 @@ def prove_without_engine(context: Context, options: TestOptions) -> None:
     print(kept.read_text(encoding="utf-8"), end="")
     tell(context, kept, record)
     context.report.line(f"the image stays unpacked for the next run: rm -r {place.parent}")
-    without_engine.require_passed(kept, record)
+    proof.require_passed(kept, record)
 
 
 def tell(context: Context, kept: Path, record: GpuRecord) -> None:

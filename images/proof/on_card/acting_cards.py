@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KIB, MIB = 2**10, 2**20
+from images.cards.limits import SHARED_WITHOUT_ASKING, limits_of
+
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,13 @@ class Limits:
     threads: int
 
 
-# CUDA C++ programming guide, table "Technical Specifications per Compute Capability" (13.0; for 7.0: 12.9).
+# Threads of an SM by capability; the same table has them as has what images/cards/limits.py tells of shared memory.
+_THREADS = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "8.6": 1536, "8.9": 1536}
 LIMITS = {
-    "7.0": Limits(48 * KIB, 96 * KIB, 96 * KIB, 2048),
-    "7.5": Limits(48 * KIB, 64 * KIB, 64 * KIB, 1024),
-    "8.0": Limits(48 * KIB, 163 * KIB, 164 * KIB, 2048),
-    "8.6": Limits(48 * KIB, 99 * KIB, 100 * KIB, 1536),
-    "8.9": Limits(48 * KIB, 99 * KIB, 100 * KIB, 1536),
+    capability: Limits(
+        SHARED_WITHOUT_ASKING, limits_of(capability).shared_a_block, limits_of(capability).shared_an_sm, threads
+    )
+    for capability, threads in _THREADS.items()
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.cards import LocalMachine
-from images.core import CheckFailed, NothingSelected, process, work_folder
+from images.core import CheckFailed, NothingSelected, process, work_folder, write_atomically
 from images.docker import ALL_CARDS, ContainerSpec, Engine, ImageFacts, Mount, Way, docker_words, spec_by_way
 from images.proof.on_card import records as gpu_records
 from images.proof.on_card.lighter_containers import NO_MULTICAST
@@ -105,17 +105,31 @@ def prove(
         out.chmod(0o777)
         words = docker_words(make_spec(subject, checkout, out, only), foreground=True)
         code = process.stream(words, say, env=dict(env), check=False, timeout=LIMIT)
-        told = out / "record.json"
-        if not told.is_file():
-            raise CheckFailed(
-                f"the proof left no record: docker run ended with {code}",
-                do="see that the container toolkit is set up: ./inv doctor",
-                where="images/proof/on_card/prove.py",
-            )
-        record = gpu_records.read_gpu_record(told)
-        kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(told.read_text(encoding="utf-8"), encoding="utf-8")
+        kept, record = keep_record(
+            out / "record.json",
+            folder,
+            f"docker run ended with {code}",
+            "see that the container toolkit is set up: ./inv doctor",
+        )
+    require_passed(kept, record)
+    return kept, record
+
+
+def keep_record(told: Path, folder: Path, ended: str, do: str) -> tuple[Path, GpuRecord]:
+    """Put a proof's record into ``folder``, named by card and image.
+
+    Raises CheckFailed where there is none: ``ended`` says how the proof came to its end, ``do`` what may help.
+    """
+    if not told.is_file():
+        raise CheckFailed(f"the proof left no record: {ended}", do=do, where="images/proof/on_card/prove.py")
+    record = gpu_records.read_gpu_record(told)
+    kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(kept, told.read_text(encoding="utf-8"))
+    return kept, record
+
+
+def require_passed(kept: Path, record: GpuRecord) -> None:
+    """Raise CheckFailed where a step of a kept record failed."""
     if bad := [step.name for step in record.steps if step.verdict == "failed"]:
         raise CheckFailed(f"failed on {record.card}: {', '.join(bad)}", where=str(kept))
-    return kept, record

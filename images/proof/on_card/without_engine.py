@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import CardstockError, CheckFailed, Unsafe, process, write_atomically
-from images.proof.on_card import records as gpu_records
+from images.core import CardstockError, Unsafe, process
 from images.proof.on_card.lighter_containers import NO_MULTICAST
+from images.proof.on_card.proof import keep_record
 from images.proof.on_card.records import GpuRecord
 from images.render import INPUT, VARIANT
 
@@ -202,8 +202,8 @@ def prove_unpacked(
 ) -> tuple[Path, GpuRecord]:
     """Run prove.py in the image, keep the record in ``folder``; its place, and what it says.
 
-    What it makes for itself lies beside the root until the end. A step may have failed: see `require_passed`. Raises
-    CheckFailed when no record came, CardstockError where the image cannot be entered on this machine.
+    What it makes for itself lies beside the root until the end. A step may have failed: see `proof.require_passed`.
+    Raises CheckFailed when no record came, CardstockError where the image cannot be entered on this machine.
     """
     own, labels = image_settings(image.configuration)
     prepare(image.root)
@@ -225,26 +225,7 @@ def prove_unpacked(
     words += [word for glob in only for word in ("--only", glob)]
     try:
         code = process.stream(way.words(environment(inside, words)), say, env=dict(way.env), check=False, timeout=LIMIT)
-        return _keep(proof / "record.json", folder, code)
+        do = "see its last lines above; ./inv doctor looks at the driver"
+        return keep_record(proof / "record.json", folder, f"it ended with {code}", do)
     finally:
         shutil.rmtree(proof, ignore_errors=True)
-
-
-def _keep(told: Path, folder: Path, code: int) -> tuple[Path, GpuRecord]:
-    if not told.is_file():
-        raise CheckFailed(
-            f"the proof left no record: it ended with {code}",
-            do="see its last lines above; ./inv doctor looks at the driver",
-            where="images/proof/on_card/prove.py",
-        )
-    record = gpu_records.read_gpu_record(told)
-    kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, told.read_text(encoding="utf-8"))
-    return kept, record
-
-
-def require_passed(kept: Path, record: GpuRecord) -> None:
-    """Raise CheckFailed where a step of a kept record failed."""
-    if bad := [step.name for step in record.steps if step.verdict == "failed"]:
-        raise CheckFailed(f"failed on {record.card}: {', '.join(bad)}", where=str(kept))

@@ -14,6 +14,7 @@ import pytest
 from images.core.errors import CardstockError, CheckFailed, Unsafe
 from images.proof.on_card import prove as proving
 from images.proof.on_card import without_engine
+from images.proof.on_card.proof import require_passed
 from images.proof.on_card.prove import plan_without_card
 from images.proof.on_card.records import GpuRecord, Step, read_gpu_record
 from images.proof.on_card.runs import IN_IMAGE, Run
@@ -30,7 +31,6 @@ from images.proof.on_card.without_engine import (
     inside_environment,
     prepare,
     prove_unpacked,
-    require_passed,
 )
 from images.render.labels import INPUT, VARIANT
 
