@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from images.cards.data import all_cards as all_cards
     from images.cards.limits import LIMITS as LIMITS
     from images.cards.limits import REGISTERS_A_THREAD as REGISTERS_A_THREAD
+    from images.cards.limits import SHARED_WITHOUT_ASKING as SHARED_WITHOUT_ASKING
     from images.cards.limits import KernelLimits as KernelLimits
     from images.cards.limits import limits_of as limits_of
     from images.cards.named import archs_of as archs_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images.cards.limits import SHARED_WITHOUT_ASKING, limits_of
+from images.cards import SHARED_WITHOUT_ASKING, limits_of
 
 MIB = 2**20
 
