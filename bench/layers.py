@@ -78,6 +78,8 @@ class Sizes:
         self._file = file
         stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         self._known = {layer: Packed(**sizes) for layer, sizes in stored.items()}
+        self._names = file.with_name(f"names-of-{file.name}")
+        self._named: dict[str, list[str]] = json.loads(self._names.read_text()) if self._names.is_file() else {}
 
     def of(self, reference: str) -> dict[str, Packed]:
         """Diff id to sizes of an image's layers, base first. Raises CardstockError for a name the engine has not."""
@@ -90,6 +92,18 @@ class Sizes:
                 self._known[layer] = sizes
                 self._write()  # a large layer takes minutes: none is packed twice
         return {layer: self._known[layer] for layer in facts.layers}
+
+    def kept(self, name: str) -> dict[str, Packed] | None:
+        """What `of` gave for the image that it was told to keep by ``name``; None where it was not."""
+        layers = self._named.get(name)
+        return None if layers is None else {layer: self._known[layer] for layer in layers}
+
+    def keep(self, name: str, reference: str) -> dict[str, Packed]:
+        """As `of`; it is known by ``name`` from now on, also when the engine has the image no more."""
+        sizes = self.of(reference)
+        self._named[name] = list(sizes)
+        write_atomically(self._names, json.dumps(self._named, indent=1) + "\n")
+        return sizes
 
     def _write(self) -> None:
         known = {layer: vars(sizes) for layer, sizes in self._known.items()}

@@ -156,17 +156,22 @@ def second_image(first: PackedImage, second: PackedImage) -> Iterator[Row]:
             yield Row("sizes", f"{name}, {form}", *packed, "MB", "the whole", image=second.image, headline=shown)
 
 
+def untouched_sizes(bench: Workbench, sizes: Sizes, variant: Variant, stage: str) -> dict[str, Packed]:
+    """Of a stage with an untouched environment, which is installed once for the same inputs."""
+    name = f"{stage} of {variant.id}@{bench.job(variant).input_hash}"
+    if (kept := sizes.kept(name)) is not None:
+        return kept
+    with bench.stage(variant, stage) as reference:
+        return sizes.keep(name, reference)
+
+
 def measure_images(bench: Workbench) -> list[PackedImage]:
-    """Every variant that the engine has under its name; an environment no longer in the cache is installed again."""
+    """Every variant that the engine has under its name."""
     sizes = Sizes(bench.engine, bench.checkout.root / CACHE)
     measured = []
     for variant in bench.built():
         with bench.report.step(f"weigh {variant.id}"):
-            before = []
-            for stage in UNTOUCHED:
-                with bench.stage(variant, stage) as reference:
-                    before.append(sizes.of(reference))
-            nvidia, venv = before
+            nvidia, venv = (untouched_sizes(bench, sizes, variant, stage) for stage in UNTOUCHED)
             own = sizes.of(bench.image_name(variant))
             facts = bench.facts(variant)
             names = named_layers(facts.labels.get(LAYERS, ""), facts.layers) if facts else {}

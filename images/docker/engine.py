@@ -23,7 +23,7 @@ from images.core import CardstockError, EngineUnreachable, Layout, PrintLine, pr
 from images.docker.container_arguments import create_arguments
 from images.docker.container_spec import ALL_CARDS, NO_CARDS, ContainerSpec, Mount
 from images.docker.containers import Containers
-from images.docker.docker_py import API_SECONDS, docker, translated
+from images.docker.docker_py import API_SECONDS, SAVE_SECONDS, docker, translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.facts import (
@@ -313,9 +313,18 @@ class Engine:
 
     @contextmanager
     def save(self, reference: str) -> Iterator[Iterator[bytes]]:
-        """An image as `docker save` writes it: chunks of a tar with each layer as a tar in it."""
-        with translated(f"{reference} could not be saved"):
-            chunks = iter(cast("Iterator[bytes]", self._client.api.get_image(reference)))
+        """An image as `docker save` writes it: chunks of a tar with each layer as a tar in it.
+
+        The first comes late: Docker's own store writes every layer to its disk before (`saveSession` in moby's
+        image/tarexport/save.go), which takes minutes for a large image on a slow one.
+        """
+        api = self._client.api
+        usual, api.timeout = api.timeout, SAVE_SECONDS
+        try:
+            with translated(f"{reference} could not be saved"):
+                chunks = iter(cast("Iterator[bytes]", api.get_image(reference)))
+        finally:
+            api.timeout = usual
         yield _told(f"{reference} could not be saved", chunks)
 
     @contextmanager

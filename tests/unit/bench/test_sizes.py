@@ -19,7 +19,8 @@ import pytest
 
 from bench import layers as layer_sizes
 from bench.layers import Packed, Sizes, gzip_size, packed_layers
-from bench.sizes import PackedImage, bytes_to_fetch, named_layers, rows_of
+from bench.sizes import PackedImage, bytes_to_fetch, named_layers, rows_of, untouched_sizes
+from bench.stages import Workbench
 from images.core.errors import CardstockError, UsageError
 from images.docker.engine import Engine
 from images.matrix.reader import parse_matrix
@@ -81,6 +82,28 @@ def test_a_layer_is_packed_once_and_known_by_its_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("half")
+def test_an_environment_is_installed_once_for_the_same_inputs(tmp_path: Path, variants: dict[str, Variant]) -> None:
+    class Bench:
+        hashes = iter(["a", "a", "b"])
+        made = list[str]()
+
+        def job(self, variant: Variant) -> Any:
+            return SimpleNamespace(input_hash=next(self.hashes))
+
+        @contextmanager
+        def stage(self, variant: Variant, stage: str) -> Iterator[str]:
+            self.made.append(stage)
+            yield stage
+
+    bench, chosen = cast("Workbench", Bench()), next(iter(variants.values()))
+    layers = [
+        untouched_sizes(bench, Sizes(cast("Engine", FakeEngine(b"one", b"two")), tmp_path / "sizes"), chosen, "venv")
+        for _ in range(3)
+    ]
+    assert layers[0] == layers[1] == layers[2] and len(layers[0]) == 2
+    assert Bench.made == ["venv", "venv"]
+
+
 def test_a_run_that_is_stopped_goes_on_behind_the_layers_it_has_packed(tmp_path: Path) -> None:
     class Breaking(FakeEngine):
         @contextmanager

@@ -21,7 +21,7 @@ from images.core.errors import CardstockError, EngineUnreachable, UsageError
 from images.core.home import Layout
 from images.docker import engine
 from images.docker.connection import connect, reach
-from images.docker.docker_py import translated
+from images.docker.docker_py import SAVE_SECONDS, translated
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import packages as home
 from images.docker.engine import Engine
@@ -460,6 +460,8 @@ def test_podman_has_no_version_of_docker(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_an_image_that_breaks_off_while_it_is_read_is_the_engines(tmp_path: Path) -> None:
     class Api:
+        timeout = 120
+
         def get_image(self, reference: str) -> Iterator[bytes]:
             yield b"x"
             raise urllib3.exceptions.ProtocolError("Connection broken")
@@ -472,3 +474,23 @@ def test_an_image_that_breaks_off_while_it_is_read_is_the_engines(tmp_path: Path
             next(chunks)
     with pytest.raises(OSError, match="No space"), made(client, tmp_path).save("x"):
         raise OSError(28, "No space left on device")  # the reader's own is no matter of the engine's
+
+
+def test_an_engine_may_take_its_time_before_the_first_byte_of_an_image_and_for_nothing_else(tmp_path: Path) -> None:
+    class Api:
+        timeout = 120
+        seen = list[int]()
+
+        def get_image(self, reference: str) -> Iterator[bytes]:
+            self.seen.append(self.timeout)
+            if reference == "gone":
+                raise docker.errors.APIError("no such image")
+            return iter([b"x"])
+
+    client = FakeClient()
+    client.api = Api()  # type: ignore[attr-defined]
+    with made(client, tmp_path).save("x") as chunks:
+        assert list(chunks) == [b"x"]
+    with pytest.raises(CardstockError), made(client, tmp_path).save("gone"):
+        pass
+    assert Api.seen == [SAVE_SECONDS] * 2 and client.api.timeout == 120  # type: ignore[attr-defined]
