@@ -477,12 +477,13 @@ def test_an_image_that_breaks_off_while_it_is_read_is_the_engines(tmp_path: Path
 
 
 def test_an_engine_may_take_its_time_before_the_first_byte_of_an_image_and_for_nothing_else(tmp_path: Path) -> None:
+    seen = list[int]()
+
     class Api:
         timeout = 120
-        seen = list[int]()
 
         def get_image(self, reference: str) -> Iterator[bytes]:
-            self.seen.append(self.timeout)
+            seen.append(self.timeout)
             if reference == "gone":
                 raise docker.errors.APIError("no such image")
             return iter([b"x"])
@@ -493,4 +494,4 @@ def test_an_engine_may_take_its_time_before_the_first_byte_of_an_image_and_for_n
         assert list(chunks) == [b"x"]
     with pytest.raises(CardstockError), made(client, tmp_path).save("gone"):
         pass
-    assert Api.seen == [SAVE_SECONDS] * 2 and client.api.timeout == 120  # type: ignore[attr-defined]
+    assert seen == [SAVE_SECONDS] * 2 and client.api.timeout == 120  # type: ignore[attr-defined]
