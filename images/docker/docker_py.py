@@ -22,7 +22,7 @@ import docker.types  # noqa: E402
 
 __all__ = ["API_SECONDS", "BROKEN_OFF", "SAVE_SECONDS", "SILENT", "docker", "translated"]
 
-# Within which the next bytes of an answer must come; SAVE_SECONDS where the engine copies a whole image before the first.
+# Within which the next bytes of an answer must come; SAVE_SECONDS where an engine copies an image before the first.
 API_SECONDS, SAVE_SECONDS = 120, 1800
 # An answer that breaks off comes as urllib3's error, or as words that end in the middle: docker-py reads streams raw.
 BROKEN_OFF = (

@@ -92,7 +92,7 @@ def test_an_environment_is_installed_once_for_the_same_inputs(tmp_path: Path, va
         @contextmanager
         def stage(self, variant: Variant, stage: str) -> Iterator[str]:
             made.append(stage)
-            yield "image"
+            yield "here"
 
     bench, chosen = cast("Workbench", Bench()), next(iter(variants.values()))
     layers = [
