@@ -11,7 +11,7 @@ from bench.machine import run_conditions
 from bench.page import with_measurements as filled
 from bench.record import FOLDER, IMPROVEMENTS, BenchRecord, read_improvements, read_records, write_record
 from images.core import Report
-from images.proof.on_card import read_gpu_records
+from images.proof.on_card.records import read_gpu_records
 from images.render import Checkout, document
 
 # What the last run of each bench found here; git does not keep it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.record import Row
-from images.proof.on_card import FORKED, SPAWNED, Figure, GpuRecord
+from images.proof.on_card.records import FORKED, SPAWNED, Figure, GpuRecord
 
 # How a row writes the conditions of a figure; other values are written as they are.
 _CONDITION_FORMATS = {"batch": "batch {}", "prompt": "{} tokens of prompt", "caches": "{} caches"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.frame import HEADER, cells
 from bench.gpu import rows_of as gpu_rows
 from bench.record import FOLDER, BenchRecord, Improvement, Row
-from images.proof.on_card import GpuRecord
+from images.proof.on_card.records import GpuRecord
 from images.render import document
 
 PAGE = "BENCH.md"

@@ -11,7 +11,7 @@ import yaml
 from bench.bar_chart import Bar, Chart, draw
 from bench.record import BenchRecord, Row
 from images.core import UsageError
-from images.proof.on_card import FORKED, SPAWNED, GpuRecord
+from images.proof.on_card.records import FORKED, SPAWNED, GpuRecord
 from images.render import document
 
 FOLDER = "docs/plots"

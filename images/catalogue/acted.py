@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from images.matrix import Variant
-from images.proof.on_card import ActedRun, GpuRecord, acted_runs
+from images.proof.on_card.records import ActedRun, GpuRecord, acted_runs
 
 HEADER = "acted as"
 

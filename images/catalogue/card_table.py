@@ -13,7 +13,7 @@ from images.catalogue.model import Catalogue, PublishedImage
 from images.catalogue.resolve import images_for_older_drivers, match_images
 from images.core import CardstockError, NoImageFits, human_bytes
 from images.matrix import Arch, Matrix, Selectors, Variant, Variants, for_older_drivers
-from images.proof.on_card import GpuRecord
+from images.proof.on_card.records import GpuRecord
 
 
 @dataclass(frozen=True)

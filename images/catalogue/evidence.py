@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from images.catalogue.model import PublishedImage
-from images.proof.on_card import GpuRecord, Place, records_of_variant
+from images.proof.on_card.records import GpuRecord, Place, records_of_variant
 from images.proof.smoke import LevelName
 
 # What a level has shown when no card was there.

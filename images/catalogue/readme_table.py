@@ -17,7 +17,7 @@ from images.catalogue.evidence import Seen, image_evidence
 from images.catalogue.model import Catalogue, read_catalogue
 from images.core import human_bytes, read_file
 from images.matrix import Arch, Matrix, Variants
-from images.proof.on_card import GpuRecord, read_gpu_records
+from images.proof.on_card.records import GpuRecord, read_gpu_records
 from images.render import document
 
 CATALOGUE = "catalogue.json"

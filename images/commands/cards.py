@@ -35,7 +35,7 @@ from images.commands.pull import CatalogueSource, run_words
 from images.context import Context
 from images.core.options import option
 from images.matrix import Arch, Driver, parse_driver
-from images.proof.on_card import GpuRecord, read_gpu_records
+from images.proof.on_card.records import GpuRecord, read_gpu_records
 
 OLDEST = Arch(5, 0)
 

@@ -15,7 +15,15 @@ from images.context import Context
 from images.core import CheckFailed, UsageError
 from images.core.options import option
 from images.matrix import Variant
-from images.proof.on_card import Finding, GpuRecord, Known, PublishedAs, check_record, read_gpu_records, read_with_data
+from images.proof.on_card.records import (
+    Finding,
+    GpuRecord,
+    Known,
+    PublishedAs,
+    check_record,
+    read_gpu_records,
+    read_with_data,
+)
 from images.render import read_lock
 
 CHECK = "check"

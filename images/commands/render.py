@@ -61,7 +61,7 @@ def rendered_pages(context: Context) -> dict[str, str]:
     from images.catalogue import with_images_table
     from images.commands.commands_page import grouped_commands, with_commands_help
     from images.proof.audit import with_cards_table
-    from images.proof.on_card import read_gpu_records
+    from images.proof.on_card.records import read_gpu_records
 
     root = context.checkout.root
     pages = with_cards_table(root, context.matrix, context.checkout.texts(DOCUMENTS))

@@ -16,7 +16,7 @@ from images.core import CheckFailed, NothingSelected, UsageError, default_layout
 from images.core.options import option
 from images.distribution import UNPACKED, bring_unpacked
 from images.distribution import pull as pulling
-from images.proof.on_card import GpuRecord
+from images.proof.on_card.records import GpuRecord
 
 # So many tests run at once, where there are processors for them: more would wait for the engine.
 TEST_PROCESSES = 4

@@ -12,10 +12,10 @@ import numpy as np
 
 from images.cards.data import all_cards
 from images.cards.names import match_card
-from images.proof.on_card.answers import CASES, answer
-from images.proof.on_card.records import GpuRecord, Seal, Step, read_with_data
-from images.proof.on_card.seal import POSITIONS, content_hash, pack_logits, question
-from images.proof.on_card.sent_in import Finding, Known, check_record
+from images.proof.on_card.records.record import GpuRecord, Seal, Step, read_with_data
+from images.proof.on_card.records.seal import POSITIONS, content_hash, pack_logits, question
+from images.proof.on_card.records.sent_in import Finding, Known, check_record
+from images.proof.on_card.shaped.answers import CASES, answer
 from images.proof.smoke import server as smoke
 from images.proof.tiny_model.reference import text_logits
 from images.render.lock_files import read_lock

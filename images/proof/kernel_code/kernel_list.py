@@ -98,7 +98,7 @@ def read_list(text: str, where: str = "") -> KernelList:
         raise UsageError(
             "this is no list of Triton kernels",
             cause=f"{type(error).__name__}: {error}",
-            do="write it with python -m images.proof.on_card.trace_kernels",
+            do="write it with python -m images.proof.tracing",
             where=where,
         ) from error
 

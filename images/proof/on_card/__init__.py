@@ -1,4 +1,4 @@
-"""The proof on a real card, and the records that it leaves in `records/cards`.
+"""The proof of an image on a real card: `prove.py` has its steps, started in a container or in the unpacked image.
 
 The rule: the programs need nothing but Python and the image's packages; a step that did not run says so.
 """
@@ -10,25 +10,10 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
-    from images.proof.on_card import backends as backends
     from images.proof.on_card import proof as proof
-    from images.proof.on_card import records as records
-    from images.proof.on_card import wrong_arch as wrong_arch
-    from images.proof.on_card.records import FORKED as FORKED
-    from images.proof.on_card.records import SPAWNED as SPAWNED
-    from images.proof.on_card.records import ActedAs as ActedAs
-    from images.proof.on_card.records import ActedRun as ActedRun
-    from images.proof.on_card.records import Figure as Figure
-    from images.proof.on_card.records import GpuRecord as GpuRecord
-    from images.proof.on_card.records import Place as Place
-    from images.proof.on_card.records import acted_runs as acted_runs
-    from images.proof.on_card.records import read_gpu_record as read_gpu_record
-    from images.proof.on_card.records import read_gpu_records as read_gpu_records
-    from images.proof.on_card.records import read_with_data as read_with_data
-    from images.proof.on_card.records import records_of_variant as records_of_variant
-    from images.proof.on_card.sent_in import Finding as Finding
-    from images.proof.on_card.sent_in import Known as Known
-    from images.proof.on_card.sent_in import PublishedAs as PublishedAs
-    from images.proof.on_card.sent_in import check_record as check_record
+    from images.proof.on_card import prove as prove
+    from images.proof.on_card import without_engine as without_engine
+    from images.proof.on_card.backends import check_shaped as check_shaped
+    from images.proof.on_card.backends import check_tiny as check_tiny
 else:
     __getattr__ = face(__name__, __file__)

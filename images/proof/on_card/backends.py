@@ -18,10 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from images.core import process
-from images.proof.on_card.answers import CASES, answer, messages, noise_message
 from images.proof.on_card.records import FORKED, SPAWNED, Figure
-from images.proof.on_card.runs import Failed, NotRun, Run
-from images.proof.on_card.server import ServerFailed, StartedServer, Streamed, run_server, stream
+from images.proof.on_card.runs import Failed, NotRun, Run, ServerFailed, StartedServer, Streamed, run_server, stream
+from images.proof.on_card.shaped import CASES, answer, messages, noise_message
 from images.proof.smoke import chat_request, greatest_distance, log_softmax, why_degenerate, why_not_golden
 from images.proof.smoke import server as smoke
 
@@ -250,7 +249,16 @@ def prefill_engine(run: Run, content: str, model: Path, dtype: str) -> Iterator[
     """An engine of prefill.py, once it listens. Raises ServerFailed."""
     socket = run.scratch / f"prefill-{content}"
     socket.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "images.proof.on_card.prefill", str(model), "--socket", str(socket), "--dtype", dtype]
+    argv = [
+        sys.executable,
+        "-m",
+        "images.proof.on_card.inside.prefill",
+        str(model),
+        "--socket",
+        str(socket),
+        "--dtype",
+        dtype,
+    ]
     env = run.env(content, VLLM_ENABLE_V1_MULTIPROCESSING="0")
     lines: list[str] = []
     with ThreadPoolExecutor(1) as pool:

@@ -9,9 +9,9 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.core import CheckFailed, NothingSelected, process, work_folder, write_atomically
 from images.docker import ALL_CARDS, ContainerSpec, Engine, ImageFacts, Mount, Way, docker_words, spec_by_way
-from images.proof.on_card import records as gpu_records
-from images.proof.on_card.lighter_containers import NO_MULTICAST
 from images.proof.on_card.records import Given, GpuRecord
+from images.proof.on_card.records import record as gpu_records
+from images.proof.on_card.runs import NO_MULTICAST
 from images.render import INPUT, VARIANT
 
 PLACE = "/proof"

@@ -30,9 +30,9 @@ from images.core import process
 from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
-from images.proof.on_card import records as gpu_records
 from images.proof.on_card import stand_ins, wrong_arch
 from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal
+from images.proof.on_card.records import record as gpu_records
 from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
@@ -156,7 +156,7 @@ def level_canary(run: Run, content: str, device: str = "cuda") -> dict[str, Any]
 
 def make_shaped(run: Run, content: str) -> dict[str, Any]:
     """The 3B-shaped checkpoint."""
-    done = run.python(content, ["-m", "images.proof.on_card.shaped", str(run.paths["3b"])])
+    done = run.python(content, ["-m", "images.proof.on_card.shaped.checkpoint", str(run.paths["3b"])])
     facts: dict[str, Any] = json.loads(done.out.splitlines()[-1])
     return facts
 
@@ -185,7 +185,7 @@ def put_seal_on(run: Run) -> None:
     """Seal the record; where the image cannot answer any more it stays as it is, and that is said."""
     first, tiny = next(iter(run.sites)), str(run.paths["tiny"])
     try:
-        run.seal(lambda seed: Seal(**run.worker(first, ["images.proof.on_card.seal_inside", tiny, seed])))
+        run.seal(lambda seed: Seal(**run.worker(first, ["images.proof.on_card.inside.seal_logits", tiny, seed])))
     except (Failed, process.ProcessFailed) as error:
         print(f"the record is not sealed: {error}", file=sys.stderr)
 
@@ -194,7 +194,7 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     """Every step in order, by name, for a machine with so many cards."""
     first, contents = next(iter(run.sites)), list(run.sites)
     tiny, shape = run.paths["tiny"], run.paths["3b"]
-    speed = ["images.proof.on_card.model_numbers", "speed", str(shape)]
+    speed = ["images.proof.on_card.inside.model_numbers", "speed", str(shape)]
     steps: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
         ("machine", machine),
         *((f"stack: {content}", partial(level_stack, run, content)) for content in contents),
@@ -202,11 +202,15 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
         ("3b checkpoint", partial(make_shaped, run, first)),
         (
             "logits",
-            lambda: require_held(run.worker(first, ["images.proof.on_card.model_numbers", "logits", str(shape)])),
+            lambda: require_held(
+                run.worker(first, ["images.proof.on_card.inside.model_numbers", "logits", str(shape)])
+            ),
         ),
         (
             "planted NaN",
-            lambda: require_held(run.worker(first, ["images.proof.on_card.model_numbers", "planted", str(shape)])),
+            lambda: require_held(
+                run.worker(first, ["images.proof.on_card.inside.model_numbers", "planted", str(shape)])
+            ),
         ),
         ("transformers: tiny", partial(engines.serve_tiny, run, first, "transformers", tiny)),
         ("transformers: speed sdpa", partial(measure_transformers, run, first, speed)),

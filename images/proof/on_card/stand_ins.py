@@ -13,11 +13,11 @@ from typing import Any
 from images.core import process
 from images.device_code.stand_ins.made import DISTRIBUTION, Made, stand_ins_of
 from images.device_code.stand_ins.source import CALLS
-from images.proof.on_card.call_stand_ins import NO_CARD
+from images.proof.on_card.inside import call_stand_ins
 from images.proof.on_card.runs import Failed, NotRun, Run
 from images.proof.smoke import Call, StandInCalls, said_beyond
 
-PROGRAM = Path(__file__).with_name("call_stand_ins.py")
+PROGRAM = Path(call_stand_ins.__file__)
 _MOST_LOG = 64 << 20  # bytes of one server's log
 
 
@@ -71,7 +71,7 @@ def called_on_purpose(run: Run, content: str) -> Mapping[str, Any]:
     env = run.env(content, **{CALLS: str(run.scratch / "stand-in-calls-on-purpose")})
     # -P: the program's own folder is not searched, whose modules would hide the standard library's of the same name.
     done = process.run([sys.executable, "-P", str(PROGRAM)], env=env, check=False, timeout=400)
-    if done.code == NO_CARD:
+    if done.code == call_stand_ins.NO_CARD:
         raise NotRun("torch sees no card")
     try:
         facts: dict[str, Any] = json.loads(done.out.splitlines()[-1])

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import CardstockError, Unsafe, process
-from images.proof.on_card.lighter_containers import NO_MULTICAST
 from images.proof.on_card.proof import keep_record
 from images.proof.on_card.records import GpuRecord
+from images.proof.on_card.runs import NO_MULTICAST
 from images.render import INPUT, VARIANT
 
 # Inside the image: the checkout, what is written, and the driver.

@@ -9,9 +9,8 @@ from typing import Any
 
 from images.core import process
 from images.device_code.choose import parse_wanted
-from images.proof.on_card.answers import messages
-from images.proof.on_card.runs import Failed, NotRun, Run, read_env
-from images.proof.on_card.server import ServerFailed, run_server
+from images.proof.on_card.runs import Failed, NotRun, Run, ServerFailed, read_env, run_server
+from images.proof.on_card.shaped import messages
 from images.proof.smoke import chat_request
 
 OTHER = "7.5"
@@ -28,7 +27,7 @@ def slim_for_other(run: Run) -> dict[str, Any]:
     """
     if run.record.place != "packages":
         raise NotRun("this image's torch is slimmed for its own cards already: it has no other card's code")
-    from images.proof.on_card.slim_identity import slim_copy  # reads torch's place, so only where there is one
+    from images.proof.on_card.packages import slim_copy  # reads torch's place, so only where there is one
 
     shutil.rmtree(run.scratch / "other", ignore_errors=True)
     site, facts = slim_copy(run.scratch, "other", parse_wanted(OTHER))

@@ -1,6 +1,6 @@
 """fit's sum held against what vLLM took of a card, line by line.
 
-    python -m images.run.fit.measured RECORD       the record of images/proof/on_card/fit_vllm.py
+    python -m images.run.fit.measured RECORD       the record of images/proof/memory/with_vllm.py
 
 Every line keeps its promise or does not: "exact" is the same to 1 MiB, "high" is not below what was seen. Exit code 0
 when every line does, 1 when one does not or nothing was measured.
@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from images.core import UsageError
 from images.matrix import Variant, make_variants, parse_arch
-from images.proof.on_card import GpuRecord, read_gpu_record
+from images.proof.on_card.records import GpuRecord, read_gpu_record
 from images.render import Checkout
 from images.run.fit.activations import Load
 from images.run.fit.backends import backend_for
@@ -92,7 +92,7 @@ def _model(case: Mapping[str, Any]) -> Model:
     model = model_by_name(str(case["model"]))
     if model is None:
         raise UsageError(
-            f"fit has no model {case['model']!r}", do="write the record with images/proof/on_card/fit_vllm.py"
+            f"fit has no model {case['model']!r}", do="write the record with images/proof/memory/with_vllm.py"
         )
     return model
 

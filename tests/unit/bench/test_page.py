@@ -25,7 +25,7 @@ from bench.record import (
     write_record,
 )
 from images.core.errors import UsageError
-from images.proof.on_card.records import Figure, GpuRecord, Step
+from images.proof.on_card.records.record import Figure, GpuRecord, Step
 from images.render.checkout import Checkout
 from images.render.document import MEASUREMENTS, PLOTS
 

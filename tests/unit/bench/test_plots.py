@@ -24,7 +24,7 @@ from bench.plots import (
 )
 from bench.record import BenchRecord, Row
 from images.core.errors import UsageError
-from images.proof.on_card.records import FORKED, SPAWNED, Figure, GpuRecord
+from images.proof.on_card.records.record import FORKED, SPAWNED, Figure, GpuRecord
 from images.render.document import PLOTS
 from tests.helpers.matrices import ROOT
 from tests.unit.bench.test_page import QUIET, on_card

@@ -11,7 +11,7 @@ from images.catalogue import readme_table
 from images.catalogue.acted import HEADER, acted_cell, with_acted
 from images.catalogue.card_table import CardRow, row_json
 from images.catalogue.evidence import UNSEEN
-from images.proof.on_card.records import ActedAs, GpuRecord, Step
+from images.proof.on_card.records.record import ActedAs, GpuRecord, Step
 from tests.helpers.contexts import context
 from tests.helpers.fits import card
 from tests.helpers.matrices import matrix, variants

@@ -17,16 +17,30 @@ from images.docker.container_spec import ALL_CARDS, Mount
 from images.docker.gpu_access import Way
 from images.matrix.arch import Arch
 from images.proof.on_card import backends, wrong_arch
-from images.proof.on_card.answers import CASES, answer, messages, noise_message, picture_bytes
 from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
-from images.proof.on_card.prefill import prefill
+from images.proof.on_card.inside.prefill import prefill
 from images.proof.on_card.proof import Subject, card_of, make_spec, prove
 from images.proof.on_card.prove import open_record, read_words
-from images.proof.on_card.records import Figure, GpuRecord, Step, read_gpu_record
-from images.proof.on_card.runs import Failed, NotRun, Run, read_env
-from images.proof.on_card.server import StartedServer, Streamed
+from images.proof.on_card.records.record import Figure, GpuRecord, Step, read_gpu_record
+from images.proof.on_card.runs.run import Failed, NotRun, Run, read_env
+from images.proof.on_card.runs.server import StartedServer, Streamed
+from images.proof.on_card.shaped.answers import CASES, answer, messages, noise_message, picture_bytes
 from tests.helpers.matrices import ROOT
 from tests.helpers.nonempty import nonempty
+
+# What starts on a bare host with a card, or in an image, where there is not all that this project needs.
+PROGRAMS = (
+    "acting.__main__",
+    "acting.worker",
+    "lighter.__main__",
+    "memory.with_vllm",
+    "on_card.inside.seal_logits",
+    "on_card.inside.start",
+    "on_card.prove",
+    "tracing.__main__",
+)
+# Started by its path, without this project beside it.
+ALONE = ("on_card/inside/call_stand_ins.py", "on_card/packages/slim_worker.py")
 
 LOG = [
     (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
@@ -322,7 +336,16 @@ def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> Non
 
 def test_the_programs_need_nothing_that_a_bare_host_with_a_card_lacks() -> None:
     missing = ("pydantic", "rich", "docker", "testcontainers", "jinja2", "yaml", "requests")
-    for program in nonempty(("prove", "seal_inside", "fit_vllm")):
-        own = f"import images.proof.on_card.{program} as p; p.main"
+    for program in nonempty(PROGRAMS):
+        own = f"import images.proof.{program} as p; p.main"
         script = f"import sys; sys.modules.update(dict.fromkeys({missing})); {own}"
         assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""
+
+
+def test_what_is_started_by_its_path_alone_needs_pythons_own_library_alone() -> None:
+    for program in nonempty(ALONE):
+        script = (
+            f"import runpy; assert runpy.run_path({str(ROOT / 'images/proof' / program)!r}, run_name='read')['main']"
+        )
+        done = process.run([sys.executable, "-I", "-S", "-c", script], cwd=Path("/"), check=False)
+        assert (done.code, done.err) == (0, ""), program

@@ -12,9 +12,10 @@ import pytest
 from images.device_code.stand_ins.made import Made, StandIn, dumps
 from images.device_code.stand_ins.source import CALLS
 from images.device_code.stand_ins.source import SAID as SAID_BY_ALL
-from images.proof.on_card import call_stand_ins, prove, stand_ins
-from images.proof.on_card.call_stand_ins import SAID, attempt, judge
-from images.proof.on_card.runs import Failed, NotRun, Run
+from images.proof.on_card import prove, stand_ins
+from images.proof.on_card.inside import call_stand_ins
+from images.proof.on_card.inside.call_stand_ins import SAID, attempt, judge
+from images.proof.on_card.runs.run import Failed, NotRun, Run
 from tests.unit.proof.on_card.test_proof import _record
 
 FILE = "nvidia/cufft/lib/libcufft.so.11"

@@ -1,4 +1,4 @@
-"""The sums of fit against what a card really allocated (images/proof/on_card/fit_memory.py wrote the record)."""
+"""The sums of fit against what a card really allocated (images/proof/memory/with_transformers.py wrote the record)."""
 
 from __future__ import annotations
 

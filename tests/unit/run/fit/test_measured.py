@@ -1,4 +1,4 @@
-"""fit held against what vLLM took of cards: the records of fit_vllm.py, and how they are read."""
+"""fit held against what vLLM took of cards: the records of images/proof/memory/with_vllm.py, and how they are read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from images.proof.on_card.fit_cases import CASES, FitCase, config, engine_arguments, write_folder
-from images.proof.on_card.records import GpuRecord, Step, read_gpu_records
+from images.proof.memory.cases import CASES, FitCase, config, engine_arguments, write_folder
+from images.proof.on_card.records.record import GpuRecord, Step, read_gpu_records
 from images.run.fit import measured
 from images.run.fit.config import from_config
 from images.run.fit.measured import Held, case_sum, held_lines, table
