@@ -31,7 +31,7 @@ from images.catalogue import (
     with_records,
 )
 from images.commands.options import JSON, command, print_json
-from images.commands.pull import CatalogueSource, run_words
+from images.commands.pull import CatalogueOptions, run_words
 from images.context import Context
 from images.core.options import option
 from images.matrix import Arch, Driver, parse_driver
@@ -41,26 +41,12 @@ OLDEST = Arch(5, 0)
 
 
 @dataclass(frozen=True)
-class CardsOptions:
+class CardsOptions(CatalogueOptions):
     """What `invoke cards` was asked."""
 
     cards: Sequence[str] = option("only this one; repeat for the cards of one machine", (), flag="card")
     driver: str = option("its driver, such as 535.104", "")
-    source: str = option("what this repository has for them, such as registry.example.com/team/qwen", "", flag="from")
-    offline: str = option("what a saved catalogue has for them (pull --save)", "")
-    key: str = option("with --from: a public key that the catalogue must be signed by", "", flag="verify-key")
-    identity: str = option(
-        "with --from: a regular expression on the CI workflow that must have signed it instead",
-        "",
-        flag="verify-identity",
-    )
     json: bool = option(JSON, False)
-
-    def catalogue(self, context: Context) -> Catalogue | None:
-        """What is published, None where that was not asked. Raises as `CatalogueSource.catalogue` does."""
-        if not self.source and not self.offline:
-            return None
-        return CatalogueSource(self.source, self.offline, self.key, self.identity).catalogue(context)
 
 
 @command

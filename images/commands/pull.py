@@ -35,14 +35,21 @@ from images.registry import Cosign, Identity, Repository, find_cosign
 from images.run.serve import serve_words, spec_without_model
 
 
-@dataclass(frozen=True)
-class CatalogueSource:
-    """Whose catalogue is asked, or which saved one, and who must have signed it; "" for what was not said."""
+@dataclass(frozen=True, kw_only=True)
+class PublisherOptions:
+    """Which repository is read, and who must have signed what it has; "" for what was not said."""
 
-    source: str
-    offline: str
-    key: str
-    identity: str
+    source: str = option(
+        "the repository whose catalogue is read, such as registry.example.com/team/qwen", "", flag="from"
+    )
+    key: str = option(
+        "with --from: a public key (cosign.pub) that must have signed what is read there", "", flag="verify-key"
+    )
+    identity: str = option(
+        "with --from: a regular expression on the CI workflow that must have signed it instead",
+        "",
+        flag="verify-identity",
+    )
 
     def keys(self, context: Context) -> SigningKeys | None:
         """How to verify; None, and a line that says so, where nothing is verified. Raises UsageError."""
@@ -54,15 +61,27 @@ class CatalogueSource:
         signer = Path(self.key).expanduser() if self.key else Identity(self.identity)
         return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), signer=signer)
 
-    def catalogue(self, context: Context) -> Catalogue:
-        """The catalogue, for who only asks. Raises NothingSelected, RegistryFailure, Unsafe, UsageError."""
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueOptions(PublisherOptions):
+    """Whose catalogue is asked, or which saved one."""
+
+    offline: str = option("a saved catalogue instead (pull --save): no registry is asked, nothing is pulled", "")
+
+    def catalogue(self, context: Context) -> Catalogue | None:
+        """The catalogue, for who only asks; None where neither a repository nor a file was named.
+
+        Raises NothingSelected, RegistryFailure, Unsafe, UsageError.
+        """
         if self.offline:
             return saved_catalogue(self.offline)
+        if not self.source:
+            return None
         return pulling.read(context.named_repository(self.source, "--from"), self.keys(context))
 
 
-@dataclass(frozen=True)
-class PullOptions:
+@dataclass(frozen=True, kw_only=True)
+class PullOptions(CatalogueOptions):
     """What `invoke pull` was asked. ``offline``: nothing is asked, nothing pulled; ``save`` saves the catalogue."""
 
     cards: Sequence[str] = option(
@@ -73,21 +92,9 @@ class PullOptions:
         "the repository, such as registry.example.com/team/qwen (or $CARDSTOCK_REPOSITORY)", "", flag="from"
     )
     name: str = option("the image of this tag instead, such as a variant's id", "")
-    key: str = option(
-        "a public key (cosign.pub) that the catalogue and the image must be signed by", "", flag="verify-key"
-    )
-    identity: str = option(
-        "a regular expression on the CI workflow that must have signed them instead", "", flag="verify-identity"
-    )
     save: str = option("write the catalogue to this file", "")
-    offline: str = option("use a saved catalogue; asks and pulls nothing", "")
     dry_run: bool = option("find and verify, pull nothing", False)
     json: bool = option(JSON, False)
-
-    @property
-    def place(self) -> CatalogueSource:
-        """Whose catalogue is asked."""
-        return CatalogueSource(self.source, self.offline, self.key, self.identity)
 
 
 @command
@@ -106,7 +113,7 @@ def pull_images(context: Context, options: PullOptions) -> None:
     """
     repository = context.named_repository(options.source, "--from")
     query = card_query(context, options)  # a misspelt card is told before a registry is asked
-    keys = options.place.keys(context)
+    keys = options.keys(context)
     catalogue = pulling.read(repository, keys)
     if options.save:
         write_atomically(Path(options.save).expanduser(), catalogue.to_json())

@@ -10,7 +10,7 @@ from images.build import input_hashes
 from images.cards import Card, all_cards, match_card
 from images.catalogue import Catalogue
 from images.commands.options import JSON, command, print_json
-from images.commands.pull import CatalogueSource
+from images.commands.pull import CatalogueOptions
 from images.context import Context
 from images.core import CheckFailed, UsageError
 from images.core.options import option
@@ -30,19 +30,11 @@ CHECK = "check"
 
 
 @dataclass(frozen=True)
-class RecordsOptions:
-    """What `invoke records` was asked."""
+class RecordsOptions(CatalogueOptions):
+    """What `invoke records` was asked; a catalogue that is named must have the record's image."""
 
     action: str = option("check", "", positional=True)
     file: str = option("a record, as the proof on a card has written it", "", positional=True)
-    source: str = option("the repository whose catalogue must have the image", "", flag="from")
-    offline: str = option("a saved catalogue instead (pull --save)", "")
-    key: str = option("with --from: a public key that the catalogue must be signed by", "", flag="verify-key")
-    identity: str = option(
-        "with --from: a regular expression on the CI workflow that must have signed it instead",
-        "",
-        flag="verify-identity",
-    )
     json: bool = option(JSON, False)
 
 
@@ -61,7 +53,7 @@ def check_sent_in(context: Context, options: RecordsOptions, now: datetime) -> N
         raise UsageError(f"records does not know {options.action!r}", do=f"./inv records {CHECK} FILE")
     path = Path(options.file).expanduser()
     record, data = read_with_data(path)
-    findings = check_record(record, data, known_of(context, record, catalogue_of(context, options), now))
+    findings = check_record(record, data, known_of(context, record, options.catalogue(context), now))
     if options.json:
         print_json({"file": str(path), "evidence": record.evidence(), "findings": [asdict(one) for one in findings]})
     else:
@@ -78,13 +70,6 @@ def check_sent_in(context: Context, options: RecordsOptions, now: datetime) -> N
     context.report.next_command(
         f"cp {path} records/cards/ && ./inv render", "to keep it; docs/proven.md says what this cannot find"
     )
-
-
-def catalogue_of(context: Context, options: RecordsOptions) -> Catalogue | None:
-    """The catalogue that was named; None without one."""
-    if not options.source and not options.offline:
-        return None
-    return CatalogueSource(options.source, options.offline, options.key, options.identity).catalogue(context)
 
 
 def known_of(context: Context, record: GpuRecord, catalogue: Catalogue | None, now: datetime) -> Known:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from images.build import RECORDS
 from images.commands.options import SelectorOptions, command
-from images.commands.pull import PullOptions, card_query, find_images
+from images.commands.pull import PublisherOptions, PullOptions, card_query, find_images
 from images.context import Context
 from images.core import CheckFailed, NothingSelected, UsageError, default_layout, process
 from images.core.options import option
@@ -23,11 +23,9 @@ TEST_PROCESSES = 4
 CRASH = "tests/crash"
 
 
-@dataclass(frozen=True)
-class TestOptions:
-    """Which tests; without a flag, all that this machine can run without a card."""
-
-    __test__ = False  # no test of pytest's
+@dataclass(frozen=True, kw_only=True)
+class KindOptions:
+    """Which kind of tests."""
 
     only: Sequence[str] = option("with --gpu: globs on the names of steps", ())
     engine: bool = option("only the tests that need a Docker engine", False)
@@ -36,14 +34,16 @@ class TestOptions:
     without_engine: bool = option(
         "with --gpu: the published image, unpacked into a folder, where no Docker engine is", False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOptions(PublisherOptions, KindOptions):  # the kinds' flags first: invoke gives short names in this order
+    """Which tests; without a flag, all that this machine can run without a card."""
+
+    __test__ = False  # no test of pytest's
+
     source: str = option("with --without-engine: its repository (or $CARDSTOCK_REPOSITORY)", "", flag="from")
     name: str = option("with --without-engine: the image of this tag instead of the card's own", "")
-    key: str = option("with --without-engine: a public key that must have signed it", "", flag="verify-key")
-    identity: str = option(
-        "with --without-engine: a regular expression on the CI workflow that must have signed it instead",
-        "",
-        flag="verify-identity",
-    )
     crash: bool = option("the crash campaign: kills, races, full disks, engine and registry started again", False)
 
 
@@ -108,10 +108,10 @@ def prove_without_engine(context: Context, options: TestOptions) -> None:
 
     if not options.gpu:
         raise UsageError("--without-engine belongs to --gpu", do="./inv test --gpu --without-engine --from REPO")
-    asked = PullOptions(source=options.source, name=options.name, key=options.key, identity=options.identity)
+    asked = PullOptions(name=options.name)
     repository = context.named_repository(options.source, "--from")
     query = card_query(context, asked)
-    keys = asked.place.keys(context)
+    keys = options.keys(context)
     catalogue = pulling.read(repository, keys)
     match = find_images(context, asked, query, catalogue).matches[0]
     with context.report.step(f"verify {match.image.variant}"):

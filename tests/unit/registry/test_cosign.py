@@ -182,7 +182,8 @@ def test_the_commands_hand_the_sites_ca_to_cosign(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv(PASSWORD, "x")
     made = context(environment={"CARDSTOCK_CA": str(ca)})
-    keys = PullOptions(key=str(key)).place.keys(made) if command == "pull" else PublishOptions(key=str(key)).keys(made)
+    options = PullOptions(key=str(key)) if command == "pull" else PublishOptions(key=str(key))
+    keys = options.keys(made)
     assert keys is not None
     keys.cosign.verify("r.example.com/x", DIGEST, key)
     assert fake.called == [str(ca)]
