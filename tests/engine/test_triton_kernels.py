@@ -55,7 +55,8 @@ def compile_in(containers: ProofContainers, tasks: tuple[tuple[Kernel, str], ...
     content = {name: INSIDE / name for name in kernels.PROGRAMS} | {"kernels.json": kernels.compiler_input(tasks)}
     with containers.sleeping(containers.proof_volume(content)) as container:
         finished = container.run(["python", f"{PROOF}/compile_kernels.py", f"{PROOF}/kernels.json", "--out", "-"])
-    results: Any = kernels.read_results(finished.out, finished.tail, len(tasks))["results"]
+    told = kernels.read_told(kernels.COMPILER, finished.out, finished.tail, len(tasks))
+    results: Any = told["results"]
     return list(results)
 
 
@@ -81,5 +82,5 @@ def test_a_compiler_that_cannot_be_asked_is_no_verdict(containers: ProofContaine
     with containers.sleeping(containers.proof_volume({"kernels.json": json.dumps({}).encode()})) as container:
         finished = container.run(["python", f"{PROOF}/compile_kernels.py", f"{PROOF}/kernels.json", "--out", "-"])
     with pytest.raises(CheckFailed, match="could not be asked") as caught:
-        kernels.read_results(finished.out, finished.tail, 1)
+        kernels.read_told(kernels.COMPILER, finished.out, finished.tail, 1)
     assert "compile_kernels.py" in caught.value.cause

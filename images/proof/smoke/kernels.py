@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from images.core import CheckFailed
@@ -14,6 +15,31 @@ NO_CARDS = "no Triton kernel on this path: the image is for no card"
 NOT_BY_TRITON = "no Triton kernel on this path: the server on transformers computes by torch's own"
 PROGRAMS = ("compile_kernels.py", "kernel_entries.py")
 COUNTER = "count_machine_code.py"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that is asked inside of an image.
+
+    ``gives``: the part of its answer with what was asked, a list or an object. Where that is not there, ``cannot`` is
+    told, and what to ``do``.
+    """
+
+    gives: str
+    cannot: str
+    do: str
+
+
+COMPILER = Program(
+    "results",
+    "the image's Triton could not be asked to compile",
+    "run it by hand: images/proof/kernel_code/inside/compile_kernels.py in a container of the image",
+)
+MACHINE_CODE = Program(
+    "libraries",
+    "the machine code of the image's attention cannot be counted",
+    "see images/proof/kernel_code/machine_code.py: where the code of each attention is",
+)
 
 
 def why_none(expectation: Expectation, found: KernelList | None) -> str | None:
@@ -61,33 +87,16 @@ def compiler_input(tasks: Sequence[tuple[Kernel, str]]) -> bytes:
     return json.dumps(told).encode()
 
 
-def read_counts(out: str, tail: str) -> Mapping[str, Any]:
-    """What count_machine_code.py printed. Raises CheckFailed where it printed something else, or found no library."""
+def read_told(program: Program, out: str, tail: str, count: int | None = None) -> Mapping[str, Any]:
+    """The JSON in the last line that a program printed.
+
+    Raises CheckFailed where that has nothing of what was asked, or not ``count`` of it.
+    """
     try:
         told: Mapping[str, Any] = json.loads(out.strip().splitlines()[-1])
-        if not told["libraries"]:
-            raise ValueError("the image has no library of its attention")
+        found = len(told[program.gives])
+        if not found or count not in (None, found):
+            raise ValueError(f"{program.gives} in its answer: {found}" + ("" if count is None else f", not {count}"))
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise CheckFailed(
-            "the machine code of the image's attention cannot be counted",
-            cause=tail or f"{type(error).__name__}: {error}",
-            do="see images/proof/kernel_code/machine_code.py: where the code of each attention is",
-        ) from error
-    return told
-
-
-def read_results(out: str, tail: str, count: int) -> dict[str, object]:
-    """What compile_kernels.py printed. Raises CheckFailed where that is not one result for each of ``count`` tasks."""
-    lines = out.strip().splitlines()
-    try:
-        told: dict[str, object] = json.loads(lines[-1])
-        results = told["results"]
-        if not isinstance(results, list) or len(results) != count:
-            raise ValueError("not a result for each kernel")
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise CheckFailed(
-            "the image's Triton could not be asked to compile",
-            cause=tail or f"{type(error).__name__}: {error}",
-            do="run it by hand: images/proof/kernel_code/inside/compile_kernels.py in a container of the image",
-        ) from error
+        raise CheckFailed(program.cannot, cause=tail or f"{type(error).__name__}: {error}", do=program.do) from error
     return told

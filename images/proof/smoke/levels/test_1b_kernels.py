@@ -39,7 +39,7 @@ def test_kernels(
     content = {name: INSIDE / name for name in kernels.PROGRAMS} | {"kernels.json": kernels.compiler_input(tasks)}
     with containers.sleeping(containers.proof_volume(content)) as container:
         finished = container.run(["python", f"{PROOF}/compile_kernels.py", f"{PROOF}/kernels.json", "--out", "-"])
-    told = kernels.read_results(finished.out, finished.tail, len(tasks))
+    told = kernels.read_told(kernels.COMPILER, finished.out, finished.tail, len(tasks))
     results: Any = told["results"]
     judged = judge(tasks, results)
     facts["triton"] = told["triton"]
@@ -73,7 +73,7 @@ def test_machine_code(expectation: Expectation, containers: ProofContainers, fac
     with containers.sleeping(containers.proof_volume(content)) as container:
         words = ["python", f"{PROOF}/{kernels.COUNTER}", code.named, " ".join(code.libraries), *expectation.archs]
         finished = container.run(words, {"PYTHONPATH": PROOF})
-    judged = judge_code(kernels.read_counts(finished.out, finished.tail), expectation.archs)
+    judged = judge_code(kernels.read_told(kernels.MACHINE_CODE, finished.out, finished.tail), expectation.archs)
     facts["machine code"] = [dict(row) for row in judged.rows]
     facts["PTX alone for"] = list(judged.none)
     facts["machine code not read"] = list(judged.unread)
