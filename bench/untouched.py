@@ -2,7 +2,7 @@
 
     python -m bench.untouched VARIANT NAME [--whole] [--leave-out NAME]…
 
-`images.proof.lighter.lighter` runs both. It takes the stages before anything is dropped, and puts what the image lacks
+`images.proof.lighter` runs both. It takes the stages before anything is dropped, and puts what the image lacks
 or holds otherwise into one layer on top of it. Without ``--whole`` that is not what nobody runs in any image (headers,
 tests, static archives: images/device_code/unused.py): all of it has to be carried to a card. What ``--leave-out`` names
 below site-packages is as in the image, and so is not compared.

@@ -22,7 +22,8 @@ from images.core import process
 from images.core.errors import CardstockError, RegistryFailure, Unsafe
 from images.distribution.unpack import DONE, ROOT, UNPACKED, Unpacking
 from images.docker.engine import Engine
-from images.proof.on_card.records.record import GpuRecord, Step, read_gpu_record, read_with_data
+from images.proof.on_card.records.reading import read_gpu_record, read_with_data
+from images.proof.on_card.records.record import GpuRecord, Step
 from images.proof.on_card.records.seal import why_not_sealed
 from images.proof.on_card.without_engine import Entry, Unpacked, choose_entry, entries, prove_unpacked
 from images.registry.oci_image import Packing

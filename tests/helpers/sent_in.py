@@ -12,7 +12,8 @@ import numpy as np
 
 from images.cards.data import all_cards
 from images.cards.names import match_card
-from images.proof.on_card.records.record import GpuRecord, Seal, Step, read_with_data
+from images.proof.on_card.records.reading import read_with_data
+from images.proof.on_card.records.record import GpuRecord, Seal, Step
 from images.proof.on_card.records.seal import POSITIONS, content_hash, pack_logits, question
 from images.proof.on_card.records.sent_in import Finding, Known, check_record
 from images.proof.on_card.shaped.answers import CASES, answer

@@ -2,8 +2,8 @@
 
     python -m images.proof.lighter.worker --socket PATH
 
-lighter.py asks two of them in turns, one with the image's packages and one with untouched ones, so that a card that
-slows down slows both. vLLM is imported before anyone asks, the engine made when "start" comes. A question is a JSON
+Two of them are asked in turns, one with the image's packages and one with untouched ones, so that a card that slows
+down slows both. vLLM is imported before anyone asks, the engine made when "start" comes. A question is a JSON
 object with "do" and that method's arguments; the answer is its JSON, or {"error": ...}. Ends when the other side does.
 """
 

@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 from images.proof.memory.cases import CASES, FitCase, engine_arguments, write_folder
 from images.proof.on_card import prove
-from images.proof.on_card.runs import NO_MULTICAST, Failed, NotRun, Run, process_tree
+from images.proof.on_card.runs import NO_CARD, NO_MULTICAST, Failed, NotRun, Run, process_tree
 from images.proof.tiny_model import as_data_url, picture
 
 GIB = 2**30
@@ -325,7 +325,7 @@ def main() -> int:
     seen = prove.machine()
     if "name" not in seen:
         print(f"no card to measure on: {seen['why']}", file=sys.stderr)
-        return prove.NO_CARD
+        return NO_CARD
     words.scratch.mkdir(parents=True, exist_ok=True)
     record, only = prove.open_record(words, seen), tuple(words.only) or ("*",)
     run = Run(record, words.out, words.scratch, {"image": None}, only=only)

@@ -26,6 +26,7 @@ from images.proof.smoke import server as smoke
 
 GOLDEN = smoke.read_golden(smoke.GOLDEN.read_text())
 LIMIT = 420.0
+PREFILL = "images.proof.on_card.inside.prefill"
 NEW_TOKENS, REPEATS = 128, {1: 25, 16: 15}
 # Of engines without a server, which only read: prompts of one picture each, so many at once, so many times.
 PREFILLS = {1: 120, 16: 30}
@@ -249,16 +250,7 @@ def prefill_engine(run: Run, content: str, model: Path, dtype: str) -> Iterator[
     """An engine of prefill.py, once it listens. Raises ServerFailed."""
     socket = run.scratch / f"prefill-{content}"
     socket.unlink(missing_ok=True)
-    argv = [
-        sys.executable,
-        "-m",
-        "images.proof.on_card.inside.prefill",
-        str(model),
-        "--socket",
-        str(socket),
-        "--dtype",
-        dtype,
-    ]
+    argv = [sys.executable, "-m", PREFILL, str(model), "--socket", str(socket), "--dtype", dtype]
     env = run.env(content, VLLM_ENABLE_V1_MULTIPROCESSING="0")
     lines: list[str] = []
     with ThreadPoolExecutor(1) as pool:

@@ -9,8 +9,7 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.core import CheckFailed, NothingSelected, process, work_folder, write_atomically
 from images.docker import ALL_CARDS, ContainerSpec, Engine, ImageFacts, Mount, Way, docker_words, spec_by_way
-from images.proof.on_card.records import Given, GpuRecord
-from images.proof.on_card.records import record as gpu_records
+from images.proof.on_card.records import Given, GpuRecord, read_gpu_record
 from images.proof.on_card.runs import NO_MULTICAST
 from images.render import INPUT, VARIANT
 
@@ -122,7 +121,7 @@ def keep_record(told: Path, folder: Path, ended: str, do: str) -> tuple[Path, Gp
     """
     if not told.is_file():
         raise CheckFailed(f"the proof left no record: {ended}", do=do, where="images/proof/on_card/prove.py")
-    record = gpu_records.read_gpu_record(told)
+    record = read_gpu_record(told)
     kept = folder / f"{record.card.lower().replace(' ', '-')}-{record.variant}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, told.read_text(encoding="utf-8"))

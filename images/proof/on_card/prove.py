@@ -31,13 +31,12 @@ from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
 from images.proof.on_card import stand_ins, wrong_arch
-from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal
-from images.proof.on_card.records import record as gpu_records
-from images.proof.on_card.runs import IN_IMAGE, ROOTFS, Failed, NotRun, Run
+from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal, read_gpu_record
+from images.proof.on_card.runs import IN_IMAGE, NO_CARD, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
 
-NO_CARD = 3
+NUMBERS = "images.proof.on_card.inside.model_numbers"
 PREFILL = "vllm: pair's prefill in the engine"
 VERSIONS_SCRIPT = """
 import importlib.metadata as m, json, torch
@@ -194,24 +193,14 @@ def plan(run: Run, right: str, cards: int) -> list[tuple[str, Callable[[], Mappi
     """Every step in order, by name, for a machine with so many cards."""
     first, contents = next(iter(run.sites)), list(run.sites)
     tiny, shape = run.paths["tiny"], run.paths["3b"]
-    speed = ["images.proof.on_card.inside.model_numbers", "speed", str(shape)]
+    speed = [NUMBERS, "speed", str(shape)]
     steps: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
         ("machine", machine),
         *((f"stack: {content}", partial(level_stack, run, content)) for content in contents),
         ("canary on the card", partial(level_canary, run, first)),
         ("3b checkpoint", partial(make_shaped, run, first)),
-        (
-            "logits",
-            lambda: require_held(
-                run.worker(first, ["images.proof.on_card.inside.model_numbers", "logits", str(shape)])
-            ),
-        ),
-        (
-            "planted NaN",
-            lambda: require_held(
-                run.worker(first, ["images.proof.on_card.inside.model_numbers", "planted", str(shape)])
-            ),
-        ),
+        ("logits", lambda: require_held(run.worker(first, [NUMBERS, "logits", str(shape)]))),
+        ("planted NaN", lambda: require_held(run.worker(first, [NUMBERS, "planted", str(shape)]))),
         ("transformers: tiny", partial(engines.serve_tiny, run, first, "transformers", tiny)),
         ("transformers: speed sdpa", partial(measure_transformers, run, first, speed)),
         ("transformers: speed sdpa unpacked", partial(measure_transformers, run, first, [*speed, "--unpacked"])),
@@ -273,7 +262,7 @@ def plan_without_card(run: Run, why: str) -> list[tuple[str, Callable[[], Mappin
 def open_record(words: argparse.Namespace, seen: Mapping[str, Any]) -> GpuRecord:
     """The record to go on in, or a new one."""
     if words.out.is_file():
-        return gpu_records.read_gpu_record(words.out)
+        return read_gpu_record(words.out)
     return GpuRecord(
         card=str(seen["name"]),
         capability=str(seen["capability"]),

@@ -13,7 +13,7 @@ and attentions stays.
 --without-card 7.5 needs none: vLLM's own attention is called in the image as on such a card (inside/call_attention.py),
 and nothing is launched. It knows the kernels of Triton's attention alone, and the list says so.
 
---act-as T4 makes the server believe in another card, by what acting.py has left in its own scratch folder (--acted
+--act-as T4 makes the server believe in another card, by what acting has left in its own scratch folder (--acted
 SCRATCH/acted; any run of it will do). An image for another attention than that card's needs the words that choose it
 (--word=--attention-backend --word=TRITON_ATTN) and --attention, the name that the matrix has for it.
 
@@ -52,14 +52,14 @@ def main() -> int:
     parser.add_argument(
         "--act-as", default="", metavar="CARD", help="make the server believe in another card: T4, L4, …"
     )
-    parser.add_argument("--acted", type=Path, help="with --act-as: the folder acted/ of acting.py's --scratch")
+    parser.add_argument("--acted", type=Path, help="with --act-as: acted/ of images.proof.acting's --scratch")
     parser.add_argument("--attention", default="", help="the matrix's name of the attention (the image's own without)")
     parser.add_argument("--cards", default="", help='capabilities that this is said of, such as ">=8.0" or "<8.0"')
     parser.add_argument("--without-card", default="", metavar="CAPABILITY", help="ask vLLM's own code, on no card")
     parser.add_argument("--cached", action="store_true", help="with --without-card: what reads a cached prefix in V0")
     words = parser.parse_args()
     if words.act_as and not words.acted:
-        parser.error("--act-as needs --acted: the folder acted/ of acting.py's --scratch")
+        parser.error("--act-as needs --acted: the folder acted/ of images.proof.acting's --scratch")
     card = nvidia_smi("--query-gpu=name,driver_version,compute_cap").partition("\n")[0]
     if not card and not words.without_card:
         print("no card to trace on: nvidia-smi finds none", file=sys.stderr)

@@ -71,7 +71,7 @@ class Tracing:
         )  # fmt: skip
 
     def acting(self, card: ActedCard, real: str, folder: Path) -> Tracing:
-        """The same, of a server that believes in ``card``; ``folder`` is what acting.py makes for that."""
+        """The same, of a server that believes in ``card``; ``folder`` is what images.proof.acting makes for that."""
         acted = acted_env(card, real, PTXAS, "trace", self.image_env, shared=False)
         # Nothing is told of what was changed, and preflight would judge the image by the acted card.
         own = {"CARDSTOCK_ACTED_TOLD": "", "CARDSTOCK_SKIP_PREFLIGHT": "1", "PYTHONPATH": ACTED}

@@ -30,7 +30,8 @@ from images.commands.render import RenderOptions, write_generated
 from images.core.errors import CheckFailed, Unsafe, UsageError
 from images.matrix.model import Matrix
 from images.matrix.variants import Variant, Variants, make_variants
-from images.proof.on_card.records.record import GpuRecord, Step, read_gpu_records
+from images.proof.on_card.records.reading import read_gpu_records
+from images.proof.on_card.records.record import GpuRecord, Step
 from images.render.document import IMAGES
 from tests.helpers.catalogues import CPU, NOW, SM75, SM75_SDPA, catalogue, catalogue_of, image
 from tests.helpers.contexts import context, silent

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
+    from images.proof.on_card.records.reading import kept_steps as kept_steps
+    from images.proof.on_card.records.reading import read_gpu_record as read_gpu_record
+    from images.proof.on_card.records.reading import read_gpu_records as read_gpu_records
+    from images.proof.on_card.records.reading import read_with_data as read_with_data
     from images.proof.on_card.records.record import FORKED as FORKED
     from images.proof.on_card.records.record import SPAWNED as SPAWNED
     from images.proof.on_card.records.record import ActedAs as ActedAs
@@ -22,10 +26,6 @@ if TYPE_CHECKING:
     from images.proof.on_card.records.record import Step as Step
     from images.proof.on_card.records.record import Verdict as Verdict
     from images.proof.on_card.records.record import acted_runs as acted_runs
-    from images.proof.on_card.records.record import kept_steps as kept_steps
-    from images.proof.on_card.records.record import read_gpu_record as read_gpu_record
-    from images.proof.on_card.records.record import read_gpu_records as read_gpu_records
-    from images.proof.on_card.records.record import read_with_data as read_with_data
     from images.proof.on_card.records.record import records_of_variant as records_of_variant
     from images.proof.on_card.records.seal import POSITIONS as POSITIONS
     from images.proof.on_card.records.seal import content_hash as content_hash

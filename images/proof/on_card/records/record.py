@@ -1,24 +1,17 @@
-"""What runs on a real card have shown: the records of records/cards, read into one form.
+"""What a run on a real card has shown: its record, with steps and figures, and what records say of an image.
 
 images/proof/on_card/prove.py writes a record of `SCHEMA` and writes it again after every step. A record of form 1 does
-not say which image, which engine, and how it got the card; records of earlier programs keep their own form, and the
-reader gives them the same header, and what they held true as steps.
+not say which image, which engine, and how it got the card.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from images.core import UsageError, read_json
-from images.proof.on_card.records.bounds import MOST_BYTES, check_bounds
-
-FOLDER = Path(__file__).parents[4] / "records" / "cards"
 SCHEMA = 2
-READ = (1, SCHEMA)
 # How a start's engine came about, the `of` of its figures: as images of vLLM 0.25 do it, and as they did before.
 FORKED, SPAWNED = "forked, class known", "spawned, class looked at"
 Verdict = Literal["passed", "failed", "not run"]
@@ -160,37 +153,6 @@ class GpuRecord:
         return next((one for one in self.figures if one.name == name and of.items() <= dict(one.of).items()), None)
 
 
-def read_gpu_record(path: Path) -> GpuRecord:
-    """The record in ``path``, old or new. Raises UsageError when it is none."""
-    return read_with_data(path)[0]
-
-
-def read_with_data(path: Path) -> tuple[GpuRecord, dict[str, Any]]:
-    """The record in ``path``, and the JSON values that it was read of. Raises UsageError when it is none."""
-    try:
-        data = read_json(path, most=MOST_BYTES)
-        check_bounds(data)
-        return _read(path.stem, data), data
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(
-            f"{path.name} is no record of a run on a card",
-            cause=f"{type(error).__name__}: {error}",
-            do="write it with images/proof/on_card/prove.py",
-            where=str(path),
-        ) from error
-
-
-def _read(name: str, data: Mapping[str, Any]) -> GpuRecord:
-    if "levels" in data:
-        return _from_smoke(name, data)
-    return _from_old_form(name, data) if "schema" not in data else _from_schema(name, data)
-
-
-def read_gpu_records(folder: Path = FOLDER) -> tuple[GpuRecord, ...]:
-    """Every record of ``folder`` in order of name. Raises UsageError for a file that is none."""
-    return tuple(read_gpu_record(path) for path in sorted(folder.glob("*.json")))
-
-
 def records_of_variant(records: Iterable[GpuRecord], variant_id: str, input_hash: str = "") -> tuple[GpuRecord, ...]:
     """Those that stand for an image; with ``input_hash`` only for the image of exactly these inputs. None is acted."""
     return tuple(
@@ -228,88 +190,3 @@ def acted_runs(records: Iterable[GpuRecord], variant_id: str) -> tuple[ActedRun,
         for one in record.acted
         if one.variant == variant_id
     )
-
-
-def kept_steps(record: GpuRecord, out: Path) -> GpuRecord:
-    """The record with what an earlier run for the same image has left in ``out``."""
-    if not out.is_file():
-        return record
-    told = json.loads(out.read_text(encoding="utf-8"))
-    if told["input_hash"] != record.input_hash:
-        return record
-    figures = tuple(Figure(**{**one, "runs": tuple(one["runs"])}) for one in told["figures"])
-    return replace(
-        record,
-        versions=told["versions"],
-        steps=tuple(Step(**one) for one in told["steps"]),
-        figures=figures,
-        acted=tuple(ActedAs(**one) for one in told.get("acted", ())),
-    )
-
-
-def _from_schema(name: str, data: Mapping[str, Any]) -> GpuRecord:
-    from pydantic import TypeAdapter  # the machines that write records may not have it
-
-    if data["schema"] not in READ:
-        raise ValueError(f"schema {data['schema']}, expected {SCHEMA} or older")
-    known = {key: value for key, value in data.items() if key != "ok"}
-    if unknown := set(known) - set(GpuRecord.__dataclass_fields__):
-        raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
-    return TypeAdapter(GpuRecord).validate_python({**known, "name": name})
-
-
-def _from_smoke(name: str, data: Mapping[str, Any]) -> GpuRecord:
-    """What `./inv smoke --gpus all` left (images/proof/smoke/record.py): its levels are the steps."""
-    from pydantic import TypeAdapter
-
-    if not data["card"]:
-        raise ValueError("no card was there: it says nothing of one")
-    steps = [
-        {"name": one["name"], "verdict": one["status"], **{key: one[key] for key in ("reason", "seconds", "facts")}}
-        for one in data["levels"]
-        # Level 4 runs on a CPU too where no card is given to it.
-        if one["name"] != "server" or one["facts"].get("device") == data["card"]
-    ]
-    return GpuRecord(
-        card=str(data["card"]),
-        capability="",
-        memory=0,
-        driver=str(data["driver"] or ""),
-        created=str(data["created"]),
-        place="image",
-        variant=str(data["variant_id"]),
-        input_hash=str(data.get("input_hash", "")),
-        versions={},
-        steps=TypeAdapter(tuple[Step, ...]).validate_python(steps),
-        name=name,
-        image_id=str(data["image_id"]),
-        engine=f"Docker {data['engine_version']}",
-    )
-
-
-def _from_old_form(name: str, data: Mapping[str, Any]) -> GpuRecord:
-    """Records of packages/slim_identity.py, packages/attention_numbers.py and memory/with_transformers.py."""
-    gpu = [part.strip() for part in str(data.get("gpu", "")).split(",")]
-    card, driver, memory = gpu if len(gpu) == 3 else (str(data["card"]), "", "")
-    held = data.get("held", {})
-    return GpuRecord(
-        card=card,
-        capability=str(data["card"]) if data["card"] != card else "",
-        memory=int(memory.split()[0]) * 2**20 if memory else int(data.get("total", 0)),
-        driver=driver,
-        created="",
-        place="packages",
-        variant="",
-        input_hash="",
-        versions=_old_versions(data),
-        steps=tuple(
-            Step(what, "passed", "") if good else Step(what, "failed", "did not hold") for what, good in held.items()
-        ),
-        name=name,
-    )
-
-
-def _old_versions(data: Mapping[str, Any]) -> dict[str, str]:
-    first: Mapping[str, Any] = next(iter(data.get("runs", {}).values()), {})
-    versions = {word: data.get(word) or first.get(word) for word in ("python", "torch", "transformers", "flash_attn")}
-    return {word: str(version) for word, version in versions.items() if version}

@@ -22,7 +22,8 @@ from images.proof.acting.containers import ActingHost, acted_env
 from images.proof.acting.expected import all_expected
 from images.proof.acting.judge import NEEDED
 from images.proof.acting.log import Choices
-from images.proof.on_card.records.record import GpuRecord, acted_runs, read_gpu_record, records_of_variant
+from images.proof.on_card.records.reading import read_gpu_record
+from images.proof.on_card.records.record import GpuRecord, acted_runs, records_of_variant
 from images.proof.on_card.runs.host import INPUT, NO_CARD, env_of
 from images.proof.on_card.runs.host import VARIANT as VARIANT_LABEL
 from images.proof.on_card.runs.run import Failed, NotRun

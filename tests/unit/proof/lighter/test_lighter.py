@@ -21,7 +21,8 @@ from images.proof.lighter import compare, lighter, steps
 from images.proof.lighter.containers import LIGHT, UNTOUCHED, Host
 from images.proof.lighter.lighter import JOBS, STEPS, Comparison
 from images.proof.lighter.worker import decode_span, open_questions, reply, taught, written
-from images.proof.on_card.records.record import Figure, GpuRecord, Step, kept_steps, read_gpu_record
+from images.proof.on_card.records.reading import kept_steps, read_gpu_record
+from images.proof.on_card.records.record import Figure, GpuRecord, Step
 from images.proof.on_card.runs.host import NO_MULTICAST
 from images.proof.on_card.runs.run import Failed, NotRun, Run
 

@@ -18,7 +18,8 @@ import pytest
 
 from images.proof.memory import with_vllm
 from images.proof.memory.cases import CASES, FitCase
-from images.proof.on_card.records.record import GpuRecord, read_gpu_record
+from images.proof.on_card.records.reading import read_gpu_record
+from images.proof.on_card.records.record import GpuRecord
 from images.proof.on_card.runs.run import Run
 from tests.helpers.nonempty import nonempty
 

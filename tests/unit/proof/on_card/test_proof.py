@@ -21,7 +21,8 @@ from images.proof.on_card.backends import compare_speed, judge_speed, ratio, sta
 from images.proof.on_card.inside.prefill import prefill
 from images.proof.on_card.proof import Subject, card_of, make_spec, prove
 from images.proof.on_card.prove import open_record, read_words
-from images.proof.on_card.records.record import Figure, GpuRecord, Step, read_gpu_record
+from images.proof.on_card.records.reading import read_gpu_record
+from images.proof.on_card.records.record import Figure, GpuRecord, Step
 from images.proof.on_card.runs.run import Failed, NotRun, Run, read_env
 from images.proof.on_card.runs.server import StartedServer, Streamed
 from images.proof.on_card.shaped.answers import CASES, answer, messages, noise_message, picture_bytes

@@ -16,7 +16,8 @@ from images.proof.on_card import prove as proving
 from images.proof.on_card import without_engine
 from images.proof.on_card.proof import require_passed
 from images.proof.on_card.prove import plan_without_card
-from images.proof.on_card.records.record import GpuRecord, Step, read_gpu_record
+from images.proof.on_card.records.reading import read_gpu_record
+from images.proof.on_card.records.record import GpuRecord, Step
 from images.proof.on_card.runs.run import IN_IMAGE, Run
 from images.proof.on_card.without_engine import (
     DRIVER,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from images.proof.memory.cases import CASES, FitCase, config, engine_arguments, write_folder
-from images.proof.on_card.records.record import GpuRecord, Step, read_gpu_records
+from images.proof.on_card.records.reading import read_gpu_records
+from images.proof.on_card.records.record import GpuRecord, Step
 from images.run.fit import measured
 from images.run.fit.config import from_config
 from images.run.fit.measured import Held, case_sum, held_lines, table

@@ -10,15 +10,8 @@ import pytest
 
 from images.core.errors import UsageError
 from images.proof.on_card.records.bounds import MOST_BYTES
-from images.proof.on_card.records.record import (
-    FOLDER,
-    Figure,
-    GpuRecord,
-    Step,
-    read_gpu_record,
-    read_gpu_records,
-    records_of_variant,
-)
+from images.proof.on_card.records.reading import FOLDER, read_gpu_record, read_gpu_records
+from images.proof.on_card.records.record import Figure, GpuRecord, Step, records_of_variant
 
 RECORD = GpuRecord(
     card="NVIDIA H200",

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from images.proof.on_card.prove import put_seal_on
-from images.proof.on_card.records.record import Seal, read_gpu_record, read_with_data
+from images.proof.on_card.records.reading import read_gpu_record, read_with_data
+from images.proof.on_card.records.record import Seal
 from images.proof.on_card.records.seal import POSITIONS, TOKENS, content_hash, pack_logits, question, why_not_sealed
 from images.proof.on_card.runs.run import Run
 from images.proof.tiny_model import tokenizer

@@ -14,7 +14,8 @@ import pytest
 from images.commands import options as typed
 from images.commands.records import RecordsOptions, check_sent_in
 from images.core.errors import CheckFailed, UsageError
-from images.proof.on_card.records.record import GpuRecord, Step, read_gpu_record
+from images.proof.on_card.records.reading import read_gpu_record
+from images.proof.on_card.records.record import GpuRecord, Step
 from images.proof.on_card.records.sent_in import PublishedAs
 from tests.helpers.catalogues import SM75, catalogue
 from tests.helpers.contexts import context, silent
