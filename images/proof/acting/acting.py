@@ -20,13 +20,7 @@ from images.proof.acting import judge
 from images.proof.acting.cards import CARDS, ActedCard, acted_card
 from images.proof.acting.containers import ASKING, HERE, PLACE, ActingHost, acted_env
 from images.proof.on_card.records import ActedAs
-from images.proof.on_card.runs import (
-    Failed,
-    NotRun,
-    Run,
-    env_of,
-    nvidia_smi,
-)
+from images.proof.on_card.runs import Failed, NotRun, Run, env_of, nvidia_smi
 
 NOTES = (
     "acted: no run on the card that is named; docs/acting.md says what was exercised",

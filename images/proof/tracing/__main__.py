@@ -5,12 +5,12 @@
         [--act-as T4 --acted FOLDER --attention triton] [--cards "<8.0"] [--out FILE]
 
 The image is started by its own entry point with a checkpoint of two layers whose weights are made up (--load-format
-dummy) and whose widths and heads are those of the model; inside/sitecustomize.py writes down what is compiled, and
-inside/ask_server.py asks what makes it compile. A minute or two a model. The folder keeps each model's trace, so that
-models can be traced in several calls; each call writes the list of all that lie there. What --out holds of other cards
-and attentions stays.
+dummy) and whose widths and heads are those of the model; of images/proof/kernel_code/inside, sitecustomize.py writes
+down what is compiled, and ask_server.py asks what makes it compile. A minute or two a model. The folder keeps each
+model's trace, so that models can be traced in several calls; each call writes the list of all that lie there. What
+--out holds of other cards and attentions stays.
 
---without-card 7.5 needs none: vLLM's own attention is called in the image as on such a card (inside/call_attention.py),
+--without-card 7.5 needs none: vLLM's own attention is called in the image as on such a card (call_attention.py there),
 and nothing is launched. It knows the kernels of Triton's attention alone, and the list says so.
 
 --act-as T4 makes the server believe in another card, by what acting has left in its own scratch folder (--acted
