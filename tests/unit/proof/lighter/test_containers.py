@@ -15,8 +15,6 @@ from images.device_code.stand_ins.source import SAID
 from images.docker.container_spec import Gpus
 from images.proof.lighter.containers import Engine, Host, container_name
 from images.proof.lighter.worker import serve
-from images.proof.on_card.runs.host import labels_of, nvidia_smi, own_checkout
-from images.proof.on_card.runs.processes import process_tree
 from images.proof.on_card.runs.run import Failed
 from tests.helpers.matrices import ROOT
 
@@ -162,22 +160,3 @@ def test_an_engine_that_ends_before_it_listens_is_told_with_its_log(host: Host, 
         engine.ask("memory")
     engine.close()
     assert engine.code == 1
-
-
-def test_labels_and_nvidia_smi(docker: dict[str, Any]) -> None:
-    docker["answers"] = {"inspect": '{"dev.cardstock.variant": "x"}', "nvidia-smi": "1, 2\n"}
-    assert labels_of("image") == {"dev.cardstock.variant": "x"}
-    assert nvidia_smi("--query-gpu=name") == "1, 2\n"
-    docker["answers"] = {"inspect": "null", "nvidia-smi": process.ProcessFailed(["nvidia-smi"], 9, "no driver")}
-    assert labels_of("image") == {}
-    assert nvidia_smi("--query-gpu=name") == ""
-
-
-def test_a_process_and_all_below_it() -> None:
-    assert process_tree(os.getpid())[0] == os.getpid()
-    assert os.getpid() in process_tree(os.getppid())[1:]
-    assert process_tree(2**22 + 1) == [2**22 + 1]  # beyond the greatest number that Linux gives
-
-
-def test_the_checkout_is_this_one() -> None:
-    assert own_checkout() == ROOT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,55 +10,18 @@ from typing import Any
 import pytest
 
 from images.cards.this_machine import LocalCard, LocalMachine
-from images.core import process
 from images.core.errors import CheckFailed, NothingSelected
 from images.docker.container_spec import ALL_CARDS, Mount
 from images.docker.gpu_access import Way
 from images.matrix.arch import Arch
 from images.proof.on_card import backends, wrong_arch
-from images.proof.on_card.backends import compare_speed, judge_speed, ratio, start_figures
-from images.proof.on_card.inside.prefill import prefill
+from images.proof.on_card.backends import compare_speed, judge_speed, ratio
 from images.proof.on_card.proof import Subject, card_of, make_spec, prove
 from images.proof.on_card.prove import open_record, read_words
 from images.proof.on_card.records.reading import read_gpu_record
 from images.proof.on_card.records.record import Figure, GpuRecord, Step
-from images.proof.on_card.runs.run import Failed, NotRun, Run, read_env
-from images.proof.on_card.runs.server import StartedServer, Streamed
-from images.proof.on_card.shaped.answers import CASES, answer, messages, noise_message, picture_bytes
-from tests.helpers.matrices import ROOT
-from tests.helpers.nonempty import nonempty
-
-# What starts on a bare host with a card, or in an image, where there is not all that this project needs.
-PROGRAMS = (
-    "acting.__main__",
-    "acting.worker",
-    "lighter.__main__",
-    "memory.with_vllm",
-    "on_card.inside.seal_logits",
-    "on_card.inside.start",
-    "on_card.prove",
-    "tracing.__main__",
-)
-# Started by its path, without this project beside it.
-ALONE = ("on_card/inside/call_stand_ins.py", "on_card/packages/slim_worker.py")
-
-LOG = [
-    (14.6, "(APIServer pid=1) INFO 11-21 16:23:49 [api_utils.py:273] non-default args: {'port': 8100}"),
-    (
-        30.1,
-        "(EngineCore pid=2) INFO 11-21 16:24:04 [core.py:114] Initializing a V1 LLM engine (v0.25.1) with config: x",
-    ),
-    (32.5, "(EngineCore pid=2) INFO 11-21 16:24:07 [model_runner.py:302] Model loading took 3.86 GiB and 2.14 seconds"),
-    (58.9, "(EngineCore pid=2) INFO 11-21 16:24:33 [monitor.py:53] torch.compile took 25.53 s in total"),
-]
-
-
-def _record() -> GpuRecord:
-    return GpuRecord("NVIDIA H200", "9.0", 1, "580", "", "packages", "", "", {}, ())
-
-
-def _run(tmp_path: Path) -> Run:
-    return Run(_record(), tmp_path / "record.json", tmp_path, {"image": None})
+from images.proof.on_card.runs.run import Failed, NotRun, Run
+from tests.helpers.card_runs import bare_record
 
 
 def test_a_machine_without_a_card_says_so() -> None:
@@ -114,30 +76,8 @@ def test_an_image_of_an_engine_is_named_by_its_one_digest() -> None:
     assert (Subject.of("x:y", facts, engine).digest, Subject.of("x:y", facts, engine).engine) == ("", "Docker 5.4")
 
 
-def test_every_step_is_in_the_record_at_once(tmp_path: Path) -> None:
-    run = _run(tmp_path)
-
-    def broken() -> dict[str, object]:
-        assert [step.name for step in read_gpu_record(run.out).steps] == ["good"]
-        raise Failed("it is wrong", {"said": "!!!!"})
-
-    def impossible() -> dict[str, object]:
-        raise NotRun("no time")
-
-    run.step("good", lambda: {"checks": 3})
-    run.step("bad", broken)
-    run.step("odd", lambda: {"x": 1 / 0})
-    run.step("none", impossible)
-    found = {step.name: step for step in read_gpu_record(run.out).steps}
-    assert [step.verdict for step in found.values()] == ["passed", "failed", "failed", "not run"]
-    assert found["bad"].facts == {"said": "!!!!"}
-    assert "ZeroDivisionError" in found["odd"].reason
-    run.step("bad", dict)
-    assert [step.verdict for step in read_gpu_record(run.out).steps if step.name == "bad"] == ["passed"]
-
-
 def test_an_image_has_no_other_cards_code_to_refuse(tmp_path: Path) -> None:
-    run = Run(replace(_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
+    run = Run(replace(bare_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
     with pytest.raises(NotRun, match="slimmed for its own cards already"):
         wrong_arch.slim_for_other(run)
     with pytest.raises(NotRun, match="no content for another card"):
@@ -150,57 +90,10 @@ def test_the_other_engine_of_an_image_does_not_get_its_flags(
 ) -> None:
     monkeypatch.setenv("CARDSTOCK_ENGINE", "vllm")
     monkeypatch.setattr(backends, "run_server", lambda entrypoint, words, env, *rest: dict(env))
-    run = Run(replace(_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
+    run = Run(replace(bare_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
     given: Any = backends.start(run, "image", engine, tmp_path)
     assert given.get("CARDSTOCK_DEFAULT_ARGS") == flags
     assert given["CARDSTOCK_ENGINE"] == engine
-
-
-def test_a_figure_taken_again_gives_way(tmp_path: Path) -> None:
-    run = _run(tmp_path)
-    run.add([Figure("decode", 1.0, "tokens/s", {"batch": "1"}), Figure("decode", 2.0, "tokens/s", {"batch": "16"})])
-    run.add([Figure("decode", 3.0, "tokens/s", {"batch": "1"})])
-    assert sorted(one.value for one in read_gpu_record(run.out).figures) == [2.0, 3.0]
-
-
-def test_the_steps_asked_for_are_run(tmp_path: Path) -> None:
-    run = replace(_run(tmp_path), only=("vllm*",))
-    run.step("canary", dict)
-    run.step("vllm: tiny", dict)
-    assert [step.name for step in run.record.steps] == ["vllm: tiny"]
-
-
-def test_the_taught_answers_differ_from_picture_to_picture() -> None:
-    assert messages("picture-red") != messages("picture-blue")
-    assert answer("picture-red")[:1] != answer("picture-blue")[:1]
-    assert len({len(set(answer(name))) - len(answer(name)) for name in CASES}) == 1  # no token twice in an answer
-    assert picture_bytes("text") == []
-    assert picture_bytes("picture-red")[0].startswith(b"\x89PNG")
-    assert noise_message(1) == noise_message(1) != noise_message(2)
-
-
-def test_stages_are_read_from_the_log() -> None:
-    server = StartedServer(8100, LOG, healthy=75.0)
-    assert server.stages() == {
-        "server's imports": 14.6,
-        "engine's process and imports": 30.1,
-        "weights": 32.5,
-        "compilation": 58.9,
-        "healthy": 75.0,
-    }
-    figures = {one.name: one.value for one in start_figures(server, {}, 1.5)}
-    assert figures["start: compilation"] == pytest.approx(26.4)
-    assert figures["start to first token"] == 76.5
-    parts = [value for name, value in figures.items() if name.startswith("start: ")]
-    assert sum(parts) == pytest.approx(76.5)
-    assert not any("config:" in line for line in server.timing_lines())
-
-
-def test_tokens_between_two_moments_are_counted() -> None:
-    found = Streamed(((0.1, 1), (0.2, 2), (0.4, 5), (0.5, 6)), "")
-    assert (found.first, found.last) == (0.1, 0.5)
-    assert found.between(0.1, 0.45) == 4
-    assert found.between(0.0, 0.05) == 0
 
 
 @pytest.mark.parametrize(
@@ -213,22 +106,6 @@ def test_tokens_between_two_moments_are_counted() -> None:
 )
 def test_speed_is_the_same_or_not_or_cannot_be_told(ours: list[float], verdict: str) -> None:
     assert ratio(ours, [100.0, 100.2, 99.8, 100.1, 99.9])["verdict"] == verdict
-
-
-def test_prefill_counts_from_the_first_that_is_taken_to_the_last_first_token() -> None:
-    asked: list[Any] = []
-
-    class Engine:
-        def chat(self, conversations: list[Any], params: object, *, use_tqdm: bool) -> list[SimpleNamespace]:
-            asked.extend(conversations)
-            spans = [(10.0, 10.5), (10.25, 11.0)]
-            metrics = [SimpleNamespace(scheduled_ts=taken, first_token_ts=first) for taken, first in spans]
-            return [SimpleNamespace(metrics=one, prompt_token_ids=[0] * 100) for one in metrics]
-
-    assert prefill(Engine(), None, 2, 7) == (1.0, 200)
-    first, second = asked
-    assert first != second
-    assert first == noise_message(7)
 
 
 def test_what_only_ever_slows_a_run_does_not_count_against_it() -> None:
@@ -264,14 +141,6 @@ def test_judged_speed_fails_outside_and_is_not_run_where_open() -> None:
         judge_speed({}, "prefill")
 
 
-def test_the_image_says_of_itself_what_preflight_asks() -> None:
-    env = read_env("cu130-transformers5.24.0-sdpa-sm75")
-    assert env["CARDSTOCK_ARCHS"] == "7.5"
-    assert env["CARDSTOCK_ENGINE"] == "transformers"
-    assert "-sm90" in env["CARDSTOCK_IMAGES"]
-    assert not [name for name in env if "PATH" in name or "CACHE" in name]
-
-
 # -- the container's run, and a step's own programs
 
 DOCKER = """#!/bin/sh
@@ -297,7 +166,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def _proven(tmp_path: Path, docker: dict[str, str], *steps: Step) -> tuple[Path, GpuRecord]:
     if steps:
-        record = replace(_record(), variant="cu130-x-sm90", steps=steps)
+        record = replace(bare_record(), variant="cu130-x-sm90", steps=steps)
         (tmp_path / "left.json").write_text(record.to_json())
         docker["RECORD"] = str(tmp_path / "left.json")
     labels = {"dev.cardstock.variant": "cu130-x-sm90"}
@@ -322,31 +191,3 @@ def test_a_container_that_leaves_no_record_is_told_with_its_code(tmp_path: Path,
     docker["CODE"] = "125"
     with pytest.raises(CheckFailed, match="the proof left no record: docker run ended with 125"):
         _proven(tmp_path, docker)
-
-
-def test_a_steps_program_uses_the_packages_of_its_content(tmp_path: Path) -> None:
-    site = tmp_path / "slimmed"
-    site.mkdir()
-    (site / "whose.py").write_text("import json, sys\njson.dump({'path': __file__}, open(sys.argv[-1], 'w'))\n")
-    run = Run(_record(), tmp_path / "record.json", tmp_path, {"slimmed": site, "untouched": None})
-    assert run.worker("slimmed", ["whose"]) == {"path": str(site / "whose.py")}
-    with pytest.raises(Failed, match=r"-m ended with 1: .*No module named whose"):
-        run.worker("untouched", ["whose"])
-    assert run.env("slimmed")["TRITON_CACHE_DIR"] != run.env("untouched")["TRITON_CACHE_DIR"]
-
-
-def test_the_programs_need_nothing_that_a_bare_host_with_a_card_lacks() -> None:
-    missing = ("pydantic", "rich", "docker", "testcontainers", "jinja2", "yaml", "requests")
-    for program in nonempty(PROGRAMS):
-        own = f"import images.proof.{program} as p; p.main"
-        script = f"import sys; sys.modules.update(dict.fromkeys({missing})); {own}"
-        assert process.run([sys.executable, "-c", script], cwd=ROOT, check=False).err == ""
-
-
-def test_what_is_started_by_its_path_alone_needs_pythons_own_library_alone() -> None:
-    for program in nonempty(ALONE):
-        script = (
-            f"import runpy; assert runpy.run_path({str(ROOT / 'images/proof' / program)!r}, run_name='read')['main']"
-        )
-        done = process.run([sys.executable, "-I", "-S", "-c", script], cwd=Path("/"), check=False)
-        assert (done.code, done.err) == (0, ""), program

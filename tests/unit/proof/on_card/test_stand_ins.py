@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +9,10 @@ import pytest
 
 from images.device_code.stand_ins.made import Made, StandIn, dumps
 from images.device_code.stand_ins.source import CALLS
-from images.device_code.stand_ins.source import SAID as SAID_BY_ALL
 from images.proof.on_card import prove, stand_ins
-from images.proof.on_card.inside import call_stand_ins
-from images.proof.on_card.inside.call_stand_ins import SAID, attempt, judge
+from images.proof.on_card.inside.call_stand_ins import SAID
 from images.proof.on_card.runs.run import Failed, NotRun, Run
-from tests.unit.proof.on_card.test_proof import _record
+from tests.helpers.card_runs import bare_record
 
 FILE = "nvidia/cufft/lib/libcufft.so.11"
 ROW = StandIn(FILE, "libcufft.so.11", "Fourier transforms", 1, {}, 1, "0" * 64, 2, "0" * 64, "nvidia-cufft-cu12 11")
@@ -31,7 +27,7 @@ def run_with(tmp_path: Path, *rows: StandIn) -> Run:
     (info / "stand_ins.json").write_text(dumps(Made(rows)))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    return Run(_record(), tmp_path / "record.json", scratch, {"slimmed": site})
+    return Run(bare_record(), tmp_path / "record.json", scratch, {"slimmed": site})
 
 
 def test_every_process_is_told_where_to_note_a_call(tmp_path: Path) -> None:
@@ -68,39 +64,3 @@ def test_the_plan_counts_before_it_calls_on_purpose(tmp_path: Path) -> None:
     names = [name for name, _ in prove.plan(run, "", 1)]
     counted, called = names.index("stand-ins: none called, slimmed"), names.index("stand-ins: called on purpose")
     assert names.index("vllm: 3b") < counted < called
-
-
-def test_the_program_stands_alone_and_says_the_same_sentence() -> None:
-    assert SAID == SAID_BY_ALL
-    text = Path(call_stand_ins.__file__).read_text(encoding="utf-8")
-    assert "from images" not in text
-
-
-def refused() -> bool:
-    os.write(2, f"{LINE}\n".encode())
-    raise RuntimeError("cuFFT error: CUFFT_NOT_SUPPORTED")
-
-
-def test_what_a_library_says_on_stderr_is_found() -> None:
-    row = attempt(refused)
-    assert (row["raised"], row["said"], row["right"]) == ("RuntimeError", [LINE], None)
-    assert attempt(lambda: True)["right"] is True
-    sys.stderr.write("stderr is itself again\n")
-
-
-@pytest.mark.parametrize(
-    ("row", "said_before", "there", "verdict"),
-    [
-        ({"right": None, "runtime_error": True, "said": [LINE]}, False, [FILE], "stand-in"),
-        ({"right": None, "runtime_error": True, "said": []}, True, [FILE], "stand-in"),
-        ({"right": None, "runtime_error": True, "said": []}, False, [FILE], "the stand-in said nothing"),
-        ({"right": None, "runtime_error": False, "said": [LINE]}, False, [FILE], "torch raised no RuntimeError"),
-        ({"right": True, "said": []}, False, [FILE], "torch raised no RuntimeError"),
-        ({"right": True, "said": []}, False, [], "real"),
-        ({"right": False, "said": []}, False, [], "the real library gave no right answer"),
-    ],
-)
-def test_a_case_is_a_stand_ins_or_the_real_librarys(
-    row: dict[str, object], said_before: bool, there: list[str], verdict: str
-) -> None:
-    assert judge(row, "libcufft", there, said_before) == verdict
