@@ -1,4 +1,4 @@
-"""How vLLM's server is started: what is imported without collecting garbage, what it is run as, and in which processes."""
+"""How the server of vLLM is started: what is imported without collecting garbage, as what it runs, where."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def vllm(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, *words: str, **environment: str) -> tuple[list[str], list[Any]]:
+def started(folder: Path, *words: str, **environment: str) -> tuple[list[str], Any]:
     """The lines of the whole, and what the server said of itself at its end."""
     done = process.run([sys.executable, "-B", str(START), *words], env={"PYTHONPATH": str(folder), **environment})
     assert done.err == ""

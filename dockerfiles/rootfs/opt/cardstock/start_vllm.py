@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 SERVER = "vllm.entrypoints.openai.api_server"
-# What an engine's and a worker's process import of vLLM 0.19 and newer; older ones lack some, and import what they have.
+# What the processes of an engine and of a worker import, from vLLM 0.19 on; older ones lack some of it.
 ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.multiproc_executor")
 
 
