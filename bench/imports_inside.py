@@ -3,8 +3,8 @@
     python imports_inside.py vllm|transformers [count]
 
 One line of JSON: ``torch`` and ``server``, processor seconds of this process until torch is there, and until all of the
-server is; ``modules`` that are loaded then. With ``count`` also ``opened``, files that Python opened (the seconds are then
-longer than they need be, as each is looked at).
+server is; ``modules`` that are loaded then. With ``count`` also ``opened``, files that Python opened; the seconds are
+then longer than they need be.
 """
 
 from __future__ import annotations

@@ -106,8 +106,9 @@ def measure_start(containers: ContainerEngine, image: str, model: Path, clock: C
 
 @dataclass(frozen=True)
 class ImportCost:
-    """Of importing an image's server, as it imports it: processor seconds until torch is there, and until all is; modules
-    that are loaded then, and files that were opened for them.
+    """Of importing an image's server, as it imports it: processor seconds until torch is there, and until all is.
+
+    ``modules`` are loaded then, and ``opened`` files were opened for them.
     """
 
     torch: float
