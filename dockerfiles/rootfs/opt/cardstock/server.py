@@ -39,6 +39,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import import_structure  # type: ignore[import-not-found,unused-ignore]
 from app import create_app  # type: ignore[import-not-found,unused-ignore]
 from settings import (  # type: ignore[import-not-found,unused-ignore]
     Settings,
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = settings(args, os.environ)
     port = args.port or positive(os.environ, "CARDSTOCK_PORT", 8000)
     gc.disable()  # imports leave no garbage, and looking for it is a quarter of their time
+    import_structure.replay()
     import uvicorn
     from awq_loader import LoadError  # type: ignore[import-not-found,unused-ignore]
     from generate import Transformers  # type: ignore[import-not-found,unused-ignore]

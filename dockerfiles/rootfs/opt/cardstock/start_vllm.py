@@ -29,11 +29,12 @@ ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.multiproc_executor")
 
 
 def import_all(modules: Sequence[str]) -> None:
-    """Import modules and collect nothing meanwhile.
+    """Import modules, with what is kept of transformers (import_structure.py), and collect nothing meanwhile.
 
     What cannot be imported is left to whoever needs it, who says better what is wrong.
     """
     gc.disable()
+    runpy.run_path(str(Path(__file__).with_name("import_structure.py")))["replay"]()
     for name in modules:
         with suppress(ImportError):
             importlib.import_module(name)
