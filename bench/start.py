@@ -6,6 +6,7 @@ out before it loads. By default the image for the CPU; $CARDSTOCK_BENCH_ONLY nam
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import uuid
@@ -21,7 +22,7 @@ from bench.record import Row
 from bench.stages import Workbench, workbench
 from images.build import PYTHON_IN_IMAGE
 from images.core import CheckFailed
-from images.docker import RUN_LABEL, ContainerSpec, ContainerState, Mount
+from images.docker import RUN_LABEL, ContainerSpec, ContainerState, Engine, Mount
 from images.matrix import Variant
 from images.proof.smoke import Health, expect, start_arguments, unhealthy_text, why_not_served
 from images.proof.tiny_model import write_checkpoint
@@ -30,9 +31,7 @@ from images.render import MODELS, Checkout
 REPEATS = 3
 LIMIT = 900.0  # seconds to get healthy
 GRACE = 60  # seconds to end
-# What the image's server imports before it does anything, by engine.
-SERVERS = {"vllm": "vllm.entrypoints.openai.api_server", "transformers": "transformers"}
-_TIMED = "import time; a = time.perf_counter(); import {0}; print(time.perf_counter() - a)"
+INSIDE, PLACE = Path(__file__).with_name("imports_inside.py"), "/tmp/imports_inside.py"  # noqa: S108  (in a container)
 
 
 class ContainerEngine(Protocol):
@@ -105,23 +104,47 @@ def measure_start(containers: ContainerEngine, image: str, model: Path, clock: C
         containers.remove(name)
 
 
-def rows(variant: str, image: str, starts: Sequence[StartTimes], imported: Sequence[float]) -> Iterator[Row]:
-    """Medians of the starts, and of the imports alone."""
+@dataclass(frozen=True)
+class ImportCost:
+    """Of importing an image's server, as it imports it: processor seconds until torch is there, and until all is.
+
+    ``modules`` are loaded then, and ``opened`` files were opened for them.
+    """
+
+    torch: float
+    server: float
+    modules: int
+    opened: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """All to torch alone, in one process."""
+        return self.server / self.torch
+
+
+def rows(variant: str, image: str, starts: Sequence[StartTimes], imported: ImportCost) -> Iterator[Row]:
+    """Medians of the starts, and what the imports cost."""
     first, again, end = (median(getattr(one, what) for one in starts) for what in ("first", "again", "end"))
     measures = f"{variant}: first start to healthy; runs: {len(starts)}"
     yield Row("start", measures, first, None, "s", image=image, headline=True)
     yield Row("start", f"{variant}: the next start, /cache kept", again, first, "s", "first start", image=image)
-    yield Row(
-        "start", f"{variant}: importing the server, once", median(imported), first, "s", "first start", image=image
-    )
+    cost = f"{variant}: importing the server, processor time"
+    yield Row("start", cost, imported.server, imported.torch, "s", "torch alone", image=image)
+    yield Row("start", f"{variant}: modules that the server imports", imported.modules, None, "modules", image=image)
+    yield Row("start", f"{variant}: files opened for them", imported.opened, None, "files", image=image)
     yield Row("start", f"{variant}: from SIGTERM to its end", end, None, "s", image=image)
 
 
-def import_seconds(tools: Workbench, variant: Variant) -> list[float]:
-    """Seconds of importing the engine's server in a container that does nothing else, one a repeat."""
-    code = ["-c", _TIMED.format(SERVERS[variant.backend])]
-    ran = [tools.engine.run(tools.image_name(variant), code, entrypoint=[PYTHON_IN_IMAGE]) for _ in range(REPEATS)]
-    return [float(one.out.splitlines()[-1]) for one in ran]
+def import_cost(engine: Engine, image: str, backend: str) -> ImportCost:
+    """In containers that do nothing else: the one of REPEATS with the least processor time, and files from one more."""
+
+    def run(*words: str) -> dict[str, float]:
+        files, program = {PLACE: INSIDE.read_bytes()}, [PLACE, backend, *words]
+        ran = engine.run(image, program, entrypoint=[PYTHON_IN_IMAGE], files=files)
+        return dict(json.loads(ran.out.splitlines()[-1]))
+
+    best = min((run() for _ in range(REPEATS)), key=lambda told: told["server"])
+    return ImportCost(best["torch"], best["server"], int(best["modules"]), int(run("count")["opened"]))
 
 
 def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
@@ -138,7 +161,7 @@ def measure(tools: Workbench, variant: Variant) -> Iterator[Row]:
             measure_start(tools.engine.containers, tools.image_name(variant), model, Clock())
             for _ in range(run_count())
         ]
-    yield from rows(variant.id, image, made, import_seconds(tools, variant))
+    yield from rows(variant.id, image, made, import_cost(tools.engine, tools.image_name(variant), variant.backend))
 
 
 def register(checkout: Checkout) -> None:

@@ -125,8 +125,28 @@ def test_a_server_is_started_ended_and_started_again_with_what_it_kept() -> None
     found = starting.measure_start(servers, "an-image", Path("/a/model"), clock)
     assert found == starting.StartTimes(first=61.0, end=2.0, again=41.0)
     assert servers.said == ["start an-image with /a/model", "stop", "restart", "remove"]
-    rows = list(starting.rows(CPU, "x", [found, starting.StartTimes(55.0, 4.0, 30.0)], [20.0, 30.0, 22.0]))
-    assert [(row.ours, row.peer) for row in rows] == [(58.0, None), (35.5, 58.0), (22.0, 58.0), (3.0, None)]
+    cost = starting.ImportCost(torch=1.5, server=6.0, modules=5000, opened=4800)
+    rows = list(starting.rows(CPU, "x", [found, starting.StartTimes(55.0, 4.0, 30.0)], cost))
+    assert [(row.ours, row.peer) for row in rows] == [
+        (58.0, None), (35.5, 58.0), (6.0, 1.5), (5000, None), (4800, None), (3.0, None)
+    ]  # fmt: skip
+
+
+def test_the_cost_of_imports_is_that_of_the_run_with_the_least_and_files_are_counted_in_another() -> None:
+    seconds = iter([5.0, 4.0, 6.0, 9.0])
+    asked = []
+
+    class Running:
+        def run(self, image: str, words: list[str], *, entrypoint: list[str], files: dict[str, bytes]) -> Any:
+            asked.append((image, entrypoint, words))
+            assert b"def importer" in files[words[0]]
+            told = {"torch": 1.0, "server": next(seconds), "modules": 7}
+            return SimpleNamespace(out="a warning\n" + json.dumps(told | ({"opened": 8} if "count" in words else {})))
+
+    cost = starting.import_cost(cast("Engine", Running()), "an-image", "vllm")
+    assert (cost, cost.ratio) == (starting.ImportCost(1.0, 4.0, 7, 8), 4.0)
+    place = "/tmp/imports_inside.py"
+    assert asked == [("an-image", ["/opt/venv/bin/python"], [place, "vllm", *more]) for more in ([], [], [], ["count"])]
 
 
 def test_a_server_that_does_not_get_healthy_is_removed_and_its_log_shown() -> None:

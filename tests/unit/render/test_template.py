@@ -149,7 +149,7 @@ def test_a_compiler_reaches_only_the_images_that_declare_one(variant: str) -> No
     assert installed == (["gcc", "libc6-dev", "libpython3.11-dev"] if jit else [])
     (environment,) = [line for line in lines if line.startswith("ENV ")]
     assert f'CARDSTOCK_JIT="{"triton" if jit else "none"}"' in environment
-    assert any("/run/build/class-facts" in line for line in lines) == ("-vllm" in variant)
+    assert any("/run/build/class-facts" in line for line in lines)
     (seal,) = [line for line in lines if "/run/build/seal" in line]
     assert seal.endswith(f'"{"yes" if jit else "no"}"]')
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -37,7 +39,7 @@ sys.path.insert(0, str(HERE))
 entrypoint: Any = load("entrypoint")
 healthcheck: Any = load("healthcheck.py")
 VLLM = {"CARDSTOCK_ENGINE": "vllm", "PATH": "/usr/bin:/bin"}
-SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+SERVE = [sys.executable, str(HERE / "start_vllm.py")]
 
 
 @pytest.fixture
@@ -63,12 +65,13 @@ def test_the_users_flags_win_over_the_images_one_by_one(models: Path, own: str) 
         got = entrypoint.command([*user, "--model", "m", "--port", "9"], environment, models)
         assert got == [*SERVE, "--enforce-eager", *user, "--model", "m", "--port", "9"]
     got = entrypoint.command(["--max_model_len", "8", "--model=m"], environment, models)
-    assert got[3:] == ["--port", "8000", "--dtype", "half", "--enforce-eager", "--max_model_len", "8", "--model=m"]
+    own_first = ["--port", "8000", "--dtype", "half", "--enforce-eager"]
+    assert got[len(SERVE) :] == [*own_first, "--max_model_len", "8", "--model=m"]
 
 
 def test_a_flag_with_several_values_is_kept_or_dropped_whole(models: Path) -> None:
     environment = {**VLLM, "CARDSTOCK_DEFAULT_ARGS": "--served-model-name a b --x -1"}
-    assert entrypoint.command(["--model", "m", "--port", "1"], environment, models)[3:] == [
+    assert entrypoint.command(["--model", "m", "--port", "1"], environment, models)[len(SERVE) :] == [
         "--served-model-name", "a", "b", "--x", "-1", "--model", "m", "--port", "1"
     ]  # fmt: skip
     got = entrypoint.command(["--served_model_name", "c", "--model", "m"], environment, models)
@@ -76,10 +79,10 @@ def test_a_flag_with_several_values_is_kept_or_dropped_whole(models: Path) -> No
 
 
 def test_serve_takes_a_model(models: Path) -> None:
-    assert entrypoint.command(["serve", "org/name", "--seed", "1"], VLLM, models)[3:] == [
+    assert entrypoint.command(["serve", "org/name", "--seed", "1"], VLLM, models)[len(SERVE) :] == [
         "--port", "8000", "--model", "org/name", "--seed", "1"
     ]  # fmt: skip
-    assert entrypoint.command(["serve"], VLLM, models)[3:5] == ["--model", str(models)]
+    assert entrypoint.command(["serve"], VLLM, models)[len(SERVE) :][:2] == ["--model", str(models)]
 
 
 def test_another_program_is_run_as_it_is(models: Path) -> None:
@@ -312,6 +315,32 @@ def test_healthy_is_a_200_and_nothing_else(answers: tuple[int, list[int]]) -> No
     assert done.code == 1
     statuses[0] = 200
     process.run([sys.executable, str(HERE / "healthcheck.py")], env={"CARDSTOCK_PORT": str(port)})
+
+
+@pytest.mark.parametrize(
+    ("answer", "well"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", True),
+        (b"HTTP/1.0 200\r\n\r\n", True),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", False),
+        (b"HTTP/1.1\r\n\r\n", False),
+        (b"SSH-2.0-x 200 OK\r\n", False),
+        (b"", False),
+        (b"2" * 100_000, False),
+    ],
+)
+def test_what_is_no_answer_of_http_is_not_healthy(answer: bytes, well: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with listening.accept()[0] as connection, contextlib.suppress(OSError):
+                assert connection.recv(4096).startswith(b"GET /health HTTP/1.1\r\nHost: ")
+                connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert healthcheck.healthy(listening.getsockname()[1]) is well
+        serving.join()
 
 
 def test_no_server_is_not_healthy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ a bounded queue, and a client that leaves frees its place. Environment:
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -38,6 +39,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import import_structure  # type: ignore[import-not-found,unused-ignore]
 from app import create_app  # type: ignore[import-not-found,unused-ignore]
 from settings import (  # type: ignore[import-not-found,unused-ignore]
     Settings,
@@ -83,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     what = settings(args, os.environ)
     port = args.port or positive(os.environ, "CARDSTOCK_PORT", 8000)
+    gc.disable()  # imports leave no garbage, and looking for it is a quarter of their time
+    import_structure.replay()
     import uvicorn
     from awq_loader import LoadError  # type: ignore[import-not-found,unused-ignore]
     from generate import Transformers  # type: ignore[import-not-found,unused-ignore]
@@ -98,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoadError as error:
         log.error("%s", error)
         return 1
+    gc.freeze()
+    gc.enable()
     log.info("%s on %s, %s, %s attention, %d tokens, loaded in %.1f s", args.model, backend.device, backend.dtype,
              args.attention, backend.max_model_len, time.monotonic() - start)  # fmt: skip
     uvicorn.run(create_app(backend, what), host=args.host, port=port, **uvicorn_settings(what))

@@ -1,0 +1,101 @@
+"""What transformers finds out at every import, kept when the image is built.
+
+Transformers reads the source of each of its models, some 2500 files, to learn which module has which name. That is a
+tenth of the processor time of importing vLLM, and a third of the files that a cold start opens. `record` keeps the
+answers in FILE when build/class-facts asks; `replay` gives them, if they are of this very transformers.
+
+Source: define_import_structure in transformers/utils/import_utils.py, called by transformers/__init__.py and
+transformers/models/__init__.py, 4.51.3 to 5.24.0. A transformers that has no such function is left as it is.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FILE = Path(__file__).with_name("import_structure.bin")
+MODULE, FUNCTION = "transformers.utils.import_utils", "define_import_structure"
+# Answers, as marshal writes them, by the arguments of the call: a path, and a prefix or None.
+Answers = dict[tuple[str, str | None], bytes]
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class _Finder:
+    """Finds MODULE as Python does; once it has been executed, its FUNCTION is wrapped."""
+
+    def __init__(self, wrap: Wrap) -> None:
+        self._wrap = wrap
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != MODULE:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                if callable(original := getattr(module, FUNCTION, None)):
+                    setattr(module, FUNCTION, self._wrap(original))
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def record(file: Path = FILE) -> None:
+    """Import transformers and keep what it found out; nothing where it asked nothing.
+
+    Raises OSError, and ValueError for an answer of other types than Python's own.
+    """
+    answers: Answers = {}
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(module_path: Any, prefix: str | None = None) -> Any:
+            found = original(module_path, prefix=prefix)
+            answers[str(module_path), prefix] = marshal.dumps(found)  # now: the caller changes what it gets
+            return found
+
+        return asked
+
+    sys.meta_path.insert(0, _Finder(wrap))
+    import transformers  # type: ignore[import-not-found,unused-ignore]
+    import transformers.models  # type: ignore[import-not-found,unused-ignore]
+
+    if answers:
+        file.write_bytes(marshal.dumps((sys.version, transformers.__version__, answers)))
+
+
+def replay(file: Path = FILE) -> None:
+    """Let transformers, not imported yet, have the answers that were kept; whatever it asks beyond, it finds out."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        answers = _read(file)
+
+        def asked(module_path: Any, prefix: str | None = None) -> Any:
+            known = answers.get((str(module_path), prefix))
+            return original(module_path, prefix=prefix) if known is None else marshal.loads(known)  # noqa: S302
+
+        return asked
+
+    if file.is_file():
+        sys.meta_path.insert(0, _Finder(wrap))
+
+
+def _read(file: Path) -> Answers:
+    """The answers; none where they are of another Python or transformers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        python, told, answers = marshal.loads(file.read_bytes())  # noqa: S302  (the image's own file, which root owns)
+        return answers if (python, told) == (sys.version, version("transformers")) else {}
+    except (OSError, ValueError, EOFError, TypeError, PackageNotFoundError):
+        return {}
+
+
+if __name__ == "__main__":
+    record()

@@ -1,0 +1,23 @@
+"""A budget for what the server of the image for the CPU imports before it does anything.
+
+Processor time, as a ratio to what torch alone takes in the same process: so it is the same on any machine.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.start import import_cost
+from images.docker import Engine
+from tests.engine.cpu_server import image_for_the_cpu
+
+# Seen with the image of 0.32.0: 4.5 and 5126 modules. 5.6 before Python's collector was off while modules are imported.
+MOST, MODULES = 5.2, 5300
+
+
+@pytest.mark.engine
+def test_the_servers_imports_keep_to_their_budget(engine: Engine) -> None:
+    cost = import_cost(engine, image_for_the_cpu(), "vllm")
+    assert cost.modules > 3000 and cost.opened > 3000  # it did import a server
+    assert cost.modules <= MODULES
+    assert cost.ratio <= MOST

@@ -1,0 +1,110 @@
+"""What transformers finds out at an import is kept and given again: by this very transformers alone, and unchanged."""
+
+from __future__ import annotations
+
+import json
+import marshal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from images.core import process
+
+PROGRAM = Path(__file__).parents[3] / "dockerfiles" / "rootfs" / "opt" / "cardstock" / "import_structure.py"
+# A transformers of a few lines: it says when it looks at files, and changes what it is given, as the real one does.
+UTILS = """
+import os
+
+def define_import_structure(module_path, prefix=None):
+    print("looked", flush=True)
+    names = {name for name in os.listdir(os.path.dirname(str(module_path))) if name.endswith(".py")}
+    return {frozenset(): {f"{prefix}.{name}": {"Model"} for name in sorted(names)}}
+"""
+PACKAGE = """
+import json
+from pathlib import Path
+from .utils.import_utils import define_import_structure
+__version__ = "5.0.0"
+structure = define_import_structure(Path(__file__).parent / "models", prefix="models")
+structure[frozenset({})].update({"own": {"Base"}})
+"""
+MODELS = """
+from ..utils.import_utils import define_import_structure
+structure = define_import_structure(globals()["__file__"])
+"""
+SHOW = """
+import json, runpy, sys
+from pathlib import Path
+{0}
+import transformers, transformers.models
+told = [one.structure[frozenset()] for one in (transformers, transformers.models)]
+print(json.dumps([sorted(one) for one in told]))
+"""
+REPLAY = "runpy.run_path(sys.argv[1])['replay'](Path(sys.argv[2]))"
+RECORD = "runpy.run_path(sys.argv[1])['record'](Path(sys.argv[2]))"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with that transformers, as an installer leaves it."""
+    files = {
+        "transformers/__init__.py": PACKAGE,
+        "transformers/utils/__init__.py": "",
+        "transformers/utils/import_utils.py": UTILS,
+        "transformers/models/__init__.py": MODELS,
+        "transformers-5.0.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: transformers\nVersion: 5.0.0\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def imported(site: Path, before: str = "") -> tuple[int, Any]:
+    """How often it looked at files, and what its two packages then know."""
+    argv = [sys.executable, "-B", "-c", SHOW.format(before), str(PROGRAM), str(site / "kept")]
+    lines = process.run(argv, env={"PYTHONPATH": str(site)}).out.splitlines()
+    return lines.count("looked"), json.loads(lines[-1])
+
+
+def test_what_was_kept_is_what_it_would_find_and_it_does_not_look(site: Path) -> None:
+    looked, found = imported(site)
+    assert looked == 2 and found[0][-1] == "own" and "models.__init__.py" in found[0]
+    assert imported(site, RECORD) == (2, found)
+    assert imported(site, REPLAY) == (0, found)
+
+
+def test_without_what_was_kept_it_looks(site: Path) -> None:
+    assert imported(site, REPLAY)[0] == 2
+
+
+@pytest.mark.parametrize("damage", ["version", "python", "cut", "other", "path"])
+def test_what_is_of_another_or_damaged_is_not_taken(site: Path, damage: str) -> None:
+    _, found = imported(site, RECORD)
+    kept = site / "kept"
+    python, version, answers = marshal.loads(kept.read_bytes())  # noqa: S302  (written just now)
+    match damage:
+        case "version":
+            kept.write_bytes(marshal.dumps((python, "4.9.9", answers)))
+        case "python":
+            kept.write_bytes(marshal.dumps(("3.99", version, answers)))
+        case "cut":
+            kept.write_bytes(kept.read_bytes()[:40])
+        case "other":
+            kept.write_bytes(marshal.dumps(7))
+        case "path":
+            kept.write_bytes(marshal.dumps((python, version, {("/elsewhere", None): b""})))
+    assert imported(site, REPLAY) == (2, found)
+
+
+def test_a_transformers_that_asks_nothing_is_left_as_it_is(site: Path) -> None:
+    (site / "transformers/utils/import_utils.py").write_text("")
+    for name in ("__init__.py", "models/__init__.py"):
+        text = (site / "transformers" / name).read_text()
+        dropped = [line for line in text.splitlines() if "define_import" not in line and "structure" not in line]
+        (site / "transformers" / name).write_text("\n".join([*dropped, "structure = {frozenset(): {'old': {}}}", ""]))
+    assert imported(site, RECORD) == (0, [["old"], ["old"]])
+    assert not (site / "kept").exists()
+    assert imported(site, REPLAY) == (0, [["old"], ["old"]])
