@@ -409,8 +409,8 @@ class Breakdown:
                     # Seconds are better when they are fewer.
                     faster = ratio(peers, runs) if what.startswith("first token") else ratio(runs, peers)
                     ratios.setdefault(name, {})[what] = faster
-        if not ratios:
-            raise NotRun("no setting beside the first was measured")
+        if not any(judged in what for row in ratios.values() for what in row):
+            raise NotRun(f"no {judged or kind} was measured with and without the settings", {"ratios": ratios})
         slow = [f"{name}: {what} {value}" for name, row in ratios.items() for what, value in row.items()
                 if judged in what and value < WITHIN]  # fmt: skip
         if slow:

@@ -24,6 +24,7 @@ CPU = "cpu-vllm0.32.0-sdpa"
 LENGTH = ("--max-model-len", "2048")
 
 
+@pytest.mark.timeout(1800)  # two starts, on a machine that may be busy
 def test_a_server_starts_with_the_settings_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = connect()
     image = f"{matrix().image}:{CPU}"

@@ -281,7 +281,12 @@ def _plan(fit: Fit, name: str) -> StartSettings:
         ((PLAN, "1"),),
         (
             Setting(name, f"{PLAN}=1", why, row.source),
-            Setting("startup plan, its key", PLAN_KEY, "what vLLM's own key for it leaves out of what is set here", key.source),
+            Setting(
+                "startup plan, its key",
+                PLAN_KEY,
+                "what vLLM's own key for it leaves out of what is set here",
+                key.source,
+            ),
         ),
         ("the startup plan",),
     )

@@ -146,6 +146,16 @@ def test_slower_than_before_fails(told: dict[str, Any], tmp_path: Path, slow: di
     )
 
 
+def test_what_was_not_measured_is_not_passed(told: dict[str, Any], tmp_path: Path) -> None:
+    # The tiny checkpoint reads no picture for a speed.
+    told["speeds"] = {number: {"first token, text of 20 words": [0.1]} for number in range(9)}
+    made, _ = breakdown(tmp_path)
+    made.go()
+    seen = steps(tmp_path)
+    assert seen["first token of a picture within 2 %"]["verdict"] == seen["decode within 2 %"]["verdict"] == "not run"
+    assert "first token, text of 20 words" in seen["first token of a picture within 2 %"]["facts"]["ratios"][AFTER]
+
+
 def test_a_start_that_ends_is_told_and_the_rest_goes_on(told: dict[str, Any], tmp_path: Path) -> None:
     made, host = breakdown(tmp_path, broken="after-1")
     made.go()
