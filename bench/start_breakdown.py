@@ -57,6 +57,7 @@ from images.proof.on_card import (
     GpuRecord,
     NotRun,
     Run,
+    gpus_of,
     kept_steps,
     labels_of,
     messages,
@@ -497,6 +498,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran.add_argument("--decoded", type=int, default=DECODED, help="tokens that a request decodes for a speed")
     ran.add_argument("--port", type=int, default=PORT)
     ran.add_argument("--by", choices=("cdi", "gpus", "none"), default="cdi", help="how this engine gives cards")
+    ran.add_argument("--device", default="0", help="the card by number or UUID, or all")
     ran.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for every container")
     ran.add_argument("--only", action="append", default=[], metavar="GLOB", help="these steps only")
     words = parser.parse_args(argv)
@@ -510,7 +512,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan, scratch, tiny = read_plan(words.plan), words.scratch.absolute(), words.model == "tiny"
     scratch.mkdir(parents=True, exist_ok=True)
     model = write_checkpoint(scratch / "tiny").folder if tiny else Path(words.model).absolute()
-    gpus = NO_CARDS if words.by == "none" else Gpus(1, cdi=words.by == "cdi")
+    gpus = NO_CARDS if words.by == "none" else gpus_of(() if words.device == "all" else (words.device,), words.by)
     env = dict(pair.split("=", 1) for pair in words.env)
     host = Host(words.image, scratch, model, gpus, words.port, env)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the container goes too

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from images.proof.on_card.answers import messages as messages
     from images.proof.on_card.answers import noise_message as noise_message
     from images.proof.on_card.lighter_containers import NO_MULTICAST as NO_MULTICAST
+    from images.proof.on_card.lighter_containers import gpus_of as gpus_of
     from images.proof.on_card.lighter_containers import labels_of as labels_of
     from images.proof.on_card.lighter_containers import nvidia_smi as nvidia_smi
     from images.proof.on_card.records import FORKED as FORKED
