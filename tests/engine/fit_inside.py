@@ -65,6 +65,16 @@ def check_awq(part: int, inputs: int, outputs: int) -> None:
         method.create_weights(torch.nn.Module(), part, [outputs], inputs, outputs, torch.float16, weight_loader=print)
 
 
+def said_sizes(words: list[str]) -> list[int]:
+    """The sizes of CUDA graphs that the words tell, in either form; [] where they tell none."""
+    if "--cudagraph-capture-sizes" in words:
+        rest = words[words.index("--cudagraph-capture-sizes") + 1 :]
+        return [int(word) for word in rest[: next((at for at, w in enumerate(rest) if w[:1] == "-"), len(rest))]]
+    if "--compilation-config" in words:
+        return list(json.loads(words[words.index("--compilation-config") + 1])["cudagraph_capture_sizes"])
+    return []
+
+
 def main() -> None:
     """Every split, then every list of flags."""
     asked = json.loads(Path(sys.argv[1]).read_text())
@@ -86,7 +96,14 @@ def main() -> None:
     for words in asked["flags"]:
         args = AsyncEngineArgs.from_cli_args(parser.parse_args(["--model", "/models", *words]))
         said = words[words.index("--max-model-len") + 1]
-        if str(args.max_model_len) != said or not isinstance(args.mm_processor_kwargs, dict):
+        sizes = getattr(args, "cudagraph_capture_sizes", None) or getattr(
+            args.compilation_config, "cudagraph_capture_sizes", None
+        )
+        if (
+            str(args.max_model_len) != said
+            or not isinstance(args.mm_processor_kwargs, dict)
+            or (sizes or []) != said_sizes(words)
+        ):
             differ.append({"flags": words})
     print(json.dumps({"splits": len(asked["splits"]), "flags": len(asked["flags"]), "differ": differ}))
 

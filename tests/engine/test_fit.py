@@ -55,6 +55,8 @@ def _flags(by: str, on: str) -> list[list[str]]:
     ("image", "by", "on"),
     [
         (SM75, SM75, "2080 Ti"),
+        # The same vLLM where it computes prompts in pieces: it is told its sizes.
+        (SM75, "cu124-vllm0.8.5.post1-flash-attn-sm80", "A100 SXM4 80 GB"),
         # vLLM 0.32.0 stands in for 0.33.0, whose image needs a card to be asked anything.
         ("cpu-vllm0.32.0-sdpa", "cu130-vllm0.33.0-flash-attn-sm90", "H200"),
     ],

@@ -56,10 +56,10 @@ class Node:
 def fitted(hosts: Hosts, found: Fit, image: str, user: Sequence[str] = ()) -> ClusterPlan:
     """The plan of a fit; ``user`` are flags that win over it."""
     served = PurePosixPath(hosts.folder).name
-    own = ["--served-model-name", served, *server_flags(found)]
-    words = tuple(merged(own, read_flags(user)))
+    said = read_flags(user)
+    words = tuple(merged(["--served-model-name", served, *server_flags(found, said)], said))
     memory = memory_limit(host_memory(found)) + OBJECT_STORE
-    own_environment = tuple(fit_environment(found).items())
+    own_environment = tuple(fit_environment(found, said).items())
     return ClusterPlan(
         image,
         found.ask.variant.id,

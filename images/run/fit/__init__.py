@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from images.run.fit.settings import server_flags as server_flags
     from images.run.fit.settings import shm_gigabytes as shm_gigabytes
     from images.run.fit.settings import unverified as unverified
+    from images.run.fit.start import aot_check as aot_check
+    from images.run.fit.start import start_settings as start_settings
     from images.run.fit.typed import cluster_words as cluster_words
     from images.run.fit.typed import plan_words as plan_words
     from images.run.fit.usable_memory import GIB as GIB

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from packaging.version import Version
 
 from images.run.fit.backends import Setting
 from images.run.fit.choose import LENGTHS, Fit
 from images.run.fit.parallel import Obstacle, sizes, try_split
+from images.run.fit.start import start_settings, untried
 
 # Below this the processor enlarges a picture (preprocessor_config.json: 4 * 28 * 28).
 MIN_PIXELS = 3136
@@ -25,8 +27,11 @@ def shm_gigabytes(fit: Fit) -> int:
     return 2 + 2 * fit.ask.count
 
 
-def server_flags(fit: Fit) -> list[str]:
-    """What follows the image's name; the image's own flags and environment are not repeated."""
+def server_flags(fit: Fit, user: Sequence[str] = ()) -> list[str]:
+    """What follows the image's name; the image's own flags and environment are not repeated.
+
+    ``user`` are words that the server gets beyond these: what would be wrong beside them is left out.
+    """
     load, split = fit.load, fit.split
     if not fit.backend.vllm:
         out = ["--dtype", fit.backend.dtype, "--max-model-len", str(load.length)]
@@ -46,7 +51,8 @@ def server_flags(fit: Fit) -> list[str]:
     out += ["--gpu-memory-utilization", f"{fit.sum.utilisation:.2f}"]
     out += ["--limit-mm-per-prompt", _limits(fit)]
     out += ["--mm-processor-kwargs", json.dumps({"min_pixels": least, "max_pixels": most})]
-    return [*out, *fit.backend.flags, *([] if load.graphs else ["--enforce-eager"])]
+    out += [*fit.backend.flags, *([] if load.graphs else ["--enforce-eager"])]
+    return [*out, *start_settings(fit, user).flags]
 
 
 def _limits(fit: Fit) -> str:
@@ -56,9 +62,10 @@ def _limits(fit: Fit) -> str:
     return json.dumps(limits)
 
 
-def environment(fit: Fit) -> dict[str, str]:
-    """Environment of the container: the order of cards that differ, the transformers server's limits on pictures."""
-    own = dict(fit.backend.environment)
+def environment(fit: Fit, user: Sequence[str] = ()) -> dict[str, str]:
+    """Environment of the container: the order of cards that differ, what a start keeps, the transformers server's
+    limits on pictures. ``user`` as in `server_flags`."""
+    own = dict(fit.backend.environment) | dict(start_settings(fit, user).environment)
     if fit.backend.vllm:
         return own
     least, most = pixel_limits(fit)
@@ -70,8 +77,9 @@ def environment(fit: Fit) -> dict[str, str]:
 
 
 def unverified(fit: Fit) -> list[str]:
-    """Claims of this fit that were neither read in a source nor tried."""
+    """Claims of this fit that nobody has tried."""
     claims = [fit.ask.model.shape.unverified] if fit.ask.model.shape.unverified else []
+    claims += untried(fit)
     if fit.ask.nodes > 1:
         claims.append(
             "several machines: served by two hosts without cards, and on one host by two containers with an H200 each; "
@@ -86,7 +94,7 @@ def unverified(fit: Fit) -> list[str]:
 
 def setting_choices(fit: Fit) -> list[Setting]:
     """Each setting, with one sentence of reason and its source."""
-    return [*fit.backend.choices, *_cuts(fit), *_loads(fit), *_container(fit)]
+    return [*fit.backend.choices, *_cuts(fit), *_loads(fit), *start_settings(fit).choices, *_container(fit)]
 
 
 def _cuts(fit: Fit) -> list[Setting]:

@@ -98,9 +98,10 @@ def make_spec(
         )
     name = how.served or source.name
     own = [*([] if source.folder else ["--model", source.repository]), "--served-model-name", name]
-    own += server_flags(found) if found else ["--max-model-len", str(cpu_length(model))]
+    words = read_flags(how.flags)
+    own += server_flags(found, words) if found else ["--max-model-len", str(cpu_length(model))]
     own += [] if found else read_flags(video_flag(how.video))
-    env = environment(found) if found else cpu_environment(model)
+    env = environment(found, words) if found else cpu_environment(model)
     if source.folder:
         env["HF_HUB_OFFLINE"] = "1"
     env |= how.opened.environment()
@@ -108,7 +109,7 @@ def make_spec(
     return ContainerSpec(
         name=check_name(how.name),
         image=image,
-        arguments=tuple(merged(own, read_flags(how.flags))),
+        arguments=tuple(merged(own, words)),
         env=tuple(env.items()),
         passed=tuple(one for one in wanted if (how.environment or {}).get(one)),
         mounts=(

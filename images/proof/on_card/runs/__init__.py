@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from images.proof.on_card.runs.run import NotRun as NotRun
     from images.proof.on_card.runs.run import Run as Run
     from images.proof.on_card.runs.run import read_env as read_env
+    from images.proof.on_card.runs.server import MARKS as MARKS
     from images.proof.on_card.runs.server import ServerFailed as ServerFailed
     from images.proof.on_card.runs.server import StartedServer as StartedServer
     from images.proof.on_card.runs.server import Streamed as Streamed

@@ -81,6 +81,21 @@ def test_ray_also_where_vllm_has_a_way_of_its_own() -> None:
     assert _value(serve, "--distributed-executor-backend") == "ray"
 
 
+def test_a_clusters_server_captures_the_sizes_that_its_requests_use() -> None:
+    hosts = parse_hosts(CARDS.replace("RTX 2080 Ti", "RTX 3090"))
+    found = fit(ask("7b", "RTX 3090", 8, nodes=2, by="cu130-vllm0.33.0-flash-attn-sm86"))
+    nodes = make_nodes(hosts, fitted(hosts, found, IMAGE))
+    serve = _serve(nodes[0])
+    at = serve.index("--cudagraph-capture-sizes")
+    assert serve[at + 1 : at + 4] == ["1", "2", "4"] and str(found.load.seqs) in serve[at + 4 :]
+    # Each card would decide by itself whether a kept plan holds: several keep none.
+    assert all("VLLM_ENABLE_STARTUP_PLAN" not in dict(node.spec.env) for node in nodes)
+    manifest = kuberay_manifest(hosts, nodes)
+    assert "--cudagraph-capture-sizes 1 2 4" in manifest and "--cudagraph-capture-sizes 1 2 4" in compose_file(nodes[0])
+    more = _serve(make_nodes(hosts, fitted(hosts, found, IMAGE, ["--max-num-seqs 128"]))[0])
+    assert "--cudagraph-capture-sizes" not in more
+
+
 def test_the_users_flags_win() -> None:
     serve = _serve(_nodes(CARDS, "--max-model-len 1024")[1][0])
     assert serve.count("--max-model-len") == 1

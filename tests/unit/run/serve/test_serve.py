@@ -130,6 +130,34 @@ def test_what_is_taken_from_outside_is_named_and_not_told() -> None:
     assert made.passed == ("CARDSTOCK_API_KEY", "CARDSTOCK_REPOSITORY")
 
 
+def test_what_shortens_a_start_is_in_every_form() -> None:
+    made = served("3b-awq", "H200", by="cu130-vllm0.33.0-flash-attn-sm90")
+    at = made.arguments.index("--cudagraph-capture-sizes")
+    sizes = ["--cudagraph-capture-sizes", *(str(size) for size in (1, 2, 4, *range(8, 65, 8)))]
+    plan = value(made.arguments, "--additional-config")
+    assert list(made.arguments[at : at + len(sizes)]) == sizes and "startup_plan" in json.loads(plan)
+    assert dict(made.env)["VLLM_ENABLE_STARTUP_PLAN"] == "1"
+    words = shlex.split(docker_line(made))
+    assert words[-len(made.arguments) :] == list(made.arguments) and "VLLM_ENABLE_STARTUP_PLAN=1" in words
+    ((_, service),) = yaml.safe_load(compose(made))["services"].items()
+    assert service["command"] == list(made.arguments) and service["environment"]["VLLM_ENABLE_STARTUP_PLAN"] == "1"
+    asked_of_docker = create_arguments(made, {})
+    assert asked_of_docker["command"] == list(made.arguments)
+    assert asked_of_docker["environment"]["VLLM_ENABLE_STARTUP_PLAN"] == "1"
+
+
+def test_what_shortens_a_start_gives_way_to_the_user() -> None:
+    by = "cu130-vllm0.33.0-flash-attn-sm90"
+    more = served("3b-awq", "H200", by=by, flags=("--max-num-seqs 128",))
+    assert "--cudagraph-capture-sizes" not in more.arguments and "VLLM_ENABLE_STARTUP_PLAN" not in dict(more.env)
+    own = served("3b-awq", "H200", by=by, flags=("--cudagraph-capture-sizes 1 2",))
+    assert own.arguments[-3:] == ("--cudagraph-capture-sizes", "1", "2")
+    assert own.arguments.count("--cudagraph-capture-sizes") == 1
+    older = served("7b", "H200", by="cu126-vllm0.9.2-flash-attn-sm90", flags=("--compilation-config '{\"level\": 3}'",))
+    assert older.arguments[-2:] == ("--compilation-config", '{"level": 3}')
+    assert older.arguments.count("--compilation-config") == 1
+
+
 def test_flags_of_the_user_win() -> None:
     made = served("7b-awq", "RTX 3090", flags=("--max_model_len=512", "--max-num-seqs 2", "--enable-x '{\"a\": 1}'"))
     assert not {"--max-model-len", "32768"} & set(made.arguments)
