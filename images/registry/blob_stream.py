@@ -39,7 +39,7 @@ class BlobStream:
         self._told: Response | None = None
         self._pieces: Iterator[bytes] = iter(())
         self._have = 0
-        self._passed_over = 0  # of an answer that begins at 0 again: bytes that were given out already
+        self._skip = 0  # bytes of an answer that begins at 0 again that were given out already
         self._breaks = 0
         self._no_rests = False  # the registry gives no rest of a blob: its whole again, and what was had is passed over
         self.resumed = False
@@ -69,11 +69,9 @@ class BlobStream:
                 self._open()
             while piece := next(self._pieces, b""):
                 self._count(len(piece))
-                if self._passed_over < self._have:
-                    skip = min(len(piece), self._have - self._passed_over)
-                    self._passed_over += skip
-                    piece = piece[skip:]
-                if piece:
+                skip = min(len(piece), self._skip)
+                self._skip -= skip
+                if piece := piece[skip:]:
                     return piece
             if self._have < self._blob.size:
                 raise TransientError(f"the answer ended after {self._have} of {self._blob.size} bytes")
@@ -108,7 +106,7 @@ class BlobStream:
             self._no_rests = True
             raise TransientError("the registry gives another part than was asked for; its whole is read again")
         self.resumed = self.resumed or bool(self._have)
-        self._passed_over = self._have if told.status == 206 else 0
+        self._skip = 0 if told.status == 206 else self._have
         self._told = told
         self._pieces = told.pieces(PATIENCE + self._blob.size / SLOWEST)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from images.core.lazy_import import face
 
 if TYPE_CHECKING:
-    from images.proof.audit.remote.audit_remote import RemoteAudit as RemoteAudit
-    from images.proof.audit.remote.audit_remote import audit_remote as audit_remote
+    from images.proof.audit.remote.from_registry import RemoteAudit as RemoteAudit
+    from images.proof.audit.remote.from_registry import audit_remote as audit_remote
     from images.proof.audit.remote.reference import ImageName as ImageName
     from images.proof.audit.remote.reference import parse_image_name as parse_image_name
 else:

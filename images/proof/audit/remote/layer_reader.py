@@ -77,6 +77,10 @@ class LayerReader:
                 return ReadLayer(layer, kind, BY_DIGESTS, self._received)
             if self._blob.media_type.endswith(("gzip", "gz")):
                 raise NoParts("gzip is unpacked from its begin on")
+            if self._blob.media_type.endswith("zstd") and not SeekableZstd.ends_so(
+                self._repository, self._blob, self._count
+            ):
+                raise NoParts("it is one frame, or has no table of its frames")
             kind = packing_of(ranges.read(0, min(LEAST, ranges.size)))
             if kind == GZIP:
                 raise NoParts("gzip is unpacked from its begin on")

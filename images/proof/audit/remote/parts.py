@@ -206,6 +206,14 @@ class SeekableZstd:
         self._begins, self._places = self._table()
         self.size = self._places[-1]
 
+    @staticmethod
+    def ends_so(repository: Repository, blob: Blob, count: Callable[[int], None]) -> bool:
+        """Whether a blob ends as one with a table of frames does. Raises NoParts where the registry gives no parts."""
+        last = repository.part(blob, blob.size - _FOOTER.size, _FOOTER.size, count) if blob.size > _FOOTER.size else b""
+        if last is None:
+            raise NoParts("the registry gives no parts of it")
+        return bool(last) and _FOOTER.unpack(last)[2] == _FOOTER_MAGIC
+
     def _table(self) -> tuple[list[int], list[int]]:
         """Where each frame begins in the blob and in what it unpacks to; the ends last."""
         none = NoParts("it has no table of frames")
