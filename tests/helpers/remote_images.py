@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import struct
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.helpers.elf_files import Code, container, library, sm
 from tests.helpers.registries import FakeRegistry
 
 if sys.version_info >= (3, 14):
@@ -191,6 +193,40 @@ class _Made:
         self.pending += padding
 
 
+# Two layers, the lower and the upper one, with all that a layer can do to the one below it.
+NOISE = random.Random(7).randbytes(1_300_000)  # noqa: S311  (the same each time)
+LARGE = library([container(Code(75, size=900_000)), sm(80)], tail=NOISE[:700_000])
+LOWER: Files = {
+    "usr/": Folder,
+    "usr/lib/": Folder,
+    "usr/lib/kept.so": library([sm(75, 80)]),
+    "usr/lib/large.so.1": LARGE,
+    "usr/lib/plain.so": library(),
+    "usr/lib/notes.txt": NOISE,
+    "opt/a/gone.so": library([sm(70)]),
+    "opt/b/below.so": library([sm(70)]),
+    "opt/c/replaced.so": library([sm(70)]),
+    "opt/d/now-a-file/hidden.so": library([sm(70)]),
+    "opt/e": To("../usr/lib"),
+    "opt/f/one.so": library([sm(86)]),
+    "opt/f/another.so": To("opt/f/one.so", hard=True),
+    "opt/f/data": library([sm(89)]),
+    "opt/f/by_link.so": To("opt/f/data", hard=True),
+}
+UPPER: Files = {
+    "opt/a/.wh.gone.so": b"",
+    "opt/b/.wh..wh..opq": b"",
+    "opt/b/new.so": library([sm(90)]),
+    "opt/c/replaced.so": library([sm(80)]),
+    "opt/d/now-a-file": b"x",
+    "opt/e/": Folder,
+    "opt/e/in-its-place.so": library([sm(75)]),
+    "opt/f/.wh.another.so": b"",
+    "proc/kept-out.so": library([sm(60)]),
+    "etc/noise": NOISE,
+}
+
+
 PACKINGS = {
     "gzip": gzipped,
     "zstd": zstandard,
@@ -201,30 +237,33 @@ PACKINGS = {
 }
 
 
-def put_image(
-    shelf: FakeRegistry, tag: str, layers: Sequence[Packed], *, architecture: str = "amd64", variant: str = ""
-) -> str:
-    """Have a registry hold an image of these layers, the lowest first; its digest."""
-    said: dict[str, Any] = {"os": "linux", "architecture": architecture}
+def image_of(
+    layers: Sequence[Packed], *, architecture: str = "amd64", variant: str = ""
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The blobs of an image of these layers, the lowest first, by digest; and its manifest."""
+    said: dict[str, Any] = {"os": "linux", "architecture": architecture, "config": {"Cmd": ["/x"]}}
     said |= {"variant": variant} if variant else {}
     said["rootfs"] = {"type": "layers", "diff_ids": [digest(layer.tar) for layer in layers]}
     config = json.dumps(said).encode()
-    shelf.blobs[digest(config)] = config
-    shelf.blobs |= {layer.digest: layer.data for layer in layers}
+    rows = [
+        {"mediaType": layer.kind, "digest": layer.digest, "size": len(layer.data), "annotations": dict(layer.notes)}
+        for layer in layers
+    ]
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": {"mediaType": _CONFIG, "digest": digest(config), "size": len(config)},
-        "layers": [
-            {
-                "mediaType": layer.kind,
-                "digest": layer.digest,
-                "size": len(layer.data),
-                "annotations": dict(layer.notes),
-            }
-            for layer in layers
-        ],
+        "layers": rows,
     }
+    return {digest(config): config} | {layer.digest: layer.data for layer in layers}, manifest
+
+
+def put_image(
+    shelf: FakeRegistry, tag: str, layers: Sequence[Packed], *, architecture: str = "amd64", variant: str = ""
+) -> str:
+    """Have a registry hold an image of these layers, the lowest first; its digest."""
+    blobs, manifest = image_of(layers, architecture=architecture, variant=variant)
+    shelf.blobs |= blobs
     return put_manifest(shelf, tag, manifest)
 
 

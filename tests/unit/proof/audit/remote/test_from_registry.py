@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import random
 import tarfile
 from collections.abc import Iterator, Sequence
 
@@ -17,13 +16,16 @@ from images.proof.audit.remote.from_registry import RemoteAudit, audit_remote
 from images.proof.audit.remote.layer_reader import BY_DIGESTS, UNCHECKED, WHOLE
 from images.proof.audit.remote.reference import parse_image_name
 from images.registry import Repository
-from tests.helpers.elf_files import Code, container, library, sm
+from tests.helpers.elf_files import library, sm
 from tests.helpers.nonempty import nonempty
 from tests.helpers.registries import FakeRegistry, Fault, registry
 from tests.helpers.remote_images import (
+    LARGE,
+    LOWER,
+    NOISE,
     PACKINGS,
+    UPPER,
     Files,
-    Folder,
     Packed,
     To,
     digest,
@@ -38,37 +40,6 @@ from tests.helpers.remote_images import (
     zstd_chunked,
 )
 
-NOISE = random.Random(7).randbytes(1_300_000)  # noqa: S311  (the same each time)
-LARGE = library([container(Code(75, size=900_000)), sm(80)], tail=NOISE[:700_000])
-LOWER: Files = {
-    "usr/": Folder,
-    "usr/lib/": Folder,
-    "usr/lib/kept.so": library([sm(75, 80)]),
-    "usr/lib/large.so.1": LARGE,
-    "usr/lib/plain.so": library(),
-    "usr/lib/notes.txt": NOISE,
-    "opt/a/gone.so": library([sm(70)]),
-    "opt/b/below.so": library([sm(70)]),
-    "opt/c/replaced.so": library([sm(70)]),
-    "opt/d/now-a-file/hidden.so": library([sm(70)]),
-    "opt/e": To("../usr/lib"),
-    "opt/f/one.so": library([sm(86)]),
-    "opt/f/another.so": To("opt/f/one.so", hard=True),
-    "opt/f/data": library([sm(89)]),
-    "opt/f/by_link.so": To("opt/f/data", hard=True),
-}
-UPPER: Files = {
-    "opt/a/.wh.gone.so": b"",
-    "opt/b/.wh..wh..opq": b"",
-    "opt/b/new.so": library([sm(90)]),
-    "opt/c/replaced.so": library([sm(80)]),
-    "opt/d/now-a-file": b"x",
-    "opt/e/": Folder,
-    "opt/e/in-its-place.so": library([sm(75)]),
-    "opt/f/.wh.another.so": b"",
-    "proc/kept-out.so": library([sm(60)]),
-    "etc/noise": NOISE,
-}
 # What is left of the two, as an engine's tar of the container's files has it: in the order of a walk, links by name.
 SEEN: Files = {
     "etc/noise": NOISE,
