@@ -7,19 +7,14 @@ import hashlib
 import json
 import random
 import struct
-import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from images.proof.audit.remote.packing import zstd
 from tests.helpers.elf_files import Code, container, library, sm
 from tests.helpers.registries import FakeRegistry
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -145,7 +145,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 def _ends(rows: list[Mapping[str, Any]], end: int) -> dict[int, int]:
     """Offset of something packed -> offset of the next one: it ends there at the latest."""
     offsets = sorted({offset for row in rows if (offset := _number(row, "offset")) and offset < end})
-    return dict(zip(offsets, [*offsets[1:], end], strict=True))
+    return dict(zip(offsets, [*offsets[1:], end], strict=False))  # there may be none
 
 
 def _entry(rows: list[Mapping[str, Any]], ends: Mapping[int, int]) -> Entry:

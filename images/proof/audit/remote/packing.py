@@ -12,9 +12,9 @@ from images.device_code.zip_bounds import FREE_BYTES, MOST_BYTES, MOST_RATIO
 from images.proof.audit.remote.faults import LayerFault
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 GZIP, ZSTD, PLAIN = "gzip", "zstd", "not packed"
 _GZIP_MAGIC = b"\x1f\x8b"
