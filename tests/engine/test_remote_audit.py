@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,24 @@ from images.proof.audit.target import FromRegistry, audit_command, audit_image
 from images.registry import Repository
 from tests.engine.faulty import Fault, faulty
 from tests.engine.real_registry import RealRegistry
-from tests.helpers.remote_images import LOWER, PACKINGS, UPPER, image_of, tar_layer
+from tests.helpers.remote_images import LOWER, PACKINGS, UPPER, Packed, image_of, tar_layer
 from tests.helpers.small_images import archive
 
 
 def put(registry: RealRegistry, packing: str, folder: Path) -> str:
     """Put the two layers into the registry, packed so; the image by its digest."""
-    blobs, manifest = image_of([PACKINGS[packing](LOWER), PACKINGS[packing](UPPER)])
+    return put_layers(registry, [PACKINGS[packing](LOWER), PACKINGS[packing](UPPER)], folder)
+
+
+def put_layers(registry: RealRegistry, layers: Sequence[Packed], folder: Path) -> str:
+    """Put an image of these layers into the registry, the lowest first; the image by its digest."""
+    blobs, manifest = image_of(layers)
     repository = Repository(f"{registry.host}/team/thing")
     for digest, data in blobs.items():
         path = folder / "blob"
         path.write_bytes(data)
         repository.upload(path, digest)
-    raw = json.dumps(manifest).encode()
-    repository.put_manifest(raw, "v1")
-    return f"{registry.host}/team/thing@{repository.put_manifest(raw, 'v1')}"
+    return f"{registry.host}/team/thing@{repository.put_manifest(json.dumps(manifest).encode(), 'v1')}"
 
 
 def remote(reference: str) -> RemoteAudit:
