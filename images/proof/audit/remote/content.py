@@ -26,6 +26,7 @@ from images.proof.audit.remote.layer import Finding
 
 LEAST = 64  # bytes of the smallest file that is looked at
 _HELD = 4 << 20  # a smaller file stays in memory
+_SMALL = 512 << 10  # a smaller one is fetched whole: that is one request, its parts would be three
 _CHUNK = 1 << 20
 _HEADS = (MAGIC, ARCHIVE_MAGIC, b"MZ", b"\x50\xed\x55\xba", b"\xed\x43\x4e\x7f")
 _SUFFIXES = (".ptx", ".cubin", ".fatbin")
@@ -93,7 +94,9 @@ class Reader:
         self._empty()
         self._spare.truncate(file.size)
         sparse = _Sparse(file, self._spare)
-        if is_cubin(head):
+        if file.size <= _SMALL:
+            sparse.fill(0, file.size)
+        elif is_cubin(head):
             sparse.fill(0, LEAST)
         elif is_elf(head):
             self._fetch_elf(sparse, file.size)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import struct
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -16,7 +16,10 @@ from images.proof.audit.remote.faults import LayerFault, NoParts
 from images.proof.audit.remote.packing import ZSTD, unpack_whole
 from images.registry import Blob, Repository
 
-_FIRST, _LARGEST = 128 << 10, 8 << 20  # bytes of a request: more and more, as long as one goes on where the last ended
+# Bytes of a request: at first, at most ahead of what was asked for, and at most in all. What goes on where the last one
+# ended is asked for in larger and larger pieces.
+_FIRST, _AHEAD, _LARGEST = 128 << 10, 2 << 20, 8 << 20
+_HELD = 8  # answers that are kept: a library's begin and its table of sections are asked for by turns
 # A gap of so many bytes is read through: on a line of 100 Mbit/s that is as quick as to ask once more.
 _NEAR = 512 << 10
 MOST_CHUNK = 64 << 20  # bytes of what is packed by itself, unpacked: it is held in memory
@@ -42,7 +45,8 @@ class RangedBlob:
 
     def __init__(self, repository: Repository, blob: Blob, count: Callable[[int], None]) -> None:
         self._repository, self._blob, self._count = repository, blob, count
-        self._begin, self._data = 0, b""
+        self._held: deque[tuple[int, bytes]] = deque(maxlen=_HELD)
+        self._end = 0
         self._next = _FIRST
 
     @property
@@ -51,29 +55,34 @@ class RangedBlob:
         return self._blob.size
 
     def read(self, begin: int, length: int) -> bytes:
-        """So many bytes from ``begin`` on, some of them from the last request."""
+        """So many bytes from ``begin`` on, some of them from earlier requests."""
         if begin < 0 or length < 0 or length > self.size - begin:
             raise LayerFault(f"{length} bytes at {begin} are not inside its {self.size}")
-        found = b""
+        found = bytearray()
         while len(found) < length:
             at, left = begin + len(found), length - len(found)
-            offset = at - self._begin
-            if 0 <= offset < len(self._data):
-                found += self._data[offset : offset + left]
-                continue
-            self._fetch(at, left)
-        return found
+            start, data = self._held_at(at) or self._fetch(at, left)
+            found += data[at - start : at - start + left]
+        return bytes(found)
 
-    def _fetch(self, at: int, length: int) -> None:
-        end = self._begin + len(self._data)
-        follows = self._data and end <= at <= end + _NEAR
-        start = end if follows else at
-        self._next = min(_LARGEST, self._next * 2) if follows else _FIRST
-        many = min(max(self._next, min(length, _LARGEST) + at - start), self.size - start)
+    def _held_at(self, at: int) -> tuple[int, bytes] | None:
+        return next((held for held in reversed(self._held) if held[0] <= at < held[0] + len(held[1])), None)
+
+    def _fetch(self, at: int, length: int) -> tuple[int, bytes]:
+        follows = 0 < self._end <= at <= self._end + _NEAR and self._unheld(self._end) > at - self._end
+        start = self._end if follows else at
+        self._next = min(_AHEAD, self._next * 2) if follows else _FIRST
+        many = min(max(self._next, min(length, _LARGEST) + at - start), self._unheld(start))
         data = self._repository.part(self._blob, start, many, self._count)
         if data is None:
             raise NoParts("the registry gives no parts of it")
-        self._begin, self._data = start, data
+        self._held.append((start, data))
+        self._end = start + many
+        return start, data
+
+    def _unheld(self, start: int) -> int:
+        """Bytes from ``start`` up to what is held already, or to the end."""
+        return min([begin for begin, _ in self._held if begin > start] + [self.size]) - start
 
 
 @dataclass(frozen=True)

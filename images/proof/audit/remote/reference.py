@@ -31,11 +31,12 @@ def parse_image_name(text: str) -> ImageName | None:
     host = text.partition("/")[0]
     if "/" not in text or not (set(host) & set(".:") or host == "localhost") or host in (".", ".."):
         return None
-    name, _, digest = text.partition("@")
+    name, at, digest = text.partition("@")
     place, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
+    tagged = bool(colon) and "/" not in tag
+    if not tagged:
         place, tag = name, ""
-    if len(text) > _LONGEST or (digest and not _DIGEST.fullmatch(digest)) or (tag and not _TAG.fullmatch(tag)):
+    if len(text) > _LONGEST or (at and not _DIGEST.fullmatch(digest)) or (tagged and not _TAG.fullmatch(tag)):
         raise UsageError(
             f"{text[:200]!r} is no image's name",
             cause="a tag has letters, digits, '.', '_' and '-'; a digest is sha256: and 64 hexadecimal digits",
