@@ -35,7 +35,7 @@ class AuditOptions:
 
 @command
 def audit(context: Context, options: AuditOptions) -> None:
-    """Which cards an image, container, wheel, folder or library really runs on; nothing of it is run."""
+    """Which cards an image (in a registry too), container, wheel, folder or library really runs on; nothing is run."""
     audit_device_code(context, options)
 
 
