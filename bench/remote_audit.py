@@ -2,8 +2,8 @@
 
 A built image is pushed to a real registry on loopback, as gzip and as zstd. Its audit there and a pull into an empty
 engine of its own (bench/pull.py) are timed one after the other, without a slow line between: what both do with the
-bytes counts. Nothing of it stays. By default the image for the CPU; $CARDSTOCK_BENCH_ONLY names others by a glob on variant ids.
-The audit must say what the audit in the engine says.
+bytes counts. Nothing of it stays. By default the image for the CPU; $CARDSTOCK_BENCH_ONLY names others by a glob on
+variant ids. The audit must say what the audit in the engine says.
 """
 
 from __future__ import annotations
