@@ -24,10 +24,10 @@ from images.device_code.verdict import UNKNOWN, Capability, Verdict
 from images.device_code.zip_bounds import ZipRefused
 from images.matrix import parse_arch
 from images.proof.audit.chunks import Chunks
-from images.proof.audit.remote import RemoteAudit, audit_remote, parse_image_name
 
 if TYPE_CHECKING:
     from images.docker import Engine
+    from images.proof.audit.remote import RemoteAudit
     from images.registry import Repository
 
 # Without --arch: the cards that Cardstock makes images for.
@@ -117,6 +117,8 @@ def audit_in_registry(target: str, registry: FromRegistry, report: Report) -> Re
 
     Raises UsageError where the registry is asked for and ``target`` names none.
     """
+    from images.proof.audit.remote import audit_remote, parse_image_name
+
     asked = registry.always or bool(registry.platform) or registry.whole
     name = None if Path(target).expanduser().exists() and not asked else parse_image_name(target)
     if name is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from images.core import PrintLine, UsageError, human_bytes
 from images.device_code.audit import Audit, audit
-from images.proof.audit.remote.layer import Stack
+from images.proof.audit.remote.layer import Layer, Stack
 from images.proof.audit.remote.layer_reader import UNCHECKED, LayerReader, ReadLayer
 from images.proof.audit.remote.progress import Progress, Stopped
 from images.proof.audit.remote.reference import ImageName
@@ -119,7 +119,7 @@ def _read_layers(
                     running.append(pool.submit(_read, reader, progress))
                 read = running.popleft().result()
                 stack.add(read.layer)
-                done.append(read)
+                done.append(replace(read, layer=Layer()))  # its names are merged: they need not be held twice
                 blob = image.layers[-len(done)]
                 say(
                     f"layer {len(image.layers) - len(done) + 1} of {len(image.layers)}: {human_bytes(blob.size)}, "

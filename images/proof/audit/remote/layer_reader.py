@@ -31,7 +31,7 @@ UNCHECKED: How = "in part, without a digest"
 
 @dataclass(frozen=True)
 class ReadLayer:
-    """What is in a layer, how it is packed, how it was read, and the bytes of it that came over the line."""
+    """What is in a layer (until it is merged), how it is packed and was read, and the bytes that came over the line."""
 
     layer: Layer
     packing: str
