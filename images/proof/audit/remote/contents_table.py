@@ -26,9 +26,9 @@ _FOOTER = 51
 _FOOTER_FORM = re.compile(rb"\x1f\x8b.{8}\x1a\x00SG\x16\x00([0-9a-f]{16})STARGZ.{13}", re.DOTALL)
 _POSITION = re.compile(r"(\d{1,18}):(\d{1,12}):(\d{1,12}):1")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MOST_TABLE = 512 << 20  # bytes of JSON: 300 a file, and the largest image seen has 200,000 of them
-_MOST_PACKED = 128 << 20
-_MOST_ENTRIES = 4_000_000
+_MOST_TABLE = 128 << 20  # bytes of JSON: some 300 a file, and as values they take ten times as much
+_MOST_PACKED = 64 << 20
+_MOST_ENTRIES = 1_000_000
 _INDEX = "stargz.index.json"
 
 

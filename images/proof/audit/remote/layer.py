@@ -19,7 +19,8 @@ from images.proof.audit.remote.faults import LayerFault
 Finding = Library | FatbinError
 WHITEOUT, OPAQUE, _META = ".wh.", ".wh..wh..opq", ".wh..wh."
 PSEUDO = ("proc/", "sys/", "dev/")
-_MOST_NAME, _MOST_DEPTH = 4096, 1000
+_MOST_NAME, _MOST_DEPTH = 4096, 250
+_MOST_REPLACED = 1000  # folders whose place something else takes, in one layer: each is a walk through all names
 _MOST_LINKS = 40  # as the kernel follows them
 
 
@@ -49,6 +50,7 @@ class Layer:
     folders: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
+    _replaced: int = 0
 
     def folder(self, path: str) -> None:
         """A folder; a file or link of its name is replaced, as where a tar is unpacked."""
@@ -133,6 +135,9 @@ class Layer:
 
     def _drop_below(self, path: str) -> None:
         """What this layer itself put into a folder whose place another thing takes."""
+        self._replaced += 1
+        if self._replaced > _MOST_REPLACED:
+            raise LayerFault(f"more than {_MOST_REPLACED} of its folders are replaced by something else")
         below = f"{path}/"
         for one in [one for one in self.files if one.startswith(below)]:
             self._drop(one)

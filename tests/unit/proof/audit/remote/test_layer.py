@@ -145,3 +145,12 @@ def test_links_without_end_are_refused() -> None:
     made.symlink("b", "a")
     with pytest.raises(LayerFault, match="without end"):
         made.place("a/x")
+
+
+def test_folders_that_are_replaced_again_and_again_are_refused() -> None:
+    made = Layer()
+    with pytest.raises(LayerFault, match="are replaced"):
+        for number in range(2000):
+            made.folder("a")
+            made.file("a")
+            assert number < 1001
