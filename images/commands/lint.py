@@ -14,7 +14,7 @@ from images.core import CheckFailed, Report, default_layout, process
 from images.render import GENERATED
 
 SHELL = ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/bash")
-SHELL_PLACES = ("inv", ".ci/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")
+SHELL_PLACES = ("inv", ".ci/*", ".github/actions/*/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")
 
 
 @command

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from images.registry import credentials as credentials
     from images.registry import ping as ping
     from images.registry import token as token
+    from images.registry.address import parse_repository as parse_repository
     from images.registry.artifact import Artifact as Artifact
     from images.registry.artifact import ArtifactPart as ArtifactPart
+    from images.registry.blob_stream import BlobStream as BlobStream
     from images.registry.client import Repository as Repository
     from images.registry.cosign import Cosign as Cosign
     from images.registry.cosign import Identity as Identity
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from images.registry.oci_image import read_blob as read_blob
     from images.registry.oci_image import read_image as read_image
     from images.registry.ping import answer as answer
+    from images.registry.platforms import FoundImage as FoundImage
+    from images.registry.platforms import find_image as find_image
     from images.registry.retry import Retry as Retry
     from images.registry.retry import TransientError as TransientError
     from images.registry.transport import Transport as Transport

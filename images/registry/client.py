@@ -7,7 +7,6 @@ pass (a reset connection, 429, 5xx) are tried again, as late as the registry ask
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,6 +17,7 @@ from urllib.parse import urljoin
 from images.core import RegistryFailure
 from images.registry.address import parse_repository
 from images.registry.api import RepositoryApi
+from images.registry.blob_stream import PATIENCE, SLOWEST, BlobStream, begins_at, read_part
 from images.registry.descriptor import DIGEST, MANIFEST, MANIFEST_TYPES, Blob, Manifest, digest_of, digest_of_file
 from images.registry.response import Response
 from images.registry.retry import Retry, TransientError
@@ -30,8 +30,6 @@ _READ_BACK = 4  # waits for what was written to be seen: seven seconds
 _TAGS_IN_ALL = 1_000_000
 _UNKNOWN = (400, 401, 403, 404, 405, 501)  # answers to a HEAD that say no more than "not that anybody knew"
 _WRITTEN = (200, 201, 202, 204)  # 201 by the specification; others were seen to say it with one of these
-_SLOWEST = 16 << 10  # bytes a second below which a download counts as broken off
-_PATIENCE = 300.0  # seconds that any download may take
 Say = Callable[[str], None]
 
 
@@ -170,6 +168,22 @@ class Repository:
                 part.unlink(missing_ok=True)
             raise
 
+    def stream(self, blob: Blob, count: Callable[[int], None] = lambda _: None) -> BlobStream:
+        """A blob's bytes as they come, no file between; ``count`` is given the bytes of each piece that came.
+
+        Raises RegistryFailure for a digest that is none.
+        """
+        if not DIGEST.fullmatch(blob.digest):
+            raise RegistryFailure(f"{self.name}: {blob.digest!r} is no sha256 digest", where=self._where)
+        return BlobStream(self._api, blob, count)
+
+    def part(self, blob: Blob, begin: int, length: int, count: Callable[[int], None] = lambda _: None) -> bytes | None:
+        """Some bytes of a blob, whose digest nobody has checked; None where the registry gives no parts of blobs.
+
+        Raises ValueError for a part that is not inside the blob.
+        """
+        return read_part(self._api, blob, begin, length, count)
+
     # -- how it is asked
 
     def _page(self, page: str) -> tuple[list[str], str]:
@@ -228,26 +242,20 @@ class Repository:
             if told.status == 416:
                 part.unlink(missing_ok=True)
                 raise TransientError(f"{self.name}: the registry has no such rest; the download begins anew")
-            if told.status == 206 and not _is_rest(told.headers.get("Content-Range", ""), have):
+            if told.status == 206 and not begins_at(told.headers.get("Content-Range", ""), have):
                 part.unlink(missing_ok=True)
                 raise TransientError(f"{self.name}: the registry gives another part; the download begins anew")
             begin = have if told.status == 206 else 0
             with part.open("r+b" if begin else "wb") as out:
                 out.seek(begin)
                 out.truncate()
-                for piece in told.pieces(_PATIENCE + blob.size / _SLOWEST):
+                for piece in told.pieces(PATIENCE + blob.size / SLOWEST):
                     out.write(piece)
                     if out.tell() > blob.size:
                         raise self._api.unsafe("a blob", f"{blob.digest} of {blob.size} bytes", "more bytes than that")
                 if out.tell() < blob.size:
                     raise TransientError(f"{self.name}: the answer ended after {out.tell()} of {blob.size} bytes")
         return begin > 0
-
-
-def _is_rest(content_range: str, begin: int) -> bool:
-    """Whether a Content-Range begins at this byte; where a registry does not say, the digest will."""
-    said = re.match(r"bytes (\d{1,20})-", content_range.strip())
-    return said is None or int(said[1]) == begin
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:

@@ -90,3 +90,30 @@ def cloned(source: Path, to: Path) -> Path:
     lock = process.run(["sha256sum"], cwd=to, stdin=(to / "dev/requirements.lock").read_text(encoding="utf-8")).out
     (to / ".venv" / ".stamp").write_text(f"{lock.strip()} {os.path.realpath(to)}\n", encoding="utf-8")
     return to
+
+
+def run_action(folder: Path, inputs: Mapping[str, str], cwd: Path) -> tuple[int, list[str]]:
+    """Run the shell steps of a composite action as GitHub does; the exit code of the first that fails, and all lines.
+
+    ``inputs`` are as `with:` has them; what is left out has the action's default. A required one that is left out is
+    empty, as with GitHub.
+    """
+    action = yaml.safe_load((folder / "action.yml").read_text(encoding="utf-8"))
+    assert action["runs"]["using"] == "composite"
+    assert set(inputs) <= set(action["inputs"])
+    known = {f"inputs.{name}": str(said.get("default", "")) for name, said in action["inputs"].items()}
+    known |= {f"inputs.{name}": value for name, value in inputs.items()}
+    runner, lines = Runner(cwd, known), list[str]()
+    for step in action["runs"]["steps"]:
+        assert step["shell"] == "bash"
+        # An input becomes part of no script: expressions stand in variables alone.
+        assert "${{" not in step["run"]
+        env = {name: runner.resolve(value) for name, value in step.get("env", {}).items()}
+        env |= {"GITHUB_ACTION_PATH": str(folder), "CI": "true", "GITHUB_ACTIONS": "true"}
+        with tempfile.TemporaryDirectory(prefix="cardstock-action-") as scripts:
+            script = Path(scripts, "script")
+            script.write_text(step["run"], encoding="utf-8")
+            argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
+            if code := process.stream(argv, lines.append, cwd=cwd, env=env, check=False, timeout=600):
+                return code, lines
+    return 0, lines

@@ -49,7 +49,7 @@ class FakeRegistry:
     how it wants one to log in; ``logins`` are those headers as they came. ``elsewhere`` is another registry
     ("127.0.0.1:PORT") that it sends to for blobs and uploads. ``rules`` are asked first, the newest before the others,
     also for the token service; one that gives no reply leaves the request to the rest. ``meanwhile`` is called with
-    each request before it is answered: what another does at that moment.
+    each request before it is answered: what another does at that moment. ``ranges``: it gives parts of blobs.
     """
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -63,6 +63,7 @@ class FakeRegistry:
     auth: Auth | None = None
     elsewhere: str = ""
     meanwhile: Callable[[str], None] | None = None
+    ranges: bool = True
     logins: list[str] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
 
@@ -185,8 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(307, headers={"Location": f"http://{self.shelf.elsewhere}{self.path}"})
         elif data is None:
             self._answer(404)
-        elif match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            rest = data[int(match[1]) :]
+        elif self.shelf.ranges and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
+            rest = data[int(match[1]) : int(match[2]) + 1 if match[2] else None]
             self._answer(206 if rest else 416, rest)
         else:
             self._answer(200, data)

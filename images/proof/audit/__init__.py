@@ -12,6 +12,7 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.proof.audit import gate as gate
     from images.proof.audit import loaded_libraries as loaded_libraries
+    from images.proof.audit.chunks import Chunks as Chunks
     from images.proof.audit.closure import Closure as Closure
     from images.proof.audit.closure import Unmet as Unmet
     from images.proof.audit.closure import judge_closure as judge_closure
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from images.proof.audit.loader_tables import ImageTables as ImageTables
     from images.proof.audit.stand_ins import judge_stand_ins as judge_stand_ins
     from images.proof.audit.target import CARDS as CARDS
-    from images.proof.audit.target import Chunks as Chunks
+    from images.proof.audit.target import FromRegistry as FromRegistry
     from images.proof.audit.target import audit_command as audit_command
     from images.proof.audit.target import audit_image as audit_image
     from images.proof.audit.target import audit_path as audit_path
