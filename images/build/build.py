@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from images.core import (
     work_folder,
     write_atomically,
 )
+from images.core.python310 import UTC
 from images.docker import LOGS, Engine, build_inputs, local_reference, run_bake
 from images.kernels import Compiler, Stored, default_store, provide
 from images.matrix import Kernel, Matrix

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from images.core.python310 import TextEnum
 from images.matrix import Matrix, Variant, join_sm
 from images.render import (
     EVIDENCE,
@@ -57,7 +57,7 @@ def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: 
     )
 
 
-class ImageState(StrEnum):
+class ImageState(TextEnum):
     """What an image on the engine is to the inputs of its variant."""
 
     ABSENT = "absent"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from images.advisories import (
     DEBIAN_FILE,
@@ -26,6 +26,7 @@ from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
 from images.core import CheckFailed, UsageError, write_atomically
 from images.core.options import option
+from images.core.python310 import UTC
 from images.matrix import Variant
 
 

@@ -33,6 +33,7 @@ from images.catalogue import (
 from images.commands.options import JSON, command, print_json
 from images.commands.pull import CatalogueSource, run_words
 from images.context import Context
+from images.core import print_out
 from images.core.options import option
 from images.matrix import Arch, Driver, parse_driver
 from images.proof.on_card import GpuRecord, read_gpu_records
@@ -126,7 +127,7 @@ def show_recommended(
     if options.json:
         print_json(choice_json(choice, seen))
         return
-    print("\n".join(choice_lines(choice, seen)))
+    print_out("\n".join(choice_lines(choice, seen)))
     context.report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
 
 
@@ -139,7 +140,7 @@ def show_published(context: Context, options: CardsOptions, catalogue: Catalogue
         runs = [run_words(one, reference_of(where, one.image)) if where else [] for one in resolved.matches]
         print_json(answer_json(where, catalogue, query, resolved, runs))
     else:
-        print("\n".join(answer_lines(where, catalogue, resolved)))
+        print_out("\n".join(answer_lines(where, catalogue, resolved)))
 
 
 def report_this_machine(context: Context) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.commands.options import command, print_json
 from images.context import Context
+from images.core import print_out
 from images.docker import Way, docker_line, spec_by_way
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, fit_lines, plan_words, shell_note
@@ -32,7 +33,7 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     if options.json:
         print_json(fit_json(fitted, lines))
         return
-    print("\n".join(fit_lines(fitted)))
+    print_out("\n".join(fit_lines(fitted)))
     if not options.cards and (note := shell_note(fitted.ask.variant, context.environment)):
         context.report.line(f"note: {note}", "yellow")
     if fitted.ask.nodes > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from images.build import BuildSettings, Plan, build_images, make_plan
 from images.catalogue import PublishedImage, SigningKeys
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
 from images.context import Context
-from images.core import UsageError, default_layout
+from images.core import UsageError, default_layout, print_out
 from images.core.options import option
+from images.core.python310 import UTC
 from images.distribution import (
     Destination,
     Packed,
@@ -113,4 +114,4 @@ def print_images(repository: Repository, images: Sequence[PublishedImage], optio
         print_json(rows)
         return
     for image in images:
-        print(f"{repository.name}@{image.digest}")
+        print_out(f"{repository.name}@{image.digest}")

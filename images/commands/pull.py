@@ -25,7 +25,7 @@ from images.catalogue import (
 )
 from images.commands.options import JSON, command, print_json
 from images.context import REPOSITORY, Context
-from images.core import UsageError, can_write, default_layout, read_file, write_atomically
+from images.core import UsageError, can_write, default_layout, print_out, read_file, write_atomically
 from images.core.options import option
 from images.distribution import PULLED, check_disk_space
 from images.distribution import pull as pulling
@@ -195,7 +195,7 @@ def print_commands(
         print_json(answer_json(repository, catalogue, query, resolved, runs))
         return
     for run in runs:
-        print(shlex.join(run))
+        print_out(shlex.join(run))
 
 
 def way_here(context: Context, options: PullOptions) -> Way:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from images.build import input_hashes
@@ -12,8 +12,9 @@ from images.catalogue import Catalogue
 from images.commands.options import JSON, command, print_json
 from images.commands.pull import CatalogueSource
 from images.context import Context
-from images.core import CheckFailed, UsageError
+from images.core import CheckFailed, UsageError, print_out
 from images.core.options import option
+from images.core.python310 import UTC
 from images.matrix import Variant
 from images.proof.on_card import Finding, GpuRecord, Known, PublishedAs, check_record, read_gpu_records, read_with_data
 from images.render import read_lock
@@ -57,7 +58,7 @@ def check_sent_in(context: Context, options: RecordsOptions, now: datetime) -> N
     if options.json:
         print_json({"file": str(path), "evidence": record.evidence(), "findings": [asdict(one) for one in findings]})
     else:
-        print("\n".join(_line(one) for one in findings))
+        print_out("\n".join(_line(one) for one in findings))
     if bad := [one for one in findings if one.said == "refused"]:
         raise CheckFailed(
             f"{path.name} is refused: {', '.join(one.what for one in bad)}",

@@ -43,12 +43,15 @@ if TYPE_CHECKING:
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
+    from images.core.report import print_out as print_out
     from images.core.report import shown as shown
     from images.core.signals import Ended as Ended
     from images.core.signals import ends_as_interrupts as ends_as_interrupts
     from images.core.signals import exit_code_of as exit_code_of
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.typed import as_typed as as_typed
+    from images.core.typed import program_name as program_name
     from images.core.work import bytes_below as bytes_below
     from images.core.work import can_write as can_write
     from images.core.work import sweep as sweep

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from images.core.python310 import tomllib
 
 _CONFIG = Path("/etc/containerd/config.toml")
 _DEFAULT = Path("/var/lib/containerd")  # containerd's own default of `root`

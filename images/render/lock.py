@@ -6,12 +6,12 @@ What is asked is in images/render/lock_inputs.py, how it lies on disk in images/
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from images.core import CardstockError, RegistryFailure, UsageError, process, work_folder
+from images.core.python310 import tomllib
 from images.render.lock_files import (
     Lock,
     LockState,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
 from invoke.collection import Collection
 
 import tasks
+from images.core.python310 import tomllib
 from tests.helpers.matrices import ROOT, matrix
 from tests.helpers.nonempty import nonempty
 

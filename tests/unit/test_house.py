@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from images.core import process
+from images.core.python310 import tomllib
 from tests.helpers.nonempty import nonempty
 
 ROOT = Path(__file__).parents[2]

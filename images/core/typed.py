@@ -1,0 +1,78 @@
+"""This program's name as it was typed, put into the commands that are printed.
+
+Texts name commands as a checkout has them, `./inv pull`. Where the program is the installed one, what people see says
+`cardstock pull`; a command that only a checkout has stays as it is, and its line says where one is had. The places
+that print (`Report`, `print_error`, `print_out`, the commands' help) pass their texts through `as_typed`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+IN_CHECKOUT = "./inv"
+INSTALLED = "cardstock"
+SOURCE = "https://github.com/cardstock-images/cardstock"
+# Of commands that both have, what writes into a checkout's files.
+WRITES = ("advisories --update --write", "advisories --record-debian", "audit --record")
+# The name alone, or with the command behind it; not a path such as /work/inv, nor the file of ../inv.
+_NAMED = re.compile(r"(?<![\w./])\./inv(?![\w/-])(?: (?=(?P<rest>\S[^\n]*)))?")
+
+
+@dataclass(frozen=True)
+class Program:
+    """How the program is called, and the commands that it has; None for all of a checkout's."""
+
+    name: str = IN_CHECKOUT
+    commands: frozenset[str] | None = None
+
+
+_running = [Program()]
+
+
+def started_as(name: str, commands: Collection[str]) -> None:
+    """Say once, before anything is printed, how this process's program is called and which commands it has."""
+    _running[0] = Program(name, frozenset(commands))
+
+
+def started_in_checkout() -> None:
+    """The program is `./inv` again, as it is where nothing else was said."""
+    _running[0] = Program()
+
+
+def program_name() -> str:
+    """How the program is called: "./inv" or "cardstock"."""
+    return _running[0].name
+
+
+def has_command(text: str) -> bool:
+    """Whether this program has the command of ``text``, such as "./inv build --arch 7.5"; True where none is named."""
+    return IN_CHECKOUT not in as_typed(text, told=False)
+
+
+def as_typed(text: str, *, told: bool = True) -> str:
+    """``text`` with its commands as this program has them.
+
+    With ``told``, a line that names one which only a checkout has says at its end where a checkout is had.
+    """
+    program = _running[0]
+    if program.commands is None or IN_CHECKOUT not in text:
+        return text
+    lines = [_NAMED.sub(_renamed, line) for line in text.split("\n")]
+    if told:
+        lines = [
+            f"{line} (./inv: in a checkout, git clone {SOURCE})" if _NAMED.search(line) else line for line in lines
+        ]
+    return "\n".join(lines)
+
+
+def _renamed(found: re.Match[str]) -> str:
+    program, rest = _running[0], found["rest"] or ""
+    if any(rest.startswith(words) for words in WRITES):
+        return found[0]
+    command = next((word for word in re.findall(r"[\w-]+", rest)[:2] if not word.startswith("-")), "")
+    known = not command or command.isupper() or (rest.startswith("-") and not rest.startswith("--help"))
+    if known or program.commands is None or command in program.commands:
+        return f"{program.name} " if found[0].endswith(" ") else program.name
+    return found[0]
