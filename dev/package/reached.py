@@ -1,7 +1,8 @@
 """Which modules some modules reach: their imports, and what those import, through the faces of rooms.
 
 Read from the text alone, by the standard library: a wheel is built where nothing of the project is installed. An import
-inside of a function counts as well. A name that a room's face offers (images/core/lazy_import.py) is followed into its module.
+inside of a function counts as well. A name that a room's face offers (images/core/lazy_import.py) is followed into the
+module that has it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What Python 3.11 brought and this code uses, for 3.10 as well: UTC, a text enum, TOML, a file's SHA-256."""
+"""What Python 3.11 brought and this code uses, for 3.10 as well: UTC, a text enum, a file's SHA-256."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from collections.abc import Mapping
 from datetime import timezone
 from enum import Enum
 from typing import Any, BinaryIO
-
-if sys.version_info >= (3, 11):
-    import tomllib as tomllib
-else:
-    pass
 
 UTC = timezone.utc
 # A new group of processes, for `subprocess.Popen`; until 3.10 only a new session is had, whose first process leads one.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 IN_CHECKOUT = "./inv"
 INSTALLED = "cardstock"
 SOURCE = "https://github.com/cardstock-images/cardstock"
+_WHERE = f" (./inv: in a checkout, git clone {SOURCE})"
 # Of commands that both have, what writes into a checkout's files.
 WRITES = ("advisories --update --write", "advisories --record-debian", "audit --record")
 # The name alone, or with the command behind it; not a path such as /work/inv, nor the file of ../inv.
@@ -48,7 +49,7 @@ def program_name() -> str:
 
 def has_command(text: str) -> bool:
     """Whether this program has the command of ``text``, such as "./inv build --arch 7.5"; True where none is named."""
-    return IN_CHECKOUT not in as_typed(text, told=False)
+    return _running[0].commands is None or IN_CHECKOUT not in as_typed(text, told=False)
 
 
 def as_typed(text: str, *, told: bool = True) -> str:
@@ -61,9 +62,7 @@ def as_typed(text: str, *, told: bool = True) -> str:
         return text
     lines = [_NAMED.sub(_renamed, line) for line in text.split("\n")]
     if told:
-        lines = [
-            f"{line} (./inv: in a checkout, git clone {SOURCE})" if _NAMED.search(line) else line for line in lines
-        ]
+        lines = [f"{line}{_WHERE}" if _NAMED.search(line) else line for line in lines]
     return "\n".join(lines)
 
 

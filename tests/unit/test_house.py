@@ -11,8 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from images.core import process
-from images.core.python310 import tomllib
+from images.core import process, toml
 from tests.helpers.nonempty import nonempty
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +182,7 @@ def test_the_lock_names_no_index_and_no_path() -> None:
 
 
 def test_the_lock_holds_what_the_project_asks_for() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = toml.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
     entries = locked()
     for want in nonempty(wanted):

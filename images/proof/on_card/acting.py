@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from images.core.python310 import UTC
 from images.proof.on_card import acting_judge as judge
 from images.proof.on_card.acting_cards import CARDS, ActedCard, acted_card
 from images.proof.on_card.acting_containers import ASKING, HERE, PLACE, ActingHost, acted_env, env_of

@@ -16,12 +16,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from images.core.python310 import UTC
 from images.docker import Gpus
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps

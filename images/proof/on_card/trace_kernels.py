@@ -28,11 +28,12 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from images.core import process
+from images.core.python310 import UTC
 from images.docker import TMPFS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.kernel_code import traces
 from images.proof.on_card.acting_cards import ActedCard, acted_card

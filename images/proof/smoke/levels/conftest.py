@@ -7,7 +7,7 @@ import os
 import re
 import ssl
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from packaging.version import Version
 
 from images.core import CardstockError, write_atomically
+from images.core.python310 import UTC
 from images.proof.smoke import (
     LEVELS,
     STAND_INS_CALLED,
