@@ -74,7 +74,7 @@ class Context:
     @cached_property
     def site(self) -> SiteSettings:
         """The files of this site: CA, mirrors, indexes. Raises UsageError."""
-        return read_site(self.checkout.root, self.environment)
+        return read_site(self.checkout.settings, self.environment)
 
     @cached_property
     def ca(self) -> Path | None:

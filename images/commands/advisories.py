@@ -44,7 +44,7 @@ class AdvisoriesOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("advisories --card T4")
 def advisories(context: Context, options: AdvisoriesOptions) -> None:
     """Known holes in what images carry: which serving reaches, what closes them, which are open; asks what is new."""
     if (options.complete and not options.check) or (options.write and not options.update):
@@ -117,6 +117,8 @@ def update(context: Context, services: Services, day: date, options: AdvisoriesO
 
     Raises RegistryFailure (6) where one of them cannot be asked: then nothing was looked up, and nothing is written.
     """
+    if options.write:
+        context.checkout.to_write(FILE, "advisories --update --write")
     assessments, report = context.assessments, context.report
     known = assessments.known
     carried = [assessments.carried(variant) for variant in _one_of_each_kind(context)]
@@ -160,8 +162,9 @@ def _one_of_each_kind(context: Context) -> list[Variant]:
 
 def record_debian(context: Context, image: str, day: date) -> None:
     """Keep which Debian packages an image of the engine has. Raises UsageError where it does not tell."""
+    root = context.checkout.to_write(DEBIAN_FILE, "advisories --record-debian")
     ran = context.engine.run(image, ["-c", READ_DEBIAN_PACKAGES], entrypoint=["/opt/venv/bin/python"])
-    path = context.checkout.root / DEBIAN_FILE
+    path = root / DEBIAN_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, debian_record(ran.out, image.rpartition(":")[2], day.isoformat()))
     context.report.line(f"wrote {DEBIAN_FILE}")

@@ -30,7 +30,7 @@ class BuildOptions(FormOptions):
         return BuildSettings(smoke=not self.no_smoke, gpus=self.gpus or None, wheels=wheels)
 
 
-@command
+@command("build --card 'RTX 2080 Ti'")
 def build(context: Context, options: BuildOptions) -> None:
     """Build, prove and tag images; what is up to date is left alone."""
     if options.dry_run:

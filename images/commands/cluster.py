@@ -63,7 +63,7 @@ class ClusterOptions:
     stop: bool = option("stop and remove the cluster of these hosts", False)
 
 
-@command
+@command("cluster --hosts hosts.yaml --print")
 def cluster(context: Context, options: ClusterOptions) -> None:
     """Serve a model on several machines, through Ray and vLLM; or print or write how."""
     serve_on_hosts(context, options)

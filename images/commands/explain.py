@@ -26,7 +26,7 @@ class ExplainOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("explain --card T4 --attention flash-attn")
 def explain(context: Context, options: ExplainOptions) -> None:
     """What is recommended, why, and what to know of it; what is left out: rule, reason, source, the nearest one."""
     show_excluded(context, options)

@@ -15,7 +15,7 @@ from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, f
 from images.run.serve import PLACES, Options, Source, asked_model, make_spec
 
 
-@command
+@command("fit --model 7b-awq --card 'RTX 4090'")
 def fit(context: Context, options: FitOptions) -> None:
     """How a model is served on cards: settings with reasons, memory line by line; or why it cannot be."""
     show_fit(context, options)

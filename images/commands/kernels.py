@@ -53,7 +53,7 @@ class KernelsOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("kernels --list")
 def kernels(context: Context, options: KernelsOptions) -> None:
     """Attention wheels built from source, by key: list, make, export, push them; --only takes their ids too."""
     manage_wheels(context, options)

@@ -17,7 +17,7 @@ SHELL = ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/bash")
 SHELL_PLACES = ("inv", ".ci/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")
 
 
-@command
+@command("lint")
 def lint(context: Context, options: NoOptions) -> None:
     """ruff, mypy, import contracts, codespell, hadolint on every Dockerfile, zizmor and actionlint on workflows."""
     lint_all(context)

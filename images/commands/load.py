@@ -25,7 +25,7 @@ class LoadOptions:
     json: bool = option(JSON, False)
 
 
-@command
+@command("load /media/stick/images")
 def load(context: Context, options: LoadOptions) -> None:
     """Images that save has written in pieces, into this machine's engine; every digest is checked first."""
     if options.list:

@@ -59,7 +59,7 @@ class PublishOptions(SelectorOptions):
         return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), private)
 
 
-@command
+@command("publish --arch 7.5 --to registry.example.com/team/qwen --dry-run")
 def publish(context: Context, options: PublishOptions) -> None:
     """Build, push by digest, prove, sign, and only then let tags and the catalogue name the images."""
     if options.rollback:

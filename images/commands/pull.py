@@ -90,7 +90,7 @@ class PullOptions:
         return CatalogueSource(self.source, self.offline, self.key, self.identity)
 
 
-@command
+@command("pull --from registry.example.com/team/qwen")
 def pull(context: Context, options: PullOptions) -> None:
     """The published image for a card: found, verified, pulled by digest; prints the command that runs it."""
     if options.offline:

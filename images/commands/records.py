@@ -39,7 +39,7 @@ class RecordsOptions:
     json: bool = option(JSON, False)
 
 
-@command
+@command("records check record.json")
 def records(context: Context, options: RecordsOptions) -> None:
     """Check a record of a run on a card that somebody sent in: seal, image, packages, card, times, answers."""
     check_sent_in(context, options, datetime.now(UTC))

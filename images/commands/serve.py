@@ -28,7 +28,7 @@ from images.run.serve import (
 from images.run.serve import start as starting
 
 
-@command
+@command("serve --model 3b-awq")
 def serve(context: Context, options: ServeOptions) -> None:
     """Serve a model on the cards of this machine with the fitted settings; or print how, stop it, show its log."""
     if options.stop:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from images.core.signals import exit_code_of as exit_code_of
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.site import settings_folder as settings_folder
     from images.core.typed import as_typed as as_typed
     from images.core.typed import program_name as program_name
     from images.core.work import bytes_below as bytes_below

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 IN_CHECKOUT = "./inv"
 INSTALLED = "cardstock"
+PAGES = "https://cardstock-images.github.io/cardstock/"
 SOURCE = "https://github.com/cardstock-images/cardstock"
 _WHERE = f" (./inv: in a checkout, git clone {SOURCE})"
 # Of commands that both have, what writes into a checkout's files.
 WRITES = ("advisories --update --write", "advisories --record-debian", "audit --record")
+_PAGE = re.compile(r"(?<![\w/])docs/([\w-]+)\.md")
 # The name alone, or with the command behind it; not a path such as /work/inv, nor the file of ../inv.
 _NAMED = re.compile(r"(?<![\w./])\./inv(?![\w/-])(?: (?=(?P<rest>\S[^\n]*)))?")
 
@@ -53,16 +55,19 @@ def has_command(text: str) -> bool:
 
 
 def as_typed(text: str, *, told: bool = True) -> str:
-    """``text`` with its commands as this program has them.
+    """``text`` with its commands as this program has them, and pages of docs/ by their address where they are not here.
 
     With ``told``, a line that names one which only a checkout has says at its end where a checkout is had.
     """
     program = _running[0]
-    if program.commands is None or IN_CHECKOUT not in text:
+    if program.commands is None:
+        return text
+    text = _PAGE.sub(rf"{PAGES}\1/", text)
+    if IN_CHECKOUT not in text:
         return text
     lines = [_NAMED.sub(_renamed, line) for line in text.split("\n")]
     if told:
-        lines = [f"{line}{_WHERE}" if _NAMED.search(line) else line for line in lines]
+        lines = [f"{line}{_WHERE}" if _NAMED.search(line) and SOURCE not in line else line for line in lines]
     return "\n".join(lines)
 
 

@@ -66,7 +66,7 @@ def _answer_or_unknown(what: str, question: Callable[[], T]) -> T | Unknown:
 
 
 def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -> Facts:
-    """Facts of this machine for the checkout at ``root``; what takes longer than ``seconds`` is Unknown."""
+    """Facts of this machine, with the site.yaml of ``root``; what takes longer than ``seconds`` is Unknown."""
     authorities = PendingAnswer("the CA bundle", lambda: _authorities(root, os.environ), seconds)
     cards = PendingAnswer("the NVIDIA driver", read_machine, seconds)
     engine = PendingAnswer("the Docker engine", _engine, seconds)

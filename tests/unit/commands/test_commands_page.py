@@ -26,7 +26,7 @@ class ShakeOptions:
     also: tuple[str, ...] = option("this too; repeat", ())
 
 
-@command
+@command("shake tree")
 def shake(context: Context, options: ShakeOptions) -> None:
     """Shake it."""
 
@@ -36,12 +36,12 @@ class MendOptions:
     all: bool = option("every one", False)
 
 
-@command
+@command("mend")
 def mend(context: Context, options: MendOptions) -> None:
     """Mend it."""
 
 
-@command
+@command("rest")
 def rest(context: Context, options: NoOptions) -> None:
     """Do nothing."""
 

@@ -364,7 +364,8 @@ def test_a_named_repository_is_asked_and_pulled_from(
 
 
 def test_hosts_of_bases_and_of_named_repositories(matrix: Matrix) -> None:
-    hosts = command.registry_hosts(matrix, ["ghcr.io/me/images", "localhost:5000", "ghcr.io", "library/debian"])
+    bases = [base.image for base in matrix.bases.values()]
+    hosts = command.registry_hosts([*bases, "ghcr.io/me/images", "localhost:5000", "ghcr.io", "library/debian"])
     assert hosts == ["registry-1.docker.io", "ghcr.io", "localhost:5000"]
 
 
