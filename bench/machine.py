@@ -11,8 +11,7 @@ from pathlib import Path
 
 from bench.record import BenchMachine, RunConditions
 from images.build import input_hash
-from images.core import process
-from images.core.python310 import UTC
+from images.core import UTC, process
 from images.render import Checkout
 
 PROC = Path("/proc")

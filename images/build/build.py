@@ -12,6 +12,7 @@ from images.build.job import Job, describe, disk_needed
 from images.build.plan import Plan
 from images.context import Context
 from images.core import (
+    UTC,
     CardstockError,
     CheckFailed,
     EngineUnreachable,
@@ -23,7 +24,6 @@ from images.core import (
     work_folder,
     write_atomically,
 )
-from images.core.python310 import UTC
 from images.docker import LOGS, Engine, build_inputs, local_reference, run_bake
 from images.kernels import Compiler, Stored, default_store, provide
 from images.matrix import Kernel, Matrix

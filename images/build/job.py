@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from images.core.python310 import TextEnum
+from images.core import TextEnum
 from images.matrix import FIRST_IMAGE, Matrix, Variant, join_sm
 from images.render import (
     EVIDENCE,

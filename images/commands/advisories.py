@@ -24,9 +24,8 @@ from images.advisories import (
 )
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
-from images.core import CheckFailed, UsageError, write_atomically
+from images.core import UTC, CheckFailed, UsageError, write_atomically
 from images.core.options import option
-from images.core.python310 import UTC
 from images.matrix import Variant
 
 

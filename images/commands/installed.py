@@ -7,7 +7,7 @@ from importlib import import_module
 from invoke.collection import Collection
 
 from images.commands.program import run_program
-from images.core.typed import INSTALLED, started_as
+from images.core import INSTALLED, started_as
 
 COMMANDS = (
     "advisories",

@@ -15,9 +15,8 @@ from typing import Any
 
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json, say_driver
 from images.context import Context
-from images.core import CheckFailed, Report, UsageError, human_bytes, print_out
+from images.core import UTC, CheckFailed, Report, UsageError, human_bytes, print_out
 from images.core.options import option
-from images.core.python310 import UTC
 from images.kernels import (
     FILE,
     Compiler,

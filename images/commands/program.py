@@ -17,8 +17,7 @@ from invoke.program import Program
 from images import __version__
 from images.commands.completion import completion_script, without_completion
 from images.commands.words import check_words, unknown_flag
-from images.core import UsageError, as_typed, closest, discard_stdout, print_error, program_name
-from images.core.typed import IN_CHECKOUT, SOURCE
+from images.core import IN_CHECKOUT, SOURCE, UsageError, as_typed, closest, discard_stdout, print_error, program_name
 
 # Commands whose first word may go without its flag.
 _SPELLED = {"bench": "--name", "load": "--dir"}

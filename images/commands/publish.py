@@ -12,9 +12,8 @@ from images.build import BuildSettings, Plan, build_images, make_plan
 from images.catalogue import PublishedImage, SigningKeys
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
 from images.context import Context
-from images.core import UsageError, default_layout, print_out
+from images.core import UTC, UsageError, default_layout, print_out
 from images.core.options import option
-from images.core.python310 import UTC
 from images.distribution import (
     Destination,
     Packed,

@@ -12,9 +12,8 @@ from images.catalogue import Catalogue
 from images.commands.options import JSON, command, print_json
 from images.commands.pull import CatalogueSource
 from images.context import Context
-from images.core import CheckFailed, UsageError, print_out
+from images.core import UTC, CheckFailed, UsageError, print_out
 from images.core.options import option
-from images.core.python310 import UTC
 from images.matrix import Variant
 from images.proof.on_card import Finding, GpuRecord, Known, PublishedAs, check_record, read_gpu_records, read_with_data
 from images.render import read_lock

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from images.core import process
-from images.core.errors import RegistryFailure, Unsafe
+from images.core.errors import RegistryFailure, Unsafe, UsageError
 
 _SECONDS = 1200.0
 # uv does not read pip's settings, and who set up pip for ./inv need not do it twice.
@@ -32,10 +32,24 @@ def provide_environment(lock: Path, home: Path, say: Say = lambda _: None, uv: s
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
         work = Path(temporary) / "whole"
-        _install(uv or str(Path(sys.executable).parent / "uv"), lock, work)
+        _install(uv or find_uv(), lock, work)
         if not folder.exists():  # another run may have been faster
             work.replace(folder)
     return python
+
+
+def find_uv() -> str:
+    """The program of the package uv, wherever pip put it. Raises UsageError where it is not there."""
+    from uv import find_uv_bin
+
+    try:
+        return find_uv_bin()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "uv is not beside this Python, and makes the environments of the demo page and of downloads",
+            cause=str(error),
+            do="install it: pip install uv",
+        ) from error
 
 
 def uv_settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import UsageError
-from images.core.python310 import sha256_of
+from images.core import UsageError, sha256_of
 
 Say = Callable[[str], None]
 MOST_PIECES = 9999  # four digits: `cat piece-*.part` joins them in their order

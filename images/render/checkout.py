@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import UsageError, settings_folder, write_atomically
-from images.core.typed import IN_CHECKOUT, INSTALLED, SOURCE
+from images.core import IN_CHECKOUT, INSTALLED, SOURCE, UsageError, settings_folder, write_atomically
 from images.matrix import Matrix, load_matrix
 from images.render.bakefile import CONTEXT, DEVICE_CODE
 from images.render.dockerfile import BAKE_FILE, GENERATED, KERNELS, SCHEMA_FILE

@@ -11,8 +11,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from images.core import CheckFailed, UsageError
-from images.core.python310 import sha256_of
+from images.core import CheckFailed, UsageError, sha256_of
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import PTX, SASS, Container, Entry, Library, Section
 

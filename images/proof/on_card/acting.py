@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from images.core.python310 import UTC
+from images.core import UTC
 from images.proof.on_card import acting_judge as judge
 from images.proof.on_card.acting_cards import CARDS, ActedCard, acted_card
 from images.proof.on_card.acting_containers import ASKING, HERE, PLACE, ActingHost, acted_env, env_of

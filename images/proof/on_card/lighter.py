@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from images.core.python310 import UTC
+from images.core import UTC
 from images.docker import Gpus
 from images.proof.on_card import lighter_compare as compare
 from images.proof.on_card import lighter_steps as steps

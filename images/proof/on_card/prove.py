@@ -26,8 +26,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any, get_args
 
-from images.core import process
-from images.core.python310 import UTC
+from images.core import UTC, process
 from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines

@@ -15,8 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from images.core import process, write_atomically
-from images.core.python310 import UTC
+from images.core import UTC, process, write_atomically
 from images.device_code.stand_ins.source import CALLS
 from images.proof.on_card.records import Figure, GpuRecord, Seal, Step, Verdict
 from images.proof.on_card.seal import content_hash

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from images.cards import Card
-from images.core import CardstockError
-from images.core.python310 import UTC
+from images.core import UTC, CardstockError
 from images.matrix import Arch, Variant, parse_driver
 from images.proof.on_card.answers import CASES, answer
 from images.proof.on_card.records import GpuRecord, Step

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from images.core.python310 import sha256_of
+from images.core import sha256_of
 from images.proof.on_card.answers import CASES, answer, picture_bytes
 from images.proof.tiny_model import checkpoint, qwen2_5_vl
 

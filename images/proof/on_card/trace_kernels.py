@@ -32,8 +32,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from images.core import process
-from images.core.python310 import UTC
+from images.core import UTC, process
 from images.docker import TMPFS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.kernel_code import traces
 from images.proof.on_card.acting_cards import ActedCard, acted_card

@@ -48,7 +48,7 @@ def rest(context: Context, options: NoOptions) -> None:
 
 def test_a_section_has_the_sentence_the_line_and_the_flags() -> None:
     assert section(shake).splitlines() == [
-        *("### shake", "", "Shake it.", "", "```sh", "./inv shake TARGET [flags]", "```", ""),
+        *("### shake", "", "Shake it.", "", "```sh", "./inv shake tree", "./inv shake TARGET [flags]", "```", ""),
         "| flag | what it does | default |",
         "| --- | --- | --- |",
         "| `TARGET` | what to shake |  |",

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from images.core import CardstockError, write_atomically
-from images.core.python310 import UTC
+from images.core import UTC, CardstockError, write_atomically
 from images.proof.smoke import (
     LEVELS,
     STAND_INS_CALLED,
