@@ -46,7 +46,7 @@ IN_CHECKOUT = (
 
 def main() -> None:
     """Run the command that was typed, as `cardstock COMMAND`."""
-    started_as(INSTALLED, COMMANDS)  # first: the commands' help texts are made where they are imported
+    started_as(INSTALLED, IN_CHECKOUT)  # first: the commands' help texts are made where they are imported
     collection = Collection()
     for name in COMMANDS:
         collection.add_task(getattr(import_module(f"images.commands.{name}"), name))

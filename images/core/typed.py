@@ -25,18 +25,18 @@ _NAMED = re.compile(r"(?<![\w./])\./inv(?![\w/-])(?: (?=(?P<rest>\S[^\n]*)))?")
 
 @dataclass(frozen=True)
 class Program:
-    """How the program is called, and the commands that it has; None for all of a checkout's."""
+    """How the program is called, and the commands that only a checkout has; None where this is one."""
 
     name: str = IN_CHECKOUT
-    commands: frozenset[str] | None = None
+    elsewhere: frozenset[str] | None = None
 
 
 _running = [Program()]
 
 
-def started_as(name: str, commands: Collection[str]) -> None:
-    """Say once, before anything is printed, how this process's program is called and which commands it has."""
-    _running[0] = Program(name, frozenset(commands))
+def started_as(name: str, elsewhere: Collection[str]) -> None:
+    """Say once, before anything is printed, how this program is called, and which commands only a checkout has."""
+    _running[0] = Program(name, frozenset(elsewhere))
 
 
 def started_in_checkout() -> None:
@@ -51,7 +51,7 @@ def program_name() -> str:
 
 def has_command(text: str) -> bool:
     """Whether this program has the command of ``text``, such as "./inv build --arch 7.5"; True where none is named."""
-    return _running[0].commands is None or IN_CHECKOUT not in as_typed(text, told=False)
+    return _running[0].elsewhere is None or _NAMED.search(as_typed(text, told=False)) is None
 
 
 def as_typed(text: str, *, told: bool = True) -> str:
@@ -60,7 +60,7 @@ def as_typed(text: str, *, told: bool = True) -> str:
     With ``told``, a line that names one which only a checkout has says at its end where a checkout is had.
     """
     program = _running[0]
-    if program.commands is None:
+    if program.elsewhere is None:
         return text
     text = _PAGE.sub(rf"{PAGES}\1/", text)
     if IN_CHECKOUT not in text:
@@ -75,8 +75,6 @@ def _renamed(found: re.Match[str]) -> str:
     program, rest = _running[0], found["rest"] or ""
     if any(rest.startswith(words) for words in WRITES):
         return found[0]
-    command = next((word for word in re.findall(r"[\w-]+", rest)[:2] if not word.startswith("-")), "")
-    known = not command or command.isupper() or (rest.startswith("-") and not rest.startswith("--help"))
-    if known or program.commands is None or command in program.commands:
-        return f"{program.name} " if found[0].endswith(" ") else program.name
-    return found[0]
+    if re.match(rf"(?:--help )?(?:{'|'.join(program.elsewhere or ['$.'])})(?![\w-])", rest):
+        return found[0]
+    return f"{program.name} " if found[0].endswith(" ") else program.name
