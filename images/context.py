@@ -99,6 +99,13 @@ class Context:
 
         return read_machine()
 
+    def require_engine(self) -> None:
+        """See that an engine is there or could be, before what takes long. Raises EngineUnreachable."""
+        if self.connect is None and "engine" not in self.__dict__:
+            from images.docker import require_engine
+
+            require_engine()
+
     def running_engine(self) -> Engine | None:
         """The engine if one answers; none is started."""
         try:

@@ -106,6 +106,8 @@ def pull_images(context: Context, options: PullOptions) -> None:
     """
     repository = context.named_repository(options.source, "--from")
     query = card_query(context, options)  # a misspelt card is told before a registry is asked
+    if not options.dry_run:
+        context.require_engine()
     keys = options.place.keys(context)
     catalogue = pulling.read(repository, keys)
     if options.save:

@@ -52,6 +52,8 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     if options.from_modelscope or modelscope.wanted(context.environment):
         home = default_layout().home
         source = (modelscope.planned if only_printed else modelscope.source_of)(home, source, context.report)
+    if not only_printed:
+        context.require_engine()
     model = model_of(context, options, source)
     if only_printed:
         spec = plan(context, options, source, model, machine, None)

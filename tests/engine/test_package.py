@@ -54,13 +54,13 @@ class Installed:
     program: Path
     home: Path
 
-    def typed(self, *words: str, code: int = 0, there: Mapping[str, str] | None = None) -> process.Finished:
-        """What a command prints. Its exit code must be ``code``."""
+    def typed(self, *words: str, code: int | None = 0, there: Mapping[str, str] | None = None) -> process.Finished:
+        """What a command prints. Its exit code must be ``code``; None for any."""
         folder = self.home / "empty"
         folder.mkdir(parents=True, exist_ok=True)
         env = {"CARDSTOCK_HOME": str(self.home), **(there or {})}
         done = process.run([str(self.program), *words], cwd=folder, env=env, check=False, timeout=900)
-        assert done.code == code, done.out + done.err
+        assert code is None or done.code == code, done.out + done.err
         return done
 
 
@@ -101,7 +101,9 @@ def test_what_asks_nobody(installed: Installed) -> None:
 
 
 def test_doctor_asks_for_nothing_that_only_builds_need(installed: Installed, engine: Engine) -> None:
-    told = json.loads(installed.typed("doctor", "--json", there={"DOCKER_HOST": engine.endpoint}).out)
+    told = json.loads(
+        installed.typed("doctor", "--json", code=None, there={"DOCKER_HOST": engine.endpoint}).out
+    )  # its disk may be full
     assert {one["name"] for one in told["checks"]}.isdisjoint({"buildx", "package index"})
     assert told["command"].startswith("cardstock pull --from REPO")
 
