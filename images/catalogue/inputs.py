@@ -18,9 +18,7 @@ def inputs_json(hashes: Mapping[str, str]) -> str:
 
 def read_inputs(root: Path) -> dict[str, str]:
     """What the file below ``root`` says. Raises UsageError where it is not there or says something else."""
-    try:
-        return {str(name): str(value) for name, value in read_json(root / INPUTS_FILE).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{INPUTS_FILE} cannot be read", cause=str(error), do="./inv render writes it", where=INPUTS_FILE
-        ) from error
+    told = read_json(root / INPUTS_FILE)
+    if not isinstance(told, dict):
+        raise UsageError(f"{INPUTS_FILE} is not a mapping", do="./inv render writes it", where=INPUTS_FILE)
+    return {str(name): str(value) for name, value in told.items()}
