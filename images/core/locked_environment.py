@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -33,7 +34,8 @@ def provide_environment(lock: Path, home: Path, say: Say = lambda _: None, uv: s
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
         work = Path(temporary) / "whole"
         _install(uv or find_uv(), lock, work)
-        if not folder.exists():  # another run may have been faster
+        if not python.exists():  # another run may have been faster
+            shutil.rmtree(folder, ignore_errors=True)  # or its Python is gone
             work.replace(folder)
     return python
 
@@ -57,9 +59,14 @@ def uv_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return {new: environment[old] for old, new in _PIP.items() if old in environment and new not in environment}
 
 
+def _own_python() -> str:
+    """The Python that this one's environment was made of: such an environment (uvx) may be gone while ours is kept."""
+    return os.path.realpath(sys.executable)
+
+
 def _install(uv: str, lock: Path, folder: Path) -> None:
     env = uv_settings(os.environ)
-    process.run([uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(folder)], env=env, timeout=60)
+    process.run([uv, "venv", "--quiet", "--relocatable", "--python", _own_python(), str(folder)], env=env, timeout=60)
     argv = [uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), "--require-hashes", "--no-deps"]
     try:
         process.run([*argv, "-r", str(lock)], env=env, timeout=_SECONDS)
