@@ -20,8 +20,11 @@ INPUTS = ("matrix.yaml", "dockerfiles", DEVICE_CODE, "images/kernels/inside")
 
 
 def checkout_at(root: Path) -> Checkout:
-    """The checkout at ``root``, or what the package brought there: that has no `inv`. The one place that decides it."""
-    return Checkout(root, installed=not (root / "inv").is_file())
+    """The checkout at ``root``, or what the package brought there. The one place that decides it.
+
+    The package's lies in the folder of its console script, and has no `inv`.
+    """
+    return Checkout(root, installed=(root.parent / "__init__.py").is_file() and not (root / "inv").is_file())
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,14 @@ from images.render.checkout import Checkout, checkout_at
 from tests.helpers.matrices import ROOT
 
 
-def test_a_folder_with_inv_is_a_checkout(tmp_path: Path) -> None:
+def test_what_lies_beside_the_console_script_is_the_packages(tmp_path: Path) -> None:
     assert checkout_at(ROOT) == Checkout(ROOT, installed=False)
-    assert checkout_at(tmp_path) == Checkout(tmp_path, installed=True)
+    assert checkout_at(tmp_path / "checkout") == Checkout(tmp_path / "checkout", installed=False)
+    (tmp_path / "__init__.py").touch()
+    assert checkout_at(tmp_path / "checkout") == Checkout(tmp_path / "checkout", installed=True)
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "inv").touch()
+    assert checkout_at(tmp_path / "checkout") == Checkout(tmp_path / "checkout", installed=False)
 
 
 def test_a_checkout_has_its_own_settings_and_is_written() -> None:
