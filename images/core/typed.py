@@ -19,7 +19,7 @@ _WHERE = f" (./inv: in a checkout, git clone {SOURCE})"
 # Of commands that both have, what writes into a checkout's files.
 WRITES = ("advisories --update --write", "advisories --record-debian", "audit --record")
 _PAGE = re.compile(r"(?<![\w/])docs/([\w-]+)\.md")
-# The name alone, or with the command behind it; not a path such as /work/inv, nor the file of ../inv.
+# The name alone, or with the command behind it; not a path such as /srv/inv, nor the file of ../inv.
 _NAMED = re.compile(r"(?<![\w./])\./inv(?![\w/-])(?: (?=(?P<rest>\S[^\n]*)))?")
 
 

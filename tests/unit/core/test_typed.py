@@ -30,7 +30,7 @@ def installed() -> Iterator[None]:
             "cardstock --list, cardstock --help TASK, cardstock --help pull",
         ),
         ("brought without ./inv there:", "brought without cardstock there:"),
-        ("/work/inv pull, ../inv, ./inv-old and ./inv/x", "/work/inv pull, ../inv, ./inv-old and ./inv/x"),
+        ("/srv/inv pull, ../inv, ./inv-old and ./inv/x", "/srv/inv pull, ../inv, ./inv-old and ./inv/x"),
         ("docs/cluster.md has an example", "https://cardstock-images.github.io/cardstock/cluster/ has an example"),
         ("no command at all", "no command at all"),
     ],
