@@ -6,12 +6,12 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from bench.record import BenchMachine, RunConditions
 from images.build import input_hash
-from images.core import process
+from images.core import UTC, process
 from images.render import Checkout
 
 PROC = Path("/proc")

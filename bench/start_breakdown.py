@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -47,7 +47,7 @@ from bench.start_stages import (
     stage_seconds,
     timed_lines,
 )
-from images.core import UsageError, process, read_json, write_atomically
+from images.core import UTC, UsageError, process, read_json, write_atomically
 from images.docker import NO_CARDS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.on_card.records import Figure, GpuRecord, kept_steps
 from images.proof.on_card.runs import (

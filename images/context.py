@@ -74,7 +74,7 @@ class Context:
     @cached_property
     def site(self) -> SiteSettings:
         """The files of this site: CA, mirrors, indexes. Raises UsageError."""
-        return read_site(self.checkout.root, self.environment)
+        return read_site(self.checkout.settings, self.environment)
 
     @cached_property
     def ca(self) -> Path | None:
@@ -98,6 +98,13 @@ class Context:
         from images.cards import read_machine
 
         return read_machine()
+
+    def require_engine(self) -> None:
+        """See that an engine is there or could be, before what takes long. Raises EngineUnreachable."""
+        if self.connect is None and "engine" not in self.__dict__:
+            from images.docker import require_engine
+
+            require_engine()
 
     def running_engine(self) -> Engine | None:
         """The engine if one answers; none is started."""

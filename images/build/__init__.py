@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from images.build.build import build_images as build_images
     from images.build.build import say_commit as say_commit
     from images.build.build import unlocked_indexes as unlocked_indexes
-    from images.build.job import FIRST_IMAGE as FIRST_IMAGE
     from images.build.job import ImageState as ImageState
     from images.build.job import Job as Job
     from images.build.job import describe as describe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from images.build.job import Job, describe, disk_needed
 from images.build.plan import Plan
 from images.context import Context
 from images.core import (
+    UTC,
     CardstockError,
     CheckFailed,
     EngineUnreachable,

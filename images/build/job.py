@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
-from images.matrix import Matrix, Variant, join_sm
+from images.core import TextEnum
+from images.matrix import FIRST_IMAGE, Matrix, Variant, join_sm
 from images.render import (
     EVIDENCE,
     INPUT,
@@ -20,9 +20,7 @@ from images.render import (
     render_dockerfile,
 )
 
-# What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
-# NVIDIA's layer, the environment, its copy in the runtime image, and the kernels' own environment; then on one more.
-FIRST_IMAGE = {"vllm": 18_000_000_000, "transformers": 10_000_000_000}
+# As FIRST_IMAGE: the first image for the CPU, and one more of the same lock.
 FIRST_CPU_IMAGE = 10_000_000_000
 FURTHER_IMAGE = 6_000_000_000
 
@@ -57,7 +55,7 @@ def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: 
     )
 
 
-class ImageState(StrEnum):
+class ImageState(TextEnum):
     """What an image on the engine is to the inputs of its variant."""
 
     ABSENT = "absent"

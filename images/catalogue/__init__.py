@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from images.catalogue.card_table import with_records as with_records
     from images.catalogue.evidence import Seen as Seen
     from images.catalogue.evidence import records_evidence as records_evidence
+    from images.catalogue.inputs import INPUTS_FILE as INPUTS_FILE
+    from images.catalogue.inputs import inputs_json as inputs_json
+    from images.catalogue.inputs import read_inputs as read_inputs
     from images.catalogue.model import SCHEMA as SCHEMA
     from images.catalogue.model import Catalogue as Catalogue
     from images.catalogue.model import PublishedImage as PublishedImage

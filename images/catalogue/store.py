@@ -10,12 +10,12 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from images.catalogue.model import FILE, KIND, TAG, Catalogue, PublishedImage, check_labels, read_catalogue, tags_of
-from images.core import RegistryFailure, Unsafe, work_folder
+from images.core import UTC, RegistryFailure, Unsafe, work_folder
 from images.registry import INDEX, ArtifactPart, Cosign, Identity, Manifest, Repository, artifact, read_blob, read_image
 
 JSON = "application/json"

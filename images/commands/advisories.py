@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from images.advisories import (
     DEBIAN_FILE,
@@ -24,7 +24,7 @@ from images.advisories import (
 )
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
-from images.core import CheckFailed, UsageError, write_atomically
+from images.core import UTC, CheckFailed, UsageError, write_atomically
 from images.core.options import option
 from images.matrix import Variant
 
@@ -43,7 +43,7 @@ class AdvisoriesOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("advisories --card T4")
 def advisories(context: Context, options: AdvisoriesOptions) -> None:
     """Known holes in what images carry: which serving reaches, what closes them, which are open; asks what is new."""
     if (options.complete and not options.check) or (options.write and not options.update):
@@ -116,6 +116,8 @@ def update(context: Context, services: Services, day: date, options: AdvisoriesO
 
     Raises RegistryFailure (6) where one of them cannot be asked: then nothing was looked up, and nothing is written.
     """
+    if options.write:
+        context.checkout.to_write(FILE, "advisories --update --write")
     assessments, report = context.assessments, context.report
     known = assessments.known
     carried = [assessments.carried(variant) for variant in _one_of_each_kind(context)]
@@ -159,8 +161,9 @@ def _one_of_each_kind(context: Context) -> list[Variant]:
 
 def record_debian(context: Context, image: str, day: date) -> None:
     """Keep which Debian packages an image of the engine has. Raises UsageError where it does not tell."""
+    root = context.checkout.to_write(DEBIAN_FILE, "advisories --record-debian")
     ran = context.engine.run(image, ["-c", READ_DEBIAN_PACKAGES], entrypoint=["/opt/venv/bin/python"])
-    path = context.checkout.root / DEBIAN_FILE
+    path = root / DEBIAN_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, debian_record(ran.out, image.rpartition(":")[2], day.isoformat()))
     context.report.line(f"wrote {DEBIAN_FILE}")

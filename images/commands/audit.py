@@ -33,7 +33,7 @@ class AuditOptions:
     record: bool = option("keep a wheel's audit for docs/compatibility.md", False)
 
 
-@command
+@command("audit ./torch-2.11.0-cp312-cp312-manylinux_2_28_x86_64.whl --arch 7.5")
 def audit(context: Context, options: AuditOptions) -> None:
     """Which cards an image (in a registry too), container, wheel, folder or library really runs on; nothing is run."""
     audit_device_code(context, options)
@@ -42,7 +42,9 @@ def audit(context: Context, options: AuditOptions) -> None:
 def audit_device_code(context: Context, options: AuditOptions) -> None:
     """Print the audit, or keep it. Raises CheckFailed where ``archs`` are not covered, UsageError for no target."""
     if options.record:
-        kept = record_wheel(context.checkout.root, Path(options.target).expanduser())
+        kept = record_wheel(
+            context.checkout.to_write("a record of a wheel", "audit --record"), Path(options.target).expanduser()
+        )
         context.report.line(f"recorded: {kept.path}")
         context.report.next_command("./inv render", "docs/compatibility.md follows the records")
         return

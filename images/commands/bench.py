@@ -20,7 +20,7 @@ class BenchOptions:
     record: bool = option("keep the run in records/bench, which BENCH.md is written from", False)
 
 
-@command
+@command("bench plan")
 def bench(context: Context, options: BenchOptions) -> None:
     """The measurements, as one table with what was kept of those that did not run now."""
     from bench import bench as run_benches

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from images.build import BuildSettings, BuiltImage, Plan, build_images, describe, make_plan
 from images.commands.options import WHEELS, FormOptions, command, print_json
 from images.context import Context
-from images.core import CheckFailed
+from images.core import CheckFailed, print_out
 from images.core.options import option
 from images.docker import docker_line, spec_by_way
 from images.render import GENERATED, differences
@@ -30,7 +30,7 @@ class BuildOptions(FormOptions):
         return BuildSettings(smoke=not self.no_smoke, gpus=self.gpus or None, wheels=wheels)
 
 
-@command
+@command("build --card 'RTX 2080 Ti'")
 def build(context: Context, options: BuildOptions) -> None:
     """Build, prove and tag images; what is up to date is left alone."""
     if options.dry_run:
@@ -62,7 +62,7 @@ def build_chosen(context: Context, options: BuildOptions) -> None:
     if any(one.outcome == "built" for one in built):
         context.engine.keep_under_limit(say=context.report.line)
     for one in built:
-        print(one.job.tags[0])
+        print_out(one.job.tags[0])
     print_next(context, built)
 
 

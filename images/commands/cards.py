@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from images.build import input_hashes
 from images.cards import Card, all_cards, choose_images, named_cards
 from images.catalogue import (
     EVIDENCE_HEADER,
@@ -23,6 +23,7 @@ from images.catalogue import (
     match_images,
     one_by_one,
     published_rows,
+    read_inputs,
     records_evidence,
     reference_of,
     require_match,
@@ -33,6 +34,7 @@ from images.catalogue import (
 from images.commands.options import JSON, command, print_json
 from images.commands.pull import CatalogueOptions, run_words
 from images.context import Context
+from images.core import print_out
 from images.core.options import option
 from images.matrix import Arch, Driver, parse_driver
 from images.proof.on_card.records import GpuRecord, read_gpu_records
@@ -49,7 +51,7 @@ class CardsOptions(CatalogueOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("cards --card 'RTX 4090' --driver 535.104")
 def cards(context: Context, options: CardsOptions) -> None:
     """Which image each card should have, or why none; the cards of this machine; what is published for them."""
     show_cards(context, options)
@@ -80,7 +82,7 @@ def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | Non
     if catalogue:
         table = published_rows(context.matrix, context.variants, listed, catalogue, proven)
     else:
-        today = input_hashes(context, (record.variant for record in proven))
+        today = todays_inputs(context, proven)
         table = with_records(card_rows(context.matrix, context.variants, listed), proven, today)
     if options.json:
         print_json([row_json(row, proven) for row in table])
@@ -107,13 +109,33 @@ def show_recommended(
     choice = choose_images(context.matrix, context.variants, named, driver, context.locked)
     if not choice.picks:
         raise choice.refusals[0].why
-    today = input_hashes(context, (record.variant for record in proven))
+    today = todays_inputs(context, proven)
     seen = {pick.variant.id: records_evidence(proven, pick.variant.id, today) for pick in choice.picks}
     if options.json:
         print_json(choice_json(choice, seen))
         return
-    print("\n".join(choice_lines(choice, seen)))
-    context.report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
+    print_out("\n".join(choice_lines(choice, seen)))
+    if context.checkout.installed:
+        context.report.next_command(pull_line(options), "REPO: where images for these cards are published")
+    else:
+        context.report.next_command(f"./inv build --only '{choice.picks[0].variant.id}'")
+
+
+def pull_line(options: CardsOptions) -> str:
+    """What fetches the image of these cards."""
+    driver = ["--driver", options.driver] if options.driver else []
+    return shlex.join(
+        ["./inv", "pull", "--from", "REPO", *(w for name in options.cards for w in ("--card", name)), *driver]
+    )
+
+
+def todays_inputs(context: Context, proven: Sequence[GpuRecord]) -> Mapping[str, str]:
+    """Variant -> hash of the inputs of its image today, of those that records name; the package keeps them."""
+    if context.checkout.installed:
+        return read_inputs(context.checkout.root)
+    from images.build import input_hashes
+
+    return input_hashes(context, (record.variant for record in proven))
 
 
 def show_published(context: Context, options: CardsOptions, catalogue: Catalogue, query: CardQuery) -> None:
@@ -125,7 +147,7 @@ def show_published(context: Context, options: CardsOptions, catalogue: Catalogue
         runs = [run_words(one, reference_of(where, one.image)) if where else [] for one in resolved.matches]
         print_json(answer_json(where, catalogue, query, resolved, runs))
     else:
-        print("\n".join(answer_lines(where, catalogue, resolved)))
+        print_out("\n".join(answer_lines(where, catalogue, resolved)))
 
 
 def report_this_machine(context: Context) -> None:

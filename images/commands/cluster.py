@@ -9,7 +9,7 @@ from pathlib import Path
 
 from images.commands.options import command
 from images.context import Context
-from images.core import Report, UsageError, read_file, to_text, write_atomically
+from images.core import Report, UsageError, print_out, read_file, to_text, write_atomically
 from images.core.options import option
 from images.run.cluster import (
     OWN_TOKEN,
@@ -63,7 +63,7 @@ class ClusterOptions:
     stop: bool = option("stop and remove the cluster of these hosts", False)
 
 
-@command
+@command("cluster --hosts hosts.yaml --print")
 def cluster(context: Context, options: ClusterOptions) -> None:
     """Serve a model on several machines, through Ray and vLLM; or print or write how."""
     serve_on_hosts(context, options)
@@ -161,7 +161,7 @@ def write_files(hosts: Hosts, nodes: tuple[Node, ...], options: ClusterOptions, 
             write_atomically(Path(options.out).expanduser() / name, text)
             report.line(f"wrote {Path(options.out) / name}")
         else:
-            print(f"# {name}\n{text}", end="" if len(made) == 1 else "\n")
+            print_out(f"# {name}\n{text}", end="" if len(made) == 1 else "\n")
     if options.kuberay:
         report.next_command("kubectl apply -f kuberay.yaml", "where the KubeRay operator runs")
     else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from images.commands.options import Command
+from images.core import IN_CHECKOUT
 from images.core.options import Flag
 from images.render import document
 
@@ -73,9 +74,13 @@ def section(command: Command) -> str:
     """A command's sentence, how it is typed, and a table of its flags."""
     positional = [flag.name.upper() for flag in command.flags if flag.positional]
     flags = ["[flags]"] if len(command.flags) > len(positional) else []
-    usage = " ".join(["./inv", command.name, *positional, *flags])
+    usage = " ".join([IN_CHECKOUT, command.name, *positional, *flags])
     more = f" See also {MORE[command.name]}." if command.name in MORE else ""
-    parts = [f"### {command.name}", f"{(command.__doc__ or '').strip()}{more}", f"```sh\n{usage}\n```"]
+    parts = [
+        f"### {command.name}",
+        f"{(command.__doc__ or '').strip()}{more}",
+        f"```sh\n{IN_CHECKOUT} {command.example}\n{usage}\n```",
+    ]
     if command.flags:
         rows = _without_empty([["flag", "what it does", "default"], *map(_row, command.flags)])
         rows.insert(1, ["---"] * len(rows[0]))

@@ -41,7 +41,7 @@ class DemoOptions:
         )
 
 
-@command
+@command("demo --server http://127.0.0.1:8000")
 def demo(context: Context, options: DemoOptions) -> None:
     """A web page to ask a server about pictures and videos, until Ctrl-C."""
     open_page(context.checkout.root, default_layout().home, options, context.report)

@@ -16,7 +16,7 @@ _SECONDS = 600.0
 _QUIET = {"NO_MKDOCS_2_WARNING": "1"}
 
 
-@command
+@command("docs")
 def docs(context: Context, options: NoOptions) -> None:
     """Build the site of docs/ into build/site; a broken link is an error."""
     python = provide_environment(context.checkout.root / LOCK, default_layout().home, context.report.line)

@@ -9,16 +9,15 @@ from images.commands.options import JSON, command, print_json
 from images.context import REPOSITORY, Context
 from images.core import CheckFailed
 from images.core.options import option
-from images.matrix import Matrix
 from images.run.doctor import CheckState, advise, check_facts, doctor_json, gather_facts, healthy
 
 STYLES: Mapping[CheckState, str] = {"ok": "green", "warning": "yellow", "wrong": "red"}
 HUB = "registry-1.docker.io"  # what an image name without a host means
 
 
-def registry_hosts(matrix: Matrix, repositories: Sequence[str]) -> list[str]:
-    """The hosts that base images come from, and those of the named repositories (or hosts), each once."""
-    heads = [name.partition("/")[0] for name in (*(base.image for base in matrix.bases.values()), *repositories)]
+def registry_hosts(names: Sequence[str]) -> list[str]:
+    """The hosts of these images, repositories or hosts, each once."""
+    heads = [name.partition("/")[0] for name in names]
     return list(dict.fromkeys(_host(head) for head in heads))
 
 
@@ -36,7 +35,7 @@ class DoctorOptions:
     json: bool = option(JSON, False)
 
 
-@command
+@command("doctor --registry registry.example.com/team/qwen")
 def doctor(context: Context, options: DoctorOptions) -> None:
     """This machine: cards, driver, engine, GPU runtime, disk, memory, network: what is wrong, what to do, what fits."""
     examine_machine(context, options)
@@ -49,9 +48,13 @@ def examine_machine(context: Context, options: DoctorOptions) -> None:
     """
     matrix, report = context.matrix, context.report
     named = [*options.registry, *filter(None, [context.environment.get(REPOSITORY)])]
-    facts = gather_facts(context.checkout.root, registry_hosts(matrix, named))
-    found = check_facts(facts, matrix)
-    advice = advise(facts, matrix, context.variants, context.locked, next((name for name in named if "/" in name), ""))
+    bases = () if context.checkout.installed else matrix.bases.values()
+    hosts = registry_hosts([*(base.image for base in bases), *named])
+    facts = gather_facts(context.checkout.settings, hosts)
+    builds = not context.checkout.installed
+    found = check_facts(facts, matrix, builds=builds)
+    repository = next((name for name in named if "/" in name), "")
+    advice = advise(facts, matrix, context.variants, context.locked, repository, builds=builds)
     if options.json:
         print_json(doctor_json(found, advice))
     else:

@@ -23,7 +23,7 @@ class EngineOptions:
     everything: bool = option("with --prune: all", False)
 
 
-@command
+@command("engine --status")
 def engine(context: Context, options: EngineOptions) -> None:
     """The embedded Docker engine of a machine that has none."""
     manage_engine(context, options)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from images.commands.options import JSON, SelectorOptions, command, print_json
 from images.context import Context
+from images.core import print_out
 from images.core.options import option
 from images.matrix import (
     excluded_json,
@@ -25,7 +26,7 @@ class ExplainOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("explain --card T4 --attention flash-attn")
 def explain(context: Context, options: ExplainOptions) -> None:
     """What is recommended, why, and what to know of it; what is left out: rule, reason, source, the nearest one."""
     show_excluded(context, options)
@@ -45,17 +46,17 @@ def show_excluded(context: Context, options: ExplainOptions) -> None:
         return
     recommended = recommended_for(context.matrix, context.variants, wanted)
     if recommended:
-        print("\n".join(recommended_lines(recommended)))
+        print_out("\n".join(recommended_lines(recommended)))
     chosen = judged.chosen if wanted.archs or wanted.only or wanted.cuda else ()
     if lines := note_lines(chosen):
-        print("\n".join(lines))
+        print_out("\n".join(lines))
     if lines := left_out_lines(chosen):
-        print("\n".join(lines))
+        print_out("\n".join(lines))
     if not excluded:
         context.report.line("nothing is left out by these selectors")
         context.report.next_command("./inv plan", "the same selectors show what there is")
         return
-    print("\n".join(excluded_lines(excluded)))
+    print_out("\n".join(excluded_lines(excluded)))
     for refusal in judged.refusals:
         context.report.line(f"{refusal.what}; {refusal.do}")
     context.report.line(f"{len(excluded)} combinations left out; '->' is the nearest one that can be")

@@ -8,13 +8,14 @@ from pathlib import Path
 from images.cards import LocalMachine
 from images.commands.options import command, print_json
 from images.context import Context
+from images.core import print_out
 from images.docker import Way, docker_line, spec_by_way
 from images.matrix import Matrix
 from images.run.fit import Fit, FitOptions, cluster_words, find_fit, fit_json, fit_lines, plan_words, shell_note
 from images.run.serve import PLACES, Options, Source, asked_model, make_spec
 
 
-@command
+@command("fit --model 7b-awq --card 'RTX 4090'")
 def fit(context: Context, options: FitOptions) -> None:
     """How a model is served on cards: settings with reasons, memory line by line; or why it cannot be."""
     show_fit(context, options)
@@ -32,7 +33,7 @@ def show_fit(context: Context, options: FitOptions, machine: LocalMachine | None
     if options.json:
         print_json(fit_json(fitted, lines))
         return
-    print("\n".join(fit_lines(fitted)))
+    print_out("\n".join(fit_lines(fitted)))
     if not options.cards and (note := shell_note(fitted.ask.variant, context.environment)):
         context.report.line(f"note: {note}", "yellow")
     if fitted.ask.nodes > 1:

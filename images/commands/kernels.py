@@ -9,13 +9,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json, say_driver
 from images.context import Context
-from images.core import CheckFailed, Report, UsageError, human_bytes
+from images.core import UTC, CheckFailed, Report, UsageError, human_bytes, print_out
 from images.core.options import option
 from images.kernels import (
     FILE,
@@ -52,7 +52,7 @@ class KernelsOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("kernels --list")
 def kernels(context: Context, options: KernelsOptions) -> None:
     """Attention wheels built from source, by key: list, make, export, push them; --only takes their ids too."""
     manage_wheels(context, options)
@@ -105,7 +105,7 @@ def list_wheels(wheels: Wheels, needs: Sequence[Need], variants: Variants, *, as
     """Print where each wheel is. Nothing is made or fetched."""
     found = find_wheels(needs, wheels.store, wheels.repository)
     if as_json:
-        print(json.dumps([_json(one, variants) for one in found], indent=1))
+        print_out(json.dumps([_json(one, variants) for one in found], indent=1))
         return
     rows = []
     for one in found:

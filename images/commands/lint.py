@@ -14,10 +14,12 @@ from images.core import CheckFailed, Report, default_layout, process
 from images.render import GENERATED
 
 SHELL = ("#!/bin/sh", "#!/usr/bin/env bash", "#!/bin/bash")
+# What runs on the machine of who types ./inv; programs that run inside of images are left out (dev/vermin.ini).
+OWN = ("images", "bench", "tests", "examples", "dev", "tasks.py")
 SHELL_PLACES = ("inv", ".ci/*", ".github/actions/*/*", "dockerfiles/build/*", "dockerfiles/rootfs/**/*")
 
 
-@command
+@command("lint")
 def lint(context: Context, options: NoOptions) -> None:
     """ruff, mypy, import contracts, codespell, hadolint on every Dockerfile, zizmor and actionlint on workflows."""
     lint_all(context)
@@ -64,6 +66,7 @@ def checks(root: Path) -> list[Check]:
         Check("ruff check", ("ruff", "check", "--quiet", ".")),
         Check("ruff format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("mypy", ("mypy", "--no-error-summary")),
+        Check("Python 3.10", ("vermin", "--config-file", "dev/vermin.ini", "--quiet", "--violations", *OWN)),
         Check("import contracts", ("lint-imports", "--no-cache", "--no-logo")),
         Check("codespell", ("codespell",)),
         Check("shellcheck", ("shellcheck", *scripts), len(scripts)),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from images.commands.options import JSON, command, print_json
 from images.context import Context
-from images.core import UsageError, human_bytes
+from images.core import UsageError, human_bytes, print_out
 from images.core.options import option
 from images.distribution import SAVED_FILE, read_saved
 from images.distribution import load as loading
@@ -25,7 +25,7 @@ class LoadOptions:
     json: bool = option(JSON, False)
 
 
-@command
+@command("load /media/stick/images")
 def load(context: Context, options: LoadOptions) -> None:
     """Images that save has written in pieces, into this machine's engine; every digest is checked first."""
     if options.list:
@@ -37,7 +37,7 @@ def load(context: Context, options: LoadOptions) -> None:
 def print_layers(context: Context) -> None:
     """Print what `./inv save --have` leaves out for this machine."""
     found = loading.list_layers(context.engine)
-    print(found.to_json())
+    print_out(found.to_json())
     layers = {diff for chain in found.chains for diff in chain}
     why = "" if layers else " that can be left out: none of Cardstock's images, or an engine that wants all layers"
     context.report.line(f"{len(layers)} layers{why}")

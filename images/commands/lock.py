@@ -23,7 +23,7 @@ class LockOptions:
     check: bool = option("write nothing, show the states", False)
 
 
-@command
+@command("lock --stack cu130")
 def lock(context: Context, options: LockOptions) -> None:
     """Exact versions and hashes for the stacks whose indexes can be reached."""
     write_locks(context, options)

@@ -11,13 +11,14 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from images.context import Context
-from images.core import Report, discard_stdout, ends_as_interrupts, exit_code_of, print_error
+from images.core import Report, as_typed, discard_stdout, ends_as_interrupts, exit_code_of, print_error
 from images.core.options import Flag, flags_of, option
 from images.matrix import Selectors, Variant, driver_lines, read_selectors, select
-from images.render import Checkout
+from images.render import checkout_at
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBUG = Flag("debug", "debug", False, "show the traceback of an error")
@@ -104,37 +105,57 @@ def say_driver(context: Context, wanted: Selectors) -> None:
 
 
 def this_context() -> Context:
-    """The context of this checkout, for one command."""
-    return Context(Checkout(ROOT), Report())
+    """The context of this checkout, or of the installed part of one, for one command."""
+    return Context(checkout_at(ROOT), Report())
 
 
 class Command(Task[Callable[..., None]]):
-    """An invoke task that knows its flags; without `--debug`, which every command has."""
+    """An invoke task that knows its flags; without `--debug`, which every command has.
+
+    ``example`` is what one may type behind the program's name.
+    """
 
     flags: Sequence[Flag] = ()
+    example: str = ""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """As invoke does; but its own takes the help texts away with the first use, and they are asked for twice."""
+        texts = dict(self.help)
+        try:
+            return list(super().get_arguments(ignore_unknown_help))
+        finally:
+            self.help = texts
 
 
-def command(action: Callable[[Context, Any], None]) -> Command:
-    """The invoke task of a command: its name and help text are the function's, its flags those of its ``options``."""
-    options = get_type_hints(action)["options"]
-    flags = [*flags_of(options), DEBUG]
+def command(example: str) -> Callable[[Callable[[Context, Any], None]], Command]:
+    """The invoke task of a command: its name and help text are the function's, its flags those of its ``options``.
 
-    def body(_: object, **typed: Any) -> None:
-        debug = typed.pop(DEBUG.field)
-        given = {flag: typed[_parameter(flag)] for flag in flags if flag is not DEBUG}
-        values = {flag.field: tuple(value) if flag.repeated else value for flag, value in given.items()}
-        run(lambda: action(this_context(), options(**values)), debug)
+    Its help begins with ``example``, such as "pull --from registry.example.com/team/qwen".
+    """
 
-    body.__name__, body.__doc__ = action.__name__.rstrip("_"), action.__doc__
-    setattr(body, "__signature__", _signature(flags))  # noqa: B010  (mypy knows no such attribute of a function)
-    made = Command(
-        body,
-        iterable=[_parameter(flag) for flag in flags if flag.repeated],
-        positional=[_parameter(flag) for flag in flags if flag.positional],
-        help={flag.name: flag.help for flag in flags},
-    )
-    made.flags = [flag for flag in flags if flag is not DEBUG]
-    return made
+    def make(action: Callable[[Context, Any], None]) -> Command:
+        options = get_type_hints(action)["options"]
+        flags = [*flags_of(options), DEBUG]
+
+        def body(_: object, **typed: Any) -> None:
+            debug = typed.pop(DEBUG.field)
+            given = {flag: typed[_parameter(flag)] for flag in flags if flag is not DEBUG}
+            values = {flag.field: tuple(value) if flag.repeated else value for flag, value in given.items()}
+            run(lambda: action(this_context(), options(**values)), debug)
+
+        body.__name__, body.__doc__ = action.__name__.rstrip("_"), action.__doc__
+        setattr(body, "__signature__", _signature(flags))  # noqa: B010  (mypy knows no such attribute of a function)
+        made = Command(
+            body,
+            iterable=[_parameter(flag) for flag in flags if flag.repeated],
+            positional=[_parameter(flag) for flag in flags if flag.positional],
+            help={flag.name: as_typed(flag.help) for flag in flags},
+        )
+        made.flags = [flag for flag in flags if flag is not DEBUG]
+        made.example = example
+        return made
+
+    return make
 
 
 def _parameter(flag: Flag) -> str:
@@ -174,5 +195,5 @@ def run(action: Callable[[], None], debug: bool = False) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Data to stdout."""
-    print(json.dumps(data, indent=1))
+    """Data to stdout, with commands as this program has them."""
+    sys.stdout.write(as_typed(json.dumps(data, indent=1), told=False) + "\n")

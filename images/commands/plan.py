@@ -19,7 +19,7 @@ class PlanOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("plan --card 'RTX 2080 Ti'")
 def plan(context: Context, options: PlanOptions) -> None:
     """What would be built, and in what state it is."""
     show_plan(context, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from images.build import BuildSettings, Plan, build_images, make_plan
 from images.catalogue import PublishedImage, SigningKeys
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
 from images.context import Context
-from images.core import UsageError, default_layout
+from images.core import UTC, UsageError, default_layout, print_out
 from images.core.options import option
 from images.distribution import (
     Destination,
@@ -58,7 +58,7 @@ class PublishOptions(SelectorOptions):
         return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), private)
 
 
-@command
+@command("publish --arch 7.5 --to registry.example.com/team/qwen --dry-run")
 def publish(context: Context, options: PublishOptions) -> None:
     """Build, push by digest, prove, sign, and only then let tags and the catalogue name the images."""
     if options.rollback:
@@ -113,4 +113,4 @@ def print_images(repository: Repository, images: Sequence[PublishedImage], optio
         print_json(rows)
         return
     for image in images:
-        print(f"{repository.name}@{image.digest}")
+        print_out(f"{repository.name}@{image.digest}")

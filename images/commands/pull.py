@@ -25,7 +25,7 @@ from images.catalogue import (
 )
 from images.commands.options import JSON, command, print_json
 from images.context import REPOSITORY, Context
-from images.core import UsageError, can_write, default_layout, read_file, write_atomically
+from images.core import UsageError, can_write, default_layout, print_out, read_file, write_atomically
 from images.core.options import option
 from images.distribution import PULLED, check_disk_space
 from images.distribution import pull as pulling
@@ -97,7 +97,7 @@ class PullOptions(CatalogueOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("pull --from registry.example.com/team/qwen")
 def pull(context: Context, options: PullOptions) -> None:
     """The published image for a card: found, verified, pulled by digest; prints the command that runs it."""
     if options.offline:
@@ -113,6 +113,8 @@ def pull_images(context: Context, options: PullOptions) -> None:
     """
     repository = context.named_repository(options.source, "--from")
     query = card_query(context, options)  # a misspelt card is told before a registry is asked
+    if not options.dry_run:
+        context.require_engine()
     keys = options.keys(context)
     catalogue = pulling.read(repository, keys)
     if options.save:
@@ -202,7 +204,7 @@ def print_commands(
         print_json(answer_json(repository, catalogue, query, resolved, runs))
         return
     for run in runs:
-        print(shlex.join(run))
+        print_out(shlex.join(run))
 
 
 def way_here(context: Context, options: PullOptions) -> Way:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from images.build import input_hashes
@@ -12,7 +12,7 @@ from images.catalogue import Catalogue
 from images.commands.options import JSON, command, print_json
 from images.commands.pull import CatalogueOptions
 from images.context import Context
-from images.core import CheckFailed, UsageError
+from images.core import UTC, CheckFailed, UsageError, print_out
 from images.core.options import option
 from images.matrix import Variant
 from images.proof.on_card.records import (
@@ -38,7 +38,7 @@ class RecordsOptions(CatalogueOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("records check record.json")
 def records(context: Context, options: RecordsOptions) -> None:
     """Check a record of a run on a card that somebody sent in: seal, image, packages, card, times, answers."""
     check_sent_in(context, options, datetime.now(UTC))
@@ -57,7 +57,7 @@ def check_sent_in(context: Context, options: RecordsOptions, now: datetime) -> N
     if options.json:
         print_json({"file": str(path), "evidence": record.evidence(), "findings": [asdict(one) for one in findings]})
     else:
-        print("\n".join(_line(one) for one in findings))
+        print_out("\n".join(_line(one) for one in findings))
     if bad := [one for one in findings if one.said == "refused"]:
         raise CheckFailed(
             f"{path.name} is refused: {', '.join(one.what for one in bad)}",

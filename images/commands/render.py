@@ -20,7 +20,7 @@ class RenderOptions:
     check: bool = option("write nothing, fail on a difference", False)
 
 
-@command
+@command("render --check")
 def render(context: Context, options: RenderOptions) -> None:
     """Dockerfiles, docker-bake.json and the schema, from matrix.yaml; tables, plots and help in the documents."""
     write_generated(context, options)
@@ -58,7 +58,7 @@ def rendered_pages(context: Context) -> dict[str, str]:
     from bench import pages as bench_pages  # these are slow to import, and all other commands do without
     from images.advisories import SCHEMA_FILE, json_schema, table
     from images.build import input_hashes
-    from images.catalogue import with_images_table
+    from images.catalogue import INPUTS_FILE, inputs_json, with_images_table
     from images.commands.commands_page import grouped_commands, with_commands_help
     from images.proof.audit import with_cards_table
     from images.proof.on_card.records import read_gpu_records
@@ -70,4 +70,5 @@ def rendered_pages(context: Context) -> dict[str, str]:
     pages[SCHEMA_FILE] = json_schema()
     pages = with_commands_help(grouped_commands(), bench_pages(context.checkout, pages))
     today = input_hashes(context, (record.variant for record in read_gpu_records()))
+    pages[INPUTS_FILE] = inputs_json(today)
     return with_images_table(root, context.matrix, context.variants, pages, today)

@@ -32,7 +32,7 @@ class SaveOptions(FormOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("save --arch 7.5 /media/stick/images")
 def save(context: Context, options: SaveOptions) -> None:
     """Built images in pieces, each with its digest, for a machine that reaches no registry; load reads them there."""
     save_images(context, options)

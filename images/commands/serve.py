@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 from images.advisories import table
 from images.cards import LocalMachine
 from images.commands.options import command
 from images.context import Context
-from images.core import UsageError, default_layout
+from images.core import UsageError, default_layout, print_out
 from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
 from images.run.fit import Model, read_model
 from images.run.serve import (
@@ -27,7 +28,7 @@ from images.run.serve import (
 from images.run.serve import start as starting
 
 
-@command
+@command("serve --model 3b-awq")
 def serve(context: Context, options: ServeOptions) -> None:
     """Serve a model on the cards of this machine with the fitted settings; or print how, stop it, show its log."""
     if options.stop:
@@ -51,11 +52,13 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     if options.from_modelscope or modelscope.wanted(context.environment):
         home = default_layout().home
         source = (modelscope.planned if only_printed else modelscope.source_of)(home, source, context.report)
+    if not only_printed:
+        context.require_engine()
     model = model_of(context, options, source)
     if only_printed:
         spec = plan(context, options, source, model, machine, None)
         spec = spec if options.cards or spec.gpus == NO_CARDS else spec_by_way(spec, context.way_to_cards)
-        print(compose(spec) if options.compose else docker_line(spec), end="" if options.compose else "\n")
+        print_out(compose(spec) if options.compose else docker_line(spec), end="" if options.compose else "\n")
         return
     spec = plan(context, options, source, model, machine, context.engine)
     check_here(context, spec, source, model)
@@ -94,7 +97,7 @@ def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions)
         raise
     for line in how_to_use(spec, engine.endpoint if engine.embedded else ""):
         report.line(line)
-    print(f"{spec.ports[0].url}/v1")
+    print_out(f"{spec.ports[0].url}/v1")
 
 
 def how_to_use(spec: ContainerSpec, endpoint: str) -> list[str]:
@@ -123,7 +126,7 @@ def show_log(context: Context, name: str, lines: int) -> None:
     state = starting.ours(containers, name)
     restarts = f", started again {state.restarts} times" if state.restarts else ""
     context.report.line(f"{name}: {state.status}{restarts}")
-    print(containers.log(name, lines), end="")
+    sys.stdout.write(containers.log(name, lines))  # a server's own words
 
 
 def stop_server(context: Context, name: str) -> None:

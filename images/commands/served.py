@@ -15,7 +15,7 @@ class ServedOptions(SelectorOptions):
     """What `invoke served` was asked."""
 
 
-@command
+@command("served --only 'cpu*'")
 def served(context: Context, options: ServedOptions) -> None:
     """Record which libraries the server of built images loads; the audit's gate asks these lists."""
     record_loaded_libraries(context, options)

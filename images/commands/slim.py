@@ -24,7 +24,7 @@ class SlimOptions:
     nvidia_libraries: bool = option("also NVIDIA's: for your machine only", False)
 
 
-@command
+@command("slim ./site-packages --arch 7.5")
 def slim(context: Context, options: SlimOptions) -> None:
     """Leave in a folder's libraries only the device code that the named cards run."""
     slim_folder(options)

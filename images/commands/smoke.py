@@ -24,7 +24,7 @@ class SmokeOptions(SelectorOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("smoke --arch 7.5 --gpus all")
 def smoke(context: Context, options: SmokeOptions) -> None:
     """Prove images: stack, canary, server."""
     prove_images(context, options)

@@ -47,7 +47,7 @@ class TestOptions(PublisherOptions, KindOptions):  # the kinds' flags first: inv
     crash: bool = option("the crash campaign: kills, races, full disks, engine and registry started again", False)
 
 
-@command
+@command("test --unit")
 def test(context: Context, options: TestOptions) -> None:
     """The tests: all that this machine can run without a card, or one kind."""
     if options.without_engine:

@@ -17,7 +17,7 @@ class WeighOptions(FormOptions):
     json: bool = option(JSON, False)
 
 
-@command
+@command("weigh --arch 7.5")
 def weigh(context: Context, options: WeighOptions) -> None:
     """Pack built images as registries keep them; it fails where one is above its budget in matrix.yaml."""
     weigh_images(context, options)

@@ -12,6 +12,7 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.core import debian as debian
     from images.core import process as process
+    from images.core import toml as toml
     from images.core.closest_match import closest as closest
     from images.core.errors import CardstockError as CardstockError
     from images.core.errors import CheckFailed as CheckFailed
@@ -37,18 +38,29 @@ if TYPE_CHECKING:
     from images.core.outside_input import read_json as read_json
     from images.core.outside_input import to_text as to_text
     from images.core.outside_input import unreadable as unreadable
+    from images.core.python310 import UTC as UTC
+    from images.core.python310 import TextEnum as TextEnum
+    from images.core.python310 import sha256_of as sha256_of
     from images.core.report import PrintLine as PrintLine
     from images.core.report import Report as Report
     from images.core.report import discard_stdout as discard_stdout
     from images.core.report import human_bytes as human_bytes
     from images.core.report import human_seconds as human_seconds
     from images.core.report import print_error as print_error
+    from images.core.report import print_out as print_out
     from images.core.report import shown as shown
     from images.core.signals import Ended as Ended
     from images.core.signals import ends_as_interrupts as ends_as_interrupts
     from images.core.signals import exit_code_of as exit_code_of
     from images.core.site import SiteSettings as SiteSettings
     from images.core.site import read_site as read_site
+    from images.core.site import settings_folder as settings_folder
+    from images.core.typed import IN_CHECKOUT as IN_CHECKOUT
+    from images.core.typed import INSTALLED as INSTALLED
+    from images.core.typed import SOURCE as SOURCE
+    from images.core.typed import as_typed as as_typed
+    from images.core.typed import program_name as program_name
+    from images.core.typed import started_as as started_as
     from images.core.work import bytes_below as bytes_below
     from images.core.work import can_write as can_write
     from images.core.work import sweep as sweep

@@ -50,6 +50,13 @@ def host_codename(os_release: Path = OS_RELEASE) -> str | None:
     return fields.get("VERSION_CODENAME") if fields.get("ID") == "debian" else None
 
 
+def host_name(os_release: Path = OS_RELEASE) -> str:
+    """What this host calls itself, such as "Fedora Linux 43"; "" where it does not say."""
+    if not os_release.is_file():
+        return ""
+    return read_os_release(os_release.read_text(encoding="utf-8")).get("PRETTY_NAME", "")
+
+
 def choose_mirror(codename: str, targets: str) -> Mirror | None:
     """Pick Debian's own archives among the lines of ``apt-get indextargets`` (third parties use the same suites)."""
     rows = [line.split("\t") for line in targets.splitlines() if line.count("\t") == 3]

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from images.core.home import default_layout
+from images.core.typed import program_name
 
 Say = Callable[[str], None]
+_OURS = ("inv", "program.py", "cardstock")  # a process's first word, where it is this program
 _SHOWN = 200  # characters of a holder's own words
 _EVERY = 0.2  # seconds between two tries, where there is a limit
 
@@ -94,7 +96,8 @@ def _sign(handle: IO[str]) -> None:
     handle.seek(0)
     handle.truncate()
     name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    command = f"./inv {name}" if Path(sys.argv[0]).name in ("inv", "program.py") else Path(sys.argv[0]).name or "python"
+    started = Path(sys.argv[0]).name
+    command = f"{program_name()} {name}" if started in _OURS else started or "python"
     handle.write(f"process {os.getpid()} ({command[:_SHOWN]}), since {datetime.now():%H:%M:%S}\n")
     handle.flush()
 

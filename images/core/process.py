@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.core.errors import CardstockError
+from images.core.python310 import NEW_GROUP
 
 TAIL_LINES = 40
 _CHUNK = 1 << 20
@@ -62,7 +63,7 @@ def _start(
             stderr=stderr,
             text=True,
             errors="replace",
-            process_group=0,
+            **NEW_GROUP,
         )
     except OSError as error:
         code = 127 if isinstance(error, FileNotFoundError) else 126
@@ -164,7 +165,7 @@ def pump(argv: Sequence[str], source: Iterable[bytes], take: Callable[[bytes], o
     with tempfile.TemporaryFile() as errors:
         try:
             child = subprocess.Popen(
-                list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, process_group=0
+                list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, **NEW_GROUP
             )
         except OSError as error:
             code = 127 if isinstance(error, FileNotFoundError) else 126

@@ -17,6 +17,7 @@ from rich.text import Text
 from images.core.errors import CardstockError
 from images.core.network_failure import is_network_failure, network_failure
 from images.core.os_failure import os_failure
+from images.core.typed import as_typed, has_command
 
 # What takes one line of progress, such as `Report.line`.
 PrintLine = Callable[[str], None]
@@ -120,12 +121,13 @@ class Report:
         self._write(f"done  {title}: {facts}", "green")
 
     def next_command(self, command: str, why: str = "") -> None:
-        """The next thing to type."""
-        self._write(f"next: {command}" + (f"    # {why}" if why else ""), "bold")
+        """The next thing to type; what this program does not have is said to be a checkout's, not the next thing."""
+        when = "next" if has_command(command) else "in a checkout"
+        self._write(f"{when}: {command}" + (f"    # {why}" if why else ""), "bold", told=False)
 
     def table(self, rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
         """Rows of text to stdout: drawn to the width of a terminal, else one full line a row, two spaces between."""
-        cells = [[shown(str(cell)) for cell in row] for row in (header, *rows)]
+        cells = [[shown(as_typed(str(cell))) for cell in row] for row in (header, *rows)]
         if self._out.is_terminal:
             drawn = Table(box=None, pad_edge=False, header_style="bold")
             for title in cells[0]:
@@ -139,13 +141,18 @@ class Report:
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self._out.file.write(line.rstrip() + "\n")
 
-    def _write(self, text: str, style: str = "") -> None:
-        clean = "  " * self._depth + shown(text)
+    def _write(self, text: str, style: str = "", *, told: bool = True) -> None:
+        clean = "  " * self._depth + shown(as_typed(text, told=told))
         if self.live:
             self._err.print(Text(clean, style=style), soft_wrap=True)
         else:
             self._err.file.write(clean + "\n")
             self._err.file.flush()
+
+
+def print_out(text: str, *, end: str = "\n") -> None:
+    """A command's answer to stdout, with commands as this program has them."""
+    sys.stdout.write(as_typed(text) + end)
 
 
 def discard_stdout() -> None:
@@ -164,7 +171,7 @@ def print_error(error: BaseException, *, debug: bool = False, err: TextIO | None
     with suppress(OSError, ValueError):  # stderr is full, or closed
         if debug:
             stream.write("".join(traceback.format_exception(error)))
-        stream.write(shown(f"error: {told}") + "\n")
+        stream.write(shown(as_typed(f"error: {told}")) + "\n")
         stream.flush()
     return told.exit_code
 

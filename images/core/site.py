@@ -49,6 +49,15 @@ class SiteSettings:
     debian_tracker: str = DEBIAN_TRACKER
 
 
+def settings_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where a user's own site.yaml is: $XDG_CONFIG_HOME/cardstock, default ~/.config/cardstock."""
+    wanted = (os.environ if environ is None else environ).get("XDG_CONFIG_HOME", "")
+    try:
+        return (Path(wanted) if wanted else Path.home() / ".config") / "cardstock"
+    except RuntimeError:  # neither $HOME nor an entry in /etc/passwd
+        return Path("/etc/cardstock")
+
+
 def read_site(root: Path, environ: Mapping[str, str]) -> SiteSettings:
     """Settings of CARDSTOCK_CA, _UV, _APT, _PIP, _SCCACHE, _BASES, _OSV and _DEBIAN_TRACKER, else of site.yaml.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import UsageError
+from images.core import UsageError, sha256_of
 
 Say = Callable[[str], None]
 MOST_PIECES = 9999  # four digits: `cat piece-*.part` joins them in their order
@@ -154,7 +154,7 @@ def fault_of(folder: Path, piece: Piece) -> Fault | None:
     if found.st_size != piece.size:
         return Fault(piece.name, missing=False, why=f"{found.st_size} bytes instead of {piece.size}")
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(file)
     if digest != piece.sha256:
         return Fault(piece.name, missing=False, why=f"its SHA-256 is {digest[:16]}…, it should be {piece.sha256[:16]}…")
     return None

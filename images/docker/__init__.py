@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from images.docker.card_errors import no_card_given as no_card_given
     from images.docker.connection import connect as connect
     from images.docker.connection import reach as reach
+    from images.docker.connection import require_engine as require_engine
     from images.docker.container_spec import ALL_CARDS as ALL_CARDS
     from images.docker.container_spec import NO_CARDS as NO_CARDS
     from images.docker.container_spec import RESTART as RESTART

@@ -39,6 +39,18 @@ def connect(layout: Layout | None = None, *, start: bool = True, say: PrintLine 
     return Engine(client, layout.endpoint, layout=layout, embedded=True, environment=environment)
 
 
+def require_engine(layout: Layout | None = None) -> None:
+    """See that an engine answers, or that one could be started here; none is. Raises EngineUnreachable as `connect`."""
+    layout = layout or default_layout()
+    wanted = os.environ.get("DOCKER_HOST")
+    if wanted and wanted != layout.endpoint:
+        _connect_wanted(wanted, layout).close()
+    elif (engine := None if wanted else _connect_usual(layout)) is not None:
+        engine.close()
+    elif embedded.engine_version(layout.socket) is None:
+        home.can_carry(layout)
+
+
 def reach(endpoint: str) -> Engine:
     """The engine at ``endpoint`` (unix://, tcp://, ssh://) or of a context of the docker CLI; none is started.
 

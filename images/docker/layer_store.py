@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from images.core import toml
 
 _CONFIG = Path("/etc/containerd/config.toml")
 _DEFAULT = Path("/var/lib/containerd")  # containerd's own default of `root`
@@ -29,7 +30,7 @@ def layers_folder(info: Mapping[str, Any], config: Path = _CONFIG) -> Path:
     if address.endswith("/docker/containerd/containerd.sock") or managed.is_dir():
         return managed
     try:
-        named = tomllib.loads(config.read_text(encoding="utf-8")).get("root")
+        named = toml.loads(config.read_text(encoding="utf-8")).get("root")
     except (OSError, ValueError):
         named = None
     return Path(named) if isinstance(named, str) and named.startswith("/") else _DEFAULT

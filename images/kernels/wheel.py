@@ -7,9 +7,8 @@ import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
 
-from images.core import CheckFailed, Unsafe
+from images.core import CheckFailed, Unsafe, sha256_of
 from images.kernels.inside.recipes import recipe
-from images.kernels.inside.source import digest
 from images.kernels.inside.verify import holds
 from images.kernels.record import WheelRecord
 from images.proof.audit import audit_path
@@ -19,7 +18,7 @@ from images.render import normalize_name
 def check_digest(path: Path, record: WheelRecord) -> None:
     """Raise Unsafe where the file is not the bytes that the record names."""
     size = path.stat().st_size if path.is_file() else -1
-    found = digest(path) if size == record.size else ""
+    found = _digest(path) if size == record.size else ""
     if found != record.sha256:
         told = "is not there" if size < 0 else f"has {size} bytes, not {record.size}" if not found else "was changed"
         raise Unsafe(
@@ -28,6 +27,11 @@ def check_digest(path: Path, record: WheelRecord) -> None:
             do="remove it; it is then fetched or built again",
             where=str(path),
         )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of(file)
 
 
 def check_wheel(path: Path, record: WheelRecord) -> None:

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from images.matrix.selection import select as select
     from images.matrix.selectors import Selectors as Selectors
     from images.matrix.selectors import read_selectors as read_selectors
+    from images.matrix.sizes import FIRST_IMAGE as FIRST_IMAGE
     from images.matrix.sizes import budget_of as budget_of
     from images.matrix.variant_table import excluded_json as excluded_json
     from images.matrix.variant_table import excluded_lines as excluded_lines

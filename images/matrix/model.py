@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing_extensions import Self
 
 from images.core import CardstockError, YamlFile, closest
 from images.matrix.arch import parse_arch

@@ -1,4 +1,7 @@
-"""Budgets: how large an image may be, by its id. Every recommended image and every one for the CPU has one. Pure."""
+"""Sizes: what a build needs, and budgets, how large an image may be, by its id. Pure.
+
+Every recommended image and every one for the CPU has a budget.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from images.core import UsageError, closest
 from images.matrix.arch import parse_arch
 from images.matrix.model import Budget, Matrix
 from images.matrix.variants import Point, backend_of, point_id
+
+# What a build needs free on the engine's disk, in bytes, some room included. Measured on the first image of a lock:
+# NVIDIA's layer, the environment, its copy in the runtime image, and the kernels' own environment.
+FIRST_IMAGE = {"vllm": 18_000_000_000, "transformers": 10_000_000_000}
 
 
 def budget_of(matrix: Matrix, variant_id: str) -> Budget | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.core import sha256_of
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPES = (
@@ -72,4 +74,4 @@ def digest_of(data: bytes) -> str:
 def digest_of_file(path: Path) -> str:
     """ "sha256:…" of a file, read in pieces."""
     with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sha256:{sha256_of(file)}"

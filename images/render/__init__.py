@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from images.render.bakefile import target_name as target_name
     from images.render.checkout import INPUTS as INPUTS
     from images.render.checkout import Checkout as Checkout
+    from images.render.checkout import checkout_at as checkout_at
     from images.render.dockerfile import BAKE_FILE as BAKE_FILE
     from images.render.dockerfile import GENERATED as GENERATED
     from images.render.dockerfile import Templates as Templates

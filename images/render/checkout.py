@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import write_atomically
+from images.core import IN_CHECKOUT, INSTALLED, SOURCE, UsageError, settings_folder, write_atomically
 from images.matrix import Matrix, load_matrix
 from images.render.bakefile import CONTEXT, DEVICE_CODE
 from images.render.dockerfile import BAKE_FILE, GENERATED, KERNELS, SCHEMA_FILE
@@ -19,11 +19,34 @@ KERNEL_SCRIPTS = ("toolkit-packages",)
 INPUTS = ("matrix.yaml", "dockerfiles", DEVICE_CODE, "images/kernels/inside")
 
 
+def checkout_at(root: Path) -> Checkout:
+    """The checkout at ``root``, or what the package brought there. The one place that decides it.
+
+    The package's lies in the folder of its console script, and has no `inv`.
+    """
+    return Checkout(root, installed=(root.parent / "__init__.py").is_file() and not (root / "inv").is_file())
+
+
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout of this repository at ``root``."""
+    """A checkout of this repository at ``root``; ``installed``: the part of one that the package brought."""
 
     root: Path
+    installed: bool = False
+
+    @property
+    def settings(self) -> Path:
+        """The folder whose site.yaml counts: the checkout's own; of an installed part the user's."""
+        return settings_folder() if self.installed else self.root
+
+    def to_write(self, what: str, command: str) -> Path:
+        """The root, to write ``what`` (`./inv command` does) below it. Raises UsageError where it is no checkout."""
+        if self.installed:
+            raise UsageError(
+                f"{what} is a file of a checkout, and this is the installed {INSTALLED}",
+                do=f"git clone {SOURCE}, and there {IN_CHECKOUT} {command}",
+            )
+        return self.root
 
     def matrix(self) -> Matrix:
         """matrix.yaml, checked. Raises UsageError."""

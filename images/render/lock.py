@@ -6,12 +6,11 @@ What is asked is in images/render/lock_inputs.py, how it lies on disk in images/
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.core import CardstockError, RegistryFailure, UsageError, process, work_folder
+from images.core import CardstockError, RegistryFailure, UsageError, process, toml, work_folder
 from images.render.lock_files import (
     Lock,
     LockState,
@@ -98,7 +97,7 @@ class _Resolver:
     def source(self, asked: Sequence[str], *, wheel: bool = False) -> str | None:
         """The sha256 of the one package's source distribution, or of its only ``wheel``; None where it has none."""
         pylock = self._run(asked, ["--no-deps", "--format", "pylock.toml"], ())
-        (package,) = tomllib.loads(pylock)["packages"]
+        (package,) = toml.loads(pylock)["packages"]
         files = package.get("wheels", []) if wheel else [package.get("sdist", {})]
         digest = files[0].get("hashes", {}).get("sha256") if len(files) == 1 else None
         return str(digest) if digest else None

@@ -15,15 +15,18 @@ from pathlib import Path
 import pytest
 
 from images.core import debian, process
-from images.core.home import Layout
+from images.core.home import Layout, default_layout
 from images.docker import base_image as bases
 from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
+from images.docker.embedded.packages import installed
 from images.docker.engine import Engine
+from images.render.labels import VARIANT
 from tests.engine import real_registry
 from tests.engine.cpu_server import CpuServer, short_limits
 from tests.engine.cpu_server import cpu_server as started
 from tests.engine.real_registry import RealRegistry
+from tests.helpers.small_publisher import SmallPublisher
 
 PROGRAMS = ("sh", "cat", "id", "sleep")
 
@@ -116,3 +119,47 @@ def registry(registry_program: Path, tmp_path: Path) -> Iterator[RealRegistry]:
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def small_publisher(engine: Engine, host_image: str, registry: RealRegistry) -> Iterator[SmallPublisher]:
+    root = Path(tempfile.gettempdir(), f"publisher-{uuid.uuid4().hex[:12]}")  # its name is a repository's, too
+    made = SmallPublisher(root, engine, host_image)
+    yield made
+    made.clear(registry.host)
+
+
+@pytest.fixture
+def repository(registry: RealRegistry) -> str:
+    return f"{registry.host}/team/qwen"
+
+
+@pytest.fixture(scope="module")
+def other_engine(engine: Engine) -> Iterator[Engine]:
+    """An engine with a data-root of its own. Its programs are those of the embedded engine, if that one is there."""
+    needs_root_on_debian()
+    layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
+    there = default_layout()
+    if installed(there):
+        shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", embedded.start(layout, firewall=False, say=print))
+        yield connect(layout)
+    embedded.stop(layout)
+    shutil.rmtree(layout.home)
+
+
+@pytest.fixture
+def empty_engine(other_engine: Engine) -> Engine:
+    """The other engine, with nothing in it."""
+    for facts in other_engine.images(VARIANT):
+        other_engine.untag(facts.id, force=True)
+    return other_engine
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

@@ -24,7 +24,7 @@ from images.device_code.write import mapped
 def digest(path: Path) -> str:
     """As RECORD writes it."""
     with path.open("rb") as file:
-        raw = hashlib.file_digest(file, "sha256").digest()
+        raw = hashlib.sha256(file.read()).digest()
     return "sha256=" + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 

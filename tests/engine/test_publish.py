@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,22 +20,17 @@ from images.catalogue.resolve import match_images
 from images.catalogue.store import SigningKeys, fetch_catalogue, set_tag
 from images.core import process
 from images.core.errors import CardstockError, CheckFailed, NothingSelected, RegistryFailure, Unsafe
-from images.core.home import Layout, default_layout
 from images.distribution import pull as pulling
 from images.distribution.publish import Published, publish
 from images.distribution.pull_layers import Started
 from images.distribution.rollback import roll_back
-from images.docker.connection import connect
-from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import installed
 from images.docker.engine import Engine
 from images.matrix.drivers import parse_driver
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign
 from images.registry.oci_image import read_image
-from images.render.labels import REVISION, VARIANT
+from images.render.labels import REVISION
 from tests.conftest import say
-from tests.engine.conftest import needs_root_on_debian
 from tests.engine.faulty import Fault, FaultPlan, faulty
 from tests.engine.real_registry import RealRegistry
 from tests.helpers.matrices import matrix, variants
@@ -53,19 +46,6 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
     say(request.config, f"faults tried while publishing and pulling: {sum(plan.done for plan in PLANS)}")
 
 
-@pytest.fixture
-def small_publisher(engine: Engine, host_image: str, registry: RealRegistry) -> Iterator[SmallPublisher]:
-    root = Path(tempfile.gettempdir(), f"publisher-{uuid.uuid4().hex[:12]}")  # its name is a repository's, too
-    made = SmallPublisher(root, engine, host_image)
-    yield made
-    made.clear(registry.host)
-
-
-@pytest.fixture
-def repository(registry: RealRegistry) -> str:
-    return f"{registry.host}/team/qwen"
-
-
 @pytest.fixture(scope="module")
 def keys() -> Iterator[SigningKeys]:
     """A fresh pair of keys."""
@@ -75,37 +55,6 @@ def keys() -> Iterator[SigningKeys]:
     process.run([program, "generate-key-pair"], cwd=folder, env=environment)
     yield SigningKeys(Cosign(program, environment), folder / "cosign.key", folder / "cosign.pub")
     shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def other_engine(engine: Engine) -> Iterator[Engine]:
-    """An engine with a data-root of its own. Its programs are those of the embedded engine, if that one is there."""
-    needs_root_on_debian()
-    layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
-    there = default_layout()
-    if installed(there):
-        shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", embedded.start(layout, firewall=False, say=print))
-        yield connect(layout)
-    embedded.stop(layout)
-    shutil.rmtree(layout.home)
-
-
-@pytest.fixture
-def empty_engine(other_engine: Engine) -> Engine:
-    """The other engine, with nothing in it."""
-    for facts in other_engine.images(VARIANT):
-        other_engine.untag(facts.id, force=True)
-    return other_engine
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def card(name: str) -> Card:

@@ -32,7 +32,7 @@ class TokenService:
     def __init__(self, folder: Path, port: int) -> None:
         self._key = rsa.generate_private_key(65537, 2048)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)])
-        now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+        now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
         made = x509.CertificateBuilder(
             name, name, self._key.public_key(), x509.random_serial_number(), now - day, now + day
         )

@@ -118,16 +118,21 @@ class FakeEngine:
 
     @contextmanager
     def export_tar(self, reference: str) -> Iterator[Iterator[bytes]]:
-        yield iter([tar_of(self.files)])
+        yield iter([tar_of(self.files, root=True)])
 
     def run(self, reference: str, command: Sequence[str], **_: object) -> Ran:
         """The image's Python, asked what it is or what is in it."""
         return Ran(0, json.dumps(READING if READ_CONTENTS_SCRIPT in command else PACKAGES) + "\n")
 
 
-def tar_of(files: Mapping[str, bytes]) -> bytes:
+def tar_of(files: Mapping[str, bytes], *, root: bool = False) -> bytes:
+    """A tar of these files; with ``root`` the root folder comes first, as an engine has it."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
+        if root:
+            folder = tarfile.TarInfo("/")
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from images.cards.data import all_cards
 from images.cards.names import match_card
+from images.core.python310 import UTC
 from images.proof.on_card.records.reading import read_with_data
 from images.proof.on_card.records.record import GpuRecord, Seal, Step
 from images.proof.on_card.records.seal import POSITIONS, content_hash, pack_logits, question

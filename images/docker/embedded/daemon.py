@@ -156,8 +156,7 @@ def start(layout: Layout | None = None, *, firewall: bool = True, say: PrintLine
     layout = layout or default_layout()
     if engine_version(layout.socket) is not None:
         return layout.endpoint
-    codename = debian.host_codename()
-    mirror = home.require_host(layout, uid=os.geteuid(), codename=codename, mirror=debian.host_mirror())
+    mirror = home.can_carry(layout)
     with locked(layout, say):
         if engine_version(layout.socket) is not None:
             return layout.endpoint

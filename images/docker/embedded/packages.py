@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -32,13 +33,24 @@ _HELP = (
 )
 
 
-def require_host(layout: Layout, *, uid: int, codename: str | None, mirror: debian.Mirror | None) -> debian.Mirror:
+def can_carry(layout: Layout) -> debian.Mirror:
+    """Say whether this host, as it is now, can carry the engine. Raises as `require_host` does."""
+    codename, mirror = debian.host_codename(), debian.host_mirror()
+    return require_host(layout, uid=os.geteuid(), codename=codename, mirror=mirror, name=debian.host_name())
+
+
+def require_host(
+    layout: Layout, *, uid: int, codename: str | None, mirror: debian.Mirror | None, name: str = ""
+) -> debian.Mirror:
     """Say whether this host can carry the engine. Raises EngineUnreachable with what to do instead."""
     cause = ""
-    if uid != 0:
+    if codename is None:  # first: root would not help
+        said = f" but {name}" if name else ""
+        cause = (
+            f"no engine answers, and an engine of Cardstock's own is made of Debian packages (this is not Debian{said})"
+        )
+    elif uid != 0:
         cause = f"no engine answers, and an engine of Cardstock's own needs root (this is user id {uid})"
-    elif codename is None:
-        cause = "no engine answers, and an engine of Cardstock's own is made of Debian packages (this is not Debian)"
     elif codename == "bullseye":
         cause = "no engine answers, and an engine of Cardstock's own needs Debian 12 or later"
     elif len(str(layout.home)) > _HOME_MAX:

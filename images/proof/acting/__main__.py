@@ -15,9 +15,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from images.core import UTC
 from images.proof.acting.acting import NOTES, Acting
 from images.proof.acting.cards import CARDS, acted_card
 from images.proof.acting.containers import ActingHost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from images.core import CheckFailed, UsageError
+from images.core import CheckFailed, UsageError, sha256_of
 from images.device_code.audit import Audit, Audited
 from images.device_code.fatbin import PTX, SASS, Container, Entry, Library, Section
 
@@ -65,7 +64,7 @@ def make_record(path: Path, audit: Audit) -> Wheel:
             f"{path.name} is not recorded: it holds code of a form that is not read", cause=", ".join(unread)
         )
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(file)
     return Wheel(name.replace("-", "_"), str(version), path.name, digest, path.stat().st_size, audit)
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from images.core import UTC
 from images.docker import Gpus
 from images.proof.lighter.containers import LIGHT, UNTOUCHED, Host
 from images.proof.lighter.lighter import NOTES, Comparison

@@ -20,13 +20,13 @@ import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from importlib import util
 from pathlib import Path
 from typing import Any, get_args
 
-from images.core import process
+from images.core import UTC, process
 from images.device_code.audit import audit, parse_capability, summarise
 from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines

@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
+from images.core import UTC
 from images.docker import Mount
 from images.proof.acting import acted_card
 from images.proof.on_card.runs import NO_CARD, VARIANT, env_of, gpus_of, labels_of, nvidia_smi, own_checkout

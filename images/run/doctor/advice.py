@@ -28,13 +28,27 @@ class Advice:
     choice: ImageChoice | None = None
 
 
+_PULLED = (
+    "REPO is where images are published, such as registry.example.com/team/qwen; CARDSTOCK_REPOSITORY names it too"
+)
+
+
 def advise(
-    facts: Facts, matrix: Matrix, variants: Variants, locked: Mapping[str, bool], repository: str = ""
+    facts: Facts,
+    matrix: Matrix,
+    variants: Variants,
+    locked: Mapping[str, bool],
+    repository: str = "",
+    *,
+    builds: bool = True,
 ) -> Advice:
     """The image of this machine's cards and driver; where no card gets one, what helps instead.
 
-    ``repository`` is where published images may be pulled from; "" where none is named: then they are built.
+    ``repository`` is where published images may be pulled from; "" where none is named: then they are built, and
+    without ``builds`` pulled from one that is to be named.
     """
+    if not builds:
+        return _to_pull(facts, matrix, variants, locked, repository)
     machine = facts.cards
     if isinstance(machine, Unknown) or not machine.cards:
         return Advice(_WITHOUT, "./inv build --only 'cpu*'")
@@ -46,6 +60,22 @@ def advise(
         return Advice(lines, f"./inv pull --from {shlex.quote(repository)}", choice)
     chosen = " ".join(f"--only '{pick.variant.id}'" for pick in choice.picks)
     return Advice(lines, f"./inv build {chosen} --gpus all", choice)
+
+
+def _to_pull(facts: Facts, matrix: Matrix, variants: Variants, locked: Mapping[str, bool], repository: str) -> Advice:
+    """As `advise`, for who builds nothing."""
+    machine = facts.cards
+    pull = f"./inv pull --from {shlex.quote(repository) if repository else 'REPO'}"
+    named = () if repository else (_PULLED,)
+    cpu = next(name for name, variant in variants.valid.items() if not variant.archs)
+    without = (f"the image for the CPU, {cpu}, runs here, slowly", *named)
+    if isinstance(machine, Unknown) or not machine.cards:
+        return Advice(without, f"{pull} --name {cpu}")
+    choice = choose_images(matrix, variants, machine.as_cards(), machine.known_driver, locked)
+    lines = tuple(choice_lines(choice))
+    if not choice.picks:
+        return Advice((*lines, *without), f"{pull} --name {cpu}", choice)
+    return Advice((*lines, *named), pull, choice)
 
 
 def doctor_json(findings: Sequence[Finding], advice: Advice) -> dict[str, Any]:

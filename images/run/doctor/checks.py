@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from images.build import FIRST_IMAGE
 from images.cards import LocalMachine
 from images.core import human_bytes
-from images.matrix import Matrix
+from images.matrix import FIRST_IMAGE, Matrix
 from images.run.doctor.card_checks import check_cards, check_driver
 from images.run.doctor.facts import EngineFacts, Facts, Unknown
 from images.run.doctor.finding import Finding, unknown
@@ -25,9 +24,14 @@ BUILDX = (0, 13)
 ANSWERS = (200, 401)
 
 
-def check_facts(facts: Facts, matrix: Matrix) -> tuple[Finding, ...]:
-    """The finding of every check, in the order in which problems must be solved."""
-    rest: tuple[Callable[[Facts], Finding], ...] = (_engine, _buildx, check_runtime, _disk, _memory, _index)
+def check_facts(facts: Facts, matrix: Matrix, *, builds: bool = True) -> tuple[Finding, ...]:
+    """The finding of every check, in the order in which problems must be solved.
+
+    Without ``builds`` nothing is built here, and what only a build needs is not looked at: buildx, its disk and memory,
+    the index.
+    """
+    building: tuple[Callable[[Facts], Finding], ...] = (_engine, _buildx, check_runtime, _disk, _memory, _index)
+    rest = building if builds else (_engine, check_runtime, _disk_to_pull)
     return (
         _processor(facts),
         *check_cards(facts),
@@ -59,7 +63,7 @@ def _engine(facts: Facts) -> Finding:
     if facts.embeddable:
         do = "start your Docker engine, set DOCKER_HOST, or run as root on Debian 12 or later, where one comes along"
         return Finding("engine", "wrong", facts.embeddable, do)
-    return Finding("engine", "ok", "none answers; ./inv build brings one of its own along (./inv engine --start)")
+    return Finding("engine", "ok", "none answers; a build or a pull brings one of its own along (./inv engine --start)")
 
 
 def _elsewhere(engine: EngineFacts) -> str:
@@ -90,7 +94,11 @@ def _buildx(facts: Facts) -> Finding:
     return Finding("buildx", "ok", version)
 
 
-def _disk(facts: Facts) -> Finding:
+def _disk_to_pull(facts: Facts) -> Finding:
+    return _disk(facts, needed=IMAGE_DISK)
+
+
+def _disk(facts: Facts, needed: int = BUILD_DISK) -> Finding:
     engine = facts.engine
     if isinstance(engine, EngineFacts):
         if engine.free is None:
@@ -104,8 +112,8 @@ def _disk(facts: Facts) -> Finding:
         return Finding(
             "disk", "wrong", f"{text}: too little for one image", "free some: docker system df, ./inv engine --prune"
         )
-    if free < BUILD_DISK:
-        do = f"to build, free {human_bytes(BUILD_DISK - free)} more (./inv engine --prune); to pull, nothing"
+    if free < needed:
+        do = f"to build, free {human_bytes(needed - free)} more (./inv engine --prune); to pull, nothing"
         return Finding("disk", "warning", f"{text}: enough to pull an image, too little to build one", do)
     return Finding("disk", "ok", text)
 

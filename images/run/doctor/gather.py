@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from images.cards import SWITCHES, WSL, addresses, read_machine
-from images.core import CardstockError, debian, default_layout, process, read_site
+from images.core import CardstockError, default_layout, process, read_site
 from images.docker import base_image as bases
 from images.docker import cdi_folders, connect, gpu_tools
 from images.docker.embedded import packages as home
@@ -66,7 +66,7 @@ def _answer_or_unknown(what: str, question: Callable[[], T]) -> T | Unknown:
 
 
 def gather_facts(root: Path, registries: Sequence[str], *, seconds: float = SECONDS) -> Facts:
-    """Facts of this machine for the checkout at ``root``; what takes longer than ``seconds`` is Unknown."""
+    """Facts of this machine, with the site.yaml of ``root``; what takes longer than ``seconds`` is Unknown."""
     authorities = PendingAnswer("the CA bundle", lambda: _authorities(root, os.environ), seconds)
     cards = PendingAnswer("the NVIDIA driver", read_machine, seconds)
     engine = PendingAnswer("the Docker engine", _engine, seconds)
@@ -126,7 +126,7 @@ def _engine() -> EngineFacts:
 def _embeddable() -> str:
     layout = default_layout()
     try:
-        home.require_host(layout, uid=os.geteuid(), codename=debian.host_codename(), mirror=debian.host_mirror())
+        home.can_carry(layout)
     except CardstockError as error:
         return error.cause
     return ""

@@ -12,7 +12,6 @@ import pytest
 
 from images.build.build import check_disk, drop_replaced
 from images.build.job import (
-    FIRST_IMAGE,
     FURTHER_IMAGE,
     ImageState,
     Job,
@@ -28,6 +27,7 @@ from images.core.site import SiteSettings
 from images.docker.build_inputs import named_contexts, pin_base
 from images.docker.buildx import Steps, last_error
 from images.docker.engine import Engine
+from images.matrix import FIRST_IMAGE
 from images.matrix.model import Base
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates

@@ -26,7 +26,7 @@ class ShakeOptions:
     also: tuple[str, ...] = option("this too; repeat", ())
 
 
-@command
+@command("shake tree")
 def shake(context: Context, options: ShakeOptions) -> None:
     """Shake it."""
 
@@ -36,19 +36,19 @@ class MendOptions:
     all: bool = option("every one", False)
 
 
-@command
+@command("mend")
 def mend(context: Context, options: MendOptions) -> None:
     """Mend it."""
 
 
-@command
+@command("rest")
 def rest(context: Context, options: NoOptions) -> None:
     """Do nothing."""
 
 
 def test_a_section_has_the_sentence_the_line_and_the_flags() -> None:
     assert section(shake).splitlines() == [
-        *("### shake", "", "Shake it.", "", "```sh", "./inv shake TARGET [flags]", "```", ""),
+        *("### shake", "", "Shake it.", "", "```sh", "./inv shake tree", "./inv shake TARGET [flags]", "```", ""),
         "| flag | what it does | default |",
         "| --- | --- | --- |",
         "| `TARGET` | what to shake |  |",

@@ -46,6 +46,7 @@ def test_this_project_has_files_for_every_check() -> None:
         "ruff check",
         "ruff format",
         "mypy",
+        "Python 3.10",
         "import contracts",
         "codespell",
         "shellcheck",

@@ -66,7 +66,7 @@ def test_help_of_a_task_is_not_its_target(words: list[str], capsys: pytest.Captu
     with pytest.raises(SystemExit) as caught:
         Inv(name="inv", binary="inv").run(["inv", *spelled_out(words)])
     assert not caught.value.code
-    assert f"] {words[0]} [--options]" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"./inv {words[0]} ")
 
 
 def test_a_value_may_begin_with_dashes_unless_it_is_a_flag_of_ours(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from images.commands.demo import LOCK
-from images.core.errors import RegistryFailure, Unsafe
-from images.core.locked_environment import provide_environment, uv_settings
+from images.core.errors import RegistryFailure, Unsafe, UsageError
+from images.core.locked_environment import find_uv, provide_environment, uv_settings
 from tests.helpers.matrices import ROOT
 
 UV = """#!/bin/sh
@@ -77,3 +79,31 @@ def test_pips_settings_hold_for_uv_unless_it_has_its_own(tmp_path: Path, monkeyp
     assert all(call.startswith("https://index.example/simple ") for call in calls(tmp_path))
     assert uv_settings({"PIP_CERT": "/ca", "SSL_CERT_FILE": "/own"}) == {}
     assert uv_settings({"PIP_CERT": "/ca"}) == {"SSL_CERT_FILE": "/ca"}
+
+
+def test_one_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
+    """It was made of an environment that has been removed, as uvx removes its own."""
+    made = provide_environment(ROOT / LOCK, tmp_path / "home", uv=uv(tmp_path))
+    made.unlink()
+    made.symlink_to(tmp_path / "gone/python")
+    assert provide_environment(ROOT / LOCK, tmp_path / "home", uv=uv(tmp_path)).is_file()
+    assert [call.split()[0] for call in calls(tmp_path)] == ["venv", "pip"] * 2
+
+
+def test_it_is_made_of_the_python_behind_this_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/python"))
+    provide_environment(ROOT / LOCK, tmp_path / "home", uv=uv(tmp_path))
+    words = calls(tmp_path)[0].split()
+    assert words[words.index("--python") + 1] == os.path.realpath(sys.executable)
+    assert "venv/python" not in words
+
+
+def test_uv_that_is_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("no uv")
+
+    monkeypatch.setattr("uv.find_uv_bin", nowhere)
+    with pytest.raises(UsageError, match="uv is not beside this Python"):
+        find_uv()

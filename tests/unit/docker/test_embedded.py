@@ -79,6 +79,7 @@ def test_daemon_config_is_private_and_bounded(layout: Layout) -> None:
     [
         ({"uid": 1000}, r"needs root \(this is user id 1000\)"),
         ({"codename": None}, "this is not Debian"),
+        ({"codename": None, "uid": 1000, "name": "Fedora Linux 43"}, r"\(this is not Debian but Fedora Linux 43\)"),
         ({"codename": "bullseye"}, "Debian 12 or later"),
         ({"mirror": None}, "names no Debian archive"),
     ],

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from images.cards import Card
-from images.core import CardstockError
+from images.core import UTC, CardstockError
 from images.matrix import Arch, Variant, parse_driver
 from images.proof.on_card.records.record import GpuRecord, Step
 from images.proof.on_card.records.seal import TOLERANCE, why_not_sealed

@@ -10,12 +10,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from images.core import process, write_atomically
+from images.core import UTC, process, write_atomically
 from images.device_code.stand_ins.source import CALLS
 from images.proof.on_card.records import Figure, GpuRecord, Seal, Step, Verdict, content_hash
 

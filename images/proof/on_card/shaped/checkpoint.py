@@ -13,7 +13,6 @@ stdout or in FILE.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from images.core import sha256_of
 from images.proof.on_card.shaped.answers import CASES, answer
 from images.proof.on_card.shaped.prompt import ROOTFS, prompt_inputs
 from images.proof.tiny_model import checkpoint, qwen2_5_vl
@@ -177,7 +177,7 @@ def write(folder: Path, layers: int = LAYERS, device: str = "cuda") -> dict[str,
     weights["lm_head.weight"] = teach(states, tokens, weights["lm_head.weight"])
     save_file(weights, str(file), metadata={"format": "pt"})
     with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest = sha256_of(opened)
     cosine = torch.nn.functional.normalize(states, dim=1)
     near = (cosine @ cosine.T - torch.eye(len(tokens), device=cosine.device)).max().item()
     return {

@@ -7,14 +7,14 @@ import os
 import re
 import ssl
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.version import Version
 
-from images.core import CardstockError, write_atomically
+from images.core import UTC, CardstockError, write_atomically
 from images.proof.smoke import (
     LEVELS,
     STAND_INS_CALLED,

@@ -364,7 +364,8 @@ def test_a_named_repository_is_asked_and_pulled_from(
 
 
 def test_hosts_of_bases_and_of_named_repositories(matrix: Matrix) -> None:
-    hosts = command.registry_hosts(matrix, ["ghcr.io/me/images", "localhost:5000", "ghcr.io", "library/debian"])
+    bases = [base.image for base in matrix.bases.values()]
+    hosts = command.registry_hosts([*bases, "ghcr.io/me/images", "localhost:5000", "ghcr.io", "library/debian"])
     assert hosts == ["registry-1.docker.io", "ghcr.io", "localhost:5000"]
 
 
@@ -488,3 +489,33 @@ def test_a_process_is_found_by_its_short_name(tmp_path: Path) -> None:
         (tmp_path / number / "comm").write_text(f"{name}\n")
     assert gather.runs(gather.FABRIC_MANAGER, tmp_path)
     assert not gather.runs("python", tmp_path)
+
+
+# Where nothing is built: the installed package
+
+
+def test_who_builds_nothing_is_asked_for_nothing_that_builds_need(matrix: Matrix) -> None:
+    bare = replace(FACTS, engine=replace(ENGINE, buildx=None, free=10 * GB), embeddable="no root")
+    states = {one.name: one.state for one in check_facts(bare, matrix)}
+    assert (states["buildx"], states["disk"]) == ("wrong", "warning")
+    told = {one.name: one.state for one in check_facts(bare, matrix, builds=False)}
+    assert told["disk"] == "ok"
+    assert {"buildx", "memory", "package index"}.isdisjoint(told)
+    assert set(told) < set(states)
+
+
+def test_who_builds_nothing_pulls(matrix: Matrix, variants: Variants) -> None:
+    advice = advise(FACTS, matrix, variants, {}, builds=False)
+    assert advice.command == "./inv pull --from REPO"
+    assert "REPO is where images are published" in advice.lines[-1]
+    named_one = advise(FACTS, matrix, variants, {}, "ghcr.io/me/qwen", builds=False)
+    assert named_one.command == "./inv pull --from ghcr.io/me/qwen"
+    assert not any("REPO" in line for line in named_one.lines)
+    without = advise(BARE, matrix, variants, {}, builds=False)
+    assert without.command == "./inv pull --from REPO --name cpu-vllm0.32.0-sdpa"
+    old = replace(
+        FACTS, cards=LocalMachine("535.104.05", "12.2", (LocalCard("Tesla K80", "GPU-2", Arch(3, 7), 12 * GB),))
+    )
+    refused = advise(old, matrix, variants, {}, "r.example/x", builds=False)
+    assert "Tesla K80: no image" in refused.lines
+    assert refused.command == "./inv pull --from r.example/x --name cpu-vllm0.32.0-sdpa"
