@@ -12,6 +12,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.compiled import remote as remote
+    from images.compiled.cache import PYTHON as PYTHON
     from images.compiled.cache import fill as fill
     from images.compiled.cache import keep as keep
     from images.compiled.key import CompiledKey as CompiledKey
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from images.compiled.store import Kept as Kept
     from images.compiled.store import Origin as Origin
     from images.compiled.store import default_store as default_store
+    from images.compiled.store import read_file_into as read_file_into
     from images.compiled.store import signer_text as signer_text
+    from images.compiled.store import write_file as write_file
 else:
     __getattr__ = face(__name__, __file__)

@@ -68,8 +68,8 @@ class CompiledKey:
     "config". ``capability`` is "9.0", or "cpu". ``card`` is its name as NVML has it, or the processor's: torch's
     compiler asks for the name (torch/_inductor/codecache.py `CacheBase.get_system`), so it is "" only of servers that
     do not use it. ``model`` is `model_hash` of the checkpoint's config.json; ``place`` what the server is told as the
-    model ("/models", or OWNER/NAME), which vLLM hashes too. ``flags`` and ``env`` are as `kept_flags` and `kept_environment`
-    give them.
+    model ("/models", or OWNER/NAME), which vLLM hashes too. ``flags`` and ``env`` are as `kept_flags` and
+    `kept_environment` give them.
     """
 
     image: str

@@ -145,6 +145,19 @@ class Containers:
             self._client.containers.get(name).stop(timeout=seconds)
         return self.find(name)
 
+    def make_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make an empty volume."""
+        with self._translated(f"the volume {name} could not be made"):
+            self._client.volumes.create(name, labels=dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume, if there is one of this name."""
+        with self._translated(f"the volume {name} could not be removed"):
+            try:
+                self._client.volumes.get(name).remove()
+            except docker.errors.NotFound:
+                return
+
     def remove(self, name: str) -> None:
         """Remove it, and its volumes without a name."""
         with self._translated(f"{name} could not be removed"):

@@ -14,7 +14,9 @@ from images.compiled.key import CompiledKey
 from images.compiled.pack import pack
 from images.compiled.record import ARCHIVE, FILE, make_record
 from images.compiled.store import MADE_HERE, CompiledStore, Kept, Origin
+from images.core.errors import Unsafe
 from images.registry import digest_of_file
+from tests.helpers.registries import FakeRegistry
 
 KEY = CompiledKey(
     image="sha256:" + "a" * 64,
@@ -77,3 +79,19 @@ def write_record(folder: Path, key: CompiledKey, **said: Any) -> None:
         "seconds": 70.9, "made": "2026-11-28T07:00:00Z",
     }  # fmt: skip
     (folder / FILE).write_text(make_record(key, **{**true, **said}).to_json(), encoding="utf-8")
+
+
+class FakeCosign:
+    """Signs and verifies by name; ``tags`` is what the registry had when something was signed."""
+
+    def __init__(self, shelf: FakeRegistry) -> None:
+        self.shelf, self.signed, self.tags, self.asked = shelf, set[str](), list[list[str]](), list[str]()
+
+    def sign(self, repository: str, digest: str, key: Path | None) -> None:
+        self.signed.add(digest)
+        self.tags.append([name for name in self.shelf.manifests if name.startswith("compiled-")])
+
+    def verify(self, repository: str, digest: str, signer: Path) -> None:
+        self.asked.append(digest)
+        if digest not in self.signed:
+            raise Unsafe(f"{repository}@{digest} is not signed by this signer", cause="no signatures found")

@@ -15,24 +15,8 @@ from images.compiled.record import ARCHIVE, FILE
 from images.compiled.store import CompiledStore, Kept
 from images.core.errors import RegistryFailure, Unsafe
 from images.registry import ArtifactPart, Repository, artifact
-from tests.helpers.compiled_code import KEY, filed, other
+from tests.helpers.compiled_code import KEY, FakeCosign, filed, other
 from tests.helpers.registries import FakeRegistry, registry
-
-
-class FakeCosign:
-    """Signs and verifies by name; ``tags`` is what the registry had when something was signed."""
-
-    def __init__(self, shelf: FakeRegistry) -> None:
-        self.shelf, self.signed, self.tags, self.asked = shelf, set[str](), list[list[str]](), list[str]()
-
-    def sign(self, repository: str, digest: str, key: Path | None) -> None:
-        self.signed.add(digest)
-        self.tags.append([name for name in self.shelf.manifests if name.startswith("compiled-")])
-
-    def verify(self, repository: str, digest: str, signer: Path) -> None:
-        self.asked.append(digest)
-        if digest not in self.signed:
-            raise Unsafe(f"{repository}@{digest} is not signed by this signer", cause="no signatures found")
 
 
 class Place:

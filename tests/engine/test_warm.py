@@ -1,0 +1,246 @@
+"""Compiled code for real: kept of a server that ends, put into another's cache, by way of a real registry with cosign.
+
+The image is the CPU's with its server on transformers, which compiles nothing; so a module that Python imports by
+itself stands in for a compiler: it writes a file where Triton would, and says whether it found it. Real compilation
+takes minutes and wants a compiler: `tests/engine/test_warm_compiling.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from images.catalogue import SigningKeys
+from images.commands import serve as serving
+from images.commands import warm as warming
+from images.compiled import remote
+from images.compiled.record import ARCHIVE
+from images.compiled.store import default_store
+from images.core import process
+from images.core.report import Report
+from images.docker import Mount
+from images.docker.engine import Engine
+from images.proof.smoke.client import Client, chat_request
+from images.proof.smoke.compare_logits import ModelAnswer
+from images.proof.tiny_model.checkpoint import write_checkpoint
+from images.registry import artifact
+from images.registry.client import Repository
+from images.registry.cosign import PASSWORD, Cosign, find_cosign
+from images.run.serve import pick
+from images.run.serve import start as starting
+from tests.engine.cpu_server import LIGHT, docker, free_port, image_for_the_cpu
+from tests.engine.real_registry import RealRegistry
+from tests.helpers.contexts import context
+from tests.helpers.matrices import matrix
+
+pytestmark = pytest.mark.timeout(900)
+# Imported by every Python of the image (PYTHONPATH has this folder); the server's alone has the variable.
+COMPILER = """
+import os, pathlib
+place = os.environ.get("TRITON_CACHE_DIR")
+if place:
+    kernel = pathlib.Path(place, "PLANTED", "kernel.json")
+    print("compiled code:", "found" if kernel.is_file() else "made", flush=True)
+    kernel.parent.mkdir(parents=True, exist_ok=True)
+    kernel.write_text("{}")
+"""
+RED = [{"role": "user", "content": "What colour is the square?"}]
+
+
+@pytest.fixture(scope="module")
+def image(engine: Engine) -> Iterator[str]:
+    """The image for the CPU with the stand-in for a compiler in it."""
+    identifier = image_for_the_cpu()
+    base = f"{matrix().image}:{identifier}"
+    if engine.inspect(base) is None:
+        pytest.skip(f"{identifier} is not built: ./inv build --only 'cpu*'")
+    name = f"cardstock/test-warm:{uuid.uuid4().hex[:12]}"
+    made = docker(engine, ["create", base]).strip()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "sitecustomize.py").write_text(COMPILER)
+        docker(engine, ["cp", f"{folder}/sitecustomize.py", f"{made}:/opt/cardstock/plugins/sitecustomize.py"])
+    docker(engine, ["commit", made, name])
+    docker(engine, ["rm", "--volumes", made])
+    yield name
+    docker(engine, ["rmi", "--force", name])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    write_checkpoint(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[SigningKeys]:
+    """A fresh pair of keys."""
+    program = find_cosign(say=print)
+    folder = Path(tempfile.mkdtemp(prefix="cosign-"))
+    process.run([program, "generate-key-pair"], cwd=folder, env={PASSWORD: "of a test"})
+    yield SigningKeys(Cosign(program, {PASSWORD: "of a test"}), folder / "cosign.key", folder / "cosign.pub")
+    shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Here:
+    """A machine with a state folder of its own."""
+
+    engine: Engine
+    image: str
+    model: str
+
+    def said(self, action: str, **asked: object) -> tuple[str, str]:
+        """What `invoke serve` or `warm` prints, and what it says meanwhile."""
+        out, err = io.StringIO(), io.StringIO()
+        told = context(Report(out, err, live=False), engine=self.engine, locked={})
+        words = {"model": self.model, "image": self.image, "env": LIGHT, **asked}
+        if action == "warm":
+            warming.keep_compiled(told, warming.WarmOptions(**words))  # type: ignore[arg-type]
+        else:
+            serving.start_server(told, pick.ServeOptions(**words))  # type: ignore[arg-type]
+        return out.getvalue(), err.getvalue()
+
+    def served(self, **asked: object) -> tuple[str, str, ModelAnswer]:
+        """A server from its start with an empty cache to its end: what `serve` said, its log, and an answer."""
+        name = cache = f"cardstock-test-{uuid.uuid4().hex[:8]}"
+        port = free_port()
+        try:
+            _, said = self.said("serve", name=name, cache=cache, port=port, served="tiny", wait=400, **asked)
+            answer = Client(port).chat(chat_request("tiny", RED, max_tokens=4))
+            log = self.engine.containers.log(name)
+            assert starting.stop(self.engine.containers, name).clean
+        finally:
+            if self.engine.containers.find(name):
+                self.engine.containers.remove(name)
+            docker(self.engine, ["volume", "rm", "--force", cache])
+        return said, log, answer
+
+
+@pytest.fixture
+def here(engine: Engine, image: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    engine.cli_env()  # before the state folder is another
+    monkeypatch.setenv("PATH", f"{Path(find_cosign()).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("CARDSTOCK_HOME", str(tmp_path / "home"))
+    return Here(engine, image, model)
+
+
+def left(engine: Engine) -> str:
+    """Containers and volumes of `warm` that are there."""
+    names = docker(engine, ["ps", "--all", "--format", "{{.Names}}"]) + docker(engine, ["volume", "ls", "--quiet"])
+    return " ".join(name for name in names.split() if name.startswith("cardstock-warm"))
+
+
+def test_kept_code_is_used_and_the_answer_is_the_same(here: Here, tmp_path: Path) -> None:
+    said, log, cold = here.served()
+    assert "compiled code" not in said and "compiled code: made" in log
+    _, said = here.said("warm", out=str(tmp_path / "one.tar"))
+    assert re.search(r"kept by [0-9a-f]{12}: 1 files", said), said
+    assert left(here.engine) == ""
+    said, log, warm = here.served()
+    assert re.search(r"compiled code for cpu \(made here\): 1 files, 2 B, put into cardstock-test-", said), said
+    assert "compiled code: found" in log
+    assert warm == cold
+    said, log, off = here.served(no_artifact=True)
+    assert "compiled code" not in said and "compiled code: made" in log
+    assert off == cold
+    shutil.rmtree(default_store().root)
+    said, log, by_file = here.served(artifact=str(tmp_path / "one.tar"))
+    assert "not verified): 1 files" in said and "compiled code: found" in log
+    assert by_file == cold
+
+
+def test_by_a_registry_signed_and_verified(
+    here: Here, registry: RealRegistry, keys: SigningKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD, "of a test")
+    place = f"{registry.host}/team/qwen"
+    _, said = here.said("warm", push=place, key=str(keys.private))
+    kept = default_store().entries()[0]
+    assert f"pushed: {place}:{kept.record.key.tag}" in said
+    shutil.rmtree(default_store().root)
+    how = {"source": place, "key": str(keys.signer)}
+
+    said, log, _ = here.served(**how)
+    assert "signed (key sha256:" in said and "compiled code: found" in log
+
+    # Without a word on who must have signed it, it is not used.
+    shutil.rmtree(default_store().root)
+    said, log, _ = here.served(source=place)
+    assert "it is not used: it is code, and no signer was named" in said and "compiled code: made" in log
+
+    # Foreign: for other flags. Stale: of another image.
+    said, log, _ = here.served(**how, flags=("--max-model-len 1024",))
+    assert "does not fit and is not used: flags: --max-model-len" in said and "compiled code: made" in log
+    other = f"{here.image}-other"
+    docker(here.engine, ["tag", here.image, other])
+    made = docker(here.engine, ["create", other]).strip()
+    docker(here.engine, ["commit", "--change", "LABEL another=1", made, other])
+    docker(here.engine, ["rm", "--volumes", made])
+    try:
+        said, log, _ = replace(here, image=other).served(**how)
+    finally:
+        docker(here.engine, ["rmi", "--force", other])
+    assert f"{place} has no compiled code of this image" in said and "compiled code: made" in log
+
+    # Damaged: the registry gives other bytes under the archive's digest.
+    there = artifact.look(Repository(place), kept.record.key.tag, remote.KIND)
+    assert there is not None
+    blob = registry.blob(there.files[ARCHIVE].digest)
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    said, log, _ = here.served(**how)
+    assert "is not what its digest says" in said and "the server starts without compiled code" in said
+    assert "compiled code: made" in log
+
+
+def test_the_signature_of_somebody_else_is_refused(
+    here: Here, registry: RealRegistry, keys: SigningKeys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSWORD, "of a test")
+    place = f"{registry.host}/team/qwen"
+    process.run([find_cosign(), "generate-key-pair"], cwd=tmp_path, env={PASSWORD: "of a test"})
+    here.said("warm", push=place, key=str(tmp_path / "cosign.key"))
+    shutil.rmtree(default_store().root)
+    said, log, _ = here.served(source=place, key=str(keys.signer))
+    assert "is not signed by this signer" in said and "compiled code: made" in log
+
+
+def test_an_archive_that_leads_elsewhere_is_refused_inside(here: Here) -> None:
+    """What the checks of this machine would have let through."""
+    from images.compiled import cache, fill
+
+    here.said("warm")
+    kept = default_store().entries()[0]
+    with tarfile.open(kept.archive, "w:gz") as tar:
+        entry = tarfile.TarInfo("triton/../../models/x")
+        tar.addfile(entry)
+    name = f"cardstock-test-{uuid.uuid4().hex[:8]}"
+    try:
+        with pytest.raises(Exception, match=r"(?s)the compiled code was refused.*leads elsewhere"):
+            fill(here.engine, here.image, name, kept)
+        listed = here.engine.run(
+            here.image, ["-c", "import os, json; print(json.dumps(sorted(os.listdir('/cache'))))"],
+            entrypoint=(cache.PYTHON,), mounts=(Mount(name, "/cache"),),
+        )  # fmt: skip
+        assert json.loads(listed.out) == [".compiled"]
+    finally:
+        docker(here.engine, ["volume", "rm", "--force", name])
+
+
+def test_a_server_that_compiles_nothing_leaves_nothing(here: Here) -> None:
+    base = f"{matrix().image}:{image_for_the_cpu()}"
+    with pytest.raises(Exception, match="there is nothing to keep: the server has compiled nothing"):
+        replace(here, image=base).said("warm")
+    assert left(here.engine) == ""
+    assert not default_store().entries()
