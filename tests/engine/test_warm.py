@@ -7,7 +7,6 @@ takes minutes and wants a compiler: `tests/engine/test_warm_compiling.py`.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -16,32 +15,25 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from images.catalogue import SigningKeys
-from images.commands import serve as serving
-from images.commands import warm as warming
 from images.compiled import remote
 from images.compiled.record import ARCHIVE
 from images.compiled.store import default_store
 from images.core import process
-from images.core.report import Report
 from images.docker import Mount
 from images.docker.engine import Engine
-from images.proof.smoke.client import Client, chat_request
-from images.proof.smoke.compare_logits import ModelAnswer
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.registry import artifact
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign
-from images.run.serve import pick
-from images.run.serve import start as starting
-from tests.engine.cpu_server import LIGHT, docker, free_port, image_for_the_cpu
+from tests.engine.cpu_server import docker, image_for_the_cpu
 from tests.engine.real_registry import RealRegistry
-from tests.helpers.contexts import context
+from tests.engine.warmed import Here, left
 from tests.helpers.matrices import matrix
 
 pytestmark = pytest.mark.timeout(900)
@@ -55,7 +47,6 @@ if place:
     kernel.parent.mkdir(parents=True, exist_ok=True)
     kernel.write_text("{}")
 """
-RED = [{"role": "user", "content": "What colour is the square?"}]
 
 
 @pytest.fixture(scope="module")
@@ -93,53 +84,12 @@ def keys() -> Iterator[SigningKeys]:
     shutil.rmtree(folder)
 
 
-@dataclass(frozen=True)
-class Here:
-    """A machine with a state folder of its own."""
-
-    engine: Engine
-    image: str
-    model: str
-
-    def said(self, action: str, **asked: object) -> tuple[str, str]:
-        """What `invoke serve` or `warm` prints, and what it says meanwhile."""
-        out, err = io.StringIO(), io.StringIO()
-        told = context(Report(out, err, live=False), engine=self.engine, locked={})
-        words = {"model": self.model, "image": self.image, "env": LIGHT, **asked}
-        if action == "warm":
-            warming.keep_compiled(told, warming.WarmOptions(**words))  # type: ignore[arg-type]
-        else:
-            serving.start_server(told, pick.ServeOptions(**words))  # type: ignore[arg-type]
-        return out.getvalue(), err.getvalue()
-
-    def served(self, **asked: object) -> tuple[str, str, ModelAnswer]:
-        """A server from its start with an empty cache to its end: what `serve` said, its log, and an answer."""
-        name = cache = f"cardstock-test-{uuid.uuid4().hex[:8]}"
-        port = free_port()
-        try:
-            _, said = self.said("serve", name=name, cache=cache, port=port, served="tiny", wait=400, **asked)
-            answer = Client(port).chat(chat_request("tiny", RED, max_tokens=4))
-            log = self.engine.containers.log(name)
-            assert starting.stop(self.engine.containers, name).clean
-        finally:
-            if self.engine.containers.find(name):
-                self.engine.containers.remove(name)
-            docker(self.engine, ["volume", "rm", "--force", cache])
-        return said, log, answer
-
-
 @pytest.fixture
 def here(engine: Engine, image: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
     engine.cli_env()  # before the state folder is another
     monkeypatch.setenv("PATH", f"{Path(find_cosign()).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("CARDSTOCK_HOME", str(tmp_path / "home"))
     return Here(engine, image, model)
-
-
-def left(engine: Engine) -> str:
-    """Containers and volumes of `warm` that are there."""
-    names = docker(engine, ["ps", "--all", "--format", "{{.Names}}"]) + docker(engine, ["volume", "ls", "--quiet"])
-    return " ".join(name for name in names.split() if name.startswith("cardstock-warm"))
 
 
 def test_kept_code_is_used_and_the_answer_is_the_same(here: Here, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Warmed:
 
 def question(model: str) -> dict[str, object]:
     """A greedy request with a picture and a text, and an answer of a few tokens."""
-    png = picture.png("red", 280, 280)
+    png = picture.png("red", 140, 112)  # 63 kB: an argument of a program has 128 at most
     url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": url}},
