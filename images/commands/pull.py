@@ -216,7 +216,8 @@ def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = (), way: 
 def bring_compiled(context: Context, repository: Repository, found: Sequence[CardMatch], place: Place) -> None:
     """Fetch what the images compile on this machine's cards, verified, for `invoke serve` to put into the cache."""
     for one in found:
-        for kept in bring_all(context, repository, one.image.config, bool(one.image.archs), place):
+        here = f"{context.matrix.image}:{one.image.tag}"
+        for kept in bring_all(context, repository, here, bool(one.image.archs), place):
             record = kept.record
             context.report.line(
                 f"compiled code for {record.key.card or record.key.capability}: {record.called}, kept for ./inv serve "

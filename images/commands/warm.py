@@ -127,5 +127,5 @@ def keep_published(
             continue
         finally:
             context.engine.drop_name(reference, context.report.line)
-        digest = remote.push(repository, made.kept, keys, context.report.line)
+        digest = remote.push(repository, made.kept, keys, context.report.line, image.digest)
         context.report.line(f"compiled code: {repository.name}:{made.kept.record.key.tag} ({digest[:19]})")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from images.compiled.cache import fill as fill
     from images.compiled.cache import keep as keep
     from images.compiled.key import CompiledKey as CompiledKey
+    from images.compiled.key import image_hash as image_hash
     from images.compiled.key import kept_environment as kept_environment
     from images.compiled.key import kept_flags as kept_flags
     from images.compiled.key import model_hash as model_hash

@@ -84,7 +84,7 @@ def _told(text: str) -> Mapping[str, Any]:
 def keep(engine: Engine, container: str, key: CompiledKey, store: CompiledStore, **said: object) -> Kept:
     """Take what the server of a container has compiled, pack it, and keep it on this machine by its key.
 
-    The container may have ended. ``said`` are `variant`, `called`, `driver` and `seconds` of the record. Raises
+    The container may have ended. ``said`` are `id`, `variant`, `called`, `driver` and `seconds` of the record. Raises
     CheckFailed where it has compiled nothing.
     """
     with store.work() as folder:

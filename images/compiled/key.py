@@ -64,12 +64,11 @@ _SHOWN = 240
 class CompiledKey:
     """The facts that compiled code is kept by.
 
-    ``image`` is the digest of the image's configuration ("sha256:…"), which engines call its id and catalogues
-    "config". ``capability`` is "9.0", or "cpu". ``card`` is its name as NVML has it, or the processor's: torch's
-    compiler asks for the name (torch/_inductor/codecache.py `CacheBase.get_system`), so it is "" only of servers that
-    do not use it. ``model`` is `model_hash` of the checkpoint's config.json; ``place`` what the server is told as the
-    model ("/models", or OWNER/NAME), which vLLM hashes too. ``flags`` and ``env`` are as `kept_flags` and
-    `kept_environment` give them.
+    ``image`` is `image_hash` of the image. ``capability`` is "9.0", or "cpu". ``card`` is its name as NVML has it, or the
+    processor's: torch's compiler asks for the name (torch/_inductor/codecache.py `CacheBase.get_system`), so it is ""
+    only of servers that do not use it. ``model`` is `model_hash` of the checkpoint's config.json; ``place`` what the
+    server is told as the model ("/models", or OWNER/NAME), which vLLM hashes too. ``flags`` and ``env`` are as
+    `kept_flags` and `kept_environment` give them.
     """
 
     image: str
@@ -109,7 +108,7 @@ class CompiledKey:
 
 
 def tag_start(image: str) -> str:
-    """What the tags of all compiled code of an image begin with; ``image`` is its configuration's digest."""
+    """What the tags of all compiled code of an image begin with; ``image`` is its `image_hash`."""
     return f"compiled-{image.removeprefix('sha256:')[:12]}-"
 
 
@@ -117,6 +116,16 @@ def key_of_facts(facts: Mapping[str, Any]) -> CompiledKey:
     """The key that facts amount to; they are of the form of `CompiledKey.facts`."""
     pairs = {name: tuple(sorted(facts[name].items())) for name in ("flags", "env")}
     return CompiledKey(**{**facts, **pairs})
+
+
+def image_hash(layers: Sequence[str], environment: Mapping[str, str]) -> str:
+    """ "sha256:…" of what an image's programs see: its layers (digests of them unpacked, base first), its variables.
+
+    Engines know an image by the digest of its configuration, or, with the containerd store, of its manifest; layers and
+    variables are the same for both, and labels that are written later change neither.
+    """
+    facts = {"layers": list(layers), "env": dict(environment)}
+    return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(',', ':')).encode()).hexdigest()}"
 
 
 def model_hash(config: Mapping[str, Any]) -> str:

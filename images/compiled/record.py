@@ -44,13 +44,15 @@ class KeyFacts(_Part):
 class CompiledRecord(_Part):
     """What lies in an archive, by whom it can be used, and how it was made.
 
-    ``sha256`` and ``size`` are of the archive, ``files`` and ``unpacked`` (bytes) of what is in it. ``called`` is the
-    model as it was asked for, ``variant`` the image's; ``driver`` "" where no card was used; ``seconds`` passed from
-    the container's start, with empty caches, until it was healthy.
+    ``id`` is what the engine called the image: the digest of its configuration, or of its manifest. ``sha256`` and
+    ``size`` are of the archive, ``files`` and ``unpacked`` (bytes) of what is in it. ``called`` is the model as it was
+    asked for, ``variant`` the image's; ``driver`` "" where no card was used; ``seconds`` passed from the container's
+    start, with empty caches, until it was healthy.
     """
 
     form: Literal[1] = Field(alias="schema")
     facts: KeyFacts = Field(alias="key")
+    id: Digest
     sha256: Sha256
     size: Bytes
     files: Annotated[int, Field(ge=1, le=10**6)]

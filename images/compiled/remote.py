@@ -29,15 +29,18 @@ class NotTrusted(Unsafe):
     """There is compiled code, and nobody said whose signature it must have."""
 
 
-def push(repository: Repository, kept: Kept, keys: SigningKeys | None, say: Say = lambda _: None) -> str:
+def push(
+    repository: Repository, kept: Kept, keys: SigningKeys | None, say: Say = lambda _: None, image: str = ""
+) -> str:
     """Write compiled code to a repository, sign it, and point its tag at it last; the digest of its manifest.
 
-    What the tag has named before is replaced. Raises RegistryFailure, Unsafe.
+    What the tag has named before is replaced. ``image`` is the digest of the image's manifest there, "" where it is to
+    be looked for in the catalogue. Raises RegistryFailure, Unsafe.
     """
     record, key = kept.record, kept.record.key
-    subject = _subject(repository, key)
+    subject = _subject(repository, image or _published(repository, record.id))
     if subject is None:
-        say(f"{repository.name} has no image {key.image[:19]}: the compiled code is kept there by its tag alone")
+        say(f"{repository.name} has no image {record.id[:19]}: the compiled code is kept there by its tag alone")
     notes = {
         "dev.cardstock.compiled.key": key.digest,
         "dev.cardstock.variant": record.variant,
@@ -51,10 +54,15 @@ def push(repository: Repository, kept: Kept, keys: SigningKeys | None, say: Say 
     return digest
 
 
-def _subject(repository: Repository, key: CompiledKey) -> dict[str, Any] | None:
-    """The descriptor of the published image that has this configuration."""
+def _published(repository: Repository, identifier: str) -> str:
+    """The manifest's digest of the image that an engine knows by this id; "" where the catalogue has none."""
     catalogue, _ = fetch_catalogue(repository)
-    digest = next((image.digest for image in catalogue.images if image.config == key.image), "") if catalogue else ""
+    images = catalogue.images if catalogue else ()
+    return next((image.digest for image in images if identifier in (image.config, image.digest)), "")
+
+
+def _subject(repository: Repository, digest: str) -> dict[str, Any] | None:
+    """The descriptor of an image's manifest; None where the repository has none."""
     manifest = repository.manifest(digest) if digest else None
     if manifest is None:
         return None
@@ -84,7 +92,7 @@ def fetch_all(
     *,
     unsigned: bool = False,
 ) -> list[Kept]:
-    """All compiled code of an image (its configuration's digest) whose key is ``wanted``, verified, in the store.
+    """All compiled code of an image (its `image_hash`) whose key is ``wanted``, verified, in the store.
 
     What is refused is said, and the rest goes on. Raises RegistryFailure where the registry does not answer.
     """

@@ -20,6 +20,7 @@ from images.compiled import (
     Origin,
     default_store,
     fill,
+    image_hash,
     kept_environment,
     kept_flags,
     model_hash,
@@ -109,7 +110,7 @@ def key_of(spec: ContainerSpec, facts: ImageFacts, on: Processor, config: dict[s
     env = dict(spec.env)
     engine = env.get("CARDSTOCK_ENGINE") or facts.env.get("CARDSTOCK_ENGINE", "")
     return CompiledKey(
-        image=facts.id,
+        image=image_hash(facts.layers, facts.env),
         capability=on.capability,
         card=on.name if engine == "vllm" else "",
         model=model_hash(config),
@@ -162,7 +163,8 @@ def bring(
         return False
     try:
         facts = context.engine.inspect(spec.image)
-        mine = [one for one in store.entries() if facts is not None and one.record.key.image == facts.id]
+        image = image_hash(facts.layers, facts.env) if facts is not None else ""
+        mine = [one for one in store.entries() if one.record.key.image == image]
         if place.repository is None and not place.file and not mine:
             return False
         key = wanted_key(context, spec, source, config)
@@ -187,7 +189,7 @@ def bring_all(
     place: Place,
     store: CompiledStore | None = None,
 ) -> list[Kept]:
-    """Take what a repository has compiled of an image (its configuration's digest) for this machine into the store.
+    """Take what a repository has compiled of an image (by its name here) for this machine into the store.
 
     What is refused, or cannot be had, is said.
     """
@@ -195,9 +197,12 @@ def bring_all(
     gpus = ALL_CARDS if on_cards else NO_CARDS
     try:
         here = processors_of(gpus, context.machine)
+        facts = context.engine.inspect(image)
+        if facts is None:
+            raise NothingSelected(f"{image} is not here")
         return remote.fetch_all(
             repository,
-            image,
+            image_hash(facts.layers, facts.env),
             store or default_store(),
             place.keys,
             lambda key: any(key.capability == one.capability and key.card in ("", one.name) for one in here),

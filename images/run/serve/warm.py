@@ -94,6 +94,7 @@ def warm(context: Context, options: ServeOptions, store: CompiledStore | None = 
     check_here(inner, spec, source, model)
     key = wanted_key(inner, spec, source, options.config)
     variant = dict(spec.labels)[SERVED]
+    facts = engine.inspect(spec.image)
     labels = run_labels(run)
     served = replace(spec, labels=tuple(labels.items()))
     try:
@@ -109,7 +110,8 @@ def warm(context: Context, options: ServeOptions, store: CompiledStore | None = 
         with report.step("keep what it has compiled") as step:
             kept = keep(
                 engine, name, key, store or default_store(),
-                variant=variant, called=source.name, driver=driver, seconds=round(seconds, 1),
+                id=facts.id if facts else "", variant=variant, called=source.name, driver=driver,
+                seconds=round(seconds, 1),
             )  # fmt: skip
             step.note(f"{kept.record.files} files")
             step.size(kept.record.size)

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from images.compiled import key as keys
-from images.compiled.key import CompiledKey, kept_environment, kept_flags, key_of_facts, model_hash
+from images.compiled.key import CompiledKey, image_hash, kept_environment, kept_flags, key_of_facts, model_hash
 from tests.helpers.compiled_code import KEY, other
 from tests.helpers.nonempty import nonempty
 
@@ -54,6 +54,17 @@ def test_the_facts_give_the_key_again() -> None:
 )
 def test_a_difference_is_told_in_words(changed: CompiledKey, told: str) -> None:
     assert KEY.differences(changed) == [told]
+
+
+def test_an_image_is_its_layers_and_its_variables() -> None:
+    one = image_hash(["sha256:1", "sha256:2"], {"A": "1", "B": "2"})
+    assert one == image_hash(("sha256:1", "sha256:2"), {"B": "2", "A": "1"})
+    others = (
+        image_hash(["sha256:2", "sha256:1"], {"A": "1", "B": "2"}),
+        image_hash(["sha256:1", "sha256:2"], {"A": "1"}),
+    )
+    assert one not in others and others[0] != others[1]
+    assert len(one) == 71
 
 
 def test_a_configuration_counts_as_what_it_says() -> None:

@@ -178,10 +178,10 @@ def test_its_subject_is_the_image_where_the_repository_has_it(place: Place, monk
     remote.push(place.repository, kept, None, said.append)
     assert "subject" not in json.loads(place.shelf.manifests[KEY.tag][1])
     assert said == [
-        f"{place.repository.name} has no image {KEY.image[:19]}: the compiled code is kept there by its tag alone"
+        f"{place.repository.name} has no image sha256:eeeeeeeeeeee: the compiled code is kept there by its tag alone"
     ]
     digest = place.repository.put_manifest(b'{"an": "image"}', "x")
-    catalogue = cast("Any", type("C", (), {"images": (type("I", (), {"config": KEY.image, "digest": digest}),)}))
+    catalogue = cast("Any", type("C", (), {"images": (type("I", (), {"config": kept.record.id, "digest": digest}),)}))
     monkeypatch.setattr(remote, "fetch_catalogue", lambda _: (catalogue, ""))
     remote.push(place.repository, kept, None, said.append)
     subject = json.loads(place.shelf.manifests[KEY.tag][1])["subject"]

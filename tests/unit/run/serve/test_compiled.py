@@ -14,7 +14,7 @@ from images.cards import LocalCard, LocalMachine
 from images.catalogue import SigningKeys
 from images.compiled import remote
 from images.compiled.inside import archive as inside
-from images.compiled.key import CompiledKey, model_hash
+from images.compiled.key import CompiledKey, image_hash, model_hash
 from images.compiled.store import CompiledStore, Origin, write_file
 from images.context import Context
 from images.core.errors import NothingSelected
@@ -30,7 +30,6 @@ from tests.helpers.contexts import context, silent
 from tests.helpers.nonempty import nonempty
 from tests.helpers.registries import FakeRegistry, registry
 
-IMAGE = "sha256:" + "a" * 64
 H200 = LocalCard("NVIDIA H200", "GPU-1", Arch(9, 0), 141 * 10**9, index=0)
 L4 = LocalCard("NVIDIA L4", "GPU-2", Arch(8, 9), 24 * 10**9, index=1)
 SPEC = ContainerSpec(
@@ -48,7 +47,7 @@ class CacheEngine:
     """An engine whose volume is a folder; ``ran`` are the containers that filled it. ``code``: how they end instead."""
 
     volume: Path
-    id: str = IMAGE
+    layers: tuple[str, ...] = ("sha256:" + "f" * 64,)
     local: bool = True
     endpoint: str = "unix:///x.sock"
     code: int | None = None
@@ -58,7 +57,7 @@ class CacheEngine:
     def inspect(self, _: str) -> ImageFacts:
         self.inspected += 1
         env = {"CARDSTOCK_ENGINE": "vllm"}
-        return ImageFacts(self.id, (), (), {}, env, "", (), (), 1, "", "amd64", ())
+        return ImageFacts("sha256:" + "e" * 64, (), (), {}, env, "", (), (), 1, "", "amd64", self.layers)
 
     def run(self, image: str, command: list[str], *, files: Mapping[str, Path], **how: Any) -> Ran:
         self.ran.append({"image": image, "command": command, **how})
@@ -240,9 +239,9 @@ def test_a_file_that_the_user_names(here: Here, tmp_path: Path) -> None:
     done, said = here.bring(Place(file=str(tmp_path / "one.tar")))
     assert done and f"({tmp_path / 'one.tar'}, not verified)" in said
     assert here.store.entries() == ()  # it is used this time, and not kept as if it were this machine's
-    here.engine.id = "sha256:" + "d" * 64
+    here.engine.layers = ("sha256:" + "d" * 64,)
     done, said = here.bring(Place(file=str(tmp_path / "one.tar")))
-    assert not done and "does not fit and is not used: image: sha256:aaaaaaaaaaaa, not sha256:dddddddddddd" in said
+    assert not done and "does not fit and is not used: image: sha256:" in said
     (tmp_path / "one.tar").write_bytes(b"x")
     done, said = here.bring(Place(file=str(tmp_path / "one.tar")))
     assert not done and "cannot be read" in said
@@ -263,12 +262,12 @@ def test_all_of_an_image_for_this_machine(here: Here) -> None:
     here.push()
     here.push(replace(here.key, card="NVIDIA L4", capability="8.9"))
     here.push(replace(here.key, card=""))
-    found = bring_all(here.context, here.repository, IMAGE, True, here.from_registry, here.store)
+    found = bring_all(here.context, here.repository, SPEC.image, True, here.from_registry, here.store)
     assert {one.record.key.card for one in found} == {"NVIDIA H200", ""}
-    assert bring_all(here.context, here.repository, IMAGE, True, Place(here.repository), here.store) == []
+    assert bring_all(here.context, here.repository, SPEC.image, True, Place(here.repository), here.store) == []
     assert "--unsigned-artifact" in here.err.getvalue()
     here.shelf.faults = [500] * 50
-    assert bring_all(here.context, here.repository, IMAGE, True, here.from_registry, here.store) == []
+    assert bring_all(here.context, here.repository, SPEC.image, True, here.from_registry, here.store) == []
 
 
 def test_where_it_runs() -> None:
@@ -295,7 +294,8 @@ def test_a_processor_by_name_and_by_what_compilers_ask(tmp_path: Path) -> None:
 
 def test_the_key_of_a_container(here: Here) -> None:
     key = here.key
-    assert (key.image, key.capability, key.card, key.place) == (IMAGE, "9.0", "NVIDIA H200", "/models")
+    assert key.image == image_hash(here.engine.layers, {"CARDSTOCK_ENGINE": "vllm"})
+    assert (key.capability, key.card, key.place) == ("9.0", "NVIDIA H200", "/models")
     assert key.model == model_hash(CONFIG)
     assert key.flags == (("--max-model-len", "8192"),)
     assert key.env == (("VLLM_USE_V1", "1"),)
