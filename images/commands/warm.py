@@ -13,9 +13,8 @@ from images.context import Context
 from images.core import NoImageFits, UsageError, human_bytes
 from images.core.options import option
 from images.registry import Cosign, Repository, find_cosign
-from images.run.serve import ServeOptions
+from images.run.serve import WAIT, ServeOptions
 from images.run.serve import warm as warming
-from images.run.serve.pick import WAIT
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ _SHOWN = 240
 class CompiledKey:
     """The facts that compiled code is kept by.
 
-    ``image`` is `image_hash` of the image. ``capability`` is "9.0", or "cpu". ``card`` is its name as NVML has it, or the
+    ``image`` is `image_hash` of the image. ``capability`` is "9.0", or "cpu". ``card`` is its name as NVML has it, or a
     processor's: torch's compiler asks for the name (torch/_inductor/codecache.py `CacheBase.get_system`), so it is ""
     only of servers that do not use it. ``model`` is `model_hash` of the checkpoint's config.json; ``place`` what the
     server is told as the model ("/models", or OWNER/NAME), which vLLM hashes too. ``flags`` and ``env`` are as

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from images.run.serve.opened import Opened as Opened
     from images.run.serve.opened import memory_of as memory_of
     from images.run.serve.opened import video_flag as video_flag
+    from images.run.serve.pick import WAIT as WAIT
     from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here
     from images.run.serve.pick import plan as plan
