@@ -17,10 +17,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from images.catalogue import SigningKeys
+from images.commands import warm as warming
 from images.compiled import remote
 from images.compiled.record import ARCHIVE
 from images.compiled.store import default_store
@@ -31,9 +34,11 @@ from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.registry import artifact
 from images.registry.client import Repository
 from images.registry.cosign import PASSWORD, Cosign, find_cosign
+from images.run.serve import Place, bring_all
 from tests.engine.cpu_server import docker, image_for_the_cpu
 from tests.engine.real_registry import RealRegistry
 from tests.engine.warmed import Here, left
+from tests.helpers.contexts import context
 from tests.helpers.matrices import matrix
 
 pytestmark = pytest.mark.timeout(900)
@@ -194,3 +199,31 @@ def test_a_server_that_compiles_nothing_leaves_nothing(here: Here) -> None:
         replace(here, image=base).said("warm")
     assert left(here.engine) == ""
     assert not default_store().entries()
+
+
+def test_published_beside_its_image_and_fetched_by_a_pull(
+    here: Here, registry: RealRegistry, keys: SigningKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `invoke publish --warm` and `invoke pull` do it, with vLLM as the image starts it."""
+    monkeypatch.setenv(PASSWORD, "of a test")
+    place = Repository(f"{registry.host}/team/qwen")
+    pushed = f"{place.name}:an-image"
+    docker(here.engine, ["tag", here.image, pushed])
+    docker(here.engine, ["push", "--quiet", pushed])
+    docker(here.engine, ["rmi", pushed])
+    manifest = place.manifest("an-image")
+    assert manifest is not None
+    published = cast("Any", SimpleNamespace(variant=image_for_the_cpu(), digest=manifest.digest, archs=()))
+    told = context(engine=here.engine, locked={})
+    warming.keep_published(told, place, [published], here.model, "", keys)
+    (kept,) = default_store().entries()
+    there = place.manifest(kept.record.key.tag)
+    assert there is not None and there.content["subject"]["digest"] == manifest.digest
+    assert keys.signer is not None
+    keys.cosign.verify(place.name, there.digest, keys.signer)
+
+    shutil.rmtree(default_store().root)
+    how = Place(place, replace(keys, private=None))
+    (fetched,) = bring_all(told, place, here.image, False, how)
+    assert fetched.record == kept.record and fetched.origin.trusted
+    assert default_store().get(kept.record.key) == fetched
