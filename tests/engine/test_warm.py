@@ -141,7 +141,7 @@ def test_by_a_registry_signed_and_verified(
     other = f"{here.image}-other"
     docker(here.engine, ["tag", here.image, other])
     made = docker(here.engine, ["create", other]).strip()
-    docker(here.engine, ["commit", "--change", "LABEL another=1", made, other])
+    docker(here.engine, ["commit", "--change", "ENV ANOTHER=1", made, other])
     docker(here.engine, ["rm", "--volumes", made])
     try:
         said, log, _ = replace(here, image=other).served(**how)
