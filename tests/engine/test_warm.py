@@ -125,7 +125,7 @@ def test_by_a_registry_signed_and_verified(
     kept = default_store().entries()[0]
     assert f"pushed: {place}:{kept.record.key.tag}" in said
     shutil.rmtree(default_store().root)
-    how = {"source": place, "key": str(keys.signer)}
+    how: dict[str, Any] = {"source": place, "key": str(keys.signer)}
 
     said, log, _ = here.served(**how)
     assert "signed (key sha256:" in said and "compiled code: found" in log

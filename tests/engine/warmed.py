@@ -48,14 +48,20 @@ class Here:
             serving.start_server(told, pick.ServeOptions(**words))  # type: ignore[arg-type]
         return out.getvalue(), err.getvalue()
 
-    def served(self, **asked: object) -> tuple[str, str, ModelAnswer]:
-        """A server from its start with an empty cache to its end: what `serve` said, its log, and an answer."""
+    def served(self, *, compiled: set[str] | None = None, **asked: object) -> tuple[str, str, ModelAnswer]:
+        """A server from its start with an empty cache to its end: what `serve` said, its log, and an answer.
+
+        ``compiled`` is given the names of the libraries that its cache holds then.
+        """
         name = cache = f"cardstock-test-{uuid.uuid4().hex[:8]}"
         port = free_port()
         try:
             _, said = self.said("serve", name=name, cache=cache, port=port, served="tiny", wait=self.wait, **asked)
             answer = Client(port).chat(chat_request("tiny", self.question, max_tokens=8))
-            log = self.engine.containers.log(name)
+            log = self.engine.containers.log(name, 4000)
+            if compiled is not None:
+                _, found = self.engine.containers.execute(name, ["find", "/cache", "-name", "*.so"])
+                compiled.update(found.split())
             assert starting.stop(self.engine.containers, name).clean
         finally:
             if self.engine.containers.find(name):
