@@ -178,7 +178,9 @@ def bring(
     except CardstockError as error:
         told = f"{error.what}{f': {error.cause}' if error.cause else ''}"
         say(f"{told}; the server starts without compiled code", "yellow" if isinstance(error, Unsafe) else "")
-        return False
+    except OSError as error:  # a disk that is full, a state folder that cannot be written
+        say(f"compiled code could not be kept below {store.root}: {error}; the server starts without compiled code")
+    return False
 
 
 def bring_all(
@@ -211,7 +213,9 @@ def bring_all(
         )
     except CardstockError as error:
         say(f"{error.what}{f': {error.cause}' if error.cause else ''}{f'; {error.do}' if error.do else ''}")
-        return []
+    except OSError as error:
+        say(f"compiled code could not be kept: {error}")
+    return []
 
 
 def _filled(context: Context, spec: ContainerSpec, kept: Kept) -> bool:

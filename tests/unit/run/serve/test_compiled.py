@@ -234,6 +234,14 @@ def test_a_cache_that_cannot_be_written_is_told(here: Here, code: int, told: str
     assert not done and told in said
 
 
+def test_a_state_folder_that_cannot_be_written_is_told(here: Here, tmp_path: Path) -> None:
+    here.push()
+    (tmp_path / "file").write_text("")
+    here.store = CompiledStore(tmp_path / "file" / "compiled")
+    done, said = here.bring(here.from_registry)
+    assert not done and "compiled code could not be kept below" in said and "the server starts without" in said
+
+
 def test_a_file_that_the_user_names(here: Here, tmp_path: Path) -> None:
     write_file(filed(here.theirs, here.key), tmp_path / "one.tar")
     done, said = here.bring(Place(file=str(tmp_path / "one.tar")))
