@@ -27,6 +27,7 @@ from images.commands.served import served
 from images.commands.slim import slim
 from images.commands.smoke import smoke
 from images.commands.test import test
+from images.commands.warm import warm
 from images.commands.weigh import weigh
 
 __all__ = [
@@ -57,5 +58,6 @@ __all__ = [
     "slim",
     "smoke",
     "test",
+    "warm",
     "weigh",
 ]

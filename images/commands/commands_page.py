@@ -16,7 +16,7 @@ GROUPS = {
     "Make it": ("build", "kernels", "slim", "engine"),
     "Prove it, look into it": ("smoke", "records", "audit", "served", "weigh", "bench"),
     "Hand it out, fetch it": ("publish", "pull", "save", "load"),
-    "Run it": ("fit", "serve", "demo", "cluster"),
+    "Run it": ("fit", "serve", "warm", "demo", "cluster"),
     "Keep the project in order": ("lock", "render", "lint", "docs", "test"),
 }
 # The page that says more about a command.
@@ -44,6 +44,7 @@ MORE = {
     "served": "[Audit and slim](audit-and-slim.md)",
     "slim": "[Audit and slim](audit-and-slim.md)",
     "smoke": '[What "proven" means](proven.md)',
+    "warm": "[Serve](serve.md#compiled-code-that-travels)",
     "weigh": "[Benchmarks](benchmarks.md#budgets)",
     "test": '[What "proven" means](proven.md)',
 }

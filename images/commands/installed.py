@@ -21,6 +21,7 @@ COMMANDS = (
     "load",
     "pull",
     "serve",
+    "warm",
 )
 # What is typed all the same, and is told where it is had.
 IN_CHECKOUT = (

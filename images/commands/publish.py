@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from images.build import BuildSettings, Plan, build_images, make_plan
 from images.catalogue import PublishedImage, SigningKeys
 from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
+from images.commands.warm import keep_published, signing_keys
 from images.context import Context
 from images.core import UTC, UsageError, default_layout, print_out
 from images.core.options import option
@@ -24,7 +24,7 @@ from images.distribution import (
     roll_back,
 )
 from images.distribution import publish as publishing
-from images.registry import Cosign, Repository, find_cosign
+from images.registry import Repository
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class PublishOptions(SelectorOptions):
     keyless: bool = option("sign by the identity of this CI job", False)
     zstd: bool = option("layers as zstd (engines of 2023 and later) instead of gzip", False)
     gpus: str = option("prove on cards (all), also what is published already", "")
+    warm: Sequence[str] = option(
+        "also publish what the images compile for this model on this machine's card, signed; repeat for more", ()
+    )
     wheels: str = option(WHEELS, "")
     rollback: bool = option("move the moving tags back to the image before", False)
     accept: Sequence[str] = option(
@@ -47,15 +50,7 @@ class PublishOptions(SelectorOptions):
 
     def keys(self, context: Context) -> SigningKeys | None:
         """How to sign; None (and a line that says so) where nothing is signed. Raises UsageError."""
-        if not self.key and not self.keyless:
-            context.report.line("not signed: no --key, no --keyless")
-            return None
-        if self.key and self.keyless:
-            raise UsageError("--key and --keyless exclude each other", do="name one")
-        private = Path(self.key).expanduser() if self.key else None
-        if private and not private.is_file():
-            raise UsageError(f"there is no key {private}", do="cosign generate-key-pair makes one")
-        return SigningKeys(Cosign(find_cosign(say=context.report.line), ca=context.ca), private)
+        return signing_keys(context, self.key, self.keyless)
 
 
 @command("publish --arch 7.5 --to registry.example.com/team/qwen --dry-run")
@@ -75,6 +70,8 @@ def publish_images(context: Context, options: PublishOptions) -> None:
     """Publish the chosen images, and print what is there now. Raises as images/distribution/publish.py does."""
     plan = make_plan(context, options.select(context), None)
     repository = context.named_repository(options.to, "--to")
+    if options.warm and not options.gpus and any(job.variant.archs for job in plan.jobs):
+        raise UsageError("compiled code is made on a card", do="--gpus all, on a machine with one; or leave --warm out")
     publish_checks.refuse_unlocked(plan.jobs)
     publish_checks.clean_revision(context.checkout.root)
     publish_checks.refuse_stale_advisories(context, datetime.now(UTC).date(), accepted=options.stale_advisories)
@@ -92,6 +89,8 @@ def publish_images(context: Context, options: PublishOptions) -> None:
         build_images(context, missing, BuildSettings(gpus=options.gpus or None, wheels=wheels))
 
     done = publishing.publish(publisher, plan.on(context.engine), build, prove_again=bool(options.gpus))
+    for model in options.warm:
+        keep_published(context, repository, [one.image for one in done], model, options.gpus, keys)
     print_images(repository, [one.image for one in done], options)
     context.report.next_command(f"./inv pull --from {repository.name}", "on a machine with a card")
 

@@ -32,7 +32,7 @@ from images.distribution import pull as pulling
 from images.docker import Way, docker_words, spec_by_way
 from images.matrix import parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
-from images.run.serve import serve_words, spec_without_model
+from images.run.serve import Place, bring_all, serve_words, spec_without_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,8 @@ class PullOptions(CatalogueOptions):
     )
     name: str = option("the image of this tag instead, such as a variant's id", "")
     save: str = option("write the catalogue to this file", "")
+    unsigned_artifact: bool = option("fetch compiled code that nobody has signed, too: it is code", False)
+    no_artifact: bool = option("fetch no compiled code", False)
     dry_run: bool = option("find and verify, pull nothing", False)
     json: bool = option(JSON, False)
 
@@ -128,6 +130,8 @@ def pull_images(context: Context, options: PullOptions) -> None:
             pulling.verify(repository, one.image, keys)
     if not options.dry_run:
         pull_verified(context, repository, resolved.matches)
+        if not options.no_artifact and not options.cards:
+            bring_compiled(context, repository, resolved.matches, Place(repository, keys, options.unsigned_artifact))
     local = "" if options.dry_run else context.matrix.image
     print_commands(repository.name, catalogue, query, resolved, options, local, way_here(context, options))
     if not options.dry_run and not options.json:
@@ -216,6 +220,18 @@ def run_words(match: CardMatch, reference: str, uuids: Sequence[str] = (), way: 
     """The docker command that serves a model with an image: on all cards, or on those with these UUIDs."""
     spec = spec_without_model(reference, cards=bool(match.image.archs), uuids=uuids)
     return docker_words(spec_by_way(spec, way), foreground=True)
+
+
+def bring_compiled(context: Context, repository: Repository, found: Sequence[CardMatch], place: Place) -> None:
+    """Fetch what the images compile on this machine's cards, verified, for `invoke serve` to put into the cache."""
+    for one in found:
+        here = f"{context.matrix.image}:{one.image.tag}"
+        for kept in bring_all(context, repository, here, bool(one.image.archs), place):
+            record = kept.record
+            context.report.line(
+                f"compiled code for {record.key.card or record.key.capability}: {record.called}, kept for ./inv serve "
+                f"({kept.origin.text()})"
+            )
 
 
 def pulled_folder(context: Context) -> Path | None:

@@ -10,14 +10,17 @@ from pathlib import Path
 from images.advisories import table
 from images.cards import LocalMachine
 from images.commands.options import command
-from images.context import Context
+from images.commands.pull import PublisherOptions
+from images.context import REPOSITORY, Context
 from images.core import UsageError, default_layout, print_out
 from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
 from images.run.fit import Model, read_model
 from images.run.serve import (
+    Place,
     ServeOptions,
     Source,
     asked_model,
+    bring,
     check_here,
     find_source,
     model_name,
@@ -63,7 +66,21 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     spec = plan(context, options, source, model, machine, context.engine)
     check_here(context, spec, source, model)
     tell_open_advisories(context, spec)
+    if not options.no_artifact:
+        bring(context, spec, source, options.config, place_of_compiled(context, options))
     start_and_wait(context, spec, options)
+
+
+def place_of_compiled(context: Context, options: ServeOptions) -> Place:
+    """Where compiled code may come from. Raises UsageError.
+
+    The repository that is only known by $CARDSTOCK_REPOSITORY is not asked where nothing of it could be used.
+    """
+    signed = options.key or options.identity
+    name = options.source or (context.environment.get(REPOSITORY, "") if signed or options.unsigned_artifact else "")
+    publisher = PublisherOptions(source=name, key=options.key, identity=options.identity)
+    keys = publisher.keys(context) if name and signed else None
+    return Place(context.repository(name) if name else None, keys, options.unsigned_artifact, options.artifact)
 
 
 def tell_open_advisories(context: Context, spec: ContainerSpec) -> None:

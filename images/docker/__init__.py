@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from images.docker.gpu_access import spec_by_way as spec_by_way
     from images.docker.gpu_access import way_to_cards as way_to_cards
     from images.docker.owners import RUN_LABEL as RUN_LABEL
+    from images.docker.owners import run_labels as run_labels
     from images.docker.refusals import DiskFull as DiskFull
     from images.docker.refusals import RateLimited as RateLimited
     from images.docker.refusals import refuse_old_engine as refuse_old_engine

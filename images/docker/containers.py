@@ -6,14 +6,15 @@ Nothing here waits or decides: its callers do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from images.core import CardstockError
 from images.docker.container_arguments import create_arguments
 from images.docker.container_spec import ContainerSpec
+from images.docker.docker_py import docker
 
 Translated = Callable[[str], AbstractContextManager[None]]
 
@@ -120,11 +121,42 @@ class Containers:
         with self._translated(f"the log of {name} could not be read"):
             return str(self._client.containers.get(name).logs(tail=lines).decode(errors="replace"))
 
+    @contextmanager
+    def archive(self, name: str, path: str) -> Iterator[Iterator[bytes] | None]:
+        """A folder of a container, running or not, as chunks of a tar that begins with its name; None: there is none.
+
+        A volume that the container mounts there is in it.
+        """
+        what = f"{path} of {name} could not be read"
+        with self._translated(what):
+            try:
+                chunks = cast("Generator[bytes]", self._client.containers.get(name).get_archive(path)[0])
+            except docker.errors.NotFound:
+                chunks = None
+        if chunks is None:
+            yield None
+            return
+        with closing(chunks), self._translated(what):
+            yield chunks
+
     def stop(self, name: str, seconds: int) -> ContainerState | None:
         """Ask it to end, kill it after ``seconds``; how it ended."""
         with self._translated(f"{name} could not be stopped"):
             self._client.containers.get(name).stop(timeout=seconds)
         return self.find(name)
+
+    def make_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make an empty volume."""
+        with self._translated(f"the volume {name} could not be made"):
+            self._client.volumes.create(name, labels=dict(labels))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume, if there is one of this name."""
+        with self._translated(f"the volume {name} could not be removed"):
+            try:
+                self._client.volumes.get(name).remove()
+            except docker.errors.NotFound:
+                return
 
     def remove(self, name: str) -> None:
         """Remove it, and its volumes without a name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+import tempfile
 import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -348,7 +349,7 @@ class Engine:
         user: str | None = None,
         network: str = "none",
         mounts: Sequence[Mount] = (),
-        files: Mapping[str, bytes] | None = None,
+        files: Mapping[str, bytes | Path] | None = None,
         env: Mapping[str, str] | None = None,
         entrypoint: Sequence[str] | None = None,
         memory: int | None = None,
@@ -359,9 +360,9 @@ class Engine:
     ) -> Ran:
         """Run a container to its end, collect its output, remove it.
 
-        ``files`` (path: content) are put in before it starts; ``entrypoint=()`` drops the image's; ``memory`` is in
-        bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no network unless named. Its root
-        file system can be written: docker puts no files into a read-only one.
+        ``files`` (path: content, or a file of this machine) are put in before it starts; ``entrypoint=()`` drops the
+        image's; ``memory`` is in bytes, ``timeout`` in seconds. It gets no capabilities, no new privileges, and no
+        network unless named. Its root file system can be written: docker puts no files into a read-only one.
         Raises ContainerFailed with the end of the log on a non-zero exit (if ``check``) and on a timeout.
         """
         spec = ContainerSpec(
@@ -384,7 +385,9 @@ class Engine:
         try:
             with translated(f"a container of {image} could not be run"):
                 if files:
-                    container.put_archive("/", _tar(files))
+                    with tempfile.TemporaryFile() as packed:
+                        _tar(files, packed)
+                        container.put_archive("/", packed)
                 container.start()
                 ran, expired = _await(container, timeout)
         finally:
@@ -436,15 +439,16 @@ def _told(what: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield from chunks
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    """A tar of files by absolute path, readable by all."""
-    packed = io.BytesIO()
+def _tar(files: Mapping[str, bytes | Path], packed: IO[bytes]) -> None:
+    """Write a tar of files by absolute path, readable by all, and go back to its beginning."""
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for path, content in files.items():
             entry = tarfile.TarInfo(path.lstrip("/"))
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()
+            entry.mode = 0o644
+            with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
+                entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
+                tar.addfile(entry, source)
+    packed.seek(0)
 
 
 def _await(container: Container, timeout: float) -> tuple[Ran, bool]:

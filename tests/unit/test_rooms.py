@@ -11,8 +11,14 @@ import pytest
 
 from tests.helpers.matrices import ROOT
 
-# These run in builder stages, file by file, where nothing else of the project is: they have no face.
-WITHOUT_FACE = ("images.device_code", "images.kernels.inside", "images.proof.smoke.inside", "images.proof.smoke.levels")
+# These run in builder stages or containers, file by file, where nothing else of the project is: they have no face.
+WITHOUT_FACE = (
+    "images.device_code",
+    "images.kernels.inside",
+    "images.compiled.inside",
+    "images.proof.smoke.inside",
+    "images.proof.smoke.levels",
+)
 PACKAGES = sorted(path.parent for place in ("images", "bench") for path in (ROOT / place).rglob("__init__.py"))
 FILES = sorted(path for place in ("images", "bench") for path in (ROOT / place).rglob("*.py"))
 

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start
+    from images.run.serve import warm as warm
     from images.run.serve.asked import asked_model as asked_model
     from images.run.serve.by_hand import serve_words as serve_words
     from images.run.serve.by_hand import spec_without_model as spec_without_model
+    from images.run.serve.compiled import Place as Place
+    from images.run.serve.compiled import bring as bring
+    from images.run.serve.compiled import bring_all as bring_all
     from images.run.serve.hub import read_config as read_config
     from images.run.serve.judge import check_count as check_count
     from images.run.serve.judge import judge_flags as judge_flags
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from images.run.serve.opened import Opened as Opened
     from images.run.serve.opened import memory_of as memory_of
     from images.run.serve.opened import video_flag as video_flag
+    from images.run.serve.pick import WAIT as WAIT
     from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here
     from images.run.serve.pick import plan as plan

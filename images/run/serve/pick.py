@@ -69,6 +69,16 @@ class ServeOptions:
     video: int = option("videos in one request; without it none is taken", 0)
     driver: str = option("with --card: its driver", "")
     wait: int = option("seconds until it must be healthy", WAIT)
+    source: str = option(
+        "the repository whose compiled code is used where it fits (or $CARDSTOCK_REPOSITORY)", "", flag="from"
+    )
+    key: str = option("a public key (cosign.pub) that compiled code must be signed by", "", flag="verify-key")
+    identity: str = option(
+        "a regular expression on the CI workflow that must have signed it instead", "", flag="verify-identity"
+    )
+    artifact: str = option("use the compiled code in this file, which ./inv warm --out wrote", "")
+    unsigned_artifact: bool = option("use compiled code of --from that nobody has signed: it is code", False)
+    no_artifact: bool = option("look for no compiled code", False)
     from_modelscope: bool = option("fetch the model from ModelScope (as VLLM_USE_MODELSCOPE=1)", False)
     detach: bool = option("do not wait until it is healthy", False)
     print: bool = option("print the docker line, start nothing", False)

@@ -65,6 +65,13 @@ def port_free(host: str, port: int) -> bool:
     return True
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on at this moment."""
+    with closing(socket.socket()) as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
+
+
 def port_taken(spec: ContainerSpec) -> UsageError:
     """The error of a port that something else has."""
     (port,) = spec.ports

@@ -107,12 +107,13 @@ def test_a_refusal_is_told_and_silence_is_unreachable() -> None:
             raise silent
 
 
-def test_files_are_packed_by_absolute_path() -> None:
-    with tarfile.open(fileobj=io.BytesIO(engine._tar({"/a/b": b"content"}))) as tar:
-        assert tar.getnames() == ["a/b"]
-        packed = tar.extractfile("a/b")
-        assert packed is not None
-        assert packed.read() == b"content"
+def test_files_are_packed_by_absolute_path(tmp_path: Path) -> None:
+    (tmp_path / "here").write_bytes(b"of this machine")
+    packed = io.BytesIO()
+    engine._tar({"/a/b": b"content", "/c": tmp_path / "here"}, packed)
+    with tarfile.open(fileobj=packed) as tar:
+        found = {name: tar.extractfile(name) for name in tar.getnames()}
+    assert {name: file and file.read() for name, file in found.items()} == {"a/b": b"content", "c": b"of this machine"}
 
 
 def test_free_space_is_known_only_on_this_machine(tmp_path: Path) -> None:
