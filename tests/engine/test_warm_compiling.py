@@ -44,7 +44,7 @@ def seconds(log: str) -> float:
 def test_tokens_and_logprobs_are_the_same_and_less_is_compiled(here: Here) -> None:
     """Of the artifact that vLLM makes ahead of time nothing is seen here: on a CPU vLLM 0.32 cannot read its own again
     ("'function' object has no attribute 'finalize_loading'"), traces the model once more, and takes inductor's code. Of
-    that it made one library anew in one of three tries, and none in two.
+    that it made one library anew in one of two tries, and none in the other.
     """
     _, log, cold = here.served()
     here.said("warm")
