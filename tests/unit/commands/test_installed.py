@@ -74,6 +74,7 @@ LINES: Mapping[str, list[list[str]]] = {
     "load": [[], ["--dir", "none"]],
     "pull": [[], ["--card", "RTX 4O90", "--from", "127.0.0.1:9/x"], ["--offline", "none.json", "--card", "T4"]],
     "serve": [[], ["--model", "3b-awq", "--print", "--card", "T4"], ["--stop", "x"], ["--model", "3b-awq"]],
+    "warm": [[], ["--model", "3b-awq"], ["--model", "3b-awq", "--key", "x"]],
 }
 
 
