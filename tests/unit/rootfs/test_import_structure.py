@@ -95,8 +95,19 @@ def test_what_is_of_another_or_damaged_is_not_taken(site: Path, damage: str) -> 
         case "other":
             kept.write_bytes(marshal.dumps(7))
         case "path":
-            kept.write_bytes(marshal.dumps((python, version, {("/elsewhere", None): b""})))
+            kept.write_bytes(marshal.dumps((python, version, {("/elsewhere",): b""})))
     assert imported(site, REPLAY) == (2, found)
+
+
+def test_a_transformers_that_knows_no_prefix_is_asked_as_it_was(site: Path) -> None:
+    for name in ("utils/import_utils.py", "__init__.py"):
+        text = (site / "transformers" / name).read_text()
+        (site / "transformers" / name).write_text(text.replace(", prefix=None", "").replace(', prefix="models"', ""))
+    utils = site / "transformers/utils/import_utils.py"
+    utils.write_text(utils.read_text().replace("{prefix}.", ""))
+    _, found = imported(site)
+    assert imported(site, RECORD) == (2, found)
+    assert imported(site, REPLAY) == (0, found)
 
 
 def test_a_transformers_that_asks_nothing_is_left_as_it_is(site: Path) -> None:

@@ -4,15 +4,16 @@ Transformers reads the source of each of its models, some 2500 files, to learn w
 tenth of the processor time of importing vLLM, and a third of the files that a cold start opens. `record` keeps the
 answers in FILE when build/class-facts asks; `replay` gives them, if they are of this very transformers.
 
-Source: define_import_structure in transformers/utils/import_utils.py, called by transformers/__init__.py and
-transformers/models/__init__.py, 4.51.3 to 5.24.0. A transformers that has no such function is left as it is.
+Source: define_import_structure in transformers/utils/import_utils.py, called by transformers/__init__.py (5.19, 5.24),
+transformers/models/__init__.py, and in 4.51.3, which knows no prefix, by each model's own package. A transformers that
+has no such function is left as it is.
 """
 
 from __future__ import annotations
 
 import marshal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,9 @@ from typing import Any
 
 FILE = Path(__file__).with_name("import_structure.bin")
 MODULE, FUNCTION = "transformers.utils.import_utils", "define_import_structure"
-# Answers, as marshal writes them, by the arguments of the call: a path, and a prefix or None.
-Answers = dict[tuple[str, str | None], bytes]
+# Answers, as marshal writes them, by the arguments of the call: a path, and a prefix if there is one.
+Question = tuple[str, ...]
+Answers = dict[Question, bytes]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -55,9 +57,9 @@ def record(file: Path = FILE) -> None:
     answers: Answers = {}
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(module_path: Any, prefix: str | None = None) -> Any:
-            found = original(module_path, prefix=prefix)
-            answers[str(module_path), prefix] = marshal.dumps(found)  # now: the caller changes what it gets
+        def asked(*arguments: Any, **named: Any) -> Any:
+            found = original(*arguments, **named)
+            answers[_question(arguments, named)] = marshal.dumps(found)  # now: the caller changes what it gets
             return found
 
         return asked
@@ -76,14 +78,18 @@ def replay(file: Path = FILE) -> None:
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         answers = _read(file)
 
-        def asked(module_path: Any, prefix: str | None = None) -> Any:
-            known = answers.get((str(module_path), prefix))
-            return original(module_path, prefix=prefix) if known is None else marshal.loads(known)  # noqa: S302
+        def asked(*arguments: Any, **named: Any) -> Any:
+            known = answers.get(_question(arguments, named))
+            return original(*arguments, **named) if known is None else marshal.loads(known)  # noqa: S302
 
         return asked
 
     if file.is_file():
         sys.meta_path.insert(0, _Finder(wrap))
+
+
+def _question(arguments: Sequence[Any], named: Mapping[str, Any]) -> Question:
+    return (*map(str, arguments), *(f"{name}={named[name]}" for name in sorted(named)))
 
 
 def _read(file: Path) -> Answers:
