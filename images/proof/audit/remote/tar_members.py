@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal
 from images.proof.audit.remote.faults import LayerFault
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 _MOST_HEADER = 1 << 20  # bytes of extended attributes and long names of one member; the kernel lets 64 KB of them be
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
