@@ -21,7 +21,7 @@ import glob
 found = []
 for path in glob.glob("/proc/[0-9]*/cmdline"):
     words = open(path, "rb").read().split(bytes(1))
-    if any(word.endswith(b"openai.api_server") for word in words) and b"tini" not in words[0]:
+    if any(word.endswith(b"/start_vllm.py") for word in words) and b"tini" not in words[0]:
         found.append(int(path.split("/")[2]))
 print(min(found))
 """
