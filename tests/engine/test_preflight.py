@@ -22,8 +22,8 @@ COMPILE = "gcc -Wall -Wextra -Werror -shared -fPIC -o /tmp/nvml.so /tmp/nvml.c &
 LIBRARY, ANSWERS = "/driver/libnvidia-ml.so.1", "/driver/answers.txt"
 CUDA = "/driver/libcuda.so.1"  # preflight only loads it
 IMPORTED, STARTED = "torch was imported", "the server was started"
-# What Python finds first: beside preflight.py, and in the working directory for "python -m vllm…".
-FIRST = {"/opt/cardstock/torch.py": IMPORTED, "/home/cardstock/vllm/__init__.py": STARTED}
+# What Python finds first: beside preflight.py, and in the folder that the server's PYTHONPATH begins with.
+FIRST = {"/opt/cardstock/torch.py": IMPORTED, "/opt/cardstock/middleware/vllm/__init__.py": STARTED}
 
 
 @pytest.fixture(scope="module")
