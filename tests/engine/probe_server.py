@@ -67,7 +67,7 @@ def words(guarded: bool, model: str) -> list[str]:
     argv, more = entrypoint.guard(entrypoint.command(user, os.environ), user, os.environ)
     os.environ |= more
     sys.path[:0] = more.get("PYTHONPATH", "").split(":") if more else []
-    return list(argv[3:])
+    return list(argv[2:])
 
 
 def stub(model_config: Any) -> Any:
