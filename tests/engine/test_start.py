@@ -12,7 +12,7 @@ from images.docker import Engine
 from tests.engine.cpu_server import image_for_the_cpu
 from tests.helpers.matrices import matrix
 
-# Seen with the image of 0.32.0: 3.9 on a quiet machine, up to 4.8 on a busy one, and 5126 modules; with Python's collector
+# Seen with the image of 0.32.0: 3.9 on a quiet machine, up to 4.8 on a busy one, 5126 modules; with Python's collector
 # on while modules are imported 4.9 and up to 5.7.
 MOST, MODULES = 5.2, 5300
 
