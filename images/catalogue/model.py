@@ -6,7 +6,6 @@ read is checked to the last field: it comes from a registry, and decides what ru
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from images.core import NothingSelected, Unsafe, UsageError
+from images.core import NothingSelected, Unsafe, refuse_newer
 from images.matrix import KNOWN_ARCHS, Attention, Backend, CudaText, Name
 from images.proof.smoke import LevelName, ProofRecord
 from images.registry import Packing
@@ -24,7 +23,6 @@ KIND = "application/vnd.cardstock.catalogue.v1"
 TAG = "catalogue"
 FILE = "catalogue.json"
 SCHEMA = 1
-_SCHEMA_MAX = 10**6  # a number above it is no form of a catalogue
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -199,7 +197,7 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
 
     The schema is read first: a newer one may have fields that this one does not know.
     """
-    _refuse_newer(text, where)
+    refuse_newer(text, "the catalogue", SCHEMA, where)
     try:
         catalogue = Catalogue.model_validate_json(text)
     except ValidationError as error:
@@ -212,22 +210,6 @@ def read_catalogue(text: str | bytes, where: str) -> Catalogue:
             where=where,
         ) from error
     return catalogue
-
-
-def _refuse_newer(text: str | bytes, where: str) -> None:
-    """Raise UsageError for a catalogue that says that it is of a newer schema, whatever else stands in it."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):  # what is wrong with it is told by who reads it whole
-        return
-    said = content.get("schema") if isinstance(content, dict) else None
-    if type(said) is int and SCHEMA < said <= _SCHEMA_MAX:
-        raise UsageError(
-            f"the catalogue is of form {said}, this checkout reads form {SCHEMA}",
-            cause="it was written by a newer version of Cardstock",
-            do="use a newer version: git pull",
-            where=where,
-        )
 
 
 def proofs_of(record: ProofRecord) -> tuple[Proof, ...]:

@@ -83,7 +83,7 @@ class CompiledKey:
     @property
     def digest(self) -> str:
         """64 hex digits."""
-        return hashlib.sha256(json.dumps(self.facts(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return _hash_of(self.facts())
 
     @property
     def tag(self) -> str:
@@ -125,12 +125,17 @@ def image_hash(layers: Sequence[str], environment: Mapping[str, str]) -> str:
     variables are the same for both, and labels that are written later change neither.
     """
     facts = {"layers": list(layers), "env": dict(environment)}
-    return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(',', ':')).encode()).hexdigest()}"
+    return f"sha256:{_hash_of(facts)}"
+
+
+def _hash_of(facts: Mapping[str, Any]) -> str:
+    """64 hex digits of JSON's one way to write them."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def model_hash(config: Mapping[str, Any]) -> str:
     """64 hex digits of a checkpoint's config.json, in whatever order and with whatever blanks it is written."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _hash_of(config)
 
 
 def kept_flags(words: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from images.compiled.key import FORM, CompiledKey, key_of_facts
-from images.core import Unsafe, UsageError, read_file
+from images.core import Unsafe, read_file, refuse_newer
 
 FILE = "compiled.json"
 ARCHIVE = "cache.tar.gz"
 MOST = 1 << 20  # bytes of a compiled.json; they have two thousand
-_FORM_MAX = 10**6
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -83,7 +82,7 @@ def parse_record(text: str | bytes, where: str) -> CompiledRecord:
     try:
         return CompiledRecord.model_validate_json(text)
     except ValidationError as error:
-        _refuse_newer(text, where)
+        refuse_newer(text, "the compiled code", FORM, where, "made")
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or FILE
         raise Unsafe(
@@ -92,21 +91,6 @@ def parse_record(text: str | bytes, where: str) -> CompiledRecord:
             do="nothing of it was used; ./inv warm makes it anew",
             where=where,
         ) from error
-
-
-def _refuse_newer(text: str | bytes, where: str) -> None:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    said = content.get("schema") if isinstance(content, dict) else None
-    if type(said) is int and FORM < said <= _FORM_MAX:
-        raise UsageError(
-            f"the compiled code is of form {said}, this checkout reads form {FORM}",
-            cause="it was made by a newer version of Cardstock",
-            do="use a newer version: git pull",
-            where=where,
-        )
 
 
 def read_record(folder: Path) -> CompiledRecord:

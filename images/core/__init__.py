@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from images.core.outside_input import parse_json as parse_json
     from images.core.outside_input import read_file as read_file
     from images.core.outside_input import read_json as read_json
+    from images.core.outside_input import refuse_newer as refuse_newer
     from images.core.outside_input import to_text as to_text
     from images.core.outside_input import unreadable as unreadable
     from images.core.python310 import UTC as UTC

@@ -17,6 +17,7 @@ from images.core.errors import UsageError
 from images.core.os_failure import os_failure
 
 MOST_BYTES = 64 << 20  # of a file that is read whole
+_MOST_FORM = 10**6  # a number above it is no form of a document
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -92,3 +93,23 @@ def parse_json(text: str | bytes, name: str, do: str = "") -> Any:
 def read_json(path: Path, do: str = "", most: int = MOST_BYTES) -> Any:
     """The JSON document in a file. Raises UsageError as `read_file` and `parse_json` do."""
     return parse_json(to_text(read_file(path, do, most), str(path), do), str(path), do)
+
+
+def refuse_newer(text: str | bytes, what: str, form: int, where: str = "", made: str = "written") -> None:
+    """Raise UsageError for a JSON document that says by its "schema" that it is of a newer form than ``form``.
+
+    ``what`` it is begins the sentence; ``made`` is how it came about. Whatever else is wrong with it is told by who
+    reads it whole.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    said = content.get("schema") if isinstance(content, dict) else None
+    if type(said) is int and form < said <= _MOST_FORM:
+        raise UsageError(
+            f"{what} is of form {said}, this checkout reads form {form}",
+            cause=f"it was {made} by a newer version of Cardstock",
+            do="use a newer version: git pull",
+            where=where,
+        )

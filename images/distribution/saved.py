@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from images.core import Unsafe, UsageError, read_file
+from images.core import Unsafe, read_file, refuse_newer
 from images.distribution.pieces import LEAST_BYTES, MOST_BYTES, MOST_PIECES, Piece, piece_name, sizes_of_pieces
 from images.registry import CONFIG, INDEX, MANIFEST, Blob, digest_of, layer_type, make_manifest
 
@@ -210,7 +210,7 @@ def read_saved(folder: Path) -> Saved:
     raw = read_file(
         path, f"name a folder that ./inv save has written, and bring {SAVED_FILE} with the pieces", _INDEX_MAX
     )
-    _refuse_newer(raw, path)
+    refuse_newer(raw, str(path), SCHEMA)
     try:
         return Saved.model_validate_json(raw)
     except ValidationError as error:
@@ -221,20 +221,6 @@ def read_saved(folder: Path) -> Saved:
             cause=f"{place + ': ' if place else ''}{first['msg']} ({error.error_count()} mistakes)",
             do=f"bring {SAVED_FILE} again; it is damaged, or was written by something else",
         ) from error
-
-
-def _refuse_newer(raw: bytes, path: Path) -> None:
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):  # what is wrong with it is told by who reads it whole
-        return
-    said = content.get("schema") if isinstance(content, dict) else None
-    if type(said) is int and SCHEMA < said <= 10**6:
-        raise UsageError(
-            f"{path} is of form {said}, this checkout reads form {SCHEMA}",
-            cause="it was written by a newer version of Cardstock",
-            do="use a newer version: git pull",
-        )
 
 
 def _file(name: str, content: bytes) -> Member:
