@@ -60,6 +60,7 @@ def rendered_pages(context: Context) -> dict[str, str]:
     from images.build import input_hashes
     from images.catalogue import INPUTS_FILE, inputs_json, with_images_table
     from images.commands.commands_page import grouped_commands, with_commands_help
+    from images.commands.serve import example_base
     from images.proof.audit import with_cards_table
     from images.proof.on_card.records import read_gpu_records
 
@@ -68,6 +69,7 @@ def rendered_pages(context: Context) -> dict[str, str]:
     pages = document.LEFT_OUT.fill_in(pages, left_out_page(context.variants))
     pages = document.ADVISORIES.fill_in(pages, table.page_text(context.assessments))
     pages[SCHEMA_FILE] = json_schema()
+    pages |= example_base(context)
     pages = with_commands_help(grouped_commands(), bench_pages(context.checkout, pages))
     today = input_hashes(context, (record.variant for record in read_gpu_records()))
     pages[INPUTS_FILE] = inputs_json(today)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from images.advisories import table
 from images.cards import LocalMachine
+from images.catalogue import image_by_name
 from images.commands.options import command
 from images.commands.pull import PublisherOptions
 from images.context import REPOSITORY, Context
-from images.core import UsageError, default_layout, print_out
+from images.core import Report, UsageError, default_layout, print_out, write_atomically
+from images.distribution import pull as pulling
 from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
 from images.run.fit import Model, read_model
 from images.run.serve import (
+    SERVED,
+    WAIT,
     Place,
     ServeOptions,
     Source,
@@ -23,12 +29,16 @@ from images.run.serve import (
     bring,
     check_here,
     find_source,
+    kubernetes,
     model_name,
     modelscope,
     plan,
     printed_source,
 )
 from images.run.serve import start as starting
+
+# The Kustomize base that `./inv render` writes, from the root of a checkout.
+EXAMPLE, EXAMPLE_MODEL, EXAMPLE_CARD = "examples/kubernetes", "3b-awq", "T4"
 
 
 @command("serve --model 3b-awq")
@@ -50,6 +60,11 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     """
     if not options.model:
         raise UsageError("which model?", do="./inv serve --model 3b-awq, OWNER/NAME, or a folder")
+    if options.kubernetes:
+        for_kubernetes(context, options, machine)
+        return
+    if options.out:
+        raise UsageError("--out is for --kubernetes", do="write what is printed to a file: --compose > compose.yaml")
     only_printed = options.print or options.compose
     source = (printed_source if only_printed else find_source)(options.model)
     if options.from_modelscope or modelscope.wanted(context.environment):
@@ -69,6 +84,68 @@ def start_server(context: Context, options: ServeOptions, machine: LocalMachine 
     if not options.no_artifact:
         bring(context, spec, source, options.config, place_of_compiled(context, options))
     start_and_wait(context, spec, options)
+
+
+def for_kubernetes(context: Context, options: ServeOptions, machine: LocalMachine | None = None) -> None:
+    """Print what `kubectl apply` takes, or write a Kustomize base; nothing is started, no engine asked.
+
+    Raises UsageError (2) for what Kubernetes cannot have, NothingSelected (3) and RegistryFailure (6) of a repository.
+    """
+    if options.print or options.compose:
+        raise UsageError("--kubernetes, --compose and --print exclude each other", do="name one")
+    kubernetes.check_restart(options.restart)
+    if options.image:
+        kubernetes.check_digest(options.image)
+    source = printed_source(options.model)
+    model = model_of(context, options, source)
+    spec = plan(context, options, source, model, machine, None)
+    variant = context.variants.valid[dict(spec.labels)[SERVED]]
+    spec = spec if options.image else replace(spec, image=published_image(context, options, variant.id))
+    wait = options.wait if options.wait != WAIT else 0
+    served = kubernetes.Served(spec, variant, model, bool(source.repository), context.environment, wait)
+    if source.folder:
+        context.report.line(f"{source.folder} must be a folder of the node that the pod runs on")
+    if not options.out:
+        print_out(kubernetes.manifest(served), end="")
+    else:
+        for name, text in kubernetes.kustomize_base(served).items():
+            write_atomically(Path(options.out).expanduser() / name, text)
+            context.report.line(f"wrote {Path(options.out) / name}")
+    context.report.next_command(kubernetes.make_secret(served), "once: the key that clients must send")
+    apply = f"kubectl apply -k {shlex.quote(options.out)}" if options.out else "kubectl apply -f FILE"
+    context.report.next_command(apply)
+
+
+def example_base(context: Context) -> dict[str, str]:
+    """The base in `EXAMPLE`, path -> text: one model for one card, as the command writes it, its image left open."""
+    options = ServeOptions(model=EXAMPLE_MODEL, cards=(EXAMPLE_CARD,))
+    source = printed_source(options.model)
+    model = read_model(options.model)
+    quiet = replace(context, report=Report(io.StringIO(), io.StringIO(), live=False), environment={})
+    spec = plan(quiet, options, source, model, LocalMachine(), None)
+    variant = context.variants.valid[dict(spec.labels)[SERVED]]
+    served = kubernetes.Served(spec, variant, model, bool(source.repository), {})
+    told = (
+        f"# Made by ./inv render: ./inv serve --kubernetes --model {EXAMPLE_MODEL} --card {EXAMPLE_CARD} --out FOLDER\n"
+        "# Which image a node pulls is said on top of it (docs/serve.md#kubernetes):\n"
+        f"#     images: [{{name: {context.matrix.image}, newName: REPO, digest: 'sha256:…'}}]\n"
+    )
+    return {f"{EXAMPLE}/{name}": text for name, text in kubernetes.kustomize_base(served, told).items()}
+
+
+def published_image(context: Context, options: ServeOptions, variant: str) -> str:
+    """The published image of a variant: its tag for people, its digest for nodes. Raises as `pull` does."""
+    if not options.source and not context.environment.get(REPOSITORY):
+        raise UsageError(
+            "which image is a node to pull?",
+            cause=f"{variant} has no registry's name yet",
+            do="--from REPO (its catalogue has the digest), or --image REPO:VARIANT@sha256:DIGEST",
+        )
+    repository = context.named_repository(options.source, "--from")
+    keys = PublisherOptions(source=options.source, key=options.key, identity=options.identity).keys(context)
+    image = image_by_name(pulling.read(repository, keys), variant)
+    pulling.verify(repository, image, keys)
+    return f"{repository.name}:{variant}@{image.digest}"
 
 
 def place_of_compiled(context: Context, options: ServeOptions) -> Place:

@@ -11,6 +11,10 @@ import yaml
 class _Dumper(yaml.SafeDumper):
     """PyYAML follows YAML 1.1. Docker Compose and Kubernetes read with Go's libraries, which know more forms."""
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """What stands in two places is written twice: people change one of them."""
+        return True
+
 
 # A text that a resolver knows is quoted. Go's yaml.v3 reads YAML 1.2's numbers (1e3, 0o17), its yaml.v2 takes a bare y
 # or n for true and false.

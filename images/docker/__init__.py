@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from images.docker.connection import connect as connect
     from images.docker.connection import reach as reach
     from images.docker.connection import require_engine as require_engine
+    from images.docker.container_pod import CARDS as CARDS
+    from images.docker.container_pod import as_label as as_label
+    from images.docker.container_pod import check_label as check_label
+    from images.docker.container_pod import pod_container as pod_container
+    from images.docker.container_pod import pod_security as pod_security
+    from images.docker.container_pod import pod_shut as pod_shut
+    from images.docker.container_pod import pod_volumes as pod_volumes
     from images.docker.container_spec import ALL_CARDS as ALL_CARDS
     from images.docker.container_spec import NO_CARDS as NO_CARDS
     from images.docker.container_spec import RESTART as RESTART

@@ -7,13 +7,10 @@ not), and it lets workers wait for the head in a container of the same image and
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 from images.core import to_yaml
-from images.docker import ContainerSpec
+from images.docker import as_label, pod_container, pod_security, pod_shut, pod_volumes
 from images.render import USER
 from images.run.cluster.hosts import Hosts
 from images.run.cluster.nodes import API_KEY, TOKEN, Node
@@ -21,14 +18,13 @@ from images.run.cluster.nodes import API_KEY, TOKEN, Node
 NAME = "cardstock"
 SECRET = "cardstock-ray"  # noqa: S105  (the name of a Secret)
 _OWN_COMMAND = "ray.io/overwrite-container-cmd"
-_SHM = "/dev/shm"  # noqa: S108  (a path in the container)
 
 
 def kuberay_manifest(hosts: Hosts, nodes: tuple[Node, ...]) -> str:
     """Two documents for `kubectl apply -f`: RayCluster and Service. Each pod runs on the host whose name it has."""
     head, *workers = nodes
     groups = [
-        {"groupName": _label(node.host.name), "replicas": 1, "minReplicas": 1, "maxReplicas": 1, "rayStartParams": {}}
+        {"groupName": as_label(node.host.name), "replicas": 1, "minReplicas": 1, "maxReplicas": 1, "rayStartParams": {}}
         | {"template": _pod(hosts, node)}
         for node in workers
     ]
@@ -55,74 +51,24 @@ def kuberay_manifest(hosts: Hosts, nodes: tuple[Node, ...]) -> str:
     return first + "---\n".join(documents)
 
 
-def _label(name: str) -> str:
-    """A host's name as a name of Kubernetes' objects."""
-    return re.sub(r"[^a-z0-9-]", "-", name.lower())
-
-
 def _pod(hosts: Hosts, node: Node) -> dict[str, Any]:
     """A host's pod, on the host's own network as with compose, so that addresses and network cards are the same."""
-    user = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
+    container = pod_container(
+        node.spec, SECRET, optional=frozenset({API_KEY}), name="ray-head" if node.head else "ray-worker"
+    )
     return {
-        "metadata": {"labels": {name: _label(value) for name, value in node.spec.labels}},
+        "metadata": {"labels": {name: as_label(value) for name, value in node.spec.labels}},
         "spec": {
             "hostNetwork": True,
             "dnsPolicy": "ClusterFirstWithHostNet",
             "nodeSelector": {"kubernetes.io/hostname": node.host.name},
-            "securityContext": user,
+            "securityContext": pod_security(USER),
+            **pod_shut(),
             "terminationGracePeriodSeconds": node.spec.stop_timeout,
-            "containers": [_container(node) | _probes(hosts, node)],
-            "volumes": list(_volumes(node.spec)),
+            "containers": [container | _probes(hosts, node)],
+            "volumes": list(pod_volumes(node.spec)),
         },
     }
-
-
-def _volumes(spec: ContainerSpec) -> Iterator[dict[str, Any]]:
-    """What is mounted, named by its place in the container; a docker volume becomes the pod's own folder."""
-    for mount in spec.mounts:
-        path = {"hostPath": {"path": mount.source, "type": "Directory"}} if mount.kind == "bind" else {"emptyDir": {}}
-        yield {"name": _volume_name(mount.target), **path}
-    yield from ({"name": _volume_name(path), "emptyDir": {}} for path, _ in spec.tmpfs)
-    yield {"name": _volume_name(_SHM), "emptyDir": {"medium": "Memory", "sizeLimit": f"{spec.shm}Gi"}}
-
-
-def _volume_name(target: str) -> str:
-    return _label(PurePosixPath(target).name)
-
-
-def _container(node: Node) -> dict[str, Any]:
-    """The container of a docker spec, in Kubernetes' words."""
-    spec = node.spec
-    secret = [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": name, "optional": name == API_KEY}}}
-        for name in spec.passed
-    ]
-    mounts = [
-        {"name": _volume_name(one.target), "mountPath": one.target, **({"readOnly": True} if one.read_only else {})}
-        for one in spec.mounts
-    ]
-    mounts += [{"name": _volume_name(path), "mountPath": path} for path in [*dict(spec.tmpfs), _SHM]]
-    out: dict[str, Any] = {
-        "name": "ray-head" if node.head else "ray-worker",
-        "image": spec.image,
-        "args": [_literal(word) for word in spec.arguments],
-        "env": [{"name": name, "value": _literal(value)} for name, value in spec.env] + secret,
-        "volumeMounts": mounts,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": spec.read_only,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    limits = {"nvidia.com/gpu": len(spec.gpus.devices), "memory": spec.memory}
-    if limits := {name: most for name, most in limits.items() if most}:
-        out["resources"] = {"limits": limits}
-    return out
-
-
-def _literal(text: str) -> str:
-    """Kubernetes puts a variable in the place of $(NAME), and one dollar in that of two."""
-    return text.replace("$", "$$")
 
 
 def _probes(hosts: Hosts, node: Node) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.run.serve import hub as hub
+    from images.run.serve import kubernetes as kubernetes
     from images.run.serve import modelscope as modelscope
     from images.run.serve import pick as pick
     from images.run.serve import start as start
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from images.run.serve.judge import check_count as check_count
     from images.run.serve.judge import judge_flags as judge_flags
     from images.run.serve.make import CACHE_VOLUME as CACHE_VOLUME
+    from images.run.serve.make import SERVED as SERVED
     from images.run.serve.make import Options as Options
     from images.run.serve.make import cpu_length as cpu_length
     from images.run.serve.make import make_spec as make_spec

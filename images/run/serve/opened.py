@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from images.core import UsageError
 from images.docker import read_memory
 
+# What the guard of an image reads.
+HOSTS = "CARDSTOCK_ALLOWED_HOSTS"
 # A host's name or address, "*.example.org" for those below one, "*" for all.
 _NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]{2,45}")
 
@@ -23,7 +25,7 @@ class Opened:
 
     def environment(self) -> dict[str, str]:
         """Variables of the container: dockerfiles/rootfs/opt/cardstock/guard_settings.py. Raises UsageError."""
-        named = (("CARDSTOCK_ALLOWED_HOSTS", self.hosts, "--allow-host"),
+        named = ((HOSTS, self.hosts, "--allow-host"),
                  ("CARDSTOCK_MEDIA_DOMAINS", self.domains, "--allow-media-domain"))  # fmt: skip
         return {name: ",".join(_check(one, flag) for one in given) for name, given, flag in named if given}
 

@@ -83,6 +83,8 @@ class ServeOptions:
     detach: bool = option("do not wait until it is healthy", False)
     print: bool = option("print the docker line, start nothing", False)
     compose: bool = option("print a compose file, start nothing", False)
+    kubernetes: bool = option("print a Deployment and a Service for Kubernetes, start nothing", False)
+    out: str = option("with --kubernetes: write them to this folder, as a Kustomize base", "")
     stop: str = option("stop and remove the server of this name", "")
     logs: str = option("show the log of the server of this name", "")
     lines: int = option("with --logs: how many lines of its end", 200)

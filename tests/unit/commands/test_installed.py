@@ -73,7 +73,13 @@ LINES: Mapping[str, list[list[str]]] = {
     ],
     "load": [[], ["--dir", "none"]],
     "pull": [[], ["--card", "RTX 4O90", "--from", "127.0.0.1:9/x"], ["--offline", "none.json", "--card", "T4"]],
-    "serve": [[], ["--model", "3b-awq", "--print", "--card", "T4"], ["--stop", "x"], ["--model", "3b-awq"]],
+    "serve": [
+        [],
+        ["--model", "3b-awq", "--print", "--card", "T4"],
+        ["--stop", "x"],
+        ["--model", "3b-awq"],
+        ["--model", "3b-awq", "--kubernetes", "--card", "T4"],
+    ],
     "warm": [[], ["--model", "3b-awq"], ["--model", "3b-awq", "--key", "x"]],
 }
 

@@ -23,6 +23,7 @@ from images.run.fit.parallel import Split
 from tests.helpers.clusters import CARDS, CPUS
 from tests.helpers.containers import LINES, PATH, of_arguments, of_compose, of_pod, of_words
 from tests.helpers.fits import SM75, ask, model
+from tests.helpers.kubernetes import pod_faults
 from tests.helpers.nonempty import nonempty
 
 IMAGE = f"repo/image:{SM75}"
@@ -207,6 +208,8 @@ def test_kuberay() -> None:
         assert container["resources"]["limits"] == {"nvidia.com/gpu": 8, "memory": node.spec.memory}
         given = {one["name"]: one.get("value") for one in container["env"]}
         assert given == {**dict(node.spec.env), **dict.fromkeys(node.spec.passed)}
+        assert pod_faults(spec) == [] and pod_faults({**spec, "hostnetwork": True}) != []
+        assert spec["enableServiceLinks"] is spec["automountServiceAccountToken"] is False
         assert container["livenessProbe"]["exec"]["command"] == ["ray", "health-check"]
         assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in spec["volumes"]}
     assert head["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/health", "port": 8000}
