@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from images.core import CardstockError, UsageError, process, write_atomically
-from images.proof.audit import Chunks
+from images.core import CardstockError, Chunks, UsageError, process, write_atomically
 
 if TYPE_CHECKING:
     from images.docker import Engine

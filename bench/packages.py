@@ -23,8 +23,7 @@ from bench.frame import bench
 from bench.layers import zstd_size
 from bench.record import Row
 from bench.stages import workbench
-from images.core import CardstockError, NothingSelected
-from images.proof.audit import Chunks
+from images.core import CardstockError, Chunks, NothingSelected
 from images.render import Checkout
 
 # So many distributions have a row of their own; the others are one sum.

@@ -14,12 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from images.build import Job, make_job, unlocked_indexes
-from images.core import NothingSelected, Report, SiteSettings, UsageError, process, read_site
+from images.core import Chunks, NothingSelected, Report, SiteSettings, UsageError, process, read_site
 from images.docker import Engine, ImageFacts, connect
 from images.docker import build_inputs as supplies
 from images.kernels import default_store, needs_of
 from images.matrix import Matrix, Variant, make_variants
-from images.proof.audit import Chunks
 from images.render import BAKE_FILE, INPUT, Checkout, compile_templates, lock_states
 from images.render import bakefile as bake
 

@@ -11,6 +11,8 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.build import build as build
+    from images.build.at_builder import AtBuilder as AtBuilder
+    from images.build.at_builder import unpacked_sizes as unpacked_sizes
     from images.build.build import PYTHON_IN_IMAGE as PYTHON_IN_IMAGE
     from images.build.build import RECORDS as RECORDS
     from images.build.build import BuildSettings as BuildSettings

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from images.build import at_builder
+from images.build.at_builder import AtBuilder
 from images.build.job import Job, describe, disk_needed
 from images.build.plan import Plan
 from images.context import Context
@@ -24,11 +26,20 @@ from images.core import (
     work_folder,
     write_atomically,
 )
-from images.docker import LOGS, Engine, build_inputs, local_reference, run_bake
+from images.docker import (
+    LOGS,
+    Engine,
+    build_inputs,
+    carried,
+    explained,
+    local_reference,
+    pushed_digests,
+    run_bake,
+)
 from images.kernels import Compiler, Stored, default_store, provide
 from images.matrix import Kernel, Matrix
 from images.proof.smoke import ProofRecord, expect, prove_image
-from images.registry import Repository
+from images.registry import RemoteImage, Repository
 from images.render import (
     BAKE_FILE,
     DIRTY,
@@ -49,21 +60,26 @@ PYTHON_IN_IMAGE = "/opt/venv/bin/python"
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How to build: with or without the proof, on which cards, with which real model, and whose wheels to take."""
+    """How to build: with or without the proof, on which cards, with which real model, and whose wheels to take.
+
+    ``at`` is a builder of its own that builds instead of the engine.
+    """
 
     smoke: bool = True
     gpus: str | None = None
     model: str | None = None
     wheels: Repository | None = None
+    at: AtBuilder | None = None
 
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """What became of a job, and the record of its proof."""
+    """What became of a job, the record of its proof, and what is in the registry where a builder pushed it."""
 
     job: Job
     outcome: Literal["up to date", "built"]
     record: ProofRecord | None
+    pushed: RemoteImage | None = None
 
 
 def build_images(context: Context, plan: Plan, how: BuildSettings) -> list[BuiltImage]:
@@ -73,6 +89,7 @@ def build_images(context: Context, plan: Plan, how: BuildSettings) -> list[Built
     or the memory is too small, RegistryFailure and Unsafe for a repository of wheels that cannot be used.
     """
     records: dict[Job, ProofRecord | None] = {}
+    pushed: dict[Job, RemoteImage] = {}
     wanted = [(job.staging, f"the build of {job.variant.id}") for job in plan.to_do(proof=how.smoke)]
     with hold_all("build", wanted, context.report.line) as waited:
         plan = plan.on(context.engine) if waited else plan  # who held them may have built them
@@ -83,11 +100,17 @@ def build_images(context: Context, plan: Plan, how: BuildSettings) -> list[Built
         if missing := plan.to_build(to_do):
             check_disk(context.engine, missing, context.report.line)
             wheels = provide_wheels(context, plan.only({job.variant.id for job in missing}), how)
-            bake_images(context, missing, wheels)
+            pushed = bake_images(context, missing, wheels, how.at)
         for job in to_do:
             records[job] = prove_job(context, job, how) if how.smoke else None
-            label_and_name(context, job, records[job])
-    return [BuiltImage(job, "built" if job in records else "up to date", records.get(job)) for job in plan.jobs]
+            if how.at and job in pushed:
+                pushed[job] = label_where_pushed(context, job, records[job], how.at, pushed[job])
+            else:
+                label_and_name(context, job, records[job])
+    return [
+        BuiltImage(job, "built" if job in records else "up to date", records.get(job), pushed.get(job))
+        for job in plan.jobs
+    ]
 
 
 def report_up_to_date(context: Context, plan: Plan, to_do: Sequence[Job]) -> None:
@@ -121,12 +144,22 @@ def check_disk(engine: Engine, jobs: Sequence[Job], say: PrintLine = lambda _: N
 
 def provide_wheels(context: Context, plan: Plan, how: BuildSettings) -> dict[Kernel, Stored]:
     """The kernel wheels of the plan: from this machine's store, else from a repository, else compiled."""
-    compiler = Compiler(context.checkout, context.matrix, lambda: context.engine, context.site, context.report)
+    compiler = Compiler(
+        context.checkout,
+        context.matrix,
+        lambda: context.engine,
+        context.site,
+        context.report,
+        builder=how.at.builder if how.at else None,
+        pushing=how.at.pushing if how.at else None,
+    )
     return provide(plan.needs, default_store(), compiler, how.wheels, context.report.line)
 
 
-def bake_images(context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, Stored]) -> None:
-    """One `docker buildx bake` for all of them: BuildKit shares and parallelises.
+def bake_images(
+    context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, Stored], at: AtBuilder | None = None
+) -> dict[Job, RemoteImage]:
+    """One `docker buildx bake` for all of them: BuildKit shares and parallelises; what a builder ``at`` has pushed.
 
     Kernels come from ``wheels``; those that have none there (their stack is not locked) are compiled along.
     """
@@ -140,16 +173,46 @@ def bake_images(context: Context, jobs: Sequence[Job], wheels: Mapping[Kernel, S
         secrets = build_inputs.secrets(folder, site, unlocked_indexes(matrix, jobs))
         override = folder / "override.json"
         staged = {job.variant: job.staging for job in jobs}
-        text = bakefile.override_file(staged, bakefile.MachineInputs(contexts, secrets), wheels=folders, kernels=along)
+        if at:
+            contexts = carried(contexts, engine, folder / "contexts")
+        machine = bakefile.MachineInputs(contexts, secrets)
+        text = bakefile.override_file(staged, machine, wheels=folders, kernels=along, pushed=at.pushing if at else None)
         override.write_text(text, encoding="utf-8")
         targets = [bakefile.target_name(job.variant.id) for job in jobs]
-        with report.step(f"build {len(jobs)} image(s)"):
-            run_bake(context.checkout.root, [BAKE_FILE, override], targets, engine.cli_env(), log, report)
+        files: list[Path | str] = [BAKE_FILE, override]
+        if at:
+            digests = bake_at(context, at, files, targets, log, folder / "pushed.json")
+        else:
+            with report.step(f"build {len(jobs)} image(s)"):
+                run_bake(context.checkout.root, files, targets, engine.cli_env(), log, report)
+    if at:
+        named = {job: digests[bakefile.target_name(job.variant.id)] for job in jobs}
+        return {job: at_builder.take(engine, at, job, digest, report) for job, digest in named.items()}
     for job in jobs:
         facts = engine.inspect(job.staging)
         if facts is None:
             raise CheckFailed(f"the build of {job.variant.id} ended well but left no image", where=str(log))
         report.line(f"built {job.variant.id}: {human_bytes(facts.size)} unpacked")
+    return {}
+
+
+def bake_at(
+    context: Context, at: AtBuilder, files: Sequence[Path | str], targets: Sequence[str], log: Path, metadata: Path
+) -> dict[str, str]:
+    """Have a builder build and push them; the digest of each target.
+
+    Raises CheckFailed for a build that breaks, RegistryFailure where the builder cannot push, EngineUnreachable where
+    it goes away.
+    """
+    root, builder = context.checkout.root, at.builder
+    with context.report.step(f"build {len(targets)} image(s) at {builder.name} ({builder.driver})"):
+        try:
+            run_bake(
+                root, files, targets, builder.environment, log, context.report, builder=builder.name, metadata=metadata
+            )
+        except CheckFailed as error:
+            raise explained(builder, error, at.repository.name, at.cache) from error
+    return pushed_digests(metadata, targets)
 
 
 def prove_job(context: Context, job: Job, how: BuildSettings) -> ProofRecord:
@@ -182,6 +245,18 @@ def label_and_name(context: Context, job: Job, record: ProofRecord | None) -> No
     engine.drop_name(job.staging, context.report.line)  # a container that a killed run left may hold it
     if engine.embedded:
         drop_replaced(job, engine, context.report)
+
+
+def label_where_pushed(
+    context: Context, job: Job, record: ProofRecord | None, at: AtBuilder, image: RemoteImage
+) -> RemoteImage:
+    """The same for an image that a builder has pushed: labelled in its registry, named here as it comes from there."""
+    engine, report = context.engine, context.report
+    labelled = at_builder.name(engine, at, job, image, _labels(context, job, record), report)
+    engine.drop_name(job.staging, report.line)
+    if engine.embedded:
+        drop_replaced(job, engine, report)
+    return labelled
 
 
 def drop_replaced(job: Job, engine: Engine, report: Report) -> None:

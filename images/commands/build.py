@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from images.build import BuildSettings, BuiltImage, Plan, build_images, describe, make_plan
-from images.commands.options import WHEELS, FormOptions, command, print_json
+from images.build import AtBuilder, BuildSettings, BuiltImage, Plan, build_images, describe, make_plan
+from images.commands.options import BUILDER, CACHE, WHEELS, FormOptions, command, print_json
 from images.context import Context
-from images.core import CheckFailed, print_out
+from images.core import CheckFailed, UsageError, print_out
 from images.core.options import option
-from images.docker import docker_line, spec_by_way
+from images.docker import docker_line, find_builder, spec_by_way
+from images.registry import Packing, Repository
 from images.render import GENERATED, differences
 from images.run.serve import spec_without_model
 
@@ -23,11 +24,35 @@ class BuildOptions(FormOptions):
     no_smoke: bool = option("do not prove", False)
     gpus: str = option("prove on cards: all", "")
     wheels: str = option(WHEELS, "")
+    builder: str = option(BUILDER, "")
+    to: str = option("with --builder: the repository that it pushes to (or $CARDSTOCK_REPOSITORY)", "")
+    cache: str = option(CACHE, "")
 
     def settings(self, context: Context) -> BuildSettings:
-        """As the build takes it."""
+        """As the build takes it, without a builder. Raises UsageError for what goes with one alone."""
+        if self.to and not self.builder:
+            raise UsageError("--to is for --builder", do="./inv publish --to REPO; or --builder NAME")
+        check_cache(self.builder, self.cache)
         wheels = context.repository(self.wheels) if self.wheels else None
         return BuildSettings(smoke=not self.no_smoke, gpus=self.gpus or None, wheels=wheels)
+
+
+def check_cache(builder: str, cache: str) -> None:
+    """Raises UsageError for a cache without a builder that could write it."""
+    if cache and not builder:
+        raise UsageError(
+            "--cache is for --builder",
+            cause="an engine's own builder exports no cache (buildx: not supported for the docker driver)",
+            do="docker buildx create --name NAME --driver docker-container, then --builder NAME",
+        )
+
+
+def at_builder(
+    context: Context, builder: str, repository: Repository, cache: str, packing: Packing = "gzip"
+) -> AtBuilder:
+    """The builder of this name, and what it is told. Raises UsageError, EngineUnreachable."""
+    kept = context.repository(cache).name if cache else ""
+    return AtBuilder(find_builder(builder, context.engine), repository, packing, kept)
 
 
 @command("build --card 'RTX 2080 Ti'")
@@ -58,6 +83,9 @@ def build_chosen(context: Context, options: BuildOptions) -> None:
     plan = make_plan(context, options.chosen(context), None)
     settings = options.settings(context)
     check_rendered(context, plan)
+    if options.builder:
+        repository = context.named_repository(options.to, "--to")
+        settings = replace(settings, at=at_builder(context, options.builder, repository, options.cache))
     built = build_images(context, plan.on(context.engine), settings)
     if any(one.outcome == "built" for one in built):
         context.engine.keep_under_limit(say=context.report.line)

@@ -23,6 +23,8 @@ from images.render import checkout_at
 ROOT = Path(__file__).resolve().parents[2]
 DEBUG = Flag("debug", "debug", False, "show the traceback of an error")
 JSON = "machine-readable, on stdout alone"
+BUILDER = "build at this builder of buildx (docker-container, remote or kubernetes) instead of the engine"
+CACHE = "with --builder: the repository where the build's cache is kept, for builders of other machines too"
 WHEELS = "a registry's repository with kernel wheels: fetched before anything is compiled"
 T = TypeVar("T")
 

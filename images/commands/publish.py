@@ -9,7 +9,8 @@ from typing import Any
 
 from images.build import BuildSettings, Plan, build_images, make_plan
 from images.catalogue import PublishedImage, SigningKeys
-from images.commands.options import JSON, WHEELS, SelectorOptions, command, print_json
+from images.commands.build import at_builder, check_cache
+from images.commands.options import BUILDER, CACHE, JSON, WHEELS, SelectorOptions, command, print_json
 from images.commands.warm import keep_published, signing_keys
 from images.context import Context
 from images.core import UTC, UsageError, default_layout, print_out
@@ -24,7 +25,7 @@ from images.distribution import (
     roll_back,
 )
 from images.distribution import publish as publishing
-from images.registry import Repository
+from images.registry import Packing, Repository
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class PublishOptions(SelectorOptions):
         "also publish what the images compile for this model on this machine's card, signed; repeat for more", ()
     )
     wheels: str = option(WHEELS, "")
+    builder: str = option(BUILDER, "")
+    cache: str = option(CACHE, "")
     rollback: bool = option("move the moving tags back to the image before", False)
     accept: Sequence[str] = option(
         "publish in spite of this open advisory, and keep its name in the image's record; repeat for more", ()
@@ -69,6 +72,7 @@ def publish(context: Context, options: PublishOptions) -> None:
 def publish_images(context: Context, options: PublishOptions) -> None:
     """Publish the chosen images, and print what is there now. Raises as images/distribution/publish.py does."""
     plan = make_plan(context, options.select(context), None)
+    check_cache(options.builder, options.cache)
     repository = context.named_repository(options.to, "--to")
     if options.warm and not options.gpus and any(job.variant.archs for job in plan.jobs):
         raise UsageError("compiled code is made on a card", do="--gpus all, on a machine with one; or leave --warm out")
@@ -76,17 +80,21 @@ def publish_images(context: Context, options: PublishOptions) -> None:
     publish_checks.clean_revision(context.checkout.root)
     publish_checks.refuse_stale_advisories(context, datetime.now(UTC).date(), accepted=options.stale_advisories)
     keys = options.keys(context)
+    packing: Packing = "zstd" if options.zstd else "gzip"
+    at = at_builder(context, options.builder, repository, options.cache, packing) if options.builder else None
     publisher = Publisher(
         Destination(context, repository, keys),
         packed=Packed(default_layout().home / "packed"),
-        packing="zstd" if options.zstd else "gzip",
+        packing=packing,
         prove=prover(context.engine, context.report, options.gpus or None),
         accepted=tuple(options.accept),
     )
 
     def build(missing: Plan) -> None:
         wheels = context.repository(options.wheels) if options.wheels else None
-        build_images(context, missing, BuildSettings(gpus=options.gpus or None, wheels=wheels))
+        how = BuildSettings(gpus=options.gpus or None, wheels=wheels, at=at)
+        for built in build_images(context, missing, how):
+            publishing.remember(publisher, built)
 
     done = publishing.publish(publisher, plan.on(context.engine), build, prove_again=bool(options.gpus))
     for model in options.warm:

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from images.compiled.inside.archive import MOST_BYTES, MOST_FILE, MOST_FILES, Refused, check_name, count, is_kept
-from images.core import CheckFailed, Unsafe
-from images.proof.audit import Chunks
+from images.core import CheckFailed, Chunks, Unsafe
 from images.registry import digest_of_file
 
 _LEVEL = 6

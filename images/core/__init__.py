@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from images.core import debian as debian
     from images.core import process as process
     from images.core import toml as toml
+    from images.core.chunks import Chunks as Chunks
     from images.core.closest_match import closest as closest
     from images.core.errors import CardstockError as CardstockError
     from images.core.errors import CheckFailed as CheckFailed

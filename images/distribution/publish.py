@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from images.advisories import table as advisories_table
-from images.build import RECORDS, Job, Plan, say_commit
+from images.build import RECORDS, BuiltImage, Job, Plan, say_commit, unpacked_sizes
 from images.catalogue import (
     Catalogue,
     ImageGone,
@@ -146,6 +146,15 @@ def publish(
             checks.refuse_advisories(publisher.context, plan.only(ids).jobs, publisher.accepted)
             build(plan.only(ids))
         return [_published(publisher, job, there.get(job.variant.id), revision, prove_again) for job in jobs]
+
+
+def remember(publisher: Publisher, built: BuiltImage) -> None:
+    """Take note of what a builder has pushed already: its layers are neither saved, packed nor sent again."""
+    image, reference = built.pushed, built.job.tags[0]
+    facts = publisher.engine.inspect(reference) if image else None
+    if image is not None and facts is not None:
+        sizes = unpacked_sizes(publisher.engine, reference, image, facts)
+        pushing.remember(publisher.packed, publisher.packing, image, sizes)
 
 
 def _lock(publisher: Publisher, job: Job) -> tuple[str, str]:

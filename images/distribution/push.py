@@ -21,10 +21,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from images.core import CardstockError, UsageError, hold, human_bytes, process, work_folder, write_atomically
+from images.core import CardstockError, Chunks, UsageError, hold, human_bytes, process, work_folder, write_atomically
 from images.docker import ImageFacts
-from images.proof.audit import Chunks
-from images.registry import CONFIG, Blob, Packing, Repository, digest_of, digest_of_file, layer_type, make_manifest
+from images.registry import (
+    CONFIG,
+    Blob,
+    Packing,
+    RemoteImage,
+    Repository,
+    digest_of,
+    digest_of_file,
+    layer_type,
+    make_manifest,
+)
 
 GZIP_LEVEL, ZSTD_LEVEL = 6, 3
 _CHUNK = 4 << 20
@@ -121,6 +130,18 @@ def push(
         [Blob(layer_type(packing), layer.digest, layer.size) for layer in layers],
     )
     return Pushed(repository.put_manifest(raw, digest_of(raw)), facts.id, layers)
+
+
+def remember(packed: Packed, packing: Packing, image: RemoteImage, unpacked: Iterable[int]) -> None:
+    """What a builder has pushed need not be packed here: layers, with their sizes ``unpacked``, and configuration.
+
+    Unless it packed them in another way than is published: then nothing is taken from it.
+    """
+    if any(layer.media_type != layer_type(packing) for layer in image.layers):
+        return
+    for diff, layer, size in zip(image.diff_ids, image.layers, unpacked, strict=True):
+        packed.add(diff, packing, Layer(layer.digest, layer.size, size))
+    packed.add_config(image.config, image.configuration)
 
 
 def _push_layer(diff_id: str, path: Path, repository: Repository, packing: Packing, packed: Packed, say: Say) -> None:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from images.docker import temporary_containers as temporary_containers
     from images.docker.base_image import ca_bundle as ca_bundle
     from images.docker.base_image import local_reference as local_reference
+    from images.docker.builders import Builder as Builder
+    from images.docker.builders import carried as carried
+    from images.docker.builders import explained as explained
+    from images.docker.builders import find_builder as find_builder
+    from images.docker.builders import pushed_digests as pushed_digests
     from images.docker.buildx import LOGS as LOGS
     from images.docker.buildx import run_bake as run_bake
     from images.docker.card_errors import no_card_given as no_card_given

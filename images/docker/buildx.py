@@ -26,9 +26,16 @@ def run_bake(
     report: Report,
     *,
     broke: str = "the build broke; nothing was tagged",
+    builder: str = "",
+    metadata: Path | None = None,
 ) -> None:
-    """`docker buildx bake` of ``targets`` in ``root``, its output in ``log``. Raises CheckFailed, told as ``broke``."""
+    """`docker buildx bake` of ``targets`` in ``root``, its output in ``log``. Raises CheckFailed, told as ``broke``.
+
+    ``builder`` is another one than the engine's own; ``metadata`` gets what it says of each target.
+    """
     argv = ["docker", "buildx", "bake", "--progress=plain"]
+    argv += ["--builder", builder] if builder else []
+    argv += ["--metadata-file", str(metadata)] if metadata else []
     argv += [word for file in files for word in ("-f", str(file))]
     log.parent.mkdir(parents=True, exist_ok=True)
     steps = Steps()

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.core import Report, SiteSettings, work_folder
-from images.docker import LOGS, Engine, run_bake
+from images.core import CheckFailed, Report, SiteSettings, work_folder
+from images.docker import LOGS, Builder, Engine, carried, explained, run_bake
 from images.docker import build_inputs as supplies
 from images.kernels.make import check_memory
 from images.matrix import Kernel, Matrix
-from images.render import BAKE_FILE, Checkout
+from images.render import BAKE_FILE, Checkout, Pushing
 from images.render import bakefile as bake
 
 JOBS = "CARDSTOCK_KERNEL_JOBS"
@@ -30,8 +30,8 @@ def build_arguments(environment: Mapping[str, str]) -> dict[str, str]:
 class Compiler:
     """Compiles in an engine's builder: ``engine`` is called when one is needed, for most wheels need none.
 
-    ``arguments`` are build arguments. ``fresh``: compile even if the layer is cached. (`--no-cache` would not do: it
-    gives a step empty cache mounts; BuildKit 0.12.)
+    ``builder`` compiles instead, with the cache of ``pushing``. ``arguments`` are build arguments. ``fresh``: compile
+    even if the layer is cached. (`--no-cache` would not do: it gives a step empty cache mounts; BuildKit 0.12.)
     """
 
     checkout: Checkout
@@ -41,10 +41,12 @@ class Compiler:
     report: Report
     arguments: Mapping[str, str] = field(default_factory=lambda: build_arguments(os.environ))
     fresh: bool = False
+    builder: Builder | None = None
+    pushing: Pushing | None = None
 
     def check(self, kernels: Sequence[Kernel]) -> None:
         """Raise CardstockError where memory is too small, RegistryFailure where there is no compiler."""
-        if JOBS not in self.arguments:
+        if JOBS not in self.arguments and self.builder is None:  # a builder does not say how much memory it has
             check_memory(kernels, self.engine().host().memory or None)
         supplies.compiler_image(self.matrix, kernels, self.engine(), self.site, self.report)
 
@@ -55,19 +57,27 @@ class Compiler:
         with work_folder("kernel") as scratch:
             secrets = supplies.compiler_secrets(scratch, self.site, os.environ)
             override = scratch / "override.json"
+            if self.builder:
+                contexts = carried(contexts, self.engine(), scratch / "contexts")
             machine = bake.MachineInputs((*contexts, *self._stamped(scratch)), secrets)
-            text = bake.kernel_override_file({kernel: str(folder)}, machine, self.arguments)
+            text = bake.kernel_override_file({kernel: str(folder)}, machine, self.arguments, self.pushing)
             override.write_text(text, encoding="utf-8")
             with self.report.step(f"compile {kernel.id}"):
-                run_bake(
-                    self.checkout.root,
-                    [BAKE_FILE, override],
-                    [kernel.target],
-                    self.engine().cli_env(),
-                    log,
-                    self.report,
-                    broke=f"{kernel.package} {kernel.version} did not build; nothing was stored",
-                )
+                try:
+                    run_bake(
+                        self.checkout.root,
+                        [BAKE_FILE, override],
+                        [kernel.target],
+                        self.builder.environment if self.builder else self.engine().cli_env(),
+                        log,
+                        self.report,
+                        broke=f"{kernel.package} {kernel.version} did not build; nothing was stored",
+                        builder=self.builder.name if self.builder else "",
+                    )
+                except CheckFailed as error:
+                    if self.builder and self.pushing:
+                        raise explained(self.builder, error, self.pushing.repository, self.pushing.cache) from error
+                    raise
 
     def _stamped(self, scratch: Path) -> tuple[tuple[str, str], ...]:
         """For ``fresh``: the build's own program with one file more, so that its step is none that was run before."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from images.render import document as document
     from images.render import lock as lock
     from images.render.bakefile import STAGING as STAGING
+    from images.render.bakefile import Pushing as Pushing
     from images.render.bakefile import bake_plan as bake_plan
     from images.render.bakefile import bake_target as bake_target
     from images.render.bakefile import registry_reference as registry_reference

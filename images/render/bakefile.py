@@ -92,14 +92,40 @@ class MachineInputs:
     secrets: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Pushing:
+    """What a builder of its own is told: the ``repository`` that it pushes to, and the one of its ``cache``, if any."""
+
+    repository: str
+    packing: str = "gzip"
+    cache: str = ""
+
+    def target(self, name: str) -> dict[str, Any]:
+        """Of an image: pushed by digest alone."""
+        by_digest = f"name={self.repository},push-by-digest=true,name-canonical=true,push=true"
+        # Forced: the layers of a base that came as a layout are not packed at all, and would be pushed so.
+        packed = f"oci-mediatypes=true,compression={self.packing},force-compression=true"
+        return {"tags": [], "output": [f"type=image,{by_digest},{packed}"], **self.cached(name)}
+
+    def cached(self, name: str) -> dict[str, Any]:
+        """Of any target: all its steps kept in the registry, and taken from there."""
+        if not self.cache:
+            return {}
+        place = f"type=registry,ref={self.cache}:cache-{name}"
+        return {"cache-from": [place], "cache-to": [f"{place},mode=max,image-manifest=true,oci-mediatypes=true"]}
+
+
 def override_file(
     variants: Mapping[Variant, str],
     site: MachineInputs,
     *,
     wheels: Mapping[str, str] | None = None,
     kernels: Sequence[Kernel] = (),
+    pushed: Pushing | None = None,
 ) -> str:
     """The second bake file, never committed: ``variants`` maps each to the staging reference it is built as.
+
+    With ``pushed`` no image comes to the engine: a builder pushes it by its digest, and it has no name.
 
     The committed file has no target of an image with all of NVIDIA's libraries: here it inherits that of its variant.
     ``wheels`` maps a variant's id to the folder with its kernel's wheel, so that nothing is compiled; ``kernels`` are
@@ -113,12 +139,12 @@ def override_file(
             **_whole(variant),
             **machine,
             "contexts": dict(site.contexts) | folders.get(variant.id, {}),
-            "tags": [reference],
-            "output": ["type=docker"],
+            **(pushed.target(variant.id) if pushed else {"tags": [reference], "output": ["type=docker"]}),
         }
         for variant, reference in variants.items()
     }
-    return _json({"target": targets | {kernel.target: machine for kernel in kernels}})
+    along = {kernel.target: machine | (pushed.cached(kernel.target) if pushed else {}) for kernel in kernels}
+    return _json({"target": targets | along})
 
 
 def _whole(variant: Variant) -> dict[str, Any]:
@@ -127,16 +153,23 @@ def _whole(variant: Variant) -> dict[str, Any]:
     return {"inherits": [target_name(variant.whole_of.id)], "args": {WHOLE_ARGUMENT: WHOLE}}
 
 
-def kernel_override_file(kernels: Mapping[Kernel, str], site: MachineInputs, args: Mapping[str, str]) -> str:
+def kernel_override_file(
+    kernels: Mapping[Kernel, str], site: MachineInputs, args: Mapping[str, str], pushed: Pushing | None = None
+) -> str:
     """The second bake file of kernel wheels by themselves: ``kernels`` maps each to the folder its files go to.
 
-    ``args`` are build arguments: CARDSTOCK_KERNEL_JOBS, CARDSTOCK_KERNEL_CACHE (dockerfiles/templates/kernel.j2).
+    ``args`` are build arguments: CARDSTOCK_KERNEL_JOBS, CARDSTOCK_KERNEL_CACHE (dockerfiles/templates/kernel.j2);
+    of ``pushed`` the cache counts.
     """
     secrets = [f"id={name},src={path}" for name, path in site.secrets]
     machine: dict[str, Any] = {"contexts": dict(site.contexts), "secret": secrets, "args": dict(args)}
-    return _json(
-        {"target": {k.target: machine | {"output": [f"type=local,dest={folder}"]} for k, folder in kernels.items()}}
-    )
+    targets = {
+        kernel.target: machine
+        | {"output": [f"type=local,dest={folder}"]}
+        | (pushed.cached(kernel.target) if pushed else {})
+        for kernel, folder in kernels.items()
+    }
+    return _json({"target": targets})
 
 
 def finish_file(reference: str, tags: Sequence[str], labels: Mapping[str, str]) -> str:

@@ -14,13 +14,12 @@ import pytest
 
 from bench.audit import cuobjdump
 from bench.stages import VARIABLE
-from images.core import process
+from images.core import Chunks, process
 from images.core.errors import UsageError
 from images.device_code.elf import MAGIC
 from images.device_code.fatbin import PTX, SASS, Library, read
 from images.device_code.sources import may_hold_code, read_folder
 from images.docker.engine import Engine
-from images.proof.audit.chunks import Chunks
 from images.proof.audit.target import audit_container, audit_image, audit_target
 from images.render.checkout import Checkout
 from images.render.labels import VARIANT

@@ -12,7 +12,6 @@ from images.core.lazy_import import face
 if TYPE_CHECKING:
     from images.proof.audit import gate as gate
     from images.proof.audit import loaded_libraries as loaded_libraries
-    from images.proof.audit.chunks import Chunks as Chunks
     from images.proof.audit.closure import Closure as Closure
     from images.proof.audit.closure import Unmet as Unmet
     from images.proof.audit.closure import judge_closure as judge_closure

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images.core import CheckFailed, EngineUnreachable, Report, UsageError, human_bytes
+from images.core import CheckFailed, Chunks, EngineUnreachable, Report, UsageError, human_bytes
 from images.device_code import audit as auditing
 from images.device_code.audit import Audit, Audited
 from images.device_code.names import shown
@@ -23,7 +23,6 @@ from images.device_code.sources import Watcher, read_file, read_folder, read_tar
 from images.device_code.verdict import UNKNOWN, Capability, Verdict
 from images.device_code.zip_bounds import ZipRefused
 from images.matrix import parse_arch
-from images.proof.audit.chunks import Chunks
 
 if TYPE_CHECKING:
     from images.docker import Engine

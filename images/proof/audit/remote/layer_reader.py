@@ -9,9 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, Literal, cast
 
-from images.core import CheckFailed, Unsafe
+from images.core import CheckFailed, Chunks, Unsafe
 from images.device_code.sources import may_hold_code
-from images.proof.audit import Chunks
 from images.proof.audit.remote.content import LEAST, Parts, Reader, by_head, by_name
 from images.proof.audit.remote.contents_table import Entry, Table
 from images.proof.audit.remote.faults import LayerFault, NoParts
