@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from images.core import EngineUnreachable, Layout, PrintLine, UsageError, default_layout
+from images.docker import ssh
 from images.docker.contexts import DEFAULT, VARIABLE, DockerContext, current_context, find_context
 from images.docker.docker_py import API_SECONDS, SILENT, docker, translated
 from images.docker.embedded import daemon as embedded
@@ -60,28 +62,31 @@ def reach(endpoint: str) -> Engine:
     if context is None and "://" not in endpoint:
         raise UsageError(f"docker has no context {endpoint}", do="docker context ls, or an endpoint such as ssh://host")
     url = endpoint if context is None else context.endpoint
-    tls = {"tls": context.tls} if context is not None and context.tls is not None else {}
+    if url.startswith(ssh.SCHEME):
+        url = ssh.ask(url)
     try:
-        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith("ssh://"), **tls)
-        client.ping()
+        client = _open(url, context.tls if context is not None else None)
     except SILENT as error:
         do = f"see that docker -H {url} info answers"
         raise EngineUnreachable(f"no engine answers at {endpoint}", cause=_deepest(error), do=do) from error
     return Engine(client, url, layout=default_layout())
 
 
-def _open(url: str | None) -> docker.DockerClient:
-    """A client of the engine at ``url``, or of the environment or the docker CLI's context; it has answered."""
+def _open(url: str | None, tls: Any = None) -> docker.DockerClient:
+    """A client of the engine at ``url``, with certificates, or of the environment; it has answered."""
     if url:
-        client = docker.DockerClient(url, timeout=API_SECONDS)
+        own = {} if tls is None else {"tls": tls}
+        client = docker.DockerClient(url, timeout=API_SECONDS, use_ssh_client=url.startswith(ssh.SCHEME), **own)
     else:
-        client = docker.DockerClient.from_env(timeout=API_SECONDS, use_ssh_client=True)
+        client = docker.DockerClient.from_env(timeout=API_SECONDS, use_ssh_client=True, use_context=False)
     client.ping()
     return client
 
 
 def _connect_wanted(wanted: str, layout: Layout) -> Engine:
     try:
+        if wanted.startswith(ssh.SCHEME):
+            return _by_ssh(wanted, layout)
         return Engine(_open(None), wanted, layout=layout)
     except SILENT as error:
         raise EngineUnreachable(
@@ -114,7 +119,10 @@ def _connect_usual(layout: Layout) -> Engine | None:
 
 def _of_context(context: DockerContext, layout: Layout) -> Engine:
     try:
-        return Engine(_open(None), context.endpoint, layout=layout, environment=context.environment())
+        if context.endpoint.startswith(ssh.SCHEME):
+            return _by_ssh(context.endpoint, layout)
+        client = _open(context.endpoint, context.tls)
+        return Engine(client, context.endpoint, layout=layout, environment=context.environment())
     except SILENT as error:
         if _denied(error):
             raise _may_not(context.endpoint, error) from error
@@ -123,6 +131,12 @@ def _of_context(context: DockerContext, layout: Layout) -> Engine:
             cause=f"{_deepest(error)}; {context.named_by} names this context",
             do=f"start it, or take another: docker context ls, docker context use default (and unset {VARIABLE})",
         ) from error
+
+
+def _by_ssh(endpoint: str, layout: Layout) -> Engine:
+    """The engine behind ssh; who is started with its environment goes the same way."""
+    url = ssh.ask(endpoint)
+    return Engine(_open(url), endpoint, layout=layout, environment={"DOCKER_HOST": url})
 
 
 def _may_not(endpoint: str, error: BaseException) -> EngineUnreachable:
@@ -146,5 +160,6 @@ def _denied(error: BaseException) -> bool:
 
 
 def _deepest(error: BaseException) -> str:
-    last = list(_chain(error))[-1]
-    return str(last) or type(last).__name__
+    chain = list(_chain(error))
+    said = next((below for below in chain if isinstance(below, docker.errors.APIError) and below.explanation), None)
+    return str(said.explanation).strip() if said is not None else str(chain[-1]) or type(chain[-1]).__name__

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import requests.exceptions
 import urllib3.exceptions
@@ -18,7 +18,9 @@ from images.docker.refusals import disk_full, is_disk_full
 import_when_used("paramiko")
 import docker  # noqa: E402
 import docker.errors  # noqa: E402
+import docker.tls  # noqa: E402
 import docker.types  # noqa: E402
+from docker.transport import sshconn  # noqa: E402
 
 __all__ = ["API_SECONDS", "BROKEN_OFF", "SAVE_SECONDS", "SILENT", "docker", "translated"]
 
@@ -34,6 +36,37 @@ BROKEN_OFF = (
 )
 # What docker-py raises when nobody answers; a ValueError comes from an address that it cannot read.
 SILENT = (*BROKEN_OFF, OSError, ValueError)
+
+
+class _SshSocket(sshconn.SSHSocket):
+    """A connection through ssh whose end is no error (docker-py 7.2.0).
+
+    Its own `close` writes a last line to the other side, and raises BrokenPipeError where that has hung up first, as
+    it does after each `exec`; and it leaves its `ssh` unwaited for.
+    """
+
+    def close(self) -> None:
+        """Hang up."""
+        with suppress(OSError):
+            super().close()
+        if self.proc is not None:
+            self.proc.kill()
+            self.proc.wait()
+
+
+def _trusting_its_own(self: docker.tls.TLSConfig, client: docker.APIClient) -> None:
+    """An engine's certificate is checked by the CA that is named for it, whatever REQUESTS_CA_BUNDLE names.
+
+    requests lets the variable win over a session's own CA; then no engine with a CA of its own could be reached where
+    a site has set it.
+    """
+    _configure(self, client)
+    client.trust_env = False
+
+
+sshconn.SSHSocket = _SshSocket  # type: ignore[misc]
+_configure = docker.tls.TLSConfig.configure_client
+docker.tls.TLSConfig.configure_client = _trusting_its_own  # type: ignore[method-assign]
 
 
 @contextmanager

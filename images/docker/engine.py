@@ -187,7 +187,8 @@ class Engine:
 
     def _own_env(self) -> dict[str, str]:
         """The environment with the CLI that this project has fetched, or would."""
-        return {**home.cli_env(self._layout), **self._environment, "DOCKER_HOST": self.endpoint}
+        meet = {"DOCKER_HOST": self.endpoint, **self._environment}
+        return {**home.cli_env(self._layout), **meet}
 
     def cli_env(self) -> dict[str, str]:
         """What to add to the environment so that ``docker buildx …`` is found and meets this engine.

@@ -14,9 +14,10 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,22 +77,26 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
+def in_containerd(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an engine whose images lie in containerd's store."""
+    features = settings["features"] | {"containerd-snapshotter": True}
+    return settings | {"features": features, "storage-driver": "overlayfs"}
+
+
 @contextmanager
-def buildkit_engine() -> Iterator[Layout]:
-    """An engine of its own whose images lie in containerd's store; its programs are those of the embedded engine."""
+def engine_with(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[Layout]:
+    """An engine of its own, its settings changed; its programs are those of the embedded engine."""
     layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
     there = default_layout()
     if installed(there):
         shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
     usual = daemon_config.render_config
 
-    def in_containerd(layout: Layout, *, mtu: int, firewall: bool) -> str:
-        settings = json.loads(usual(layout, mtu=mtu, firewall=firewall))
-        settings["features"]["containerd-snapshotter"] = True
-        return json.dumps(settings | {"storage-driver": "overlayfs"})
+    def render(layout: Layout, *, mtu: int, firewall: bool) -> str:
+        return json.dumps(change(json.loads(usual(layout, mtu=mtu, firewall=firewall))))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "render_config", in_containerd)
+        patch.setattr(embedded, "render_config", render)
         embedded.start(layout, firewall=False, say=print)
     try:
         yield layout

@@ -28,7 +28,7 @@ from images.render.dockerfile import BAKE_FILE
 from images.render.labels import PROVEN
 from tests.engine.conftest import needs_root_on_debian
 from tests.engine.real_registry import RealRegistry
-from tests.engine.remote_builder import Door, add_builder, buildkit_engine
+from tests.engine.remote_builder import Door, add_builder, engine_with, in_containerd
 from tests.helpers.matrices import variants
 from tests.helpers.small_publisher import CPU, NOW, PYTHON, SM75_SDPA, SmallPublisher, short_sleep
 
@@ -48,7 +48,7 @@ esac
 def far() -> Iterator[Layout]:
     """The other machine's engine."""
     needs_root_on_debian()
-    with buildkit_engine() as layout:
+    with engine_with(in_containerd) as layout:
         yield layout
 
 

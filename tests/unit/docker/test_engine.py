@@ -152,8 +152,9 @@ class Engines:
         monkeypatch.setattr(embedded, "start", self.start)
         monkeypatch.setattr(embedded, "engine_version", lambda _: None)
         monkeypatch.setattr("images.docker.connection.docker.DockerClient", lambda url, **_: self.open(url))
+        monkeypatch.setattr("images.docker.ssh.ask", lambda endpoint: f"{endpoint}:22")
 
-    def open(self, url: str | None) -> FakeClient:
+    def open(self, url: str | None, tls: object = None) -> FakeClient:
         client = self.clients.get(url) or FakeClient(docker.errors.DockerException("Connection refused"))
         client.ping()
         return client
@@ -191,9 +192,9 @@ def test_the_engine_of_a_context_has_its_own_name(
     a_context(tmp_path / "cli", "far", meta_of("far", "ssh://me@far.example"), current=not by_variable)
     if by_variable:
         monkeypatch.setenv("DOCKER_CONTEXT", "far")
-    engines.clients[None] = FakeClient()
+    engines.clients["ssh://me@far.example:22"] = FakeClient()
     found = connect(Layout(tmp_path))
-    assert (found.endpoint, found._environment) == ("ssh://me@far.example", {"DOCKER_HOST": "ssh://me@far.example"})
+    assert (found.endpoint, found._environment) == ("ssh://me@far.example", {"DOCKER_HOST": "ssh://me@far.example:22"})
 
 
 @pytest.mark.parametrize(
