@@ -32,7 +32,7 @@ from images.distribution import pull as pulling
 from images.docker import Way, docker_words, spec_by_way
 from images.matrix import parse_driver
 from images.registry import Cosign, Identity, Repository, find_cosign
-from images.run.serve import Place, bring_all, serve_words, spec_without_model
+from images.run.serve import Place, bring_all, refuse_cards_elsewhere, serve_words, spec_without_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +114,8 @@ def pull_images(context: Context, options: PullOptions) -> None:
     Raises NoImageFits (4) where no card gets an image, RegistryFailure (6), Unsafe (7).
     """
     repository = context.named_repository(options.source, "--from")
+    if not options.dry_run and not options.cards and not options.name:
+        refuse_cards_elsewhere(context.running_engine(), "pull")
     query = card_query(context, options)  # a misspelt card is told before a registry is asked
     if not options.dry_run:
         context.require_engine()

@@ -17,7 +17,15 @@ from images.commands.pull import PublisherOptions
 from images.context import REPOSITORY, Context
 from images.core import Report, UsageError, default_layout, print_out, write_atomically
 from images.distribution import pull as pulling
-from images.docker import NO_CARDS, ContainerSpec, compose, docker_line, spec_by_way
+from images.docker import (
+    NO_CARDS,
+    ContainerSpec,
+    PublishedPort,
+    compose,
+    docker_line,
+    spec_by_way,
+    ssh_address,
+)
 from images.run.fit import Model, read_model
 from images.run.serve import (
     SERVED,
@@ -37,6 +45,7 @@ from images.run.serve import (
 )
 from images.run.serve import start as starting
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # The Kustomize base that `./inv render` writes, from the root of a checkout.
 EXAMPLE, EXAMPLE_MODEL, EXAMPLE_CARD = "examples/kubernetes", "3b-awq", "T4"
 
@@ -189,13 +198,15 @@ def start_and_wait(context: Context, spec: ContainerSpec, options: ServeOptions)
     except KeyboardInterrupt:
         report.line(f"{spec.name} goes on: ./inv serve --logs {spec.name}, ./inv serve --stop {spec.name}")
         raise
-    for line in how_to_use(spec, engine.endpoint if engine.embedded else ""):
+    for line in how_to_use(spec, engine.endpoint if engine.embedded else "", "" if engine.beside else engine.endpoint):
         report.line(line)
     print_out(f"{spec.ports[0].url}/v1")
 
 
-def how_to_use(spec: ContainerSpec, endpoint: str) -> list[str]:
-    """What a person types next; ``endpoint`` is that of an engine that the docker CLI does not find by itself."""
+def how_to_use(spec: ContainerSpec, endpoint: str, elsewhere: str = "") -> list[str]:
+    """What a person types next; ``endpoint`` is that of an engine that the docker CLI does not find by itself, and
+    ``elsewhere`` that of one on another machine.
+    """
     (port,) = spec.ports
     question = json.dumps({"model": model_name(spec), "messages": [{"role": "user", "content": "Hello"}]})
     key = any(name.endswith("_API_KEY") for name in spec.passed)
@@ -207,9 +218,22 @@ def how_to_use(spec: ContainerSpec, endpoint: str) -> list[str]:
         f"log: ./inv serve --logs {spec.name}",
         f"stop: ./inv serve --stop {spec.name}",
     ]
-    if port.host not in ("127.0.0.1", "localhost", "::1") and not key:
+    if port.host not in LOOPBACK and not key:
         out.append(f"anyone who reaches {port.host} may ask: set VLLM_API_KEY or CARDSTOCK_API_KEY for a key")
+    if elsewhere:
+        out.insert(0, reached(port, elsewhere))
     return [*out, f"export DOCKER_HOST={endpoint} for docker's own commands"] if endpoint else out
+
+
+def reached(port: PublishedPort, engine: str) -> str:
+    """How a port of the machine of an engine elsewhere is reached from here."""
+    if port.host not in LOOPBACK:
+        return (
+            f"it listens on {port.host or 'all addresses'}, port {port.host_port}, of the engine's machine ({engine})"
+        )
+    forward = f"-L {port.host_port}:127.0.0.1:{port.host_port}"
+    way = f"ssh {forward} {ssh_address(engine).typed}" if engine.startswith("ssh://") else f"ssh {forward} THAT_HOST"
+    return f"it listens on the loopback of the engine's machine ({engine}); from here first: {way}"
 
 
 def show_log(context: Context, name: str, lines: int) -> None:

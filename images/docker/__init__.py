@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from images.docker.refusals import DiskFull as DiskFull
     from images.docker.refusals import RateLimited as RateLimited
     from images.docker.refusals import refuse_old_engine as refuse_old_engine
+    from images.docker.ssh import ssh_address as ssh_address
     from images.docker.temporary_containers import TemporaryContainer as TemporaryContainer
     from images.docker.temporary_containers import TemporaryContainers as TemporaryContainers
     from images.docker.whose_machine import is_local as is_local

@@ -48,7 +48,7 @@ class Address:
         ]
 
 
-def read_address(endpoint: str) -> Address:
+def ssh_address(endpoint: str) -> Address:
     """``ssh://[USER@]HOST[:PORT]``. Raises UsageError for anything else; a password in it is not told on."""
     try:
         parts = urlsplit(endpoint)
@@ -79,7 +79,7 @@ def ask(endpoint: str) -> str:
     docker-py takes 22 where none is said, also where ~/.ssh/config has another for this host. Raises EngineUnreachable
     with ssh's cause, UsageError, Unsafe.
     """
-    address = read_address(endpoint)
+    address = ssh_address(endpoint)
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT}", "-T"]
     try:
         asked = process.run(["ssh", *options, *address.words, _DIAL], stdin=_PING, timeout=WHOLE, check=False)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -165,9 +166,20 @@ class TemporaryContainers:
         if spec.gpus == NO_CARDS:
             return spec
         host = host_of(self._client.info())
-        at = str(self._client.api.base_url)  # of a socket docker-py makes http+docker://localhost
-        local = is_local("unix://" if at.startswith("http+docker://local") else at, host)
+        local = is_local(self._endpoint, host)
         return spec_by_way(spec, way_to_cards(host, gpu_tools(cdi_folders(host)) if local else NO_TOOLS))
+
+    @property
+    def _endpoint(self) -> str:
+        """The engine's address; of a socket docker-py makes http+docker://localhost, of ssh http+docker://ssh."""
+        at = str(self._client.api.base_url)
+        return "unix://" if at.startswith("http+docker://local") else at
+
+    @cached_property
+    def beside(self) -> bool:
+        """Whether ports that the engine publishes on loopback are this machine's."""
+        with translated("the engine's machine could not be read"):
+            return self._endpoint == "unix://" or is_local(self._endpoint, host_of(self._client.info()))
 
     def _labelled(self, spec: ContainerSpec) -> ContainerSpec:
         return replace(spec, labels=(*spec.labels, *run_labels(self.run).items()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.core import CheckFailed
+from images.docker import TemporaryContainer
 from images.proof.smoke.compare_logits import ModelAnswer
 
 TIMEOUT = 240.0
@@ -68,6 +69,50 @@ class Client:
         if answer.status != 200:
             raise CheckFailed(f"the stream began with {answer.status}", cause=answer.body[:600])
         return read_stream(answer.body)
+
+
+# It asks from inside of the server's container. A dot now and then: docker's connection ends where nothing is said.
+_ASK = """
+import http.client, sys, threading
+port, method, path, *parts = sys.argv[1:]
+done = threading.Event()
+def dots():
+    while not done.wait(10):
+        print(".", file=sys.stderr, flush=True)
+threading.Thread(target=dots, daemon=True).start()
+connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=240)
+headers = {"Content-Type": "application/json"} if parts else {}
+connection.request(method, path, "".join(parts).encode() if parts else None, headers)
+answer = connection.getresponse()
+sys.stdout.buffer.write(str(answer.status).encode() + b"\\n" + answer.read())
+done.set()
+"""
+# Linux takes arguments of 128 KiB, and 2 MiB of all of them (MAX_ARG_STRLEN; a quarter of the stack's limit).
+_PART, _MOST = 100_000, 1_800_000
+
+
+class InsideClient(Client):
+    """Speaks to a server from inside of its container: the ports of an engine on another machine are that machine's."""
+
+    def __init__(self, container: TemporaryContainer, port: int) -> None:
+        super().__init__(port)
+        self._container = container
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> HttpAnswer:
+        """One request. Raises CheckFailed when no answer comes."""
+        text = "" if body is None else json.dumps(body)
+        if len(text) > _MOST:
+            raise CheckFailed(
+                f"{method} {path} is too long to be asked on another machine",
+                cause=f"it has {len(text)} characters, and {_MOST} can be handed to a container",
+                do="prove this image on the engine's own machine",
+            )
+        parts = [text[at : at + _PART] for at in range(0, len(text), _PART)]
+        done = self._container.run(["python", "-I", "-c", _ASK, str(self._port), method, path, *parts])
+        status, _, said = done.out.partition("\n")
+        if done.code or not status.isdigit():
+            raise CheckFailed(f"{method} {path} got no answer", cause=done.tail, do="read the server's log")
+        return HttpAnswer(int(status), said)
 
 
 def chat_request(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from images.core import CheckFailed
 from images.docker import ContainerSpec, TemporaryContainer, TemporaryContainers
-from images.proof.smoke.client import Client
+from images.proof.smoke.client import Client, InsideClient
 from images.proof.smoke.health import Health, unhealthy_text
 
 
@@ -46,5 +46,6 @@ def running_server(temporary: TemporaryContainers, spec: ContainerSpec, name: st
     """
     start = time.monotonic()
     with temporary.running(spec, ready=Healthy(limit)) as container:
-        client = Client(container.host_port(spec.ports[0].container_port))
+        inner = spec.ports[0].container_port
+        client = Client(container.host_port(inner)) if temporary.beside else InsideClient(container, inner)
         yield Server(container, client, name, round(time.monotonic() - start, 1))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from images.run.serve.pick import ServeOptions as ServeOptions
     from images.run.serve.pick import check_here as check_here
     from images.run.serve.pick import plan as plan
+    from images.run.serve.pick import refuse_cards_elsewhere as refuse_cards_elsewhere
     from images.run.serve.source import PLACES as PLACES
     from images.run.serve.source import Source as Source
     from images.run.serve.source import find_source as find_source

@@ -102,6 +102,8 @@ def plan(
     variant, image = _image(context, options, engine)
     without = bool(options.gpus) and read_gpus(options.gpus) == NO_CARDS
     found: Fit | None = None
+    if (variant is None or variant.archs) and engine is not None and not options.cards:
+        refuse_cards_elsewhere(engine, "serve")
     if variant is None or variant.archs:
         found = _fit(context, options, model, variant, machine)
         variant = found.ask.variant
@@ -137,6 +139,20 @@ def plan(
     spec = make_spec(variant, image or f"{context.matrix.image}:{variant.id}", source, model, found, how)
     spec = replace(spec, env=tuple({**dict(spec.env), **_environment(options.env)}.items()))
     return spec_by_way(spec, "cdi") if options.gpus and read_gpus(options.gpus).cdi else spec
+
+
+def refuse_cards_elsewhere(engine: Engine | None, command: str) -> None:
+    """Raises UsageError where the engine is another machine's, whose cards nothing here can ask.
+
+    A virtual machine behind a socket of this one (WSL2 has these cards) is left to who starts something on it.
+    """
+    if engine is None or engine.beside:
+        return
+    raise UsageError(
+        f"which cards has the engine's machine ({engine.endpoint})?",
+        cause="an engine does not tell them, and those of this machine are not its",
+        do=f"./inv {command} --card NAME --driver VERSION (there: nvidia-smi), or type it on that machine",
+    )
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -12,10 +13,12 @@ from typing import Any, cast
 
 import pytest
 
+from images.core import process
 from images.core.errors import CheckFailed
-from images.docker import ContainerSpec, TemporaryContainers
+from images.docker import ContainerSpec, TemporaryContainer, TemporaryContainers
 from images.docker.container_spec import PublishedPort
-from images.proof.smoke.client import Client
+from images.docker.temporary_containers import Output
+from images.proof.smoke.client import Client, InsideClient
 from images.proof.smoke.compare_logits import ModelAnswer
 from images.proof.smoke.running import Healthy, running_server
 
@@ -140,8 +143,8 @@ def started(container: Container, ready: Callable[[Any, float], bool]) -> Iterat
         container.removed = True
 
 
-def served(container: Container, limit: float = 5) -> Any:
-    temporary = SimpleNamespace(running=lambda spec, ready: started(container, ready))
+def served(container: Container, limit: float = 5, *, beside: bool = True) -> Any:
+    temporary = SimpleNamespace(running=lambda spec, ready: started(container, ready), beside=beside)
     spec = ContainerSpec("x:1", (), ports=(PublishedPort(8000),))
     return running_server(cast("TemporaryContainers", temporary), spec, "tiny", limit)
 
@@ -152,6 +155,11 @@ def test_a_server_is_handed_out_once_it_is_healthy_and_removed_at_the_end() -> N
         assert (server.name, server.client._port, container.removed) == ("tiny", 38000, False)
         assert len(container.states) == 1
     assert container.removed
+
+
+def test_a_server_of_an_engine_elsewhere_is_not_asked_on_this_machines_ports() -> None:
+    with served(Container(state("healthy")), beside=False) as server:
+        assert isinstance(server.client, InsideClient) and server.client._port == 8000
 
 
 def test_a_server_that_does_not_get_healthy_in_time_is_told_with_its_log() -> None:
@@ -166,3 +174,35 @@ def test_a_server_that_ended_is_not_waited_for() -> None:
     ended = state("starting", "exited") | {"ExitCode": 1}
     with pytest.raises(CheckFailed):
         Healthy(900)(cast("Any", Container(ended)), 0.0)
+
+
+class Inside:
+    """A container whose Python is this one's."""
+
+    def __init__(self) -> None:
+        self.arguments: list[int] = []
+
+    def run(self, argv: Sequence[str]) -> Output:
+        self.arguments = [len(word) for word in argv]
+        done = process.run([sys.executable, *argv[1:]], check=False)
+        return Output(done.code, done.out, done.err)
+
+
+def test_a_server_on_another_machine_is_asked_from_inside_of_its_container(api: Api) -> None:
+    inside = Inside()
+    client = InsideClient(cast(TemporaryContainer, inside), api.server.server_port)
+    assert client.chat({"model": "m"}) == ModelAnswer("red", finish="stop")
+    assert api.asked == [("POST", "/v1/chat/completions", {"model": "m"})]
+    long = "é" * 100_000  # as JSON six times as long: more than one argument may have
+    client.call("POST", "/x", {"model": long})
+    assert api.asked[-1][2] == {"model": long} and max(inside.arguments) <= 100_000
+    api.status, api.body = 404, "zwölf\nlines"
+    answer = client.get("/health")
+    assert (answer.status, answer.body) == (404, "zwölf\nlines")
+    assert api.asked[-1][:2] == ("GET", "/health")
+    api.status = 0
+    with pytest.raises(CheckFailed, match="GET /health got no answer") as caught:
+        client.get("/health")
+    assert caught.value.cause
+    with pytest.raises(CheckFailed, match="too long to be asked on another machine"):
+        client.call("POST", "/x", {"model": "x" * 2_000_000})
