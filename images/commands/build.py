@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from images.build import AtBuilder, BuildSettings, BuiltImage, Plan, build_images, describe, make_plan
 from images.commands.options import BUILDER, CACHE, WHEELS, FormOptions, command, print_json
 from images.context import Context
-from images.core import CheckFailed, UsageError, print_out
+from images.core import CheckFailed, UsageError, default_layout, print_out
 from images.core.options import option
+from images.distribution import Packed, remember
 from images.docker import docker_line, find_builder, spec_by_way
 from images.registry import Packing, Repository
 from images.render import GENERATED, differences
@@ -87,6 +88,8 @@ def build_chosen(context: Context, options: BuildOptions) -> None:
         repository = context.named_repository(options.to, "--to")
         settings = replace(settings, at=at_builder(context, options.builder, repository, options.cache))
     built = build_images(context, plan.on(context.engine), settings)
+    for one in built:
+        remember(context.engine, Packed(default_layout().home / "packed"), "gzip", one)
     if any(one.outcome == "built" for one in built):
         context.engine.keep_under_limit(say=context.report.line)
     for one in built:

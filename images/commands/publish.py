@@ -94,7 +94,7 @@ def publish_images(context: Context, options: PublishOptions) -> None:
         wheels = context.repository(options.wheels) if options.wheels else None
         how = BuildSettings(gpus=options.gpus or None, wheels=wheels, at=at)
         for built in build_images(context, missing, how):
-            publishing.remember(publisher, built)
+            publishing.remember(context.engine, publisher.packed, packing, built)
 
     done = publishing.publish(publisher, plan.on(context.engine), build, prove_again=bool(options.gpus))
     for model in options.warm:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from images.distribution.pieces import parse_size as parse_size
     from images.distribution.publish import Publisher as Publisher
     from images.distribution.publish import prover as prover
+    from images.distribution.publish import remember as remember
     from images.distribution.pull_layers import PULLED as PULLED
     from images.distribution.pull_layers import check_disk_space as check_disk_space
     from images.distribution.pull_layers import drop_left as drop_left

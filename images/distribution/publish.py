@@ -148,13 +148,12 @@ def publish(
         return [_published(publisher, job, there.get(job.variant.id), revision, prove_again) for job in jobs]
 
 
-def remember(publisher: Publisher, built: BuiltImage) -> None:
+def remember(engine: Engine, packed: Packed, packing: Packing, built: BuiltImage) -> None:
     """Take note of what a builder has pushed already: its layers are neither saved, packed nor sent again."""
     image, reference = built.pushed, built.job.tags[0]
-    facts = publisher.engine.inspect(reference) if image else None
+    facts = engine.inspect(reference) if image else None
     if image is not None and facts is not None:
-        sizes = unpacked_sizes(publisher.engine, reference, image, facts)
-        pushing.remember(publisher.packed, publisher.packing, image, sizes)
+        pushing.remember(packed, packing, image, unpacked_sizes(engine, reference, image, facts))
 
 
 def _lock(publisher: Publisher, job: Job) -> tuple[str, str]:

@@ -175,7 +175,7 @@ def test_published_without_a_layer_leaving_this_machine(
     def build(missing: object) -> None:
         made.extend(site.build(CPU, SM75_SDPA))
         for one in made:
-            remember(publisher, one)
+            remember(engine, publisher.packed, "gzip", one)
 
     done = publish(publisher, site.publisher.plan(publisher, CPU, SM75_SDPA), build)
     assert saved == [host_image]  # the base that only this engine has; no image was saved to be packed

@@ -10,12 +10,13 @@ import pytest
 
 from images.build.plan import make_plan
 from images.commands import options as typed
-from images.commands.build import BuildOptions, check_rendered, show_what_would_be_built
+from images.commands.build import BuildOptions, build_chosen, check_rendered, show_what_would_be_built
 from images.commands.explain import ExplainOptions, show_excluded
 from images.commands.lock import LockOptions, write_locks
 from images.commands.plan import PlanOptions, show_plan
+from images.commands.publish import PublishOptions, publish_images
 from images.commands.render import RenderOptions, write_generated
-from images.core.errors import CheckFailed
+from images.core.errors import CheckFailed, UsageError
 from images.render.checkout import Checkout
 from tests.helpers.contexts import context
 
@@ -80,6 +81,18 @@ def test_a_dry_run_prints_the_plan_and_asks_no_engine(capsys: pytest.CaptureFixt
     typed.run(lambda: show_what_would_be_built(context(), BuildOptions(["7.5"], dry_run=True)))
     data = json.loads(capsys.readouterr().out)
     assert list(data["target"]) == ["cu124-vllm0-8-5-post1-xformers-sm75"]
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [({"cache": "r.example/x"}, "--cache is for --builder"), ({"to": "r.example/x"}, "--to is for --builder")],
+)
+def test_what_a_builder_alone_can_do(words: dict[str, str], what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        build_chosen(context(), BuildOptions(["7.5"], **words))  # type: ignore[arg-type]
+    if "cache" in words:
+        with pytest.raises(UsageError, match=what):
+            publish_images(context(), PublishOptions(["7.5"], to="r.example/x", cache="r.example/y"))
 
 
 def test_whole_images_are_built_by_the_same_dockerfile_and_have_other_names(

@@ -566,3 +566,38 @@ def test_cards_that_are_named_as_cdi_devices_stay_such(
     words = printed(capsys, rig("Tesla T4", "Tesla T4"), model="3b-awq", gpus=gpus)
     assert [words[at + 1] for at, word in enumerate(words) if word == "--device"] == devices
     assert "--gpus" not in words
+
+
+# -- an engine on another machine
+
+
+@pytest.mark.parametrize(
+    ("host", "engine", "told"),
+    [
+        ("127.0.0.1", "ssh://me@far:2222", "from here first: ssh -L 8000:127.0.0.1:8000 -p 2222 me@far"),
+        ("127.0.0.1", "tcp://far:2376", "from here first: ssh -L 8000:127.0.0.1:8000 THAT_HOST"),
+        ("0.0.0.0", "ssh://far", "it listens on 0.0.0.0, port 8000, of the engine's machine (ssh://far)"),
+    ],
+)
+def test_where_a_server_of_another_machine_listens(host: str, engine: str, told: str) -> None:
+    spec = replace(SPEC, ports=(PublishedPort(8000, 8000, host),))
+    assert told in command.how_to_use(spec, "", engine)[0]
+    assert not any(told in line for line in command.how_to_use(spec, ""))
+
+
+def test_the_cards_of_an_engine_elsewhere_are_said_not_taken_from_here() -> None:
+    class Elsewhere:
+        endpoint, beside = "ssh://far", False
+
+    card = LocalMachine(cards=(LocalCard("Tesla T4", "GPU-1", Arch(7, 5), 15 * 2**30),), driver="535.104.05")
+    asked = pick.ServeOptions(model="3b-awq")
+    source = Source("m", repository="a/m")
+    known = context(locked={})
+    with pytest.raises(UsageError, match="which cards has the engine's machine") as caught:
+        pick.plan(known, asked, source, model("3b-awq"), card, Elsewhere())  # type: ignore[arg-type]
+    assert "./inv serve --card NAME --driver VERSION" in caught.value.do
+    named = replace(asked, cards=("T4",), driver="535.104")
+    locked = context(locked={"cu124-vllm": True})
+    assert pick.plan(locked, named, source, model("3b-awq"), card, Elsewhere()).gpus == Gpus(1)  # type: ignore[arg-type]
+    on_cpu = replace(asked, variant=CPU)
+    assert pick.plan(known, on_cpu, source, model("3b-awq"), card, Elsewhere()).gpus == NO_CARDS  # type: ignore[arg-type]
