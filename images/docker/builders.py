@@ -131,7 +131,8 @@ def last_words(tail: str) -> str:
 def explained(builder: Builder, error: CardstockError, repository: str, cache: str = "") -> CardstockError:
     """The error of a build at a builder: as it is, or of what it is really about (its registry, its cache, itself)."""
     said = error.cause
-    about_cache = bool(cache) and (_CACHE.search(said) is not None or (cache in said and repository not in said))
+    # A cache's name may begin as the repository's does; its tags are its own (images/render/bakefile.py).
+    about_cache = bool(cache) and (_CACHE.search(said) is not None or f"{cache}:cache-" in said)
     if about_cache or _PUSH.search(said):
         where = cache if about_cache else repository
         host = where.partition("/")[0]

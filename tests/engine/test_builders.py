@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import images.build.build as building
+from bench.loopback_registry import free_port
 from images.build.at_builder import AtBuilder
 from images.build.build import BuildSettings, BuiltImage, build_images
 from images.core import process
@@ -243,6 +245,19 @@ def test_a_builder_that_does_not_answer(engine: Engine, door: Door) -> None:
     assert "deadline" in caught.value.cause and caught.value.exit_code == 5
 
 
+def test_a_builder_whose_container_does_not_come_up(engine: Engine, host_image: str) -> None:
+    """The driver docker-container itself; its image has no BuildKit."""
+    name = f"far-{uuid.uuid4().hex[:8]}"
+    words = ["--name", name, "--driver", "docker-container", "--driver-opt", f"image={host_image}"]
+    process.run(["docker", "buildx", "create", *words], env=engine.cli_env())
+    try:
+        with pytest.raises(EngineUnreachable, match=r"\(driver docker-container\) does not answer") as caught:
+            find_builder(name, engine)
+    finally:
+        process.run(["docker", "buildx", "rm", "--force", name], env=engine.cli_env(), check=False)
+    assert f"docker buildx inspect {name} --bootstrap" in caught.value.do and "ERROR" in caught.value.cause
+
+
 def test_a_builder_that_goes_away_while_it_builds(site: Site, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = run_bake
 
@@ -282,6 +297,16 @@ def test_a_registry_that_lets_the_builder_in_by_nobodys_name(
     finally:
         shut.stop()
     assert f"docker login {shut.host}" in caught.value.do and caught.value.exit_code == 6
+
+
+def test_a_cache_that_the_builder_cannot_write(
+    small_publisher: SmallPublisher, proofs: list[str], repository: str, builder: str
+) -> None:
+    cache = f"127.0.0.1:{free_port()}/team/cache"
+    site = Site(small_publisher, repository, builder, cache=cache)
+    with pytest.raises(RegistryFailure, match=f"{builder} could not push to {cache}") as caught:
+        site.build(CPU)
+    assert caught.value.exit_code == 6 and proofs == []
 
 
 def test_a_build_that_breaks_there_is_a_build_that_breaks(site: Site) -> None:

@@ -9,17 +9,20 @@ import tarfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import docker.errors  # noqa: TID251 - the errors that a fake engine raises
+import docker.tls  # noqa: TID251 - what images/docker/docker_py.py mends of it
 import pytest
 import requests.exceptions
 import urllib3.exceptions
+from docker.transport import sshconn  # noqa: TID251 - the same
 
 from images.core import process
 from images.core.errors import CardstockError, EngineUnreachable, UsageError
 from images.core.home import Layout
-from images.docker import engine
+from images.docker import contexts, engine
 from images.docker.connection import connect, reach
 from images.docker.docker_py import SAVE_SECONDS, translated
 from images.docker.embedded import daemon as embedded
@@ -497,3 +500,59 @@ def test_an_engine_may_take_its_time_before_the_first_byte_of_an_image_and_for_n
     with pytest.raises(CardstockError), made(client, tmp_path).save("gone"):
         pass
     assert seen == [SAVE_SECONDS] * 2 and client.api.timeout == 120  # type: ignore[attr-defined]
+
+
+# -- certificates of a context
+
+
+def test_the_certificates_of_a_context_are_its_own(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = tmp_path / "cli"
+    a_context(cli, "shut", meta_of("shut", "tcp://far.example:2376"))
+    (cli / "config.json").unlink()  # contexts are there without it, and the CLI finds them
+    folder = cli / "contexts" / "tls" / hashlib.sha256(b"shut").hexdigest() / "docker"
+    folder.mkdir(parents=True)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (folder / name).write_text("x")
+    monkeypatch.setenv("DOCKER_CONTEXT", "shut")
+    found = contexts.current_context({"DOCKER_CONTEXT": "shut", "DOCKER_CONFIG": str(cli)})
+    assert found.tls.ca_cert == str(folder / "ca.pem") and found.tls.verify is True
+    assert found.tls.cert == (str(folder / "cert.pem"), str(folder / "key.pem"))
+    assert found.environment() == {
+        "DOCKER_HOST": "tcp://far.example:2376",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(folder),
+    }
+    (folder / "key.pem").unlink()  # half of what it shows of itself
+    with pytest.raises(EngineUnreachable, match="context shut cannot be read") as caught:
+        contexts.current_context({"DOCKER_CONTEXT": "shut", "DOCKER_CONFIG": str(cli)})
+    assert caught.value.where.endswith("meta.json")
+
+
+def test_the_ca_of_an_engine_is_not_the_sites() -> None:
+    """requests would take REQUESTS_CA_BUNDLE instead, and refuse the engine's own certificate."""
+    session = SimpleNamespace(trust_env=True, mount=lambda *_: None)
+    docker.tls.TLSConfig(verify=True).configure_client(session)  # type: ignore[arg-type]
+    assert session.trust_env is False and session.verify is True
+
+
+def test_a_connection_by_ssh_ends_well_where_the_other_side_hung_up_first() -> None:
+    class Gone:
+        stdin = SimpleNamespace(closed=False, write=lambda _: None)
+        ended: ClassVar[list[str]] = []
+
+        def kill(self) -> None:
+            self.ended.append("killed")
+
+        def wait(self) -> None:
+            self.ended.append("waited for")
+
+    def broken() -> None:
+        raise BrokenPipeError
+
+    Gone.stdin.flush = broken
+    connection = sshconn.SSHSocket("far:22")
+    connection.proc = Gone()  # type: ignore[assignment]
+    connection.close()
+    assert Gone.ended == ["killed", "waited for"]
