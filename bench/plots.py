@@ -160,8 +160,8 @@ def starts_by_settings(on_cards: Sequence[GpuRecord]) -> Plot | None:
     colours = dict(zip((*STAGES, REST), _COLOURS, strict=True))
     chart = Chart("Seconds from docker run to first token", bars, colours, notes)
     caption = (
-        "Where a start's time goes in the newest image. *before*: with vLLM's own settings; *after*: with what `fit` sets "
-        "for a shorter start. The figures are in `records/cards/`; `bench/start_breakdown.py` measures them."
+        "Where a start's time goes in the newest image. *before*: with vLLM's own settings; *after*: with what `fit` "
+        "sets for a shorter start. The figures are in `records/cards/`; `bench/start_breakdown.py` measures them."
     )
     return Plot("start-settings", chart, caption)
 
