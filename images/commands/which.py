@@ -12,7 +12,7 @@ from images.commands.warm import signing_keys
 from images.context import Context
 from images.core import UsageError, human_bytes, print_out, read_file, to_text, work_folder
 from images.core.options import option
-from images.which import TAG, BuiltIn, build, publish, read_program
+from images.which import TAG, BuiltIn, build_which, publish_which, read_program
 
 _MOST_KEY = 64 << 10
 
@@ -32,7 +32,7 @@ class WhichOptions:
 
 @command("which --to registry.example.com/team/qwen --key cosign.key")
 def which(context: Context, options: WhichOptions) -> None:
-    """Build the program that says which published image a machine's cards want, of a few MB; publish it as REPO:which."""
+    """Build the small program that says which published image a machine's cards want; publish it as REPO:which."""
     if options.to:
         publish_program(context, options)
     else:
@@ -48,7 +48,7 @@ def publish_program(context: Context, options: WhichOptions) -> None:
     public = public_key(options, keys)
     if not public:
         context.report.line("no key is built in: the program wants --key cosign.pub, or --unverified", "yellow")
-    print_out(publish(context, repository, keys, public, "zstd" if options.zstd else "gzip"))
+    print_out(publish_which(context, repository, keys, public, "zstd" if options.zstd else "gzip"))
     context.report.next_command(f"docker run --rm --gpus all {repository.name}:{TAG}", "on a machine with a card")
 
 
@@ -60,7 +60,9 @@ def build_program(context: Context, options: WhichOptions) -> None:
         raise UsageError(f"there is no folder {out.parent}", do="make it, or name another file")
     reference = f"{context.matrix.image}:{TAG}"
     with work_folder("which") as folder:
-        build(context, reference, BuiltIn(options.source, public_key(options, keys)), folder / "out" if out else None)
+        build_which(
+            context, reference, BuiltIn(options.source, public_key(options, keys)), folder / "out" if out else None
+        )
         if out is not None:
             program = read_program(folder / "out")
             part = out.with_name(f".{out.name}.part")

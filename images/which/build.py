@@ -42,17 +42,19 @@ class BuiltProgram:
     facts: ImageFacts
 
 
-def write_sources(root: Path, folder: Path, matrix: Matrix, variants: Variants, built_in: BuiltIn) -> None:
-    """What the program is compiled of, below ``folder``: Go's files of the checkout, the tables, what is built in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (*(root / PROGRAM).glob("*.go"), root / PROGRAM / "go.mod"):
-        shutil.copyfile(path, folder / path.name)
+def write_context(root: Path, folder: Path, matrix: Matrix, variants: Variants, built_in: BuiltIn) -> None:
+    """The build context: Go's files of the checkout with the tables, what is built in, the script that installs Go."""
+    program = folder / "program"
+    program.mkdir(parents=True)
+    for path in (*sorted((root / PROGRAM).glob("*.go")), root / PROGRAM / "go.mod"):
+        shutil.copyfile(path, program / path.name)
     tables = json.dumps(program_tables(matrix, variants), ensure_ascii=False, separators=(",", ":"))
-    (folder / "tables.json").write_text(tables + "\n", encoding="utf-8")
+    (program / "tables.json").write_text(tables + "\n", encoding="utf-8")
+    shutil.copy(root / APT_INSTALL, folder / APT_INSTALL.name)
     (folder / "built.json").write_text(built_in.as_json(), encoding="utf-8")
 
 
-def build(context: Context, reference: str, built_in: BuiltIn, out: Path | None = None) -> BuiltProgram:
+def build_which(context: Context, reference: str, built_in: BuiltIn, out: Path | None = None) -> BuiltProgram:
     """Build the image under the name ``reference``; the program alone goes into the folder ``out``.
 
     Go's own checks and tests run before. Raises CheckFailed where one of them or the build fails.
@@ -60,8 +62,7 @@ def build(context: Context, reference: str, built_in: BuiltIn, out: Path | None 
     root, engine, report = context.checkout.root, context.engine, context.report
     contexts = build_inputs.named_contexts(context.matrix, (), engine, context.site, report)
     with work_folder("which") as folder:
-        write_sources(root, folder / "context" / "program", context.matrix, context.variants, built_in)
-        shutil.copy(root / APT_INSTALL, folder / "context" / "apt-install")
+        write_context(root, folder / "context", context.matrix, context.variants, built_in)
         secrets = build_inputs.secrets(folder, context.site, ())
         file = folder / "bake.json"
         file.write_text(bake_file(root, folder / "context", dict(contexts), secrets, reference, out), encoding="utf-8")
@@ -104,7 +105,7 @@ def bake_file(
 
 
 def read_program(folder: Path) -> Path:
-    """The program that `build` left in a folder. Raises CardstockError where it did not."""
+    """The program that `build_which` left in a folder. Raises CardstockError where it did not."""
     program = folder / "which"
     if not program.is_file():
         raise CardstockError("the build of which left no program", where=str(folder))

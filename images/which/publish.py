@@ -1,4 +1,4 @@
-"""Publishing the image of the program `which` beside the others: asked what pull is asked, pushed, signed, tagged last."""
+"""Publishing the image of the program `which` beside the others: compared with pull, pushed, signed, tagged last."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from images.context import Context
 from images.core import CheckFailed, NothingSelected, Unsafe, default_layout, process, work_folder
 from images.distribution import Packed, push
 from images.registry import Packing, Repository
-from images.which.build import TAG, BuiltIn, build, read_program
+from images.which.build import TAG, BuiltIn, build_which, read_program
 from images.which.questions import differences, usual_questions
 
 _SECONDS = 300.0
 
 
-def publish(
+def publish_which(
     context: Context, repository: Repository, keys: SigningKeys | None, public: str, packing: Packing = "gzip"
 ) -> str:
     """Build the image for a repository, prove it, and let the tag `which` name it; its reference by digest.
@@ -32,7 +32,7 @@ def publish(
         )
     built_in = BuiltIn(repository.name, public)
     with work_folder("which") as folder:
-        made = build(context, f"{context.matrix.image}:{TAG}", built_in, folder / "out")
+        made = build_which(context, f"{context.matrix.image}:{TAG}", built_in, folder / "out")
         program = read_program(folder / "out")
         prove(context, program, repository.name, catalogue, folder)
         if public:

@@ -65,6 +65,14 @@ func (d Driver) String() string {
 	return strings.Join(parts, ".")
 }
 
+// text is the version; "" where none is known.
+func (d Driver) text() string {
+	if len(d) == 0 {
+		return ""
+	}
+	return d.String()
+}
+
 // compare is as Python compares tuples.
 func (d Driver) compare(other Driver) int {
 	for at := 0; at < len(d) && at < len(other); at++ {

@@ -130,9 +130,9 @@ func (h Host) ask(program string, arguments ...string) ([]byte, int, error) {
 		case ctx.Err() != nil:
 			return nil, -1, fmt.Errorf("it does not end within %s", smiTime)
 		case err == nil:
-			return out.Bytes(), 0, nil
+			return out.kept.Bytes(), 0, nil
 		case errors.As(err, &exited):
-			return out.Bytes(), exited.ExitCode(), nil
+			return out.kept.Bytes(), exited.ExitCode(), nil
 		default:
 			return nil, -1, err
 		}
@@ -143,17 +143,17 @@ func (h Host) ask(program string, arguments ...string) ([]byte, int, error) {
 
 // limited keeps what is written to it up to a bound.
 type limited struct {
-	bytes.Buffer
+	kept bytes.Buffer // not embedded: its ReadFrom would know no bound
 	most int
 	over bool
 }
 
 func (l *limited) Write(part []byte) (int, error) {
-	if l.Len()+len(part) > l.most {
+	if l.kept.Len()+len(part) > l.most {
 		l.over = true
 		return 0, errors.New("too much")
 	}
-	return l.Buffer.Write(part)
+	return l.kept.Write(part)
 }
 
 // readMachine asks the driver by its own means: nvidia-smi, else what its kernel module tells in /proc. It never fails: a
@@ -203,11 +203,17 @@ func (t *Tables) askSmi(host Host, program string) (Machine, []string) {
 		if errors.Is(err, os.ErrNotExist) {
 			err = fmt.Errorf("its loader (ld-linux) is not here")
 		}
-		return t.instead(host, "nvidia-smi cannot be run: "+printable(reason(err), 200), "see what nvidia-smi says")
+		why := "nvidia-smi cannot be run: " + printable(reason(err), 200)
+		if host.devices() > 0 && host.there("/proc/driver/nvidia/version") {
+			machine, notes := t.fromProc(host)
+			machine.Driver = readDriver(string(host.read("/proc/driver/nvidia/version"))).text()
+			return machine, append([]string{why}, notes...)
+		}
+		return Machine{Why: why, Do: "see what nvidia-smi says"}, nil
 	}
 	if code != 0 {
 		fault := t.fault(code, string(log), host)
-		return t.instead(host, fault.What, fault.Do)
+		return Machine{Why: fault.What, Do: fault.Do}, nil
 	}
 	capabilities, code, err := host.ask(program, "--query-gpu=uuid,compute_cap", "--format=csv,noheader")
 	if code != 0 || err != nil {
@@ -219,14 +225,9 @@ func (t *Tables) askSmi(host Host, program string) (Machine, []string) {
 	}
 	machine, notes, err := t.readSmi(log, capabilities, list)
 	if err != nil {
-		return t.instead(host, "nvidia-smi answers with what cannot be read: "+printable(err.Error(), 200), "see what nvidia-smi -q says")
+		return Machine{Why: "nvidia-smi answers with what cannot be read: " + printable(err.Error(), 200), Do: "see what nvidia-smi -q says"}, nil
 	}
 	return machine, notes
-}
-
-// instead is a machine whose nvidia-smi gave no answer. Where the driver answers nothing, its kernel module is not asked.
-func (t *Tables) instead(_ Host, why, do string) (Machine, []string) {
-	return Machine{Why: why, Do: do}, nil
 }
 
 // fault is what an exit code and the words of nvidia-smi mean: its exit codes are NVML's (nvidia-smi's manual).
@@ -260,7 +261,7 @@ func (t *Tables) fromProc(host Host) (Machine, []string) {
 	minors := host.minors()
 	folders, _ := filepath.Glob(host.at("/proc/driver/nvidia/gpus/*"))
 	var machine Machine
-	notes := []string{"nvidia-smi is not here: cards by the names that the kernel module tells"}
+	notes := []string{"no nvidia-smi answers: cards by the names that the kernel module tells"}
 	if host.inContainer() {
 		notes[0] += "; NVIDIA_DRIVER_CAPABILITIES=compute,utility brings it"
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/xml"
 	"io"
 	"regexp"
-	"sort"
 	"strconv"
 	"strings"
 )
@@ -176,14 +175,5 @@ func readInformation(raw []byte) map[string]string {
 			out[strings.TrimSpace(key)] = printable(strings.TrimSpace(value), 100)
 		}
 	}
-	return out
-}
-
-func sortedKeys(of map[string]string) []string {
-	out := make([]string, 0, len(of))
-	for key := range of {
-		out = append(out, key)
-	}
-	sort.Strings(out)
 	return out
 }
