@@ -46,7 +46,7 @@ MORE = {
     "smoke": '[What "proven" means](proven.md)',
     "warm": "[Serve](serve.md#compiled-code-that-travels)",
     "weigh": "[Benchmarks](benchmarks.md#budgets)",
-    "which": "[Which image: a small program](which.md)",
+    "which": "[A small program that says which image](which.md)",
     "test": '[What "proven" means](proven.md)',
 }
 _HEAD = """\
