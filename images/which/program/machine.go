@@ -17,6 +17,7 @@ import (
 
 const (
 	mostOutput = 16 << 20 // bytes of an answer of nvidia-smi
+	mostAsked  = 16       // cards that are asked for one by one
 	smiTime    = 60 * time.Second
 	nvidia     = "0x10de"
 )
@@ -84,10 +85,23 @@ var libraryFolders = []string{
 	"/usr/lib/wsl/lib", "/run/opengl-driver/lib", "/usr/lib/aarch64-linux-gnu",
 }
 
+// libraryFolders are those, and the folders of Windows' driver in WSL2.
+func (h Host) libraryFolders() []string {
+	drivers, _ := filepath.Glob(h.at("/usr/lib/wsl/drivers/*"))
+	if len(drivers) > mostAsked {
+		drivers = drivers[:mostAsked]
+	}
+	out := append([]string{}, libraryFolders...)
+	for _, folder := range drivers {
+		out = append(out, strings.TrimPrefix(folder, h.root))
+	}
+	return out
+}
+
 // library is the driver's libnvidia-ml where it stands without the link that loaders look for; "" where all is well.
 func (h Host) library() string {
 	var versioned string
-	for _, folder := range libraryFolders {
+	for _, folder := range h.libraryFolders() {
 		if h.there(folder + "/libnvidia-ml.so.1") {
 			return ""
 		}
@@ -105,7 +119,7 @@ func (h Host) ask(program string, arguments ...string) ([]byte, int, error) {
 	defer cancel()
 	command := exec.CommandContext(ctx, program, arguments...)
 	command.Env = []string{"PATH=" + h.path, "LC_ALL=C"}
-	folders := libraryFolders
+	folders := h.libraryFolders()
 	if own := h.env("LD_LIBRARY_PATH"); own != "" {
 		folders = append([]string{own}, folders...)
 	}
@@ -213,6 +227,9 @@ func (t *Tables) askSmi(host Host, program string) (Machine, []string) {
 	}
 	if code != 0 {
 		fault := t.fault(code, string(log), host)
+		if machine, notes := t.oneByOne(host, program); len(machine.Cards) > 0 {
+			return machine, notes
+		}
 		return Machine{Why: fault.What, Do: fault.Do}, nil
 	}
 	capabilities, code, err := host.ask(program, "--query-gpu=uuid,compute_cap", "--format=csv,noheader")
@@ -230,15 +247,65 @@ func (t *Tables) askSmi(host Host, program string) (Machine, []string) {
 	return machine, notes
 }
 
+// smiWords are what nvidia-smi says, and the NVML error that it means.
+var smiWords = []struct {
+	words string
+	code  int
+}{
+	{"driver/library version mismatch", 18}, {"gpu is lost", 15}, {"fallen off the bus", 15}, {"couldn't communicate", 9},
+	{"insufficient permissions", 4}, {"couldn't find libnvidia-ml", 12}, {"blocked by the operating system", 17},
+	{"access blocked", 17}, {"no devices were found", 6}, {"unknown error", 999},
+}
+
+// oneByOne asks for each card that the kernel module tells of: one that has fallen off the bus ends an answer about all.
+func (t *Tables) oneByOne(host Host, program string) (Machine, []string) {
+	var machine Machine
+	var notes []string
+	folders, _ := filepath.Glob(host.at("/proc/driver/nvidia/gpus/*"))
+	if len(folders) > mostAsked {
+		return machine, nil
+	}
+	began := time.Now()
+	for index, folder := range folders {
+		address := filepath.Base(folder)
+		if time.Since(began) > 2*smiTime {
+			machine.Lost = append(machine.Lost, LostCard{index, address, "it was not asked: the others took too long", ""})
+			continue
+		}
+		log, code, err := host.ask(program, "-q", "-x", "-i", address)
+		if err != nil || code != 0 {
+			fault := Fault{What: "nvidia-smi does not answer for it"}
+			if err == nil {
+				fault = t.fault(code, string(log), host)
+			}
+			machine.Lost = append(machine.Lost, LostCard{index, address, fault.What, fault.Do})
+			continue
+		}
+		capability, code, err := host.ask(program, "--query-gpu=uuid,compute_cap", "--format=csv,noheader", "-i", address)
+		if code != 0 || err != nil {
+			capability = nil
+		}
+		list, code, err := host.ask(program, "-L", "-i", address)
+		if code != 0 || err != nil {
+			list = nil
+		}
+		one, more, err := t.readSmi(log, capability, list)
+		if err != nil || len(one.Cards) != 1 {
+			machine.Lost = append(machine.Lost, LostCard{index, address, "nvidia-smi's answer for it cannot be read", ""})
+			continue
+		}
+		place := index
+		one.Cards[0].Index = &place
+		machine.Driver, machine.Cards, notes = one.Driver, append(machine.Cards, one.Cards[0]), append(notes, more...)
+	}
+	return machine, notes
+}
+
 // fault is what an exit code and the words of nvidia-smi mean: its exit codes are NVML's (nvidia-smi's manual).
 func (t *Tables) fault(code int, said string, host Host) Fault {
-	for words, meant := range map[string]int{
-		"driver/library version mismatch": 18, "unknown error": 999, "couldn't communicate": 9, "gpu is lost": 15,
-		"insufficient permissions": 4, "couldn't find libnvidia-ml": 12, "blocked by the operating system": 17,
-		"access blocked": 17, "fallen off the bus": 15, "no devices were found": 6,
-	} {
-		if strings.Contains(strings.ToLower(said), words) {
-			code = meant
+	for _, one := range smiWords {
+		if strings.Contains(strings.ToLower(said), one.words) {
+			code = one.code
 			break
 		}
 	}

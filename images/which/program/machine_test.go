@@ -163,6 +163,38 @@ func TestWithoutNvidiaSmiTheKernelModuleIsAsked(t *testing.T) {
 	}
 }
 
+func TestACardThatIsLostLeavesTheOthers(t *testing.T) {
+	tables := tablesOf(t)
+	one := strings.Replace(smiXML, smiXML[strings.Index(smiXML, "\t<gpu id=\"00000000:3B"):strings.Index(smiXML, "\t<gpu id=\"00000000:AF")], "", 1)
+	script := "#!/bin/sh\ncase \"$*\" in\n*-i*3b*) echo 'GPU is lost. Reboot the system to recover this GPU'; exit 15;;\n" +
+		"-q*-i*af*) cat <<'E'\n" + one + "E\n;;\n--query*af*) echo 'GPU-bbbb, 8.6';;\n-L*af*) ;;\n" +
+		"*) echo 'Unable to determine the device handle for GPU 0000:3B:00.0: GPU is lost.'; exit 15;;\nesac\n"
+	files := map[string]string{
+		"usr/bin/nvidia-smi": script, "proc/driver/nvidia/version": "Kernel Module  535.104.05  ",
+		"proc/driver/nvidia/gpus/0000:3b:00.0/information": "", "proc/driver/nvidia/gpus/0000:af:00.0/information": "",
+	}
+	machine, _ := tables.readMachine(hostOf(t, files, nil))
+	if len(machine.Cards) != 1 || len(machine.Lost) != 1 || *machine.Cards[0].Index != 1 {
+		t.Fatalf("%+v", machine)
+	}
+	query, lines, err := machine.query("")
+	if err != nil || len(query.devices) != 1 || query.devices[0] != "GPU-bbbb" {
+		t.Errorf("%+v %v", query, err)
+	}
+	wants(t, strings.Join(lines, "\n"), "card 0 at PCI 0000:3b:00.0: the card has fallen off the bus; the other cards are used")
+}
+
+func TestALibraryWithoutItsLinkIsPreloaded(t *testing.T) {
+	host := hostOf(t, map[string]string{
+		"usr/lib64/libnvidia-ml.so.580.159.04": "", ".dockerenv": "", "usr/bin/nvidia-smi": "#!/bin/sh\necho \"$LD_PRELOAD $LD_LIBRARY_PATH\" >&2\nexit 3\n",
+	}, nil)
+	said, code, err := host.ask(host.smi(), "-q")
+	if code != 3 || err != nil {
+		t.Fatal(code, err)
+	}
+	wants(t, string(said), "/usr/lib64/libnvidia-ml.so.580.159.04", "/usr/lib/x86_64-linux-gnu")
+}
+
 func TestOutputOfNvidiaSmiIsBounded(t *testing.T) {
 	host := hostOf(t, map[string]string{"usr/bin/nvidia-smi": "#!/bin/sh\nexec cat /dev/zero\n"}, nil)
 	if _, _, err := host.ask(host.smi(), "-q"); err == nil {
