@@ -60,6 +60,8 @@ def build_which(context: Context, reference: str, built_in: BuiltIn, out: Path |
     Go's own checks and tests run before. Raises CheckFailed where one of them or the build fails.
     """
     root, engine, report = context.checkout.root, context.engine, context.report
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     contexts = build_inputs.named_contexts(context.matrix, (), engine, context.site, report)
     with work_folder("which") as folder:
         write_context(root, folder / "context", context.matrix, context.variants, built_in)

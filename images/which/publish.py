@@ -41,7 +41,7 @@ def publish_which(
     with context.report.step("push which") as step:
         pushed = push.push(
             made.facts,
-            lambda: context.engine.save(made.reference),
+            lambda: context.engine.save(made.facts.id),
             repository,
             packing,
             packed,
