@@ -19,6 +19,7 @@ SOURCES = Path("images/which")
 PROGRAM = SOURCES / "program"
 APT_INSTALL = Path("dockerfiles/build/apt-install")
 TAG = "which"
+EPOCH = 1735689600  # 2025-01-01, as the base image's files have it
 LABEL = "dev.cardstock.which"
 
 
@@ -94,11 +95,12 @@ def bake_file(
         "contexts": contexts,
         "secret": [f"id={name},src={path}" for name, path in secrets],
         "platforms": ["linux/amd64"],
+        "args": {"SOURCE_DATE_EPOCH": str(EPOCH)},  # the image's own time: the same program is the same image
     }
     labels = {
         LABEL: __version__,
         "org.opencontainers.image.title": "which image of Cardstock's this machine's cards and driver want",
-        "org.opencontainers.image.licenses": "Apache-2.0 AND LGPL-2.1-or-later",
+        "org.opencontainers.image.licenses": "Apache-2.0 AND BSD-3-Clause AND LGPL-2.1-or-later AND MPL-2.0",
     }
     targets = {"image": {**common, "target": "image", "tags": [reference], "labels": labels, "output": ["type=docker"]}}
     if out is not None:

@@ -195,8 +195,12 @@ func (t *Tables) fetch(asked options, built Built, in io.Reader, say func(string
 				Do: "./inv pull --save FILE saves one; in a container, give it by standard input: docker run -i … --catalogue - < FILE",
 			}
 		}
-		say("the catalogue of " + asked.catalogue + " is taken as it is: no signature is verified")
-		return t.readCatalogue(raw, asked.catalogue)
+		named := asked.catalogue
+		if named == "-" {
+			named = "standard input"
+		}
+		say("the catalogue of " + named + " is taken as it is: no signature is verified")
+		return t.readCatalogue(raw, named)
 	}
 	if asked.from == "" {
 		return nil, &Failure{
