@@ -42,6 +42,7 @@ IN_CHECKOUT = (
     "smoke",
     "test",
     "weigh",
+    "which",
 )
 
 
