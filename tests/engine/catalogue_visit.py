@@ -83,7 +83,7 @@ def keyboard(browser: Browser, plan: dict[str, Any], seen: dict[str, Any]) -> di
     page.keyboard.press("Enter")
     tab_to("Driver")
     page.keyboard.type("550")
-    expect(page.locator("article")).to_have_count(1)
+    expect(page.locator("article li").first).to_contain_text("driver 550 is too old")  # a moment after the last key
     out["said"] = page.locator("#said").inner_text()
     out["live"] = page.locator("#said").get_attribute("aria-live")
     out["answer"] = page.locator("article").inner_text()

@@ -100,9 +100,9 @@
     if (!cards) return make("td", {class: "no"}, `does not fit: ${first}`);
     const on = cards > 1 ? `on ${cards} of them: ` : "";
     const together = seqs > 1 ? `, ${number(seqs)} at a time` : ", one at a time";
-    return make("td", {}, `${on}${number(first)} tokens of a conversation${together}`);
+    return make("td", {}, `${on}conversations of ${number(first)} tokens${together}`);
   };
-  const fits = (place, variant) => {
+  const fits = (place, variant, alone) => {
     const [name, arch, memory] = data.cards[place];
     const row = data.fitRows[data.fits[variant]?.[`${arch}/${memory}`]];
     if (!row) return [];
@@ -115,7 +115,7 @@
       const fold = make("details", at ? {} : {open: ""}, make("summary", {}, family), table);
       return fold;
     });
-    return [make("h3", {}, `What ${name} serves with it`),
+    return [make("h3", {}, `What ${name} serves with it${alone ? "" : ", by itself"}`),
       make("p", {class: "how"}, "By the sum that fit makes; a token is a short word or a piece of a longer one, and a " +
         "picture takes some hundreds to 1,280."), ...tables];
   };
@@ -137,7 +137,7 @@
     const how = data.published ? "Run it" : "Build it, then run it";
     return make("article", {}, make("h2", {}, make("code", {}, one.variant)), make("dl", {}, ...facts),
       ...(notes.length ? [make("ul", {}, ...notes)] : []), make("h3", {}, how), ...about.lines.map(copyLine),
-      ...one.places.flatMap((place) => fits(place, one.variant)));
+      ...one.places.flatMap((place) => fits(place, one.variant, one.places.length === 1)));
   };
   const refusal = (one) => make("div", {class: "refused"}, make("h2", {}, one.what),
     make("dl", {}, ...fact("Cause", one.cause), ...fact("What to do", one.do)));
