@@ -339,8 +339,8 @@ class Breakdown:
         """One start: where its time went, what it answered, how fast it was."""
         settings, cache = self.plan.settings[name], self._cache(name, caches == EMPTY)
         more = self.plan.check if caches == CHECKED else {}
+        question = questions(self.tiny)["text"]  # making their pictures takes a second, which is none of the start
         with self.host.served(f"cardstock-start-{_plain(name)}-{number}", settings, cache, more) as server:
-            question = questions(self.tiny)["text"]
             first = stream(self.host.port, _request(question, 1), server.begun).first
             ends = stage_ends(server.lines) | {HEALTHY: round(server.healthy, 3), FIRST: round(first, 3)}
             answered = all_answers(self.host.port, self.tiny)

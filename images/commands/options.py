@@ -126,6 +126,11 @@ class Command(Task[Callable[..., None]]):
         finally:
             self.help = texts
 
+    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
+        """As invoke does; but its own makes a name's "-" a short flag where no letter is left: "--"."""
+        told: dict[str, Any] = super().arg_opts(name, default, taken_names | {"-"})
+        return told
+
 
 def command(example: str) -> Callable[[Callable[[Context, Any], None]], Command]:
     """The invoke task of a command: its name and help text are the function's, its flags those of its ``options``.

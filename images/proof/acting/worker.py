@@ -24,6 +24,8 @@ from images.proof.on_card.records import GpuRecord
 from images.proof.on_card.runs import IN_IMAGE, Failed, Run, ServerFailed, StartedServer, run_server
 
 PORT, LENGTH = 8100, {"tiny": "2048", "3b": "8192"}
+# Requests at a time: for more vLLM captures dozens of CUDA graphs, and cards that are acted side by side take turns.
+SEQS = "8"
 CACHE, CHECKOUT = Path("/cache"), "/checkout"
 LATE = "not healthy after"
 TAIL = 25
@@ -58,7 +60,8 @@ def ask(kind: str, server: StartedServer, scratch: Path) -> dict[str, Any]:
 
 def serve(kind: str, model: Path, flags: list[str], limit: float, out: Path) -> None:
     """Start, ask, end; everything is written to ``out``."""
-    words = ["--model", str(model), "--served-model-name", "model", "--max-model-len", LENGTH[kind], *flags]
+    words = ["--model", str(model), "--served-model-name", "model", "--max-model-len", LENGTH[kind]]
+    words += ["--max-num-seqs", SEQS, *flags]
     # The server finds its own packages and what changes them, and nothing of this checkout.
     path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part != CHECKOUT]
     env = {"PYTHONPATH": os.pathsep.join(path)}

@@ -113,3 +113,9 @@ def test_another_shell_is_told() -> None:
 )
 def test_the_flag_is_taken_from_the_words(words: list[str], left: list[str], asked: str) -> None:
     assert without_completion(words) == (left, asked)
+
+
+def test_every_short_flag_is_a_letter() -> None:
+    """invoke would take the dash of a long name for one where no letter is left."""
+    short = {(task.name, name) for task in nonempty(COMMANDS) for one in task.get_arguments() for name in one.names[1:]}
+    assert [pair for pair in nonempty(short) if not pair[1].isalpha()] == []

@@ -108,3 +108,34 @@ def test_a_server_that_cannot_be_imported_says_what_it_said_before(vllm: Path) -
     (vllm / "vllm/entrypoints/openai/api_server.py").write_text("import a_missing_module\n")
     done = process.run([sys.executable, "-B", str(START)], env={"PYTHONPATH": str(vllm)}, check=False)
     assert done.code == 1 and "No module named 'a_missing_module'" in done.err
+
+
+CAPTURED = """
+import gc
+
+def freeze():
+    gc.collect()
+    gc.freeze()
+    count = gc.get_freeze_count()
+    gc.unfreeze()
+    print('set apart', gc.get_freeze_count() >= count > 0, flush=True)
+"""
+CAPTURING = """
+import gc, json
+from vllm.utils import gc_utils
+
+def main():
+    gc_utils.freeze()
+    gc.unfreeze()  # as an engine does when it ends
+    print(json.dumps(gc.get_freeze_count()), flush=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_what_is_set_apart_while_graphs_are_captured_stays_so_until_the_end(vllm: Path) -> None:
+    for name, text in {"utils/gc_utils.py": CAPTURED, "entrypoints/openai/api_server.py": CAPTURING}.items():
+        (vllm / "vllm" / name).parent.mkdir(exist_ok=True)
+        (vllm / "vllm" / name).write_text(text)
+    assert started(vllm) == (["set apart True"], 0)

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 SERVER = "vllm.entrypoints.openai.api_server"
@@ -53,11 +54,24 @@ def fork_engine() -> None:
     starter.get_mp_context = lambda: multiprocessing.get_context("fork")
 
 
+def keep_set_apart() -> None:
+    """Have vLLM leave set apart what it has set apart while it captured CUDA graphs.
+
+    It lets everything loose again, imports too, looks through all of it, and a moment later does so once more to set it
+    apart for good: more than a second of each start. What the capture itself leaves behind is looked through as before.
+    Source: freeze_gc_for_cudagraph_capture and freeze_gc_heap of vllm/utils/gc_utils.py@v0.33.0.
+    """
+    with suppress(ImportError):
+        collector: Any = importlib.import_module("vllm.utils.gc_utils")
+        collector.gc = SimpleNamespace(**{**vars(gc), "unfreeze": lambda: None})
+
+
 def main(arguments: Sequence[str]) -> None:
     """Become vLLM's server; returns when it has ended."""
     # Python looks for modules beside a program first: those of this folder are not vLLM's.
     sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
     import_all([SERVER])
+    keep_set_apart()
     if os.environ.get("CARDSTOCK_FORK_ENGINE") == "1":
         fork_engine()
     # runpy warns of a module that is there already: it is run once more, now as the program.
@@ -70,3 +84,4 @@ if __name__ == "__main__":
     main(sys.argv[1:])
 elif __name__ == "__mp_main__":
     import_all(ENGINE)
+    keep_set_apart()

@@ -64,16 +64,22 @@ def install(triton: ModuleType) -> None:
 
 
 class AfterImport(importlib.abc.MetaPathFinder):
-    """Calls `install` once the package triton is imported."""
+    """Calls `install` once the package triton is imported; whoever only asks where it is imports nothing."""
+
+    def __init__(self) -> None:
+        self.asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec that is found without this, with an end of its own."""
-        if fullname != "triton":
+        if fullname != "triton" or self.asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self.asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.asking = False
         if spec is None or spec.loader is None:
             return spec
         loader = spec.loader
@@ -81,6 +87,8 @@ class AfterImport(importlib.abc.MetaPathFinder):
 
         def execute_and_install(module: ModuleType) -> None:
             execute(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
             try:
                 install(module)
             except Exception as error:

@@ -171,8 +171,9 @@ def test_a_process_beside_a_server_writes_down_what_triton_compiles(tmp_path: Pa
             """,
         "behind/sitecustomize.py": "import os; os.environ['BEHIND'] = 'ran'\n",
         "program.py": """
-            import os
+            import importlib.util, os
             from types import SimpleNamespace
+            assert importlib.util.find_spec("triton")  # as transformers asks, long before it is imported
             import triton
             class JITFunction:
                 arg_names = ["q"]
