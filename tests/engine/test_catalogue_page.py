@@ -29,7 +29,7 @@ from tests.helpers.nonempty import nonempty
 
 SHOTS = ROOT / "build/catalogue"
 CARDS, DRIVERS, MIXED = 500, 40, 1500
-UNKNOWN = ("Voodoo 2", "it's a card", 'say "card"', "zzz", "qwerty 12345678")
+UNKNOWN = ("cpu", "RX 7900 XTX", "M4 Max", "MI300X", "Voodoo 2", "it's a card", 'say "card"', "zzz", "qwerty 12345678")
 
 pytestmark = pytest.mark.timeout(900)
 

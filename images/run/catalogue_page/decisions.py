@@ -25,6 +25,14 @@ _ENOUGH = 10_000.0  # GB: a card that no model is too large for
 _NO_CARD = "qqzxv"  # what no card is called, and no other maker's either
 _NO_DRIVER = "x"
 _FIRST = Arch(5, 0)  # no image is for an older card
+# What is no card of NVIDIA's, as people type it: `named_cards` says what to do instead.
+_OTHERS = (
+    "cpu, none, no gpu, rx 6600, rx 6700 xt, rx 6800 xt, rx 6900 xt, rx 7600, rx 7700 xt, rx 7800 xt, rx 7900 xt,"
+    " rx 7900 xtx, rx 9060 xt, rx 9070, rx 9070 xt, radeon vii, vega 64, mi50, mi60, mi100, mi210, mi250, mi250x,"
+    " mi300a, mi300x, mi325x, mi355x, amd, arc a380, arc a750, arc a770, arc b570, arc b580, gaudi 2, gaudi 3, "
+    "intel, m1, m1 pro, m1 max, m1 ultra, m2, m2 pro, m2 max, m2 ultra, m3, m3 pro, m3 max, m3 ultra, m4, m4 pro,"
+    " m4 max, m5, mac, apple, ascend 910b, ascend 310p, tpu, trainium, inferentia"
+).split(", ")
 _FAMILY = re.compile(r"(?:geforce|rtx|gtx|tesla|quadro|titan) (?=.)")
 
 
@@ -202,7 +210,7 @@ def spellings(cards: Sequence[Card]) -> dict[str, int | Why]:
     """What people type for cards, in the form that `plain` gives it -> the card's place, or what is said of the name.
 
     The whole names and other names of all cards; of those that may have an image also these without the words of a
-    family before them, and without words behind them.
+    family before them, and without words behind them; and what people type that is no card of NVIDIA's.
     """
     places = {card: at for at, card in enumerate(cards)}
     out: dict[str, int | Why] = {}
@@ -211,7 +219,7 @@ def spellings(cards: Sequence[Card]) -> dict[str, int | Why]:
             out.setdefault(plain(name), at)
     newer = [name for name, at in out.items() if isinstance(at, int) and cards[at].arch >= _FIRST]
     shorter = {text for name in newer for begun in _without_family(name) for text in _without_end(begun)}
-    for text in sorted(shorter - set(out)):
+    for text in sorted({*shorter, *_OTHERS} - set(out)):
         try:
             (card,) = named_cards([text])
         except (UsageError, ValueError) as error:

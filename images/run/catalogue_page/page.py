@@ -167,6 +167,8 @@ def overview(sources: Sources) -> list[dict[str, str]]:
         table = published_rows(known.matrix, sources.variants, cards, sources.catalogue, known.records)
     else:
         table = with_records(card_rows(known.matrix, sources.variants, cards), known.records, known.today)
+    without = [one for one in sources.variants.valid.values() if not one.archs]
+    listed = [one for one in without if sources.catalogue is None or one.id in sources.catalogue.current]
     return [
         {
             "archs": ", ".join(arch.capability for arch in group.archs),
@@ -177,4 +179,13 @@ def overview(sources: Sources) -> list[dict[str, str]]:
         }
         for group in group_by_image(table)
         if group.row.image
+    ] + [
+        {
+            "archs": "",
+            "cards": "no card",
+            "image": one.id,
+            "driver": "none",
+            "evidence": str(image_facts(one, sources.catalogue, known)["evidence"]),
+        }
+        for one in listed
     ]

@@ -73,7 +73,10 @@ def test_a_healthy_server_is_asked_and_ended(place: Path, monkeypatch: pytest.Mo
     assert told["changed"] == ["torch.cuda", "triton.backends.nvidia.driver"]
     log = (place / "out.server.log").read_text()
     assert "PYTHONPATH=/acted:/own\n" in log  # not the checkout, whose folders have names that packages may have
-    assert f"--model {place}/tiny --served-model-name model --max-model-len 2048 --max-num-seqs 8 --dtype half --port" in log
+    assert (
+        f"--model {place}/tiny --served-model-name model --max-model-len 2048 --max-num-seqs 8 --dtype half --port"
+        in log
+    )
 
 
 def test_what_is_wrong_with_answers_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,17 @@ def test_a_name_of_several_kinds_is_told_so() -> None:
     assert found["rtx 2000"].what == f"{NAME} may be cards of different compute capabilities"
 
 
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [("rx 7900 xtx", "AMD makes it"), ("m4 max", "Apple makes it"), ("cpu", "it is no card; the image for the CPU")],
+)
+def test_what_is_no_card_of_nvidias_is_told_so(text: str, cause: str) -> None:
+    found = spellings(some_cards("T4"))[text]
+    assert isinstance(found, Why)
+    assert NAME in found.what
+    assert found.cause.startswith(cause)
+
+
 def test_each_value_is_kept_once() -> None:
     texts = Texts()
     assert [texts.place(value) for value in ("a", "b", "a")] == [0, 1, 0]

@@ -142,3 +142,10 @@ def test_the_files_beside_the_module_have_no_mark_of_a_template_left(published: 
     assert sorted(path.suffix for path in here.glob("page.*")) == [".css", ".html", ".js", ".py"]
     assert "{{" not in published
     assert "{%" not in published
+
+
+def test_without_the_script_every_image_is_there(published: str, unpublished: str) -> None:
+    rows = re.findall(r"<tr><td>(.*?) <span.*?<code>(.*?)</code>", unpublished)
+    assert ("no card", "cpu-vllm0.32.0-sdpa") in rows
+    assert any(image == SM75 for _, image in rows)
+    assert [image for _, image in re.findall(r"<tr><td>(.*?) <span.*?<code>(.*?)</code>", published)] == [SM75]
