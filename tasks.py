@@ -30,6 +30,7 @@ from images.commands.smoke import smoke
 from images.commands.test import test
 from images.commands.warm import warm
 from images.commands.weigh import weigh
+from images.commands.which import which
 
 __all__ = [
     "advisories",
@@ -62,4 +63,5 @@ __all__ = [
     "test",
     "warm",
     "weigh",
+    "which",
 ]

@@ -26,10 +26,11 @@ STAGES = {
     "imports": ("server's imports", "engine's process and imports"),
     "weights": ("weights",),
     "compilation": ("compilation",),
-    "profile run, KV cache, warm-up": ("profile run, KV cache, warm-up",),
+    "profile run, KV cache, warm-up": ("profile run, KV cache, warm-up", "profile run, memory"),
     "CUDA graphs": ("CUDA graphs",),
 }
 REST = "the rest"
+_CACHES = {"cold": "empty caches", "warm": "kept caches", "empty": "empty caches", "kept": "kept caches"}
 # Six that people who do not see red or green tell apart, after Okabe and Ito.
 _COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#56b4e9", "#009e73", "#9aa5ad")
 
@@ -72,7 +73,7 @@ def with_plots(
     before: Mapping[str, str], records: Iterable[BenchRecord], on_cards: Sequence[GpuRecord], peers: Sequence[Peer]
 ) -> dict[str, str]:
     """``before`` (path -> text) with the plots that there are records for, and with the section that shows them."""
-    made = [plot for plot in (sizes(records, peers), starts(on_cards)) if plot]
+    made = [plot for plot in (sizes(records, peers), starts_by_settings(on_cards), starts(on_cards)) if plot]
     shown = "\n\n".join(f"![{plot.alt}](plots/{plot.name}.svg)\n\n{plot.caption}" for plot in made)
     drawings = {f"{FOLDER}/{plot.name}.svg": draw(plot.chart) for plot in made}
     return {**document.PLOTS.fill_in(before, shown), **drawings}
@@ -138,6 +139,43 @@ def starts(on_cards: Sequence[GpuRecord]) -> Plot | None:
     return Plot("start", chart, caption)
 
 
+def starts_by_settings(on_cards: Sequence[GpuRecord]) -> Plot | None:
+    """Where the time from `docker run` to the first token goes, without fit's settings for a shorter start and with.
+
+    Of the newest record of bench/start_breakdown.py; None without one.
+    """
+    records = [one for one in on_cards if _by_settings(one)]
+    record = max(records, key=lambda one: one.created, default=None)
+    if record is None:
+        return None
+    measured = _by_settings(record)
+    bars = tuple(
+        _start((caches, settings), measured[caches, settings])
+        for caches, settings in sorted(measured, key=lambda of: (of[0] != "empty", of[1] != "before"))
+    )
+    notes = (
+        f"{record.variant}, 3B's shape, in a container on one {record.card}, driver {record.driver}; "
+        f"{record.created[:10]}.",
+    )
+    colours = dict(zip((*STAGES, REST), _COLOURS, strict=True))
+    chart = Chart("Seconds from docker run to first token", bars, colours, notes)
+    caption = (
+        "Where a start's time goes in the newest image. *before*: with vLLM's own settings; *after*: with what `fit` "
+        "sets for a shorter start. The figures are in `records/cards/`; `bench/start_breakdown.py` measures them."
+    )
+    return Plot("start-settings", chart, caption)
+
+
+def _by_settings(record: GpuRecord) -> dict[tuple[str, str], dict[str, float]]:
+    """(caches, settings) -> seconds of each stage."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for figure in record.figures:
+        if figure.name.startswith("start: ") and figure.of.get("settings"):
+            of = figure.of.get("caches", ""), figure.of["settings"]
+            found.setdefault(of, {})[figure.name.removeprefix("start: ")] = figure.value
+    return found
+
+
 def _measured(record: GpuRecord) -> dict[tuple[str, str], dict[str, float]]:
     """(caches, how it was started) -> seconds of each stage, of whole starts of what is slimmed."""
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -158,7 +196,7 @@ def _start(of: tuple[str, str], seconds: Mapping[str, float]) -> Bar:
     spent = {name: sum(seconds.get(stage, 0.0) for stage in stages) for name, stages in STAGES.items()}
     whole = sum(seconds.values())
     parts = (*spent.items(), (REST, whole - sum(spent.values())))
-    return Bar({"cold": "empty caches", "warm": "kept caches"}.get(caches, caches), start, parts, f"{whole:.1f} s")
+    return Bar(_CACHES.get(caches, caches), start, parts, f"{whole:.1f} s")
 
 
 def _gigabytes(megabytes: float) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from images.cards.asked import AskedCards as AskedCards
     from images.cards.asked import Selection as Selection
     from images.cards.asked import asked_cards as asked_cards
+    from images.cards.choose import OLDEST_ARCH as OLDEST_ARCH
+    from images.cards.choose import SMALLEST_WEIGHTS as SMALLEST_WEIGHTS
     from images.cards.choose import ImageChoice as ImageChoice
     from images.cards.choose import Refusal as Refusal
     from images.cards.choose import choose_images as choose_images
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from images.cards.named import named_cards as named_cards
     from images.cards.names import match_card as match_card
     from images.cards.nvml_errors import NO_DRIVER as NO_DRIVER
+    from images.cards.nvml_errors import NVML_FAULTS as NVML_FAULTS
+    from images.cards.nvml_errors import NVML_WSL as NVML_WSL
     from images.cards.nvml_errors import NvmlFault as NvmlFault
     from images.cards.pci import SWITCHES as SWITCHES
     from images.cards.pci import addresses as addresses
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from images.cards.this_machine import LocalCard as LocalCard
     from images.cards.this_machine import LocalMachine as LocalMachine
     from images.cards.this_machine import LostCard as LostCard
+    from images.cards.this_machine import MigInstance as MigInstance
     from images.cards.this_machine import read_driver as read_driver
     from images.cards.this_machine import read_machine as read_machine
     from images.cards.vgpu import SHARED as SHARED

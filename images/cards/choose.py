@@ -26,7 +26,7 @@ from images.matrix import (
 
 # GB of weights of the smallest Qwen2.5-VL, 3B in AWQ: its parameters, 4 bits each but for the vision tower.
 SMALLEST_WEIGHTS = 3.4
-_OLDEST = Arch(5, 0)
+OLDEST_ARCH = Arch(5, 0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _one_for_all(chooser: _Chooser, each: Sequence[Pick]) -> Pick | None:
 
 def why_no_image(card: Card) -> NoImageFits | None:
     """Why there can be no image for this card with any stack; None where a stack may have one."""
-    if (card.arch.major, card.arch.minor) < (_OLDEST.major, _OLDEST.minor):
+    if (card.arch.major, card.arch.minor) < (OLDEST_ARCH.major, OLDEST_ARCH.minor):
         return NoImageFits(
             f"no image for {card.name}: it has compute capability {card.arch}",
             cause="CUDA 12 compiles for 5.0 and newer only, and torch's wheels hold nothing older",

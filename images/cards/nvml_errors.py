@@ -24,7 +24,7 @@ class NvmlFault:
 
 
 _RESTART = "restart the machine; where the same card is lost again, look for Xid in dmesg, and at its power and seat"
-_FAULTS = {
+NVML_FAULTS = {
     NO_PERMISSION: NvmlFault(
         NO_PERMISSION,
         "no permission to ask the NVIDIA driver",
@@ -59,7 +59,7 @@ _FAULTS = {
         "and restart the machine",
     ),
 }
-_WSL = NvmlFault(
+NVML_WSL = NvmlFault(
     OPERATING_SYSTEM,
     "Windows does not give its card to WSL2",
     "remove any NVIDIA driver that was installed in WSL (the right libraries are in /usr/lib/wsl/lib), install the "
@@ -70,8 +70,8 @@ _WSL = NvmlFault(
 def explain(code: int, *, wsl: bool = False) -> NvmlFault:
     """The fault of a code; ``wsl``: this is WSL2, where the driver is Windows' own."""
     if wsl and code == OPERATING_SYSTEM:
-        return _WSL
-    return _FAULTS.get(
+        return NVML_WSL
+    return NVML_FAULTS.get(
         code, NvmlFault(code, f"NVML does not start (error {code})", "see what nvidia-smi says, and dmesg")
     )
 
@@ -80,5 +80,5 @@ def explain_card(code: int, address: str) -> NvmlFault:
     """The fault of one card that does not answer, at its PCI ``address``."""
     if code == UNKNOWN:
         return NvmlFault(code, "the card answers with an unknown error", _RESTART)
-    found = _FAULTS.get(code, NvmlFault(code, f"the card answers with error {code}", _RESTART))
+    found = NVML_FAULTS.get(code, NvmlFault(code, f"the card answers with error {code}", _RESTART))
     return NvmlFault(code, found.what, found.do.replace("ADDRESS", address or "NUMBER"))

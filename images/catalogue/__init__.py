@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from images.catalogue.inputs import INPUTS_FILE as INPUTS_FILE
     from images.catalogue.inputs import inputs_json as inputs_json
     from images.catalogue.inputs import read_inputs as read_inputs
+    from images.catalogue.model import FILE as FILE
+    from images.catalogue.model import KIND as KIND
     from images.catalogue.model import SCHEMA as SCHEMA
+    from images.catalogue.model import TAG as TAG
     from images.catalogue.model import Catalogue as Catalogue
     from images.catalogue.model import ImageAdvisories as ImageAdvisories
     from images.catalogue.model import PublishedImage as PublishedImage

@@ -24,7 +24,8 @@ def acted_words(run: ActedRun) -> str:
 def acted_cell(records: Iterable[GpuRecord], variant: str, *, links: bool) -> str:
     """Each thing that records say of an image once, the newest day; "" where none acts for it.
 
-    A failure hides what passed by the same record. ``links``: each leads to its record.
+    A failure hides what passed by the same record, an answer a run that has seen none. ``links``: each leads to its
+    record.
     """
     latest: dict[str, ActedRun] = {}
     runs = sorted(acted_runs(records, variant), key=lambda run: run.record.created)
@@ -32,8 +33,11 @@ def acted_cell(records: Iterable[GpuRecord], variant: str, *, links: bool) -> st
     for run in runs:
         if run.failed or run.record.name not in bad:
             latest[acted_words(run)] = run
+    answered = {(run.acted.capability, run.record.card) for run in latest.values() if run.answered and not run.failed}
     told = []
     for words, run in latest.items():
+        if not run.failed and not run.answered and (run.acted.capability, run.record.card) in answered:
+            continue
         linked = f"[{words}](records/cards/{run.record.name}.json)" if links and run.record.name else words
         told.append(f"{linked}, {run.record.created[:10]}")
     return "; ".join(told)

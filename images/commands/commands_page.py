@@ -15,7 +15,7 @@ GROUPS = {
     "Which image, and why": ("doctor", "cards", "catalogue", "plan", "explain", "advisories"),
     "Make it": ("build", "kernels", "slim", "engine"),
     "Prove it, look into it": ("smoke", "records", "audit", "served", "weigh", "bench"),
-    "Hand it out, fetch it": ("publish", "pull", "save", "load"),
+    "Hand it out, fetch it": ("publish", "pull", "which", "save", "load"),
     "Run it": ("fit", "serve", "warm", "demo", "cluster"),
     "Keep the project in order": ("lock", "render", "lint", "docs", "test"),
 }
@@ -47,6 +47,7 @@ MORE = {
     "smoke": '[What "proven" means](proven.md)',
     "warm": "[Serve](serve.md#compiled-code-that-travels)",
     "weigh": "[Benchmarks](benchmarks.md#budgets)",
+    "which": "[A small program that says which image](which.md)",
     "test": '[What "proven" means](proven.md)',
 }
 _HEAD = """\

@@ -43,6 +43,7 @@ IN_CHECKOUT = (
     "smoke",
     "test",
     "weigh",
+    "which",
 )
 
 

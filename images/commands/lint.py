@@ -61,6 +61,7 @@ class Check:
 def checks(root: Path) -> list[Check]:
     """What `invoke lint` runs, in order. A kind of file the checkout has none of is no check."""
     rendered = [str(path.relative_to(root)) for path in sorted((root / "dockerfiles").glob("rendered/**/Dockerfile"))]
+    rendered += [str(path.relative_to(root)) for path in [root / "images/which/Dockerfile"] if path.is_file()]
     scripts = shell_scripts(root)
     found = [
         Check("ruff check", ("ruff", "check", "--quiet", ".")),

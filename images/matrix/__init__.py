@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from images.matrix.by_driver import for_older_drivers as for_older_drivers
     from images.matrix.by_driver import is_recommended as is_recommended
     from images.matrix.by_driver import recommended_for as recommended_for
+    from images.matrix.drivers import LAST_FOR_VOLTA as LAST_FOR_VOLTA
     from images.matrix.drivers import Driver as Driver
     from images.matrix.drivers import driver_branches as driver_branches
     from images.matrix.drivers import driver_suffices as driver_suffices
@@ -54,9 +55,11 @@ if TYPE_CHECKING:
     from images.matrix.no_image import driver_too_old as driver_too_old
     from images.matrix.notes import note_lines as note_lines
     from images.matrix.reader import parse_matrix as parse_matrix
+    from images.matrix.recommended import NOT_LISTED as NOT_LISTED
     from images.matrix.recommended import Recommendation as Recommendation
     from images.matrix.recommended import ranking as ranking
     from images.matrix.recommended import recommendations as recommendations
+    from images.matrix.rules import Judge as Judge
     from images.matrix.rules import in_range as in_range
     from images.matrix.rules import when_matches as when_matches
     from images.matrix.selection import explain as explain

@@ -69,6 +69,17 @@ class Cosign:
         """
         self._sign("sign", [], repository, digest, key)
 
+    def public_key(self, key: Path) -> str:
+        """The public key of a private one, as PEM. Raises UsageError for a key that cannot be used."""
+        self._need_password(key)
+        try:
+            return process.run([self._program, "public-key", "--key", str(key)], env=self._environment).out
+        except process.ProcessFailed as error:
+            self._refuse_program(error)
+            raise UsageError(
+                f"cosign cannot use the key {key}", cause=_last(error), do=f"see the path and {PASSWORD}"
+            ) from error
+
     def attest(self, repository: str, digest: str, kind: str, predicate: Path, key: Path | None) -> None:
         """Sign what a file says of ``repository@digest`` ("cyclonedx", "slsaprovenance1"), as `sign` does.
 
@@ -80,10 +91,7 @@ class Cosign:
     def _sign(self, verb: str, more: Sequence[str], repository: str, digest: str, key: Path | None) -> None:
         how = ["--yes", *more, *self._flags.sign]
         if key is not None:
-            if PASSWORD not in self._environment and PASSWORD not in os.environ:
-                raise UsageError(
-                    f"the password of {key} is not known", do=f"set {PASSWORD} (empty for a key without one)"
-                )
+            self._need_password(key)
             how += ["--key", str(key), "--tlog-upload=false"]
         try:
             self._run(verb, how, repository, digest)
@@ -98,6 +106,10 @@ class Cosign:
                 cause=_last(error),
                 do="see that the registry answers and that this login may write; run the same again",
             ) from error
+
+    def _need_password(self, key: Path) -> None:
+        if PASSWORD not in self._environment and PASSWORD not in os.environ:
+            raise UsageError(f"the password of {key} is not known", do=f"set {PASSWORD} (empty for a key without one)")
 
     def verify(self, repository: str, digest: str, signer: Path | Identity) -> None:
         """Hold ``repository@digest`` against a public key, or an identity.

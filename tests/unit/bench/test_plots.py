@@ -20,6 +20,7 @@ from bench.plots import (
     read_peers,
     sizes,
     starts,
+    starts_by_settings,
     with_plots,
 )
 from bench.record import BenchRecord, Row
@@ -101,6 +102,30 @@ def test_starts_are_split_into_stages_the_newest_first() -> None:
         "vLLM 0.25.1, 3B's shape in float16, on one NVIDIA H200, driver 580.1, the image's packages on a host without "
         "a Docker engine; one start each.",
     )
+
+
+def test_starts_by_settings_are_of_the_newest_record_those_before_first() -> None:
+    def measured(created: str, seconds: float) -> GpuRecord:
+        stages = {"server's imports": seconds, "profile run, memory": 1.0, "healthy": 0.5}
+        figures = tuple(
+            Figure(f"start: {stage}", value, "s", {"settings": settings, "caches": caches}, (value,))
+            for caches in ("kept", "empty")
+            for settings in ("after, memory seen", "before")
+            for stage, value in stages.items()
+        )
+        return replace(on_card(), created=created, variant="x-sm90", figures=figures)
+
+    plot = starts_by_settings([measured("2026-11-28T10:00", 5.0), measured("2026-11-27T10:00", 9.0), record()])
+    assert plot
+    assert [(bar.label, bar.below, bar.value_text) for bar in plot.chart.bars] == [
+        ("empty caches", "before", "6.5 s"),
+        ("empty caches", "after, memory seen", "6.5 s"),
+        ("kept caches", "before", "6.5 s"),
+        ("kept caches", "after, memory seen", "6.5 s"),
+    ]
+    spent = dict(plot.chart.bars[0].parts)
+    assert (spent["imports"], spent["profile run, KV cache, warm-up"], spent["the rest"]) == (5.0, 1.0, 0.5)
+    assert starts_by_settings([record()]) is None
 
 
 def test_without_records_there_is_no_plot() -> None:

@@ -146,6 +146,16 @@ def test_slower_than_before_fails(told: dict[str, Any], tmp_path: Path, slow: di
     )
 
 
+def test_runs_that_are_far_apart_cannot_tell_two_percent(told: dict[str, Any], tmp_path: Path) -> None:
+    apart = {"decode, batch 1": [97.0, 88.0, 99.0]}
+    told["speeds"] = dict.fromkeys((1, 3, 4), apart)
+    made, _ = breakdown(tmp_path)
+    made.go()
+    seen = steps(tmp_path)["decode within 2 %"]
+    assert seen["verdict"] == "not run"
+    assert seen["reason"] == f"2 % cannot be told: {AFTER}: decode, batch 1 0.97, and runs of one start are 11 % apart"
+
+
 def test_what_was_not_measured_is_not_passed(told: dict[str, Any], tmp_path: Path) -> None:
     # The tiny checkpoint reads no picture for a speed.
     told["speeds"] = {number: {"first token, text of 20 words": [0.1]} for number in range(9)}

@@ -53,6 +53,15 @@ def test_choices_without_an_answer_are_less_than_acted() -> None:
     assert acted_cell([RECORD], SM80, links=False) == "acted as 8.0 on NVIDIA H200: no answer was seen, 2026-11-28"
 
 
+def test_an_answer_hides_a_run_that_has_seen_none() -> None:
+    steps = tuple(replace(step, verdict="passed", reason="") for step in RECORD.steps)
+    later = replace(RECORD, steps=steps, created="2026-11-28T10:00:00+00:00", name="later")
+    for records in ([RECORD, later], [later, RECORD]):
+        assert acted_cell(records, SM80, links=False) == "acted as 8.0 on NVIDIA H200, 2026-11-28"
+    elsewhere = replace(later, card="NVIDIA H100")
+    assert acted_cell([RECORD, elsewhere], SM80, links=False).count("acted as 8.0") == 2
+
+
 def test_a_failure_is_told_and_hides_what_passed() -> None:
     other = ActedAs("2080-Ti", "NVIDIA GeForce RTX 2080 Ti", "7.5", SM75)
     steps = (*RECORD.steps, Step("2080-Ti: 3b", "failed", "said !!!!"))

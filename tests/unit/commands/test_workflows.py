@@ -31,6 +31,7 @@ WRITES = {
     ("publish.yml", "images"): {"packages": "write", "id-token": "write"},
     ("publish.yml", "kernel"): {"packages": "write"},
     ("publish.yml", "readme"): {"contents": "write"},
+    ("publish.yml", "which"): {"packages": "write", "id-token": "write"},
     ("weekly.yml", "advisories"): {"contents": "write", "pull-requests": "write"},
 }
 # Hours of compiling; every other job is a matter of minutes.

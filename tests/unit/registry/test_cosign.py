@@ -91,6 +91,17 @@ def test_signing_by_key_leaves_the_public_log_alone(tmp_path: Path, key: Path, v
     ]
 
 
+def test_the_public_key_of_a_private_one(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(tmp_path)
+    assert fake.cosign.public_key(key) == ""  # this one prints nothing
+    assert fake.called == ["public-key", "--key", str(key)]
+    with pytest.raises(UsageError, match="cannot use the key"):
+        Fake(tmp_path, "decrypt: wrong password", code=1).cosign.public_key(key)
+    monkeypatch.delenv(PASSWORD, raising=False)
+    with pytest.raises(UsageError, match="the password of"):
+        Cosign(str(fake.program)).public_key(key)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_is_said_of_an_image_is_signed_in_the_same_way(tmp_path: Path, key: Path, version: str) -> None:
     fake = Fake(tmp_path, version=version)

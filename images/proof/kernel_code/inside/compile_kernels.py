@@ -148,9 +148,11 @@ def _result(folder: Path, at: int, status: int) -> dict[str, Any]:
 
 def import_modules(entries: list[dict[str, Any]]) -> None:
     """Import all that the kernels stand in, once, before processes are forked; a fault is told by each kernel's own."""
+    import kernel_entries  # type: ignore[import-not-found,unused-ignore]
+
     for name in dict.fromkeys(entry["module"] for entry in entries if entry["module"]):
         try:
-            importlib.import_module(name)
+            kernel_entries.import_alone(name)
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
     if any(entry.get("source") for entry in entries):

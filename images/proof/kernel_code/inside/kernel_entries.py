@@ -21,6 +21,7 @@ import os
 import re
 import sys
 import tempfile
+from types import ModuleType
 from typing import Any
 
 # Options of a launch. All others follow from the card, the installation or the environment.
@@ -178,11 +179,38 @@ def is_kernel(found: Any) -> bool:
     return any(kind.__name__ == "JITFunction" for kind in type(found).__mro__)
 
 
+def import_alone(name: str) -> ModuleType:
+    """A module, without the code of packages around it that want a card to be imported, as vllm.vllm_flash_attn does.
+
+    Raises what importing it raises: ImportError where it is not there.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            _import_or_stand_in(".".join(parts[:count]))
+        return importlib.import_module(name)
+
+
+def _import_or_stand_in(package: str) -> None:
+    """Import a package, or put an empty one with its folders in its place."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.submodule_search_locations is None:
+            raise
+        module = ModuleType(package)
+        module.__path__, module.__spec__ = list(spec.submodule_search_locations), spec
+        sys.modules[package] = module
+
+
 def function_of(entry: dict[str, Any]) -> Any:
     """The JIT function of an entry. Raises ImportError, or LookupError where the module has none of that name."""
     if entry.get("source"):
         return _made(entry)
-    module = importlib.import_module(entry["module"])
+    module = import_alone(entry["module"])
     function = find(module, entry["name"])
     if function is None:
         raise LookupError(f"{entry['module']} has no Triton kernel {entry['name']}")

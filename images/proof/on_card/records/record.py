@@ -17,7 +17,7 @@ FORKED, SPAWNED = "forked, class known", "spawned, class looked at"
 Verdict = Literal["passed", "failed", "not run"]
 # How the names of steps begin in which the model answers.
 SERVING = ("vllm", "transformers", "server")
-MEASURING = "fit: "
+MEASURING = ("fit: ", "start: ")
 # Where a run was: in a container of the image; in the image's own files, unpacked, without an engine; with the image's
 # packages on a bare host.
 Place = Literal["image", "unpacked", "packages"]
@@ -139,7 +139,7 @@ class GpuRecord:
 
     @property
     def measures(self) -> bool:
-        """Whether it is a measurement for fit alone, which proves nothing of its image."""
+        """Whether it is a measurement alone, for fit or of starts, which proves nothing of its image."""
         names = [step.name for step in self.steps]
         return any(name.startswith(MEASURING) for name in names) and not any(name.startswith(SERVING) for name in names)
 

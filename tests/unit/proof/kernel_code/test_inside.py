@@ -200,3 +200,28 @@ def test_a_process_beside_a_server_writes_down_what_triton_compiles(tmp_path: Pa
     assert (kernel["entry"]["signature"], kernel["shared"], kernel["dots"]) == ({"q": "*fp16"}, 77, 2)
     assert "a constant of type builtins.object" in strange["problem"]
     assert file["problem"].startswith("compiled from a file")
+
+
+def test_a_kernel_is_found_in_a_package_that_wants_a_card_to_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "wants/__init__.py": "whole = True",
+        "wants/card/__init__.py": "raise ImportError('no card')",
+        "wants/card/ops/rotary.py": "kernel = 7",
+        "wants/card/broken.py": "import a_module_that_is_not_there",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        assert ENTRIES.import_alone("wants.card.ops.rotary").kernel == 7
+        assert sys.modules["wants"].whole
+        with pytest.raises(ImportError, match="a_module_that_is_not_there"):
+            ENTRIES.import_alone("wants.card.broken")
+        with pytest.raises(ImportError):
+            ENTRIES.import_alone("wants.nothing.more")
+    finally:
+        for name in [one for one in sys.modules if one.partition(".")[0] == "wants"]:
+            del sys.modules[name]

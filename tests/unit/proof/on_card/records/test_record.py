@@ -60,6 +60,11 @@ def test_old_records_get_the_common_header() -> None:
     assert not found["h200-fit-memory"].ok  # it measures, and holds nothing true or false
 
 
+def test_a_measurement_of_starts_proves_nothing_of_its_image() -> None:
+    assert replace(RECORD, steps=(Step("start: before, kept caches, 1", "passed"),)).measures
+    assert not RECORD.measures
+
+
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     path.write_text(RECORD.to_json())

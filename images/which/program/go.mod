@@ -1,0 +1,3 @@
+module cardstock/which
+
+go 1.19
