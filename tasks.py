@@ -5,6 +5,7 @@ from images.commands.audit import audit
 from images.commands.bench import bench
 from images.commands.build import build
 from images.commands.cards import cards
+from images.commands.catalogue import catalogue
 from images.commands.cluster import cluster
 from images.commands.demo import demo
 from images.commands.docs import docs
@@ -37,6 +38,7 @@ __all__ = [
     "bench",
     "build",
     "cards",
+    "catalogue",
     "cluster",
     "demo",
     "docs",

@@ -22,6 +22,10 @@ DATA = (
     "records/cards/*.json",  # how far images are proven
     "records/inputs.json",
     "records/packages/*.json",
+    "images/run/catalogue_page/page.*",
+    "images/run/demo/examples/*.png",
+    "images/run/demo/page.css",
+    "images/run/demo/page.js",
     "dev/demo.lock",
     "dev/modelscope.lock",
 )

@@ -11,6 +11,7 @@ from images.core.lazy_import import face
 
 if TYPE_CHECKING:
     from images.catalogue import readme_table as readme_table
+    from images.catalogue.acted import acted_cell as acted_cell
     from images.catalogue.acted import with_acted as with_acted
     from images.catalogue.answer import CardQuery as CardQuery
     from images.catalogue.answer import answer_json as answer_json
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from images.catalogue.card_table import row_json as row_json
     from images.catalogue.card_table import with_records as with_records
     from images.catalogue.evidence import Seen as Seen
+    from images.catalogue.evidence import image_evidence as image_evidence
     from images.catalogue.evidence import records_evidence as records_evidence
     from images.catalogue.inputs import INPUTS_FILE as INPUTS_FILE
     from images.catalogue.inputs import inputs_json as inputs_json
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from images.catalogue.model import SCHEMA as SCHEMA
     from images.catalogue.model import TAG as TAG
     from images.catalogue.model import Catalogue as Catalogue
+    from images.catalogue.model import ImageAdvisories as ImageAdvisories
     from images.catalogue.model import PublishedImage as PublishedImage
     from images.catalogue.model import image_of_tag as image_of_tag
     from images.catalogue.model import immutable_tag as immutable_tag
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from images.catalogue.model import with_image as with_image
     from images.catalogue.model import without_image as without_image
     from images.catalogue.model import without_newest as without_newest
+    from images.catalogue.readme_table import CATALOGUE as CATALOGUE
+    from images.catalogue.readme_table import FAMILIES as FAMILIES
+    from images.catalogue.readme_table import group_by_image as group_by_image
     from images.catalogue.readme_table import with_images_table as with_images_table
     from images.catalogue.resolve import CardMatch as CardMatch
     from images.catalogue.resolve import MatchResult as MatchResult

@@ -12,7 +12,7 @@ from images.render import document
 
 # The commands by what one wants, in the page's order.
 GROUPS = {
-    "Which image, and why": ("doctor", "cards", "plan", "explain", "advisories"),
+    "Which image, and why": ("doctor", "cards", "catalogue", "plan", "explain", "advisories"),
     "Make it": ("build", "kernels", "slim", "engine"),
     "Prove it, look into it": ("smoke", "records", "audit", "served", "weigh", "bench"),
     "Hand it out, fetch it": ("publish", "pull", "which", "save", "load"),
@@ -26,6 +26,7 @@ MORE = {
     "bench": "[Benchmarks](benchmarks.md)",
     "build": "[Build](build.md)",
     "cards": "[Which image for my card](which-image.md)",
+    "catalogue": "[Which image for my card](which-image.md#as-a-page)",
     "cluster": "[Several machines](cluster.md)",
     "demo": "[Demo page](demo.md)",
     "doctor": "[Getting started](getting-started.md)",

@@ -9,9 +9,20 @@ from pathlib import Path
 
 from images.commands.options import command
 from images.context import Context
-from images.core import Report, UsageError, default_layout, process, provide_environment
+from images.core import CardstockError, UsageError, default_layout, process, provide_environment
 from images.core.options import option
-from images.run.demo import Limits, Settings, find_model, is_loopback, page_folder, parse_address, read_size
+from images.render import VARIANT
+from images.run.demo import (
+    Answering,
+    Limits,
+    Settings,
+    answering_at,
+    find_model,
+    is_loopback,
+    page_folder,
+    parse_address,
+    read_size,
+)
 
 LOCK = Path("dev/demo.lock")
 ROOTFS = Path("dockerfiles/rootfs/opt/cardstock")
@@ -44,30 +55,44 @@ class DemoOptions:
 @command("demo --server http://127.0.0.1:8000")
 def demo(context: Context, options: DemoOptions) -> None:
     """A web page to ask a server about pictures and videos, until Ctrl-C."""
-    open_page(context.checkout.root, default_layout().home, options, context.report)
+    open_page(context, default_layout().home, options)
 
 
-def open_page(root: Path, home: Path, options: DemoOptions, report: Report) -> None:
-    """Run the page of the checkout at ``root`` until it is stopped; its environment is kept below ``home``.
+def open_page(context: Context, home: Path, options: DemoOptions) -> None:
+    """Run the page of the checkout until it is stopped; its environment is kept below ``home``.
 
     Raises CheckFailed without a server, UsageError for a port in use, ProcessFailed when the page ends by itself.
     """
+    root, report = context.checkout.root, context.report
     limits, server = options.limits(), parse_address(options.server)
     model = find_model(server, options.model)
     free_port(options.host, options.port)
     python = provide_environment(root / LOCK, home, report.line)
     with page_folder(home) as work:
-        report.line(f"{model} at {server}")
+        behind = who_answers(context, server)
+        report.line(f"{model} at {server}" + (f", by {behind}" if str(behind) else ""))
+        report.line(limits.told())
         if not is_loopback(options.host):
             report.line(
                 f"whoever reaches port {options.port} of this machine can use the page: it asks for no password"
             )
-        settings = Settings(server, model, options.host, options.port, work / "uploads", limits)
+        settings = Settings(server, model, options.host, options.port, work / "uploads", limits, behind)
         argv = [str(python), "-m", "images.run.demo", settings.to_json()]
         try:
             process.stream(argv, report.line, cwd=work, env=surroundings(root, work))
         except KeyboardInterrupt:
             report.line("stopped; what was uploaded is removed")
+
+
+def who_answers(context: Context, server: str) -> Answering:
+    """The image and the card behind the address, where this machine's engine knows them; no engine is started."""
+    try:
+        engine = context.running_engine()
+        if engine is None or not engine.local:
+            return Answering()
+        return answering_at(server, engine.containers.labelled(VARIANT), context.machine.cards)
+    except CardstockError:  # what is nice to know stops no page
+        return Answering()
 
 
 def surroundings(root: Path, work: Path) -> dict[str, str]:

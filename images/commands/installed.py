@@ -13,6 +13,7 @@ COMMANDS = (
     "advisories",
     "audit",
     "cards",
+    "catalogue",
     "cluster",
     "demo",
     "doctor",

@@ -15,6 +15,7 @@ from images.core import CardstockError
 from images.docker.container_arguments import create_arguments
 from images.docker.container_spec import ContainerSpec
 from images.docker.docker_py import docker
+from images.docker.published_ports import check_published
 
 Translated = Callable[[str], AbstractContextManager[None]]
 
@@ -71,7 +72,10 @@ class Containers:
         return tuple(ContainerState(row.name, row.attrs) for row in rows)
 
     def start(self, spec: ContainerSpec, environment: Mapping[str, str]) -> None:
-        """Make and start it; ``environment`` has the values of ``spec.passed``. One that cannot start is removed."""
+        """Make and start it; ``environment`` has the values of ``spec.passed``.
+
+        One that cannot start is removed, and one that nobody could reach at the ports that it publishes.
+        """
         what = f"a container of {spec.image} could not be started"
         with self._translated(what):
             arguments = create_arguments(self._adapted(spec), environment)
@@ -79,6 +83,10 @@ class Containers:
         try:
             with self._translated(what):
                 made.start()
+                if spec.ports:
+                    made.reload()
+            if spec.network in ("", "bridge"):
+                check_published(made.attrs, [port.container_port for port in spec.ports])
         except CardstockError:
             made.remove(force=True, v=True)
             raise

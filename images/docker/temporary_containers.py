@@ -31,6 +31,7 @@ from images.docker.docker_py import translated
 from images.docker.facts import host_of
 from images.docker.gpu_access import NO_TOOLS, cdi_folders, gpu_tools, spec_by_way, way_to_cards
 from images.docker.owners import RUN_LABEL, run_labels
+from images.docker.published_ports import host_port_of
 from images.docker.whose_machine import is_local
 
 Content = Mapping[str, bytes | Path]
@@ -68,8 +69,8 @@ class TemporaryContainer:
         return dict(self._wrapped.attrs)
 
     def host_port(self, container_port: int) -> int:
-        """Where a published port is reached on the engine's machine."""
-        return int(self.inspect()["NetworkSettings"]["Ports"][f"{container_port}/tcp"][0]["HostPort"])
+        """Where a published port is reached on the engine's machine. Raises EngineUnreachable where it is not."""
+        return host_port_of(self.inspect(), container_port)
 
     def log(self, lines: int | None = None) -> str:
         """Its log, or the end of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -17,12 +18,16 @@ import pytest
 import requests
 
 from bench import firing, payloads
+from images.commands.demo import who_answers
 from images.core import process
 from images.proof.tiny_model import picture
+from images.run.demo import Answering
 from tests.engine import browser
-from tests.engine.cpu_server import CpuServer, free_port
+from tests.engine.cpu_server import CpuServer, free_port, image_for_the_cpu
 from tests.engine.slow_server import SlowServer
+from tests.helpers.contexts import context
 from tests.helpers.matrices import ROOT
+from tests.helpers.nonempty import nonempty
 
 SHOTS = ROOT / "build/demo"
 MB = 1000**2
@@ -137,8 +142,76 @@ def seen(page: RunningPage, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "big": str(folder / "big.png"),
     }
     visit = [str(browser.driver()), str(Path(__file__).with_name("demo_visit.py")), json.dumps(plan)]
-    found: dict[str, Any] = json.loads(process.run(visit, timeout=280).out)
+    found: dict[str, Any] = json.loads(process.run(visit, timeout=500).out)
     return found
+
+
+def test_three_pictures_and_questions_are_offered(seen: dict[str, Any]) -> None:
+    assert len(seen["examples"]) == 3
+    assert all(text.endswith("?") for text in seen["examples"])
+
+
+def test_the_start_says_how_and_not_what_only_its_owner_needs(seen: dict[str, Any], server: SlowServer) -> None:
+    assert "Drop pictures or a video anywhere on this page" in seen["texts"]
+    assert server.url not in seen["texts"]
+    assert "10 MB" not in seen["texts"]
+    assert server.url in seen["about"]
+    assert "10 MB" in seen["about"]
+
+
+def test_an_example_is_asked_by_the_keyboard_alone(seen: dict[str, Any], server: SlowServer) -> None:
+    assert seen["example"][-1]
+    assert (seen["focus"], seen["focus-again"]) == ("3px", "3px")
+    (message,) = server.asked[0]["messages"]
+    assert [part["type"] for part in message["content"]] == ["image_url", "text"]
+    assert message["content"][1]["text"] == seen["examples"][1]
+
+
+def test_the_hint_stays_in_the_box(seen: dict[str, Any]) -> None:
+    assert seen["hints"] == ["Ask about a picture"] * 3
+
+
+def test_icons_have_words(seen: dict[str, Any]) -> None:
+    drawn = {name: json.loads(text) for name, text in seen["words"].items()}
+    assert {name: word.strip('"') for name, (word, _) in drawn.items() if word not in ("none", "normal", '""')} == {
+        "Clear": "Clear",
+        "Copy message": "Copy",
+        "Download": "Save",
+        "Retry": "Ask again",
+        "Undo": "Undo",
+        "Upload a file": "Add pictures",
+    }
+    assert all(tip for _, tip in nonempty(drawn.values()))
+
+
+def test_how_fast_it_was_stands_under_an_answer(seen: dict[str, Any]) -> None:
+    assert re.match(r"\d[\d.]* s to the first token(, then [\d.]+ tokens/s)?; \d+ tokens? · tiny$", seen["under"])
+
+
+def test_the_image_and_the_card_that_answer_are_known(cpu_server: CpuServer) -> None:
+    image = image_for_the_cpu()
+    assert who_answers(context(engine=cpu_server.engine), cpu_server.url) == Answering(image, "the CPU")
+
+
+def test_a_picture_is_dropped_anywhere(seen: dict[str, Any]) -> None:
+    assert seen["drop"] == "solid"
+    assert seen["dropped"][-1] == ONE[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(seen: dict[str, Any], scheme: str) -> None:
+    found = seen[f"narrow-{scheme}"]
+    assert found["answer"][-1] == ONE[1]
+    assert found["width"] == 390
+    dark = max(map(int, re.findall(r"\d+", found["ground"])[:3])) < 60
+    assert dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize("where", ["", "narrow-light", "narrow-dark"])
+def test_what_is_written_can_be_read(seen: dict[str, Any], where: str) -> None:
+    found = (seen[where] if where else seen)["contrasts"]
+    assert len(found) == 6
+    assert min(nonempty(found.values())) >= 4.5, found
 
 
 def test_the_answer_arrives_while_it_is_made(seen: dict[str, Any]) -> None:
@@ -178,7 +251,9 @@ def test_nothing_is_loaded_from_elsewhere(seen: dict[str, Any]) -> None:
     assert seen["outside"] == []
 
 
-@pytest.mark.parametrize("name", ["several", "one", "refused", "too-large"])
+@pytest.mark.parametrize(
+    "name", ["start", "several", "one", "drag", "refused", "too-large", "narrow-light", "narrow-dark"]
+)
 def test_a_screenshot_is_kept(seen: dict[str, Any], name: str) -> None:
     assert (SHOTS / f"{name}.png").read_bytes().startswith(picture.SIGNATURE)
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,7 @@ import httpx2
 import openai
 
 from images.run.demo import messages
+from images.run.demo.figures import Stopwatch
 from images.run.demo.files import Refused, Upload, check_upload
 from images.run.demo.pictures import read_picture
 from images.run.demo.server_messages import error_sentence
@@ -51,7 +53,10 @@ def parts_of(settings: Settings) -> PartsOf:
     return lambda path: decoded(check_upload(path, settings.uploads, limits))
 
 
-def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]]:
+Growing = tuple[str, str]  # an answer so far, and the line under it
+
+
+def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[Growing]]:
     """The function that the chat interface calls with a question and the history; it yields the answer as it grows."""
     client = openai.OpenAI(
         base_url=f"{settings.server}/v1",
@@ -62,8 +67,8 @@ def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]
 
     def chat(
         message: Mapping[str, Any], history: list[Any], system: str, max_tokens: float, temperature: float
-    ) -> Iterator[str]:
-        """Ask the model; the answer so far, as it grows."""
+    ) -> Iterator[Growing]:
+        """Ask the model; the answer so far, as it grows, and how fast it came."""
         question, history_turns = messages.question(message), messages.turns(history)
         try:
             request = messages.request_messages(history_turns, question, parts, settings.limits, system or "")
@@ -79,19 +84,43 @@ def make_chat(settings: Settings, parts: PartsOf) -> Callable[..., Iterator[str]
 
 def _answer(
     client: openai.OpenAI, settings: Settings, request: list[Any], max_tokens: int, temperature: float
-) -> Iterator[str]:
-    text, finish = "", None
-    stream = client.chat.completions.create(
-        model=settings.model, messages=request, max_tokens=max_tokens, temperature=temperature, stream=True
-    )
-    with stream:  # closed when the person stops it too: the server then stops computing
+) -> Iterator[Growing]:
+    text, finish, watch = "", None, Stopwatch()
+    with _stream(client, settings, request, max_tokens, temperature) as stream:
+        # Closed when the person stops it too: the server then stops computing.
         for event in stream:
+            if event.usage:
+                watch.tokens = event.usage.completion_tokens
             for choice in event.choices:
                 finish = choice.finish_reason or finish
                 if choice.delta.content:
+                    watch.piece()
                     text += choice.delta.content
-                    yield text
+                    yield text, under(settings, "")
     if not text:
         raise Refused("The model answered with nothing at all.")
+    yield text, under(settings, watch.told())
     if finish == "length":
         gr.Info(f"The answer was cut off after {max_tokens} tokens; the settings allow more.")
+
+
+def _stream(client: openai.OpenAI, settings: Settings, request: list[Any], max_tokens: int, temperature: float) -> Any:
+    """The server's answer as events; the last tells how many tokens it had, where the server knows of that."""
+
+    def asked(**more: Any) -> Any:
+        return client.chat.completions.create(
+            model=settings.model, messages=request, max_tokens=max_tokens, temperature=temperature, stream=True, **more
+        )
+
+    try:
+        return asked(stream_options={"include_usage": True})
+    except openai.BadRequestError as error:
+        if "stream_options" not in str(error):
+            raise
+        return asked()
+
+
+def under(settings: Settings, figures: str) -> str:
+    """The line under an answer, as HTML: what answers, and ``figures`` once they are known."""
+    parts = filter(None, (figures, str(settings.answering) or settings.model))
+    return " · ".join(f"<span>{escape(part)}</span>" for part in parts)

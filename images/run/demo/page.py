@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,21 @@ from images.run.demo import messages
 from images.run.demo.ask import PartsOf, make_chat, parts_of
 from images.run.demo.files import Refused
 from images.run.demo.guard import Guard
-from images.run.demo.settings import Settings, format_size
+from images.run.demo.settings import Settings
 
 _HOUR = 3600
 _LOOK = 2.0  # seconds between looks at the parent
 # An upload over a slow line takes minutes.
 _CONNECTIONS = ConnectionLimits(most=256, header_seconds=10.0, body_seconds=300.0)
 _FONT = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
-# Without gradio's footer and its way to share a picture with the world; a refusal above what it is about, not over it.
-_CSS = """
-footer, button[title="Share"] {display: none !important}
-.wrap:has(> .validation-error), .validation-error {position: static !important}
-"""
+_HERE = Path(__file__).parent
+# Our own pictures, drawn by tests/golden/make_examples.py, and what may be asked about them.
+EXAMPLES = (
+    ("receipt.png", "What does this come to, and what cost most?"),
+    ("rain.png", "Which month had the most rain, and how much?"),
+    ("table.png", "How many apples are there, and what is beside them?"),
+)
+_HINT = "Ask about a picture"
 
 
 def serve(settings: Settings) -> None:
@@ -66,7 +70,8 @@ def serve(settings: Settings) -> None:
             "openapi_url": None,
         },
         theme=gr.themes.Soft(font=_FONT, font_mono=["DejaVu Sans Mono", "monospace"], primary_hue="teal"),
-        css=_CSS,
+        css=(_HERE / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{(_HERE / 'page.js').read_text(encoding='utf-8')}</script>",
     )
     # gradio hands uvicorn no such setting; connections that come from here on are made of this class.
     page.server.config.http_protocol_class = protocol(_CONNECTIONS)
@@ -81,47 +86,125 @@ def build(settings: Settings) -> gr.ChatInterface:
     """The page for one server."""
     limits, parts = settings.limits, parts_of(settings)
     chatbot = gr.Chatbot(
+        label="Conversation",
         show_label=False,
-        scale=1,
-        height="62vh",
+        height=None,
+        min_height=160,
+        max_height="62vh",
         buttons=["copy"],
-        placeholder=f"Ask **{settings.model}** about a picture or a video.",
+        placeholder="**Try one of these, or ask about a picture of your own**",
+        elem_id="conversation",
     )
     textbox = gr.MultimodalTextbox(
+        label="Your question",
         file_count="multiple",
         file_types=["image", "video"],
-        placeholder="A question; pictures and videos by the clip, by paste, or dropped here",
+        placeholder=_HINT,
         max_plain_text_length=limits.letters,
         autofocus=True,
         submit_btn=True,
         stop_btn=True,
+        elem_id="question",
     )
     for component in (chatbot, textbox):
         component.async_move_resource_to_block_cache = _from_here_only(component.async_move_resource_to_block_cache)
-    return gr.ChatInterface(
+    page = _Page(
         make_chat(settings, parts),
         multimodal=True,
         chatbot=chatbot,
         textbox=textbox,
+        examples=[[{"text": text, "files": [str(_HERE / "examples" / name)]}] for name, text in EXAMPLES],
         additional_inputs=[
-            gr.Textbox(label="System prompt", lines=2, placeholder="none"),
-            gr.Slider(1, 4096, value=512, step=1, label="Longest answer, in tokens"),
-            gr.Slider(0, 2, value=0, step=0.1, label="Temperature (0: the same question, the same answer)"),
+            gr.Textbox(
+                label="System prompt",
+                info="What the model is told before the conversation, such as: Answer in one sentence.",
+                lines=2,
+                placeholder="none",
+            ),
+            gr.Slider(
+                1,
+                4096,
+                value=512,
+                step=1,
+                label="Longest answer, in tokens",
+                info="A token is a short word or a piece of a longer one. 100 tokens are about 75 words of English.",
+            ),
+            gr.Slider(
+                0,
+                2,
+                value=0,
+                step=0.1,
+                label="Temperature",
+                info="0: the same question gets the same answer. Higher: answers vary, and stray more.",
+            ),
         ],
         additional_inputs_accordion=gr.Accordion("Settings", open=False),
         title=f"Ask {settings.model}",
-        description=(
-            f"<center>Pictures up to {format_size(limits.picture_bytes)}; "
-            f"videos up to {format_size(limits.video_bytes)}, of which {limits.frames} frames are sent; "
-            f"{limits.pictures} pictures in a question. "
-            f"Answers come from {settings.server}.</center>"
-        ),
         validator=_validator(settings, parts),
         analytics_enabled=False,
         delete_cache=(_HOUR, 24 * _HOUR),
         concurrency_limit=4,
         api_name="chat",
+        settings=settings,
     )
+    # Among the uploads, so that they are read as those are; but they stay when those of yesterday go.
+    page.chatbot.keep_in_cache.update(file["path"] for one in page.chatbot.examples for file in one["files"])
+    return page
+
+
+class _Page(gr.ChatInterface):  # type: ignore[misc,unused-ignore]
+    """gradio's chat, with a header of its own, a line under the newest answer, and what is known of the server."""
+
+    def __init__(self, *args: Any, settings: Settings, **options: Any) -> None:
+        self._of = settings
+        self._under = gr.HTML("", elem_id="under", render=False)
+        super().__init__(*args, additional_outputs=[self._under], **options)
+
+    def _render_header(self) -> None:
+        gr.HTML(f"<h1>{escape(str(self.title))}</h1>", elem_id="header")
+
+    def _render_chatbot_area(self, chatbot: Any, textbox: Any, *buttons: Any) -> None:
+        super()._render_chatbot_area(chatbot, textbox, *buttons)
+        self._under.render()
+        below = self._under.parent.children
+        below.insert(below.index(self.chatbot) + 1, below.pop())
+        gr.HTML(_HOW, elem_id="how")
+
+    def _setup_events(self) -> None:
+        super()._setup_events()
+        talk, box = self.chatbot, self.textbox
+        # What was said of one answer is not said of the next.
+        gr.on(
+            [box.submit, talk.retry, talk.undo, talk.clear, talk.example_select],
+            None,
+            outputs=[self._under],
+            js="() => ''",
+            api_visibility="private",
+        )
+
+    def _render_footer(self) -> None:
+        super()._render_footer()
+        with gr.Accordion("About this server", open=False):
+            gr.HTML(about(self._of), elem_id="about")
+
+
+_HOW = (
+    "Drop pictures or a video anywhere on this page, paste them, or press <b>Add</b>. "
+    "<kbd>Enter</kbd> sends, <kbd>Shift</kbd> + <kbd>Enter</kbd> begins a new line."
+)
+
+
+def about(settings: Settings) -> str:
+    """What who runs the page may want to know, as HTML."""
+    behind = settings.answering
+    rows = [
+        ("Model", settings.model),
+        ("Image", behind.image or "not known: no container of this machine's engine is behind the address"),
+        ("Card", behind.card or "not known"),
+        ("Address", settings.server),
+        ("Takes", settings.limits.told()),
+    ]
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows) + "</dl>"
 
 
 def _validator(settings: Settings, parts: PartsOf) -> Callable[..., Any]:

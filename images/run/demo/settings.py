@@ -41,6 +41,14 @@ class Limits:
                 do=f"--max-frames {self.pictures}, or more --max-pictures",
             )
 
+    def told(self) -> str:
+        """In a line, for who runs the page."""
+        return (
+            f"pictures up to {format_size(self.picture_bytes)} and {self.pixels / 1e6:g} million pixels; videos up to "
+            f"{format_size(self.video_bytes)}, of which {self.frames} frames are sent; {self.pictures} pictures in a "
+            "question"
+        )
+
     @property
     def upload_bytes(self) -> int:
         """The largest file that is taken in at all; which limit it falls under is known when its content is seen."""
@@ -48,8 +56,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Answering:
+    """What is known of what answers: its ``image`` (a variant's id), its ``card``; "" for what is not known."""
+
+    image: str = ""
+    card: str = ""
+
+    def __str__(self) -> str:
+        return " on ".join(filter(None, (self.image, self.card)))
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Of one page: the ``server``'s address without /v1, its ``model``, where to listen, the folder of its uploads."""
+    """Of one page: the ``server``'s address without /v1, its ``model``, where to listen, the folder of its uploads.
+
+    ``answering`` is what is known of the image and the card behind that address.
+    """
 
     server: str
     model: str
@@ -57,6 +79,7 @@ class Settings:
     port: int
     uploads: Path
     limits: Limits = field(default_factory=Limits)
+    answering: Answering = Answering()
 
     def to_json(self) -> str:
         """As `read_settings` takes it."""
@@ -66,7 +89,12 @@ class Settings:
 def read_settings(text: str) -> Settings:
     """The reverse of `Settings.to_json`."""
     data = json.loads(text)
-    return Settings(**(data | {"uploads": Path(data["uploads"]), "limits": Limits(**data["limits"])}))
+    read = {
+        "uploads": Path(data["uploads"]),
+        "limits": Limits(**data["limits"]),
+        "answering": Answering(**data["answering"]),
+    }
+    return Settings(**(data | read))
 
 
 def read_size(text: str) -> int:

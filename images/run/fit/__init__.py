@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from images.run.fit.beside_the_cards import cpu_memory as cpu_memory
     from images.run.fit.beside_the_cards import host_memory as host_memory
     from images.run.fit.beside_the_cards import memory_limit as memory_limit
+    from images.run.fit.choose import Ask as Ask
     from images.run.fit.choose import Fit as Fit
+    from images.run.fit.choose import fit as fit
     from images.run.fit.choose import with_load as with_load
     from images.run.fit.config import from_config as from_config
+    from images.run.fit.families import SHAPES as SHAPES
     from images.run.fit.find import FitOptions as FitOptions
     from images.run.fit.find import find_fit as find_fit
     from images.run.fit.find import find_variant as find_variant
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from images.run.fit.typed import cluster_words as cluster_words
     from images.run.fit.typed import plan_words as plan_words
     from images.run.fit.usable_memory import GIB as GIB
+    from images.run.fit.usable_memory import sold_bytes as sold_bytes
+    from images.run.fit.usable_memory import usable as usable
     from images.run.fit.visible_devices import check_visible as check_visible
     from images.run.fit.visible_devices import shell_note as shell_note
     from images.run.fit.weights import kv_bytes as kv_bytes

@@ -63,6 +63,7 @@ LINES: Mapping[str, list[list[str]]] = {
     "advisories": [["--only", "cpu*"], ["--update", "--write"], ["--record-debian", "x"], ["--complete"]],
     "audit": [["nothing-here"], ["x.whl", "--record"]],
     "cards": [["--card", "T4"], ["--card", "T4", "--json"], ["--card", "GTX 980"], ["--card", "RTX 4O90"]],
+    "catalogue": [[], ["--html", "page", "--offline", "none.json"]],
     "cluster": [[], ["--hosts", "none.yaml"]],
     "demo": [["--server", "http://127.0.0.1:9"], ["--port", "0"]],
     "engine": [["--status"]],

@@ -8,7 +8,7 @@ import pytest
 
 from images.commands.demo import DemoOptions
 from images.core.errors import UsageError
-from images.run.demo.settings import Limits, Settings, format_size, read_settings, read_size
+from images.run.demo.settings import Answering, Limits, Settings, format_size, read_settings, read_size
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,8 @@ def test_sizes_as_said(count: int, text: str) -> None:
 
 
 def test_settings_survive_the_way_to_the_page() -> None:
-    made = Settings("http://127.0.0.1:8000", 'a "model"', "127.0.0.1", 7860, Path("/x/uploads"), Limits(pictures=9))
+    limits, behind = Limits(pictures=9), Answering("cu124-x", "Tesla T4")
+    made = Settings("http://127.0.0.1:8000", 'a "model"', "127.0.0.1", 7860, Path("/x/uploads"), limits, behind)
     assert read_settings(made.to_json()) == made
 
 
@@ -76,3 +77,22 @@ def test_what_comes_in_at_all_is_the_larger_limit() -> None:
 def test_limits_that_make_no_sense(changes: dict[str, str | int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         words(**changes).limits()
+
+
+def test_the_limits_are_told_in_a_line() -> None:
+    assert Limits().told() == (
+        "pictures up to 10 MB and 50 million pixels; videos up to 60 MB, of which 8 frames are sent; "
+        "8 pictures in a question"
+    )
+
+
+@pytest.mark.parametrize(
+    ("behind", "text"),
+    [
+        (Answering("cu124-x", "Tesla T4"), "cu124-x on Tesla T4"),
+        (Answering("cu124-x"), "cu124-x"),
+        (Answering(), ""),
+    ],
+)
+def test_what_answers_is_told_as_far_as_it_is_known(behind: Answering, text: str) -> None:
+    assert str(behind) == text

@@ -227,6 +227,10 @@ class FakeContainer:
             raise refused()
         self.done.append("start")
 
+    def reload(self) -> None:
+        ports = {"8000/tcp": [{"HostPort": "8000"}]}
+        self.attrs = {**self.attrs, "NetworkSettings": {"Ports": ports}}
+
     def remove(self, **how: Any) -> None:
         self.done.append(("remove", how))
 
