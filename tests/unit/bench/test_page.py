@@ -123,7 +123,11 @@ def test_the_table_has_the_headlines_and_their_machines_only() -> None:
 def test_the_committed_pages_are_what_the_kept_records_say() -> None:
     checkout = Checkout(ROOT)
     result = pages(checkout, checkout.texts([SHOWN]))
-    assert set(result) == {SHOWN, "BENCH.md", "docs/plots/sizes.svg", "docs/plots/start.svg"}
+    assert set(result) == {
+        SHOWN,
+        "BENCH.md",
+        *(f"docs/plots/{name}.svg" for name in ("sizes", "start", "start-settings")),
+    }
     assert result == checkout.texts(result)
     assert {record.bench for record in read_records(ROOT / FOLDER)} >= {"plan", "render", "catalogue"}
 

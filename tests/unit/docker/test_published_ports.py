@@ -28,5 +28,7 @@ def test_an_engine_without_a_bridge_publishes_none_and_is_told_so(ports: Any) ->
 
 
 def test_a_container_that_has_ended_has_no_ports_any_more() -> None:
-    check_published(told({}, running=False), [8000])
-    check_published({}, [8000])
+    for attributes in (told({}, running=False), {}):
+        with pytest.raises(EngineUnreachable):
+            host_port_of(attributes, 8000)
+        check_published(attributes, [8000])  # its end is told elsewhere
