@@ -6,11 +6,13 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from images.core import CheckFailed
-from images.docker import TemporaryContainer
 from images.proof.smoke.compare_logits import ModelAnswer
+
+if TYPE_CHECKING:
+    from images.docker import TemporaryContainer  # which a host with a card alone has not the packages for
 
 TIMEOUT = 240.0
 
