@@ -64,7 +64,7 @@ def find_context(name: str, named_by: str = "", environment: Mapping[str, str] |
     if name == DEFAULT:
         return DockerContext(DEFAULT, SYSTEM_SOCKET, named_by)
     meta = _meta(name, environment)
-    if not meta.is_file():
+    if not _is_file(meta):
         return None
     try:
         endpoint = read_json(meta)["Endpoints"]["docker"]
@@ -90,7 +90,7 @@ def _unreadable(name: str, meta: Path, cause: str) -> EngineUnreachable:
 def _chosen(environment: Mapping[str, str]) -> str:
     """What `docker context use` has left in the CLI's configuration; one that cannot be read chooses nothing."""
     config = _folder(environment) / "config.json"
-    if not config.is_file():
+    if not _is_file(config):
         return DEFAULT
     with suppress(CardstockError, AttributeError):
         return str(read_json(config).get("currentContext") or DEFAULT)
@@ -110,6 +110,13 @@ def _folder(environment: Mapping[str, str] | None = None) -> Path:
     """The docker CLI's own folder."""
     named = (os.environ if environment is None else environment).get("DOCKER_CONFIG")
     return Path(named) if named else Path.home() / ".docker"
+
+
+def _is_file(path: Path) -> bool:
+    """False, too, in a folder that this user may not look into, such as root's own after `sudo -u` kept $HOME."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def _hashed(name: str) -> str:

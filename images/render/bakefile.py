@@ -102,7 +102,8 @@ class Pushing:
 
     def target(self, name: str) -> dict[str, Any]:
         """Of an image: pushed by digest alone."""
-        by_digest = f"name={self.repository},push-by-digest=true,name-canonical=true,push=true"
+        # Not stored at the builder: two images of one build would be stored under one name, and the later one refused.
+        by_digest = f"name={self.repository},push-by-digest=true,name-canonical=true,push=true,store=false"
         # Forced: the layers of a base that came as a layout are not packed at all, and would be pushed so.
         packed = f"oci-mediatypes=true,compression={self.packing},force-compression=true"
         return {"tags": [], "output": [f"type=image,{by_digest},{packed}"], **self.cached(name)}

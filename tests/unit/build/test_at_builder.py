@@ -128,8 +128,8 @@ def test_what_it_pushed_is_pulled_proven_labelled_there_and_named_here(stall: St
     target = stall.far.told[target_name(CPU)]
     assert target["tags"] == [] and "cache-to" not in target
     assert target["output"] == [
-        f"type=image,name={stall.repository},push-by-digest=true,name-canonical=true,push=true,oci-mediatypes=true,"
-        "compression=gzip,force-compression=true"
+        f"type=image,name={stall.repository},push-by-digest=true,name-canonical=true,push=true,store=false,"
+        "oci-mediatypes=true,compression=gzip,force-compression=true"
     ]
 
 

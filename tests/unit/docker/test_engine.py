@@ -556,3 +556,14 @@ def test_a_connection_by_ssh_ends_well_where_the_other_side_hung_up_first() -> N
     connection.proc = Gone()  # type: ignore[assignment]
     connection.close()
     assert Gone.ended == ["killed", "waited for"]
+
+
+def test_a_configuration_that_this_user_may_not_look_for_chooses_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert contexts.current_context({"DOCKER_CONFIG": str(tmp_path)}).name == contexts.DEFAULT
+    assert contexts.find_context("other", environment={"DOCKER_CONFIG": str(tmp_path)}) is None
