@@ -74,7 +74,7 @@ BEFORE = "before"
 EMPTY, KEPT, CHECKED = "empty", "kept", "kept, read or end"
 PORT, LIMIT, GRACE = 18_790, 900.0, 40
 # Tokens that are decoded for a speed, and how often a prompt is read for one.
-DECODED, READINGS = 200, 5
+DECODED, READINGS = 200, 15
 # A text's length in repeated words; the server says how many tokens that was.
 TEXTS = (20, 60, 200)
 WITHIN, LOGPROBS = 0.98, 0.05
@@ -299,7 +299,7 @@ def speeds(port: int, seqs: int, tiny: bool, decoded: int) -> dict[str, list[flo
     """Runs of each speed, by name; the first of each kind is not kept."""
     taken: dict[str, list[float]] = {}
     for batch in sorted({1, seqs}):
-        runs = [decode_speed(port, batch, decoded) for _ in range(4 if batch == 1 else 3)]
+        runs = [decode_speed(port, batch, decoded) for _ in range(4 if batch == 1 else 8)]
         taken[f"decode, batch {batch}"] = runs[1:]
     asked: dict[str, Callable[[int], list[dict[str, Any]]]] = {
         f"text of {words} words": partial(_text, words) for words in TEXTS
