@@ -61,6 +61,7 @@ from images.proof.on_card.runs import (
     labels_of,
     nvidia_smi,
     stream,
+    versions_in,
 )
 from images.proof.on_card.shaped import CASES, messages, noise_message
 from images.proof.smoke import Client, chat_request
@@ -79,11 +80,6 @@ DECODED, READINGS = 200, 15
 TEXTS = (20, 60, 200)
 WITHIN, LOGPROBS = 0.98, 0.05
 MOST_BYTES = 1 << 20
-VERSIONS = """
-import importlib.metadata as m, json
-names = "torch", "torchvision", "triton", "vllm", "transformers", "flash-attn", "xformers", "numpy", "tokenizers"
-print(json.dumps({n: m.version(n) for n in names if any(True for _ in m.distributions(name=n))}))
-"""
 
 
 @dataclass(frozen=True)
@@ -470,12 +466,6 @@ class Breakdown:
 def _plain(name: str) -> str:
     """A name for a container or a folder."""
     return "".join(letter if letter.isalnum() else "-" for letter in name)
-
-
-def versions_in(image: str) -> dict[str, str]:
-    """Of an image's packages. Raises ProcessFailed."""
-    argv = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", VERSIONS]
-    return dict(json.loads(process.run(argv, timeout=120).out.splitlines()[-1]))
 
 
 def new_record(image: str, given: str) -> GpuRecord:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from images.cards.choose import why_no_image as why_no_image
     from images.cards.data import Card as Card
     from images.cards.data import all_cards as all_cards
+    from images.cards.data import plain_name as plain_name
     from images.cards.limits import LIMITS as LIMITS
     from images.cards.limits import REGISTERS_A_THREAD as REGISTERS_A_THREAD
     from images.cards.limits import SHARED_WITHOUT_ASKING as SHARED_WITHOUT_ASKING
@@ -44,5 +45,6 @@ if TYPE_CHECKING:
     from images.cards.this_machine import read_machine as read_machine
     from images.cards.vgpu import SHARED as SHARED
     from images.cards.written import MOST_CARDS as MOST_CARDS
+    from images.cards.written import counted_name as counted_name
 else:
     __getattr__ = face(__name__, __file__)

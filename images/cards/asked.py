@@ -11,7 +11,7 @@ from images.cards.here import of_this_machine
 from images.cards.named import Named, read_gigabytes, read_names, with_memory
 from images.cards.names import match_card
 from images.cards.this_machine import LocalMachine, read_machine
-from images.cards.written import MOST_CARDS
+from images.cards.written import MOST_CARDS, counted_name
 from images.core import NoImageFits, Report, UsageError
 from images.matrix import Arch, Driver, parse_driver
 
@@ -72,7 +72,7 @@ class AskedCards:
     @property
     def text(self) -> str:
         """As it is told: "RTX 3090", "2 x RTX 3090 and RTX 4090"."""
-        return " and ".join(_counted(name, count) for name, count in _runs(card.name for card in self.cards))
+        return " and ".join(counted_name(name, count) for name, count in _runs(card.name for card in self.cards))
 
     def words(self, number: str = "--gpus") -> list[str]:
         """The flags of `fit` and `serve` that mean these cards: read again they give the same value.
@@ -82,7 +82,7 @@ class AskedCards:
         words: list[str] = []
         if self.machine is None:
             runs = _runs(self.written or [card.name for card in self.cards])
-            listed = [runs[0][0]] if not self.mixed else [_counted(*run) for run in runs]
+            listed = [runs[0][0]] if not self.mixed else [counted_name(*run) for run in runs]
             words += [word for name in listed for word in ("--card", name)]
             words += ["--memory", f"{self.stated:g}"] if self.stated else []
         if self.devices:
@@ -106,10 +106,6 @@ class AskedCards:
 
 def _runs(names: Iterable[str]) -> list[tuple[str, int]]:
     return [(name, len(list(same))) for name, same in groupby(names)]
-
-
-def _counted(name: str, count: int) -> str:
-    return name if count == 1 else f"{count} x {name}"
 
 
 def asked_cards(

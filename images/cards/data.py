@@ -38,6 +38,11 @@ class Card:
         return _MIG.search(self.name) is not None
 
 
+def plain_name(name: str) -> str:
+    """A name as names of cards are compared: small letters, without hyphens, "NVIDIA" and blanks beyond one."""
+    return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
+
+
 @cache
 def all_cards() -> tuple[Card, ...]:
     """Every card with a compute capability, by capability and name. Takes half a second, once."""

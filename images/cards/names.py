@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from images.cards.data import Card
+from images.cards.data import Card, plain_name
 from images.cards.makers import other_maker
 from images.cards.vgpu import SHARED, read_profile
 from images.core import UsageError, closest
@@ -95,8 +95,8 @@ def match_card(name: str, cards: Sequence[Card]) -> NameMatch:
     Raises UsageError for a name that no card has, with the nearest one, and for one that cards of different compute
     capabilities have, with these.
     """
-    plain = _plain(name)
-    if same := [card for card in cards if plain in (_plain(card.name), *map(_plain, card.aliases))]:
+    plain = plain_name(name)
+    if same := [card for card in cards if plain in (plain_name(card.name), *map(plain_name, card.aliases))]:
         return _match(same[0], _similar(split_name(name), cards))
     if part := _slice_of(name):
         whole, memory, shared = part
@@ -129,10 +129,6 @@ def _slice_of(name: str) -> tuple[str, float, bool] | None:
         return text[: mig.start()], float(mig[2]), False
     profile = read_profile(name)
     return (profile.board, profile.memory, True) if profile else None
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
 
 
 def _similar(asked: NameParts, cards: Sequence[Card]) -> list[Card]:
@@ -180,7 +176,7 @@ def _unknown(name: str, cards: Sequence[Card]) -> UsageError:
             do=f"take {maker.instead}; or the cpu image: ./inv build --only 'cpu*'"
             + (f"; NVIDIA's own is called {own[0].name!r}" if own else ""),
         )
-    elif _plain(name) in ("cpu", "none", "no", "no gpu"):
+    elif plain_name(name) in ("cpu", "none", "no", "no gpu"):
         cause = "it is no card; the image for the CPU is a variant of its own: ./inv plan --only 'cpu*'"
     else:
         close = _nearest(name, cards)
@@ -200,7 +196,7 @@ def _nearest(name: str, cards: Sequence[Card]) -> str:
     text, family = _spaced(name), split_name(name).family
     names: dict[str, str] = {}
     for card in cards if not family else [card for card in cards if family <= split_name(card.name).family]:
-        for alias in map(_plain, (card.name, *card.aliases)):
+        for alias in map(plain_name, (card.name, *card.aliases)):
             names.setdefault(alias, card.name)
             names.setdefault(" ".join(word for word in alias.split() if word not in _FAMILY), card.name)
     digits = _DIGITS.findall(text)
@@ -220,7 +216,7 @@ def _same_number(one: str, other: str) -> bool:
 
 def _spaced(name: str) -> str:
     """A name with the words apart that people write together."""
-    text = _plain(name)
+    text = plain_name(name)
     for pattern, instead in _SPLITS:
         text = pattern.sub(instead, text)
     return " ".join(text.split())

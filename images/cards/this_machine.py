@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from images.cards import pci
-from images.cards.data import Card
+from images.cards.data import Card, plain_name
 from images.cards.nvml_errors import NvmlFault, explain, explain_card
 from images.matrix import Arch, Driver, parse_driver
 
@@ -111,12 +111,8 @@ def read_driver(text: str) -> Driver | None:
 
 def card_called(name: str, machine: LocalMachine) -> Card | None:
     """The card of this machine that NVML calls so, its capability as NVML tells it; None where it has none."""
-    same = [card for card in machine.cards if _plain(card.name) == _plain(name)]
+    same = [card for card in machine.cards if plain_name(card.name) == plain_name(name)]
     return _as_card(same[0], machine.host) if same else None
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())
 
 
 def read_machine(module: Any = None, *, bus: Path = pci.BUS, wsl: Path = WSL) -> LocalMachine:

@@ -75,5 +75,10 @@ def _counted(name: str, count: str, text: str) -> Written:
     return Written(name.strip(), int(count), counted=True)
 
 
+def counted_name(name: str, count: int) -> str:
+    """ "2 x NAME", as it is read here; NAME alone for one."""
+    return name if count == 1 else f"{count} x {name}"
+
+
 def _plain(text: str) -> str:
     return " ".join(text.lower().split())

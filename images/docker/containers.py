@@ -83,10 +83,10 @@ class Containers:
         try:
             with self._translated(what):
                 made.start()
-                if spec.ports:
+                if reached := [port.container_port for port in spec.ports if spec.network in ("", "bridge")]:
                     made.reload()
-            if spec.network in ("", "bridge"):
-                check_published(made.attrs, [port.container_port for port in spec.ports])
+            if reached:
+                check_published(made.attrs, reached)
         except CardstockError:
             made.remove(force=True, v=True)
             raise

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from images.registry.cosign import Cosign as Cosign
     from images.registry.cosign import Identity as Identity
     from images.registry.cosign import find_cosign as find_cosign
+    from images.registry.descriptor import DIGEST as DIGEST
     from images.registry.descriptor import INDEX as INDEX
     from images.registry.descriptor import MANIFEST as MANIFEST
     from images.registry.descriptor import Blob as Blob

@@ -15,15 +15,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.core.home import Layout, default_layout
+from images.core.home import Layout
 from images.core.work import work_root
 from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import cli_env, installed
+from images.docker.embedded.packages import cli_env
 from images.docker.engine import Engine
 from images.docker.owners import RUN_LABEL
 from tests.engine.conftest import host_tar
 from tests.helpers.matrices import ROOT
+from tests.helpers.own_engine import take_programs
 
 BASE = "crash/base:1"
 LIMIT = 180.0
@@ -95,8 +96,7 @@ class Machine:
         self.layout.root.mkdir(parents=True)
         if data is not None:
             self.layout.data.symlink_to(data)
-        if installed(default_layout()):
-            shutil.copytree(default_layout().prefix, self.layout.prefix, symlinks=True, copy_function=_link)
+        take_programs(self.layout)
         self.start()
 
     def start(self) -> None:
@@ -155,14 +155,6 @@ class Machine:
         """Stop the engine and drop all of it."""
         embedded.stop(self.layout)
         shutil.rmtree(self.layout.home, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def _gone(pid: int) -> None:

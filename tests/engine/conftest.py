@@ -14,18 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from images.catalogue.store import SigningKeys
 from images.core import debian, process
-from images.core.home import Layout, default_layout
+from images.core.home import Layout
 from images.docker import base_image as bases
 from images.docker.connection import connect
 from images.docker.embedded import daemon as embedded
-from images.docker.embedded.packages import installed
 from images.docker.engine import Engine
+from images.registry.cosign import PASSWORD, Cosign, find_cosign
 from images.render.labels import VARIANT
 from tests.engine import real_registry
 from tests.engine.cpu_server import CpuServer, short_limits
 from tests.engine.cpu_server import cpu_server as started
 from tests.engine.real_registry import RealRegistry
+from tests.helpers.own_engine import take_programs
 from tests.helpers.small_publisher import SmallPublisher
 
 PROGRAMS = ("sh", "cat", "id", "sleep")
@@ -135,13 +137,22 @@ def repository(registry: RealRegistry) -> str:
 
 
 @pytest.fixture(scope="module")
+def keys() -> Iterator[SigningKeys]:
+    """A fresh pair of keys."""
+    program = find_cosign(say=print)
+    folder = Path(tempfile.mkdtemp(prefix="cosign-"))
+    environment = {PASSWORD: "of a test"}
+    process.run([program, "generate-key-pair"], cwd=folder, env=environment)
+    yield SigningKeys(Cosign(program, environment), folder / "cosign.key", folder / "cosign.pub")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
 def other_engine(engine: Engine) -> Iterator[Engine]:
     """An engine with a data-root of its own. Its programs are those of the embedded engine, if that one is there."""
     needs_root_on_debian()
     layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
-    there = default_layout()
-    if installed(there):
-        shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
+    take_programs(layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", embedded.start(layout, firewall=False, say=print))
         yield connect(layout)
@@ -155,11 +166,3 @@ def empty_engine(other_engine: Engine) -> Engine:
     for facts in other_engine.images(VARIANT):
         other_engine.untag(facts.id, force=True)
     return other_engine
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target

@@ -8,7 +8,6 @@ store, so that its BuildKit has the exporters that one by itself has.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import tempfile
@@ -21,12 +20,12 @@ from typing import Any
 
 import pytest
 
-from images.core import default_layout, process
+from images.core import process
 from images.core.home import Layout
 from images.docker.embedded import daemon as embedded
 from images.docker.embedded import daemon_config
-from images.docker.embedded.packages import installed
 from images.docker.engine import Engine
+from tests.helpers.own_engine import take_programs
 
 _UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
@@ -87,9 +86,7 @@ def in_containerd(settings: dict[str, Any]) -> dict[str, Any]:
 def engine_with(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[Layout]:
     """An engine of its own, its settings changed; its programs are those of the embedded engine."""
     layout = Layout(Path(tempfile.mkdtemp(prefix="cs-", dir="/tmp")))
-    there = default_layout()
-    if installed(there):
-        shutil.copytree(there.prefix, layout.prefix, symlinks=True, copy_function=_link)
+    take_programs(layout)
     usual = daemon_config.render_config
 
     def render(layout: Layout, *, mtu: int, firewall: bool) -> str:
@@ -103,14 +100,6 @@ def engine_with(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[
     finally:
         embedded.stop(layout)
         shutil.rmtree(layout.home)
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def add_builder(engine: Engine, port: int) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,17 +42,6 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
     """Print how many faults were tried."""
     yield
     say(request.config, f"faults tried while publishing and pulling: {sum(plan.done for plan in PLANS)}")
-
-
-@pytest.fixture(scope="module")
-def keys() -> Iterator[SigningKeys]:
-    """A fresh pair of keys."""
-    program = find_cosign(say=print)
-    folder = Path(tempfile.mkdtemp(prefix="cosign-"))
-    environment = {PASSWORD: "of a test"}
-    process.run([program, "generate-key-pair"], cwd=folder, env=environment)
-    yield SigningKeys(Cosign(program, environment), folder / "cosign.key", folder / "cosign.pub")
-    shutil.rmtree(folder)
 
 
 def card(name: str) -> Card:

@@ -33,7 +33,7 @@ from images.docker.engine import Engine
 from images.proof.tiny_model.checkpoint import write_checkpoint
 from images.registry import artifact
 from images.registry.client import Repository
-from images.registry.cosign import PASSWORD, Cosign, find_cosign
+from images.registry.cosign import PASSWORD, find_cosign
 from images.run.serve import Place, bring_all
 from tests.engine.cpu_server import docker, image_for_the_cpu
 from tests.engine.real_registry import RealRegistry
@@ -77,16 +77,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model") / "tiny"
     write_checkpoint(folder)
     return str(folder)
-
-
-@pytest.fixture(scope="module")
-def keys() -> Iterator[SigningKeys]:
-    """A fresh pair of keys."""
-    program = find_cosign(say=print)
-    folder = Path(tempfile.mkdtemp(prefix="cosign-"))
-    process.run([program, "generate-key-pair"], cwd=folder, env={PASSWORD: "of a test"})
-    yield SigningKeys(Cosign(program, {PASSWORD: "of a test"}), folder / "cosign.key", folder / "cosign.pub")
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

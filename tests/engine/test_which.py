@@ -6,7 +6,6 @@ import json
 import random
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -71,16 +70,6 @@ def built(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def own_matrix() -> Matrix:
     """With a name for images that nobody else uses."""
     return edited((f"image: {matrix().image}", f"image: {IMAGE.partition(':')[0]}"))
-
-
-@pytest.fixture(scope="module")
-def keys() -> Iterator[SigningKeys]:
-    program = find_cosign(say=print)
-    folder = Path(tempfile.mkdtemp(prefix="cosign-"))
-    environment = {PASSWORD: "of a test"}
-    process.run([program, "generate-key-pair"], cwd=folder, env=environment)
-    yield SigningKeys(Cosign(program, environment), folder / "cosign.key", folder / "cosign.pub")
-    shutil.rmtree(folder)
 
 
 def questions(number: int) -> list[Question]:

@@ -32,7 +32,7 @@ from images.device_code.sources import read_folder
 from images.proof.on_card import backends as engines
 from images.proof.on_card import stand_ins, wrong_arch
 from images.proof.on_card.records import Figure, Given, GpuRecord, Place, Seal, read_gpu_record
-from images.proof.on_card.runs import IN_IMAGE, NO_CARD, ROOTFS, Failed, NotRun, Run
+from images.proof.on_card.runs import IN_IMAGE, NO_CARD, PACKAGES, ROOTFS, Failed, NotRun, Run
 from images.proof.smoke import GOLDEN
 from images.proof.tiny_model import write_checkpoint
 
@@ -45,7 +45,6 @@ found = {n: m.version(n) for n in NAMES if any(True for _ in m.distributions(nam
 card = p and {"name": p.name, "capability": f"{p.major}.{p.minor}", "memory": p.total_memory}
 print(json.dumps({"versions": found, "cuda": torch.version.cuda, "card": card}))
 """
-NAMES = ("torch", "torchvision", "triton", "vllm", "transformers", "flash-attn", "xformers", "numpy", "tokenizers")
 
 
 def machine() -> dict[str, Any]:
@@ -77,7 +76,7 @@ def plain_machine() -> dict[str, Any]:
 
 def read_versions(run: Run, content: str) -> dict[str, Any]:
     """Versions and card as this content's torch sees them."""
-    done = run.python(content, ["-c", f"NAMES = {NAMES!r}\n{VERSIONS_SCRIPT}"])
+    done = run.python(content, ["-c", f"NAMES = {PACKAGES!r}\n{VERSIONS_SCRIPT}"])
     versions: dict[str, Any] = json.loads(done.out.splitlines()[-1])
     return versions
 

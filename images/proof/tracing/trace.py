@@ -12,7 +12,7 @@ from images.core import process
 from images.docker import TMPFS, ContainerSpec, Gpus, Mount, docker_words
 from images.proof.acting import ACTED, ActedCard, acted_env
 from images.proof.kernel_code import traces
-from images.proof.on_card.runs import NO_MULTICAST
+from images.proof.on_card.runs import NO_MULTICAST, versions_in
 from images.proof.tracing.models import SHAPES, write_model
 
 INSIDE = "images/proof/kernel_code/inside"
@@ -128,17 +128,6 @@ def called(tracing: Tracing, capability: str, more: tuple[str, ...]) -> dict[str
     return {"models": list(runs), "kernels": kernels}
 
 
-def versions(tracing: Tracing) -> dict[str, str]:
-    """The image's own vLLM and Triton."""
-    code = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in ('vllm', 'triton')}))"
-    spec = replace(tracing.spec("3b"), arguments=("-c", code), entrypoint=("python",), name="", gpus=Gpus(), env=())
-    spec = replace(spec, mounts=())
-    told: dict[str, str] = json.loads(
-        process.run(docker_words(spec, foreground=True), timeout=120).out.splitlines()[-1]
-    )
-    return told
-
-
 def merged(scratch: Path) -> tuple[dict[str, Any], list[str]]:
     """The group of all models whose traces lie there, and the models that did not come up."""
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -185,7 +174,7 @@ def write_list(out: Path, told: dict[str, str], group: dict[str, Any]) -> None:
 
 def finish(tracing: Tracing, out: Path | None, group: dict[str, Any]) -> int:
     """Write the list and say so; 1 where it has no kernel."""
-    found = versions(tracing)
+    found = versions_in(tracing.image, ("vllm", "triton"))
     place = out or tracing.checkout / DATA / f"vllm-{found['vllm'].partition('+')[0]}.json"
     write_list(place, found, group)
     count, problems = len(group["kernels"]), group.get("problems")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
-from images.cards import Card, all_cards, choose_images, named_cards, why_no_image
+from images.cards import Card, all_cards, choose_images, named_cards, plain_name, why_no_image
 from images.catalogue import Catalogue, match_images
 from images.core import CardstockError, UsageError
 from images.matrix import Arch, Driver, Matrix, Variants, driver_branches, parse_driver
@@ -207,7 +207,7 @@ def _marked(error: CardstockError, text: str, mark: str) -> Why:
 
 
 def spellings(cards: Sequence[Card]) -> dict[str, int | Why]:
-    """What people type for cards, in the form that `plain` gives it -> the card's place, or what is said of the name.
+    """What people type for cards, by `plain_name` -> the card's place, or what is said of the name.
 
     The whole names and other names of all cards; of those that may have an image also these without the words of a
     family before them, and without words behind them; and what people type that is no card of NVIDIA's.
@@ -216,7 +216,7 @@ def spellings(cards: Sequence[Card]) -> dict[str, int | Why]:
     out: dict[str, int | Why] = {}
     for at, card in enumerate(cards):
         for name in (card.name, *card.aliases):
-            out.setdefault(plain(name), at)
+            out.setdefault(plain_name(name), at)
     newer = [name for name, at in out.items() if isinstance(at, int) and cards[at].arch >= _FIRST]
     shorter = {text for name in newer for begun in _without_family(name) for text in _without_end(begun)}
     for text in sorted({*shorter, *_OTHERS} - set(out)):
@@ -243,8 +243,3 @@ def _without_family(name: str) -> list[str]:
     while (match := _FAMILY.match(out[-1])) is not None:
         out.append(out[-1][match.end() :])
     return out
-
-
-def plain(name: str) -> str:
-    """A name as it is looked up: as `match_card` compares names, without "NVIDIA" and in small letters."""
-    return " ".join(name.lower().replace("-", " ").replace("nvidia", " ").split())

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from images.cards import counted_name
 from images.render import VARIANT
 from images.run.demo.server import is_loopback
 from images.run.demo.settings import Answering
@@ -53,6 +54,4 @@ def _card(container: ContainerState, cards: Sequence[LocalCard]) -> str:
     elif len(requests) == 1 and int(requests[0].get("Count") or -1) > 0:
         cards = cards[: int(requests[0]["Count"])]
     names = [card.name for card in cards]
-    return ", ".join(
-        name if names.count(name) == 1 else f"{names.count(name)} x {name}" for name in dict.fromkeys(names)
-    )
+    return ", ".join(counted_name(name, names.count(name)) for name in dict.fromkeys(names))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from images.cards import AskedCards
+from images.cards import AskedCards, counted_name
 from images.core import NoImageFits, UsageError, human_bytes
 from images.matrix import Arch, Driver, Variant, driver_suffices
 from images.run.fit.backends import CardBackend
@@ -66,7 +66,7 @@ class Ask:
         whole = self.count * self.nodes
         if len(self.on.kinds) > 1:
             return self.on.text if self.nodes == 1 else f"{self.on.text} in each of {self.nodes} machines"
-        told = self.card if whole == 1 else f"{whole} x {self.card}"
+        told = counted_name(self.card, whole)
         return told if self.nodes == 1 else f"{told} in {self.nodes} machines"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from images.core import UsageError, to_yaml
 from images.docker import CARDS, ContainerSpec, check_label, pod_container, pod_security, pod_shut, pod_volumes
 from images.matrix import Variant
+from images.registry import DIGEST
 from images.render import USER
 from images.run.fit import GIB, Model, stage_weights, vision_weights
 from images.run.serve.make import API_KEYS, HUB_SETTINGS, REPOSITORY
@@ -65,7 +66,7 @@ def check_restart(restart: str) -> None:
 def check_digest(image: str) -> str:
     """The image, if it is one by digest of a registry. Raises UsageError."""
     name, _, digest = image.partition("@")
-    if "/" not in name or not digest.startswith("sha256:") or len(digest) != len("sha256:") + 64:
+    if "/" not in name or not DIGEST.fullmatch(digest):
         raise UsageError(
             f"{image} is not an image by its digest",
             cause="a node pulls it by itself, and a tag may name another image by then",

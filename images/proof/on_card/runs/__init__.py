@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from images.proof.on_card.runs.host import INPUT as INPUT
     from images.proof.on_card.runs.host import NO_CARD as NO_CARD
     from images.proof.on_card.runs.host import NO_MULTICAST as NO_MULTICAST
+    from images.proof.on_card.runs.host import PACKAGES as PACKAGES
     from images.proof.on_card.runs.host import VARIANT as VARIANT
     from images.proof.on_card.runs.host import env_of as env_of
     from images.proof.on_card.runs.host import gpus_of as gpus_of
     from images.proof.on_card.runs.host import labels_of as labels_of
     from images.proof.on_card.runs.host import nvidia_smi as nvidia_smi
     from images.proof.on_card.runs.host import own_checkout as own_checkout
+    from images.proof.on_card.runs.host import versions_in as versions_in
     from images.proof.on_card.runs.processes import process_tree as process_tree
     from images.proof.on_card.runs.run import IN_IMAGE as IN_IMAGE
     from images.proof.on_card.runs.run import ROOT as ROOT

@@ -24,6 +24,14 @@ NO_MULTICAST = {
     "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
     "VLLM_ALLREDUCE_USE_FLASHINFER": "0",
 }
+# What decides what a server computes.
+PACKAGES = (
+    "torch", "torchvision", "triton", "vllm", "transformers", "flash-attn", "xformers", "numpy", "tokenizers"
+)  # fmt: skip
+_VERSIONS = """
+import importlib.metadata as m, json, sys
+print(json.dumps({n: m.version(n) for n in sys.argv[1:] if any(True for _ in m.distributions(name=n))}))
+"""
 
 
 def gpus_of(devices: Sequence[str], by: str) -> Gpus:
@@ -50,6 +58,12 @@ def env_of(image: str) -> dict[str, str]:
     argv = ["docker", "image", "inspect", "--format", "{{json .Config.Env}}", image]
     pairs: list[str] | None = json.loads(process.run(argv, timeout=60).out)
     return dict(pair.split("=", 1) for pair in pairs or ())
+
+
+def versions_in(image: str, names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The versions of an image's packages, of those that it has. Raises ProcessFailed."""
+    argv = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", _VERSIONS, *names]
+    return dict(json.loads(process.run(argv, timeout=120).out.splitlines()[-1]))
 
 
 def own_checkout() -> Path:

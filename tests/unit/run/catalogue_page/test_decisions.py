@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.cards import match_card
+from images.cards import match_card, plain_name
 from images.matrix import parse_driver
 from images.run.catalogue_page.decisions import (
     CARD,
@@ -16,7 +16,6 @@ from images.run.catalogue_page.decisions import (
     driver_steps,
     drivers_of_steps,
     own_refusal,
-    plain,
     spellings,
     tables,
     unknown_card,
@@ -95,7 +94,7 @@ def test_names_lead_where_pull_leads_them() -> None:
         if isinstance(place, int) and place < len(cards):
             assert match_card(text, cards).card == cards[place]
     assert found["a100"] == 2
-    assert found[plain(HOSTILE.name)] == 3
+    assert found[plain_name(HOSTILE.name)] == 3
 
 
 def test_a_name_of_several_kinds_is_told_so() -> None:
@@ -122,5 +121,5 @@ def test_each_value_is_kept_once() -> None:
 
 
 def test_a_driver_that_stands_in_is_read_as_any() -> None:
-    assert plain("NVIDIA A100-SXM4-80GB") == "a100 sxm4 80gb"
+    assert plain_name("NVIDIA A100-SXM4-80GB") == "a100 sxm4 80gb"
     assert parse_driver("525.60").parts in {driver.parts for driver in drivers_of_steps([(525, 60, 13)])}
