@@ -89,6 +89,142 @@ def test_the_engine_is_forked_only_where_it_is_asked_for(vllm: Path, value: str)
     assert lines[-1] == "running spawn False True"
 
 
+# A server that takes flags, an engine that is given settings; the card is a torch that says when it is opened.
+SERVER_WITH_FLAGS = """
+import gc, json, multiprocessing, os, sys, time
+
+def main():
+    from vllm.v1.engine import utils
+    from vllm.v1.engine.core import run
+    context = utils.get_mp_context()
+    os.environ["SET_BY_THE_SERVER"] = "1"
+    os.environ.pop("TAKEN_AWAY", None)
+    given = {"settings": {"seen": context.Queue() if "--queue" in sys.argv else [1]}}
+    engines = [context.Process(target=run, name=f"Engine{at}", kwargs=given) for at in range(1 + ("--two" in sys.argv))]
+    for engine in engines:
+        if "--late" in sys.argv:
+            time.sleep(0.1)
+        engine.start()
+    for engine in engines:
+        engine.join(60)
+    told = [[engine.name, engine.exitcode, engine.pid == engines[0].pid, engine.is_alive()] for engine in engines]
+    print(json.dumps([told, context.get_start_method()]), flush=True)
+
+if __name__ == "__main__":
+    if "--refused" in sys.argv:
+        sys.exit("no such flag")
+    main()
+"""
+ENGINE_WITH_SETTINGS = """
+import json, multiprocessing, os, sys
+import torch
+
+def run(settings):
+    here = [name for name in ("vllm.v1.worker.gpu_worker", "vllm.entrypoints.openai.api_server") if name in sys.modules]
+    row = [multiprocessing.current_process().name, here, os.environ.get("SET_BY_THE_SERVER"),
+           os.environ.get("TAKEN_AWAY"), torch.threads, torch.cuda.opened]
+    sys.stdout.write("engine " + json.dumps(row) + "\\n")  # at once: two engines write here
+    sys.stdout.flush()
+    sys.exit(3)
+"""
+TORCH = """
+import torch.cuda
+threads = 7
+
+def get_num_threads():
+    return 5
+
+def set_num_threads(count):
+    global threads
+    threads = count
+"""
+CUDA = """
+opened = False
+
+def synchronize():
+    global opened
+    opened = True
+"""
+FORKS = "import multiprocessing\nget_mp_context = lambda: multiprocessing.get_context('fork')\n"
+
+
+@pytest.fixture
+def early(vllm: Path) -> Path:
+    """The same with flags, a worker, and a card."""
+    files = {
+        "vllm/entrypoints/openai/api_server.py": SERVER_WITH_FLAGS,
+        "vllm/v1/engine/core.py": ENGINE_WITH_SETTINGS,
+        "vllm/v1/engine/utils.py": FORKS,
+        "vllm/v1/worker/gpu_worker.py": "",
+        "torch/__init__.py": TORCH,
+        "torch/cuda.py": CUDA,
+    }
+    for name, text in files.items():
+        (vllm / name).parent.mkdir(parents=True, exist_ok=True)
+        (vllm / name).write_text(text)
+    return vllm
+
+
+def engines(folder: Path, *words: str, **environment: str) -> tuple[list[list[Any]], Any]:
+    """What each engine saw, and what the server says of them."""
+    lines, told = started(folder, *words, CARDSTOCK_FORK_ENGINE="early", TAKEN_AWAY="1", **environment)
+    return [json.loads(line.removeprefix("engine ")) for line in lines if line.startswith("engine ")], told
+
+
+WORKER, API = "vllm.v1.worker.gpu_worker", "vllm.entrypoints.openai.api_server"
+
+
+@pytest.mark.parametrize("words", [(), ("--late",)])
+def test_an_early_engine_has_imported_its_worker_and_does_what_it_is_sent(early: Path, words: tuple[str, ...]) -> None:
+    seen, (told, method) = engines(early, *words)
+    # Not the server: that the other process imports meanwhile. The environment and torch's threads are those of now.
+    assert seen == [["Engine0", [WORKER], "1", None, 5, True]]
+    assert told == [["Engine0", 3, True, False]] and method == "fork"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-tp", "2"), ("--tensor-parallel-size=2",), ("--tensor_parallel_size", "2"), ("--tensor", "2"), ("--config", "f"),
+     ("--data-parallel-size-local", "1"), ("--device-ids", "1"), ("-pp2",)],
+)  # fmt: skip
+def test_an_early_engine_leaves_the_cards_to_its_workers_where_there_may_be_others(
+    early: Path, words: tuple[str, ...]
+) -> None:
+    seen, _ = engines(early, *words)
+    assert seen == [["Engine0", [WORKER], "1", None, 5, False]]
+
+
+def test_a_flag_that_says_nothing_of_workers_leaves_the_card_to_the_engine(early: Path) -> None:
+    seen, _ = engines(early, "--dtype", "half", "--max-num-seqs", "4", "--port=8000", "--trust-remote-code")
+    assert seen[0][-1] is True
+
+
+def test_a_second_engine_is_started_as_ever(early: Path) -> None:
+    seen, (told, _) = engines(early, "--two")
+    assert sorted(row[0] for row in seen) == ["Engine0", "Engine1"]
+    assert [row[:3] for row in told] == [["Engine0", 3, True], ["Engine1", 3, False]]
+    assert next(row for row in seen if row[0] == "Engine1")[1] == [API]
+
+
+def test_work_that_cannot_be_sent_goes_to_a_process_that_inherits_it(early: Path) -> None:
+    seen, (told, _) = engines(early, "--queue")
+    assert seen == [["Engine0", [API], "1", None, 7, False]] and told == [["Engine0", 3, True, False]]
+
+
+def test_an_engine_that_died_before_it_had_work_is_replaced(early: Path) -> None:
+    (early / "vllm/v1/worker/gpu_worker.py").write_text("import os\nos._exit(1)\n")
+    seen, (told, _) = engines(early, "--late")
+    assert [row[1] for row in seen] in ([[API]], []) and told[0][1] in (3, 1)
+
+
+def test_an_early_engine_ends_with_a_server_that_refuses_its_flags(early: Path) -> None:
+    done = process.run(
+        [sys.executable, "-B", str(START), "--refused"],
+        env={"PYTHONPATH": str(early), "CARDSTOCK_FORK_ENGINE": "early"}, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.code == 1 and done.err == "no such flag\n"
+
+
 def test_modules_beside_the_program_do_not_stand_in_for_others(vllm: Path) -> None:
     (vllm / "vllm/entrypoints/openai/api_server.py").write_text(
         "import json, settings\nprint(json.dumps(settings.WHOSE))\n"
