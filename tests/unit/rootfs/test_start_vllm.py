@@ -97,6 +97,7 @@ def main():
     from vllm.v1.engine import utils
     from vllm.v1.engine.core import run
     context = utils.get_mp_context()
+    time.sleep(0.5 if "--slow" in sys.argv else 0)
     os.environ["SET_BY_THE_SERVER"] = "1"
     os.environ.pop("TAKEN_AWAY", None)
     given = {"settings": {"seen": context.Queue() if "--queue" in sys.argv else [1]}}
@@ -213,8 +214,17 @@ def test_work_that_cannot_be_sent_goes_to_a_process_that_inherits_it(early: Path
 
 def test_an_engine_that_died_before_it_had_work_is_replaced(early: Path) -> None:
     (early / "vllm/v1/worker/gpu_worker.py").write_text("import os\nos._exit(1)\n")
-    seen, (told, _) = engines(early, "--late")
-    assert [row[1] for row in seen] in ([[API]], []) and told[0][1] in (3, 1)
+    seen, (told, _) = engines(early, "--slow")
+    assert seen == [["Engine0", [API], "1", None, 7, False]] and told == [["Engine0", 3, True, False]]
+
+
+def test_an_engine_that_dies_as_it_is_given_its_work_has_ended_for_vllm(early: Path) -> None:
+    (early / "vllm/v1/worker/gpu_worker.py").write_text("import os, time\ntime.sleep(0.3)\nos._exit(9)\n")
+    (early / "vllm/entrypoints/openai/api_server.py").write_text(
+        SERVER_WITH_FLAGS.replace("        engine.start()", "        time.sleep(0.6)\n        engine.start()")
+    )
+    seen, (told, _) = engines(early)
+    assert seen == [] and told == [["Engine0", 9, True, False]]
 
 
 def test_an_early_engine_ends_with_a_server_that_refuses_its_flags(early: Path) -> None:

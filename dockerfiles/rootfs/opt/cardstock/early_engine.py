@@ -89,7 +89,8 @@ class EarlyEngine(ForkProcess):
     def start(self) -> None:
         """What vLLM calls: the work is sent, with what a process forked now would inherit."""
         threads = importlib.import_module("torch").get_num_threads()
-        self._outbox.send_bytes(ForkingPickler.dumps((dict(os.environ), threads, *self._work)))
+        with suppress(BrokenPipeError):  # it has ended by now: vLLM looks after its engines
+            self._outbox.send_bytes(ForkingPickler.dumps((dict(os.environ), threads, *self._work)))
 
 
 class Context:
