@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from images.core import CheckFailed
+from images.core import CheckFailed, EngineUnreachable
 from images.docker import ContainerSpec, TemporaryContainer, TemporaryContainers
 from images.proof.smoke.client import Client, InsideClient
 from images.proof.smoke.health import Health, unhealthy_text
@@ -47,5 +47,13 @@ def running_server(temporary: TemporaryContainers, spec: ContainerSpec, name: st
     start = time.monotonic()
     with temporary.running(spec, ready=Healthy(limit)) as container:
         inner = spec.ports[0].container_port
-        client = Client(container.host_port(inner)) if temporary.beside else InsideClient(container, inner)
-        yield Server(container, client, name, round(time.monotonic() - start, 1))
+        seconds = round(time.monotonic() - start, 1)
+        yield Server(container, _client(temporary, container, inner), name, seconds)
+
+
+def _client(temporary: TemporaryContainers, container: TemporaryContainer, port: int) -> Client:
+    """On the published port, or from inside where that is another machine's, or the engine has published none."""
+    if temporary.beside:
+        with suppress(EngineUnreachable):
+            return Client(container.host_port(port))
+    return InsideClient(container, port)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from images.core import process
-from images.core.errors import CheckFailed
+from images.core.errors import CheckFailed, EngineUnreachable
 from images.docker import ContainerSpec, TemporaryContainer, TemporaryContainers
 from images.docker.container_spec import PublishedPort
 from images.docker.temporary_containers import Output
@@ -115,7 +115,7 @@ class Container:
     """A container whose health goes through ``states``."""
 
     def __init__(self, *states: dict[str, Any]) -> None:
-        self.states, self.removed = list(states), False
+        self.states, self.removed, self.unpublished = list(states), False, False
 
     def inspect(self) -> dict[str, Any]:
         return {"State": self.states.pop(0) if len(self.states) > 1 else self.states[0], "Config": {}}
@@ -124,6 +124,8 @@ class Container:
         return "loading\nCUDA error: out of memory"
 
     def host_port(self, port: int) -> int:
+        if self.unpublished:
+            raise EngineUnreachable("the engine has published no port")
         return 30000 + port
 
 
@@ -159,6 +161,13 @@ def test_a_server_is_handed_out_once_it_is_healthy_and_removed_at_the_end() -> N
 
 def test_a_server_of_an_engine_elsewhere_is_not_asked_on_this_machines_ports() -> None:
     with served(Container(state("healthy")), beside=False) as server:
+        assert isinstance(server.client, InsideClient) and server.client._port == 8000
+
+
+def test_a_server_whose_port_the_engine_has_not_published_is_asked_from_inside() -> None:
+    container = Container(state("healthy"))
+    container.unpublished = True
+    with served(container) as server:
         assert isinstance(server.client, InsideClient) and server.client._port == 8000
 
 
