@@ -11,8 +11,8 @@ On the host with the card and the image, where Python alone is enough (numpy for
 
 FOLDER holds a checkpoint; "tiny" makes the tiny one. Each setting is started with an empty cache of its own, then
 `--rounds` times with what that start has left, the settings in turns. The last start of each is told to end where
-compiled code is not read (VLLM_FORCE_AOT_LOAD), if the version can. Each start answers the same questions and is timed
-while it decodes and reads. The record is written after each step. Exit code 0 when nothing failed, 1 when something
+compiled code is not read (VLLM_FORCE_AOT_LOAD), if the version can. Each start answers the same questions; those with
+kept caches are timed while they decode and read. The record is written after each step. Exit code 0 when nothing failed, 1 when something
 did.
 """
 
@@ -75,7 +75,7 @@ BEFORE = "before"
 EMPTY, KEPT, CHECKED = "empty", "kept", "kept, read or end"
 PORT, LIMIT, GRACE = 18_790, 900.0, 40
 # Tokens that are decoded for a speed, and how often a prompt is read for one.
-DECODED, READINGS = 200, 15
+DECODED, READINGS = 400, 40
 # A text's length in repeated words; the server says how many tokens that was.
 TEXTS = (20, 60, 200)
 WITHIN, LOGPROBS = 0.98, 0.05
@@ -345,7 +345,7 @@ class Breakdown:
             first = stream(self.host.port, _request(question, 1), server.begun).first
             ends = stage_ends(server.lines) | {HEALTHY: round(server.healthy, 3), FIRST: round(first, 3)}
             answered = all_answers(self.host.port, self.tiny)
-            taken = speeds(self.host.port, self.plan.seqs, self.tiny, self.decoded)
+            taken = {} if caches == EMPTY else speeds(self.host.port, self.plan.seqs, self.tiny, self.decoded)
         kind = EMPTY if caches == EMPTY else KEPT
         facts = {
             "start": {"settings": name, "caches": kind, "number": number},
