@@ -9,11 +9,15 @@ On the host with the card and the image, where Python alone is enough (numpy for
     PYTHONPATH=. python3 -m bench.start_breakdown run --plan plan.json --image IMAGE --model FOLDER --out RECORD.json \\
         --scratch FOLDER [--rounds 2] [--by cdi|gpus|none] [--only GLOB]…
 
+Then, of a server of the same checkpoint that was started otherwise, as `./inv serve --artifact FILE --served measured`:
+
+    PYTHONPATH=. python3 -m bench.start_breakdown ask --image IMAGE --out RECORD.json --port PORT --of "fetched code"
+
 FOLDER holds a checkpoint; "tiny" makes the tiny one. Each setting is started with an empty cache of its own, then
 `--rounds` times with what that start has left, the settings in turns. The last start of each is told to end where
 compiled code is not read (VLLM_FORCE_AOT_LOAD), if the version can. Each start answers the same questions; those with
-kept caches are timed while they decode and read. The record is written after each step. Exit code 0 when nothing failed, 1 when something
-did.
+kept caches are timed while they decode and read. The record is written after each step. Exit code 0 when nothing
+failed, 1 when something did.
 """
 
 from __future__ import annotations
@@ -389,13 +393,7 @@ class Breakdown:
         if len(self.said) < 2:
             raise NotRun("fewer than two starts answered")
         (first, known), *others = self.said.items()
-        compared = {name: compare_answers(known, answered) for name, answered in others}
-        facts = {"against": first, "starts": compared}
-        if wrong := [name for name, one in compared.items() if not one["same tokens"]]:
-            raise Failed(f"other tokens than {first}: {', '.join(wrong)}", facts)
-        if far := [name for name, one in compared.items() if one["logprob distance"] > LOGPROBS]:
-            raise Failed(f"logprobs farther than {LOGPROBS} from {first}: {', '.join(far)}", facts)
-        return facts
+        return _same(first, known, dict(others))
 
     def speed(self, kind: str, judged: str = "") -> dict[str, Any]:
         """Speeds of each setting over those before: more is faster. Only names with ``judged`` decide."""
@@ -463,6 +461,30 @@ class Breakdown:
             self.run.step(told, partial(self.start, name, caches, number))
 
 
+def _same(first: str, known: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Answers by the start that gave them, held against those of the first. Raises Failed."""
+    compared = {name: compare_answers(known, answered) for name, answered in others.items()}
+    facts = {"against": first, "starts": compared}
+    if wrong := [name for name, one in compared.items() if not one["same tokens"]]:
+        raise Failed(f"other tokens than {first}: {', '.join(wrong)}", facts)
+    if far := [name for name, one in compared.items() if one["logprob distance"] > LOGPROBS]:
+        raise Failed(f"logprobs farther than {LOGPROBS} from {first}: {', '.join(far)}", facts)
+    return facts
+
+
+def ask(run: Run, port: int, name: str, tiny: bool) -> None:
+    """Ask a server that runs what each start was asked, and hold its answers against those of the record's first."""
+
+    def compare() -> dict[str, Any]:
+        started = {step.name: step.facts["answers"] for step in run.record.steps if "answers" in step.facts}
+        if not started:
+            raise NotRun("the record has no start")
+        first = next(iter(started))
+        return _same(first, started[first], {name: all_answers(port, tiny)})
+
+    run.step(f"tokens the same, logprobs near: {name}", compare)
+
+
 def _plain(name: str) -> str:
     """A name for a container or a folder."""
     return "".join(letter if letter.isalnum() else "-" for letter in name)
@@ -517,7 +539,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     ran.add_argument("--device", default="0", help="the card by number or UUID, or all")
     ran.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for every container")
     ran.add_argument("--only", action="append", default=[], metavar="GLOB", help="these steps only")
+    asked = kinds.add_parser("ask", help="hold a running server's answers against the record's")
+    asked.add_argument("--image", required=True)
+    asked.add_argument("--out", type=Path, required=True)
+    asked.add_argument("--port", type=int, required=True)
+    asked.add_argument("--of", required=True, metavar="NAME", help="how it was started, as the record shall say")
+    asked.add_argument("--tiny", action="store_true", help="it serves the tiny checkpoint")
     words = parser.parse_args(argv)
+    if words.kind == "ask":
+        record = kept_steps(new_record(words.image, "cdi"), words.out)
+        run = Run(record, words.out, words.out.parent, {})
+        ask(run, words.port, words.of, words.tiny)
+        return 0 if run.record.ok else 1
     if words.kind == "plan":
         from images.context import Context
         from images.render import Checkout

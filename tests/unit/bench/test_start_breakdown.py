@@ -128,6 +128,21 @@ def test_other_tokens_fail(told: dict[str, Any], tmp_path: Path) -> None:
         far.same_answers()
 
 
+def test_a_server_that_was_started_otherwise_is_held_against_the_record(told: dict[str, Any], tmp_path: Path) -> None:
+    made, _ = breakdown(tmp_path)
+    start_breakdown.ask(made.run, 1, "fetched code", tiny=True)
+    name = "tokens the same, logprobs near: fetched code"
+    assert steps(tmp_path)[name]["verdict"] == "not run"
+    made._once(BEFORE, "empty", 0)
+    start_breakdown.ask(made.run, 1, "fetched code", tiny=True)
+    seen = steps(tmp_path)[name]
+    assert seen["verdict"] == "passed" and seen["facts"]["against"] == "start: before, empty caches, 0"
+    assert seen["facts"]["starts"]["fetched code"]["same tokens"] is True
+    told["answers"] = {"q": {"tokens": ["2"], "logprobs": [-0.5]}}
+    start_breakdown.ask(made.run, 1, "fetched code", tiny=True)
+    assert steps(tmp_path)[name]["verdict"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("slow", "failed"),
     [
