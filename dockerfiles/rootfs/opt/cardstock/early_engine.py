@@ -70,8 +70,10 @@ class EarlyEngine(ForkProcess):
             environment, threads, name, target, args, kwargs = pickle.loads(self._inbox.recv_bytes())  # noqa: S301
         except EOFError:
             return
-        os.environ.clear()
-        os.environ.update(environment)
+        # What differs alone: a process whose variables have all moved cannot be given a title (setproctitle).
+        for gone in os.environ.keys() - environment.keys():
+            del os.environ[gone]
+        os.environ.update({key: value for key, value in environment.items() if os.environ.get(key) != value})
         importlib.import_module("torch").set_num_threads(threads)
         self.name = name
         target(*args, **kwargs)
@@ -111,6 +113,8 @@ class Context:
 
 def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine:
     """Fork a process that does ``load``, and opens the card if it will be the only worker by the server's flags."""
+    # What vLLM does before it forks: threads of OpenMP, say, have to end, or the new process would wait for them.
+    importlib.import_module("vllm.v1.engine.utils").get_mp_context()
 
     def prepare() -> None:
         load()
