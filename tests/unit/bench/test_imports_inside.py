@@ -15,6 +15,7 @@ START = Path(__file__).parents[3] / "dockerfiles/rootfs/opt/cardstock/start_vllm
 FILES = {
     "home/start_vllm.py": START.read_text(),
     "home/import_structure.py": START.with_name("import_structure.py").read_text(),
+    "home/module_places.py": START.with_name("module_places.py").read_text(),
     "home/app.py": "import generate\n",
     "home/generate.py": "",
     "site/torch.py": "sum(range(3_000_000))\n",

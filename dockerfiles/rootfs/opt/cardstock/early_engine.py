@@ -120,6 +120,10 @@ def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine:
         load()
         if only_worker(arguments):
             open_card()
+        for once in ONCE:
+            # An older or newer version may lack it; what is wrong is said by whoever needs it.
+            with suppress(Exception):
+                once()
 
     early = EarlyEngine(prepare)
     early.fork()
@@ -131,6 +135,23 @@ def hand_over(early: EarlyEngine) -> None:
     starter: Any = importlib.import_module("vllm.v1.engine.utils")
     usual = starter.get_mp_context
     starter.get_mp_context = lambda: Context(usual(), early)
+
+
+def _trace() -> None:
+    """torch's tracer, whose tables are made when it first traces: a graph of one addition, which nobody keeps."""
+    torch: Any = importlib.import_module("torch")
+    torch.compile(lambda tensor: tensor + 1, backend="eager")(torch.zeros(1))
+
+
+# What a start does once in a process, whatever it serves: hashes of the compilers' own files, which keys of kept code
+# begin with; the classes of all kinds of weights, of which vLLM imports each to choose one; what the processor imports.
+ONCE: tuple[Callable[[], object], ...] = (
+    lambda: importlib.import_module("vllm.model_executor.layers.quantization").get_quantization_config("awq"),
+    lambda: importlib.import_module("triton.runtime.cache").triton_key(),
+    lambda: importlib.import_module("torch._inductor.codecache").torch_key(),
+    _trace,
+    lambda: importlib.import_module("transformers.models.qwen2_5_vl.processing_qwen2_5_vl"),
+)
 
 
 def open_card() -> None:

@@ -23,7 +23,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,13 +33,20 @@ SERVER = "vllm.entrypoints.openai.api_server"
 ENGINE = ("vllm.v1.engine.core", "vllm.v1.executor.multiproc_executor")
 
 
+@cache
+def use_kept() -> None:
+    """Have imports find what the image has kept: where modules are, and what transformers asks at each import."""
+    for name in ("module_places.py", "import_structure.py"):
+        runpy.run_path(str(Path(__file__).with_name(name)))["replay"]()
+
+
 def import_all(modules: Sequence[str]) -> None:
-    """Import modules, with what is kept of transformers (import_structure.py), and collect nothing meanwhile.
+    """Import modules, with all that is kept of them, and collect nothing meanwhile.
 
     What cannot be imported is left to whoever needs it, who says better what is wrong.
     """
     gc.disable()
-    runpy.run_path(str(Path(__file__).with_name("import_structure.py")))["replay"]()
+    use_kept()
     for name in modules:
         with suppress(ImportError):
             importlib.import_module(name)
