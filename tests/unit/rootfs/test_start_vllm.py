@@ -124,6 +124,8 @@ def run(settings):
     here = [name for name in ("vllm.v1.worker.gpu_worker", "vllm.entrypoints.openai.api_server") if name in sys.modules]
     row = [multiprocessing.current_process().name, here, os.environ.get("SET_BY_THE_SERVER"),
            os.environ.get("TAKEN_AWAY"), torch.threads, torch.cuda.opened]
+    asked = sys.modules.get("triton.runtime.cache")
+    assert (asked is not None and asked.asked) == torch.cuda.opened
     sys.stdout.write("engine " + json.dumps(row) + "\\n")  # at once: two engines write here
     sys.stdout.flush()
     sys.exit(3)
@@ -157,6 +159,7 @@ def early(vllm: Path) -> Path:
         "vllm/v1/engine/core.py": ENGINE_WITH_SETTINGS,
         "vllm/v1/engine/utils.py": FORKS,
         "vllm/v1/worker/gpu_worker.py": "",
+        "triton/runtime/cache.py": "asked = False\ndef triton_key():\n    global asked\n    asked = True\n",
         "torch/__init__.py": TORCH,
         "torch/cuda.py": CUDA,
     }

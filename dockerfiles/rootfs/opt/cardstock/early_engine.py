@@ -112,16 +112,14 @@ class Context:
 
 
 def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine:
-    """Fork a process that does ``load``, and opens the card if it will be the only worker by the server's flags."""
+    """Fork a process that does ``load``, and what a worker does once if it will be the only one by the server's flags."""
     # What vLLM does before it forks: threads of OpenMP, say, have to end, or the new process would wait for them.
     importlib.import_module("vllm.v1.engine.utils").get_mp_context()
 
     def prepare() -> None:
         load()
-        if only_worker(arguments):
-            open_card()
-        for once in ONCE:
-            # An older or newer version may lack it; what is wrong is said by whoever needs it.
+        for once in (open_card, *ONCE) if only_worker(arguments) else ():
+            # Another version may lack it, and what is wrong with a card is said better by whoever needs it.
             with suppress(Exception):
                 once()
 
@@ -155,7 +153,5 @@ ONCE: tuple[Callable[[], object], ...] = (
 
 
 def open_card() -> None:
-    """Make CUDA's context on the first card, which an only worker takes. What is wrong with it vLLM says better."""
-    with suppress(Exception):
-        cuda: Any = importlib.import_module("torch.cuda")
-        cuda.synchronize()
+    """Make CUDA's context on the first card, which an only worker takes."""
+    importlib.import_module("torch.cuda").synchronize()
