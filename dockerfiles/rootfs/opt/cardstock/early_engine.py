@@ -112,7 +112,7 @@ class Context:
 
 
 def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine:
-    """Fork a process that does ``load``, and what a worker does once if it will be the only one by the server's flags."""
+    """Fork a process that does ``load``, and where it will be the only worker, by the server's flags, a worker's ONCE."""
     # What vLLM does before it forks: threads of OpenMP, say, have to end, or the new process would wait for them.
     importlib.import_module("vllm.v1.engine.utils").get_mp_context()
 
