@@ -112,7 +112,7 @@ class Context:
 
 
 def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine:
-    """Fork a process that does ``load``, and where it will be the only worker, by the server's flags, a worker's ONCE."""
+    """Fork a process that does ``load``, and ONCE where it is to be the only worker, by the server's flags."""
     # What vLLM does before it forks: threads of OpenMP, say, have to end, or the new process would wait for them.
     importlib.import_module("vllm.v1.engine.utils").get_mp_context()
 
