@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from packaging.version import Version
 
+from images.matrix import Arch
 from images.run.fit.activations import (
     STEP_BUFFERS,
     encoded_pictures,
@@ -30,11 +31,21 @@ from images.run.fit.loaded import ROTARY_TIMES, loaded_bytes, rotary_table
 from images.run.fit.model import Model
 from images.run.fit.parallel import Split
 from images.run.fit.usable_memory import GIB
-from images.run.fit.weights import Parts, kv_bytes, layers_per_card, layers_per_stage, stage_weights, vision_weights
+from images.run.fit.weights import (
+    Parts,
+    kv_bytes,
+    layers_per_card,
+    layers_per_stage,
+    stage_weights,
+    unpacked_zeros,
+    vision_weights,
+)
 
-# records/cards/h200-fit-memory.json: 0.51 GiB before any work and 0.68 after it, on a card with many processors;
-# the spare covers the difference.
-CONTEXT = GIB // 2
+# records/cards/h200-fit-memory.json: 0.51 GiB before any work and 0.68 after it, on a card with many processors; with
+# vLLM 0.33.0 0.74, and 0.11 more that torch keeps beyond what vLLM may fill
+# (h200-memory-cu130-vllm0.33.0-flash-attn-sm90.json). The spare covers the difference.
+CONTEXT, LARGE_CONTEXT = GIB // 2, 3 * GIB // 4
+LARGE = Arch(9, 0)
 NCCL = int(0.4 * GIB)
 SPARE = GIB // 4
 BLOCK = 16
@@ -42,8 +53,16 @@ MOST_UTILISATION = 0.95
 _GRAPHS_INSIDE = Version("0.12")
 # cuBLAS's workspace, and what the allocator rounds of large activations.
 WORKSPACE = 64 * 2**20
+# Tables of the vision tower that newer versions keep: 4 MB with 7B in 16 bits, by the record above.
+_TABLES_FROM, TABLES = Version("0.14"), 8 * 2**20
+# The kernel for AWQ on 9.0 (Machete) has zeros as 16-bit numbers, and the packed ones seem to stay: beyond what is read
+# 7B took 125 MB, by the record above. vllm/model_executor/kernels/linear/mixed_precision/machete.py@v0.33.0.
+_WIDE_ZEROS_FROM = Version("0.33")
 
-LOADED = ("text weights", "vision weights", "rotary table", "allocator's rounding", "form not read", "step buffers")
+LOADED = (
+    "text weights", "vision weights", "rotary table", "allocator's rounding", "form not read", "zeros unpacked",
+    "step buffers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,8 @@ def _stage(
     if split.tp * split.pp > 1 and backend.vllm:
         lines.append(MemoryLine("NCCL", NCCL, "buffers between the cards (round figure)"))
     graphs = graph_bytes(backend, load, parts[at])
-    outside = [MemoryLine("CUDA context", CONTEXT, "kernels and the libraries' own memory (round figure)")]
+    context = LARGE_CONTEXT if backend.arch >= LARGE else CONTEXT
+    outside = [MemoryLine("CUDA context", context, "kernels and the libraries' own memory (round figure)")]
     if graphs:
         outside.append(MemoryLine("CUDA graphs", graphs, "captured after the cache is laid out (estimate)"))
     outside.append(MemoryLine("spare", SPARE, "left free"))
@@ -127,7 +147,13 @@ def _weights(model: Model, backend: CardBackend, split: Split, parts: Parts, at:
         lines.append(MemoryLine("rotary table", table, f"{ROTARY_TIMES} x {model.shape.positions} positions"))
         loaded = loaded_bytes(model, parts, at, split.tp, share)
         rounding = max(0, loaded - sum(line.bytes for line in lines))
+        rounding += TABLES if backend.version >= _TABLES_FROM else 0
         lines.append(MemoryLine("allocator's rounding", rounding, "torch gives memory in steps of up to 2 MiB"))
+        if model.form == "awq" and LARGE <= backend.arch < Arch(10, 0) and backend.version >= _WIDE_ZEROS_FROM:
+            wide = parts[at] * unpacked_zeros(model, split.tp)
+            lines.append(
+                MemoryLine("zeros unpacked", wide, "16 bits each beside the packed ones, for this card's kernel")
+            )
         if model.assumed and model.group > 0 and model.form in ("awq", "gptq", "wna16"):
             worst = replace(model, group=32, act_order=model.form == "gptq")
             more = max(0, loaded_bytes(worst, parts, at, split.tp, share) - loaded)

@@ -60,6 +60,21 @@ def layer_tensors(model: Model, tp: int) -> tuple[tuple[int, ...], tuple[int, ..
     return attention, rest
 
 
+def unpacked_zeros(model: Model, tp: int) -> int:
+    """The zeros of one decoder layer on one of ``tp`` cards as 16-bit numbers, and once more as they are packed."""
+    shape, width = model.shape, model.shape.intermediate // tp
+    queries = shape.heads * shape.head_dim // tp
+    keys = max(1, shape.kv_heads // tp) * shape.head_dim
+    sides = (
+        (shape.hidden, queries + 2 * keys),
+        (queries, shape.hidden),
+        (shape.hidden, 2 * width),
+        (width, shape.hidden),
+    )
+    zeros = sum(math.ceil(inputs / model.group) * outputs for inputs, outputs in sides) if model.group > 0 else 0
+    return zeros * 2 + zeros * model.weight_bits // 8
+
+
 def decoder_layer(model: Model, tp: int) -> int:
     """One decoder layer on one of ``tp`` cards."""
     attention, rest = layer_tensors(model, tp)
