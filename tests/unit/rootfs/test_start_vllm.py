@@ -203,6 +203,14 @@ def test_a_flag_that_says_nothing_of_workers_leaves_the_card_to_the_engine(early
     assert seen[0][-1] is True
 
 
+def test_where_vllm_does_not_fork_its_engine_is_started_as_ever(early: Path) -> None:
+    # On WSL it spawns, for NVML's sake.
+    (early / "vllm/v1/engine/utils.py").write_text(FORKS.replace("'fork'", "'spawn'"))
+    seen, (told, method) = engines(early, "--tensor-parallel-size", "2")
+    assert method == "spawn" and told == [["Engine0", 3, True, False]]
+    assert [row[:2] for row in seen] == [["Engine0", []]]
+
+
 def test_a_second_engine_is_started_as_ever(early: Path) -> None:
     seen, (told, _) = engines(early, "--two")
     assert sorted(row[0] for row in seen) == ["Engine0", "Engine1"]

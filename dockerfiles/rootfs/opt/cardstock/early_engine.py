@@ -111,10 +111,14 @@ class Context:
         return self._usual.Process(target=target, name=name, kwargs=kwargs)
 
 
-def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine:
-    """Fork a process that does ``load``, and ONCE where it is to be the only worker, by the server's flags."""
-    # What vLLM does before it forks: threads of OpenMP, say, have to end, or the new process would wait for them.
-    importlib.import_module("vllm.v1.engine.utils").get_mp_context()
+def fork(load: Callable[[], None], arguments: Sequence[str]) -> EarlyEngine | None:
+    """Fork a process that does ``load``, and ONCE where it is to be the only worker, by the server's flags.
+
+    None where vLLM does not fork: on WSL, whose NVML does not survive it, or where it is told to spawn.
+    """
+    # What vLLM does before it forks, too: threads of OpenMP, say, have to end, or the new process would wait for them.
+    if importlib.import_module("vllm.v1.engine.utils").get_mp_context().get_start_method() != "fork":
+        return None
 
     def prepare() -> None:
         load()

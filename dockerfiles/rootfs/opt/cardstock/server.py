@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import import_structure  # type: ignore[import-not-found,unused-ignore]
+import module_places  # type: ignore[import-not-found,unused-ignore]
 from app import create_app  # type: ignore[import-not-found,unused-ignore]
 from settings import (  # type: ignore[import-not-found,unused-ignore]
     Settings,
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = settings(args, os.environ)
     port = args.port or positive(os.environ, "CARDSTOCK_PORT", 8000)
     gc.disable()  # imports leave no garbage, and looking for it is a quarter of their time
+    module_places.replay()
     import_structure.replay()
     import uvicorn
     from awq_loader import LoadError  # type: ignore[import-not-found,unused-ignore]

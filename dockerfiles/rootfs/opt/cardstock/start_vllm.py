@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     """Become vLLM's server; returns when it has ended."""
     forked = os.environ.get("CARDSTOCK_FORK_ENGINE")
     early: Any = importlib.import_module("early_engine") if forked == "early" else None
+    engine = None
     # Python looks for modules beside a program first: those of this folder are not vLLM's.
     sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
     sys.argv = [SERVER, *arguments]
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         engine = early.fork(partial(import_all, early.WORKER), arguments)
     import_all([SERVER])
     keep_set_apart()
-    if early:
+    if engine:
         early.hand_over(engine)
     elif forked == "1":
         fork_engine()
