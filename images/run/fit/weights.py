@@ -36,24 +36,29 @@ def linear_bytes(model: Model, inputs: int, outputs: int, *, bias: bool = False,
     return sum(linear_tensors(model, inputs, outputs, bias=bias, whole=whole))
 
 
-def layer_tensors(model: Model, tp: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Bytes of the tensors of one decoder layer on one of ``tp`` cards: of its attention, and of the rest.
+def _linears(model: Model, tp: int) -> tuple[tuple[int, int], ...]:
+    """Inputs and outputs of a decoder layer's products on one of ``tp`` cards: into and out of attention, up, down.
 
     Key and value heads that cannot be split are repeated.
     """
-    shape = model.shape
+    shape, width = model.shape, model.shape.intermediate // tp
     queries = shape.heads * shape.head_dim // tp
     keys = max(1, shape.kv_heads // tp) * shape.head_dim
-    width = shape.intermediate // tp
+    return (shape.hidden, queries + 2 * keys), (queries, shape.hidden), (shape.hidden, 2 * width), (width, shape.hidden)
+
+
+def layer_tensors(model: Model, tp: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bytes of the tensors of one decoder layer on one of ``tp`` cards: of its attention, and of the rest."""
+    shape, (into, out, up, down) = model.shape, _linears(model, tp)
     third = shape.family == "qwen3_vl"
     attention = (
-        *linear_tensors(model, shape.hidden, queries + 2 * keys, bias=not third),
-        *linear_tensors(model, queries, shape.hidden, whole=shape.heads * shape.head_dim),
+        *linear_tensors(model, *into, bias=not third),
+        *linear_tensors(model, *out, whole=shape.heads * shape.head_dim),
         *((shape.head_dim * 2, shape.head_dim * 2) if third else ()),
     )
     rest = (
-        *linear_tensors(model, shape.hidden, 2 * width),
-        *linear_tensors(model, width, shape.hidden, whole=shape.intermediate),
+        *linear_tensors(model, *up),
+        *linear_tensors(model, *down, whole=shape.intermediate),
         shape.hidden * 2,
         shape.hidden * 2,
     )
@@ -62,16 +67,9 @@ def layer_tensors(model: Model, tp: int) -> tuple[tuple[int, ...], tuple[int, ..
 
 def unpacked_zeros(model: Model, tp: int) -> int:
     """The zeros of one decoder layer on one of ``tp`` cards as 16-bit numbers, and once more as they are packed."""
-    shape, width = model.shape, model.shape.intermediate // tp
-    queries = shape.heads * shape.head_dim // tp
-    keys = max(1, shape.kv_heads // tp) * shape.head_dim
-    sides = (
-        (shape.hidden, queries + 2 * keys),
-        (queries, shape.hidden),
-        (shape.hidden, 2 * width),
-        (width, shape.hidden),
-    )
-    zeros = sum(math.ceil(inputs / model.group) * outputs for inputs, outputs in sides) if model.group > 0 else 0
+    if model.group <= 0:
+        return 0
+    zeros = sum(math.ceil(inputs / model.group) * outputs for inputs, outputs in _linears(model, tp))
     return zeros * 2 + zeros * model.weight_bits // 8
 
 
