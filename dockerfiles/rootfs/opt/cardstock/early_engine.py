@@ -53,7 +53,7 @@ class EarlyEngine(ForkProcess):
         super().__init__()
         self._prepare = prepare
         self._inbox, self._outbox = Pipe(duplex=False)
-        self._work: tuple[Any, ...] = ()
+        self._work = b""
 
     def fork(self) -> None:
         """Start to prepare."""
@@ -67,7 +67,7 @@ class EarlyEngine(ForkProcess):
         self._outbox.close()
         self._prepare()
         try:
-            environment, threads, name, target, args, kwargs = pickle.loads(self._inbox.recv_bytes())  # noqa: S301
+            environment, threads, name, work = pickle.loads(self._inbox.recv_bytes())  # noqa: S301
         except EOFError:
             return
         # What differs alone: a process whose variables have all moved cannot be given a title (setproctitle).
@@ -76,23 +76,23 @@ class EarlyEngine(ForkProcess):
         os.environ.update({key: value for key, value in environment.items() if os.environ.get(key) != value})
         importlib.import_module("torch").set_num_threads(threads)
         self.name = name
-        target(*args, **kwargs)
+        target, kwargs = pickle.loads(work)  # noqa: S301
+        target(**kwargs)
 
-    def takes(self, name: str, target: Callable[..., object], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    def takes(self, name: str, target: Callable[..., object], kwargs: Mapping[str, Any]) -> bool:
         """Whether it will do this: it lives, has nothing to do, and this can be sent."""
         if self._work or not self.is_alive():
             return False
         # A queue, say, is inherited by a fork and cannot be sent; each type refuses by an error of its own.
         with suppress(Exception):
-            ForkingPickler.dumps((target, args, kwargs))
-            self.name, self._work = name, (name, target, args, kwargs)
+            self.name, self._work = name, bytes(ForkingPickler.dumps((target, kwargs)))
         return bool(self._work)
 
     def start(self) -> None:
         """What vLLM calls: the work is sent, with what a process forked now would inherit."""
         threads = importlib.import_module("torch").get_num_threads()
         with suppress(BrokenPipeError):  # it has ended by now: vLLM looks after its engines
-            self._outbox.send_bytes(ForkingPickler.dumps((dict(os.environ), threads, *self._work)))
+            self._outbox.send_bytes(ForkingPickler.dumps((dict(os.environ), threads, self.name, self._work)))
 
 
 class Context:
@@ -106,7 +106,7 @@ class Context:
 
     def Process(self, *, target: Callable[..., object], name: str, kwargs: Mapping[str, Any]) -> object:
         """As vLLM asks for an engine's."""
-        if self._early.takes(name, target, (), kwargs):
+        if self._early.takes(name, target, kwargs):
             return self._early
         return self._usual.Process(target=target, name=name, kwargs=kwargs)
 
