@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from images.build.job import ImageState, Job, make_job, state_of_image
 from images.context import Context
+from images.core import UsageError
 from images.docker import Engine, ImageFacts
 from images.kernels import Need, needs_of
-from images.matrix import Kernel, Variant
+from images.matrix import Kernel, Variant, make_variants, parse_arch
 from images.render import STAGING, VARIANT, Templates, compile_templates
 
 
@@ -94,7 +96,29 @@ def make_plan(context: Context, variants: Iterable[Variant], engine: Engine | No
 
 
 def input_hashes(context: Context, ids: Iterable[str]) -> dict[str, str]:
-    """Variant -> hash of the inputs that its image is made of today, for those of ``ids`` that the matrix has."""
-    known = (context.variants.named(name) for name in dict.fromkeys(ids))
-    plan = make_plan(context, (variant for variant in known if variant), None)
-    return {variant.id: plan.job(variant).input_hash for variant in plan.variants}
+    """Variant -> hash of the inputs that its image is made of today, for those of ``ids`` that the matrix has.
+
+    An image for several archs is looked for in the matrix with these as a family of its own, too: records of acting
+    name such (docs/acting.md).
+    """
+    contexts = {name: context if context.variants.named(name) else _with_family_of(context, name) for name in ids}
+    return {
+        name: make_plan(own, (variant,), None).job(variant).input_hash
+        for name, own in contexts.items()
+        if (variant := own.variants.named(name))
+    }
+
+
+def _with_family_of(context: Context, name: str) -> Context:
+    """The context with one family more, the archs that a variant's name ends with; as it is where that has not several,
+    or one that no card has.
+    """
+    archs = re.search(r"-sm(\d+(?:_\d+)+)$", name)
+    if not archs:
+        return context
+    try:
+        family = [parse_arch(number).capability for number in archs[1].split("_")]
+    except UsageError:
+        return context
+    matrix = context.matrix.model_copy(update={"families": [*context.matrix.families, family]})
+    return context.having(matrix=matrix, variants=make_variants(matrix))

@@ -5,8 +5,9 @@ It stands before what was seen on real cards and is never mixed with that: no ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from images.catalogue.evidence import EARLIER
 from images.matrix import Variant
 from images.proof.on_card.records import ActedRun, GpuRecord, acted_runs
 
@@ -21,14 +22,18 @@ def acted_words(run: ActedRun) -> str:
     return where if run.answered else f"{where}: no answer was seen"
 
 
-def acted_cell(records: Iterable[GpuRecord], variant: str, *, links: bool) -> str:
+def acted_cell(records: Iterable[GpuRecord], variant: str, today: Mapping[str, str], *, links: bool) -> str:
     """Each thing that records say of an image once, the newest day; "" where none acts for it.
 
-    A failure hides what passed by the same record, an answer a run that has seen none. ``links``: each leads to its
-    record.
+    A failure hides what passed by the same record, an answer a run that has seen none. ``today`` has the hash of the
+    inputs that each variant is made of today: where the image that ran was made of others, "an earlier build" stands
+    behind, and such a record is asked only where none speaks of today's. ``links``: each leads to its record.
     """
     latest: dict[str, ActedRun] = {}
-    runs = sorted(acted_runs(records, variant), key=lambda run: run.record.created)
+    found = sorted(acted_runs(records, variant), key=lambda run: run.record.created)
+    current = [run for run in found if run.record.input_hash and run.record.input_hash == today.get(run.record.variant)]
+    runs = current or found
+    noted = "" if current else f" ({EARLIER})"
     bad = {run.record.name for run in runs if run.failed}
     for run in runs:
         if run.failed or run.record.name not in bad:
@@ -38,6 +43,7 @@ def acted_cell(records: Iterable[GpuRecord], variant: str, *, links: bool) -> st
     for words, run in latest.items():
         if not run.failed and not run.answered and (run.acted.capability, run.record.card) in answered:
             continue
+        words += noted
         linked = f"[{words}](records/cards/{run.record.name}.json)" if links and run.record.name else words
         told.append(f"{linked}, {run.record.created[:10]}")
     return "; ".join(told)
@@ -47,15 +53,17 @@ def with_acted(
     lines: Sequence[Sequence[str]],
     images: Sequence[Variant | None],
     records: Sequence[GpuRecord],
+    today: Mapping[str, str],
     *,
     links: bool = False,
     behind: int = 1,
 ) -> list[list[str]]:
     """A table with the column, before the last ``behind`` ones; as it was where no record acts for any of ``images``.
 
-    ``lines`` are the header, in Markdown (``links``) the line below it, and a line for each image.
+    ``lines`` are the header, in Markdown (``links``) the line below it, and a line for each image; ``today`` as for
+    `acted_cell`.
     """
-    cells = [acted_cell(records, image.id, links=links) if image else "" for image in images]
+    cells = [acted_cell(records, image.id, today, links=links) if image else "" for image in images]
     if not any(cells):
         return [list(line) for line in lines]
     heads = [HEADER, "---"] if links else [HEADER]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from images.cards import Card, ImageChoice, choose_images, why_no_image
@@ -152,27 +153,30 @@ def image_cells(rows: Sequence[CardRow]) -> list[list[str]]:
     ]
 
 
-def row_json(row: CardRow, records: Sequence[GpuRecord] = ()) -> dict[str, Any]:
+def row_json(
+    row: CardRow, records: Sequence[GpuRecord] = (), today: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """A row for scripts; ``older_drivers`` are the images for drivers that are too old for ``image``.
 
-    ``acted`` is what ``records`` say of the image on a card that was acted: "acted as 7.5 on NVIDIA H200, 2026-11-28".
+    ``acted`` is what ``records`` say of the image on a card that was acted: "acted as 7.5 on NVIDIA H200, 2026-11-28";
+    ``today`` has the hash of today's inputs by variant.
     """
     return {
         "card": row.card.name,
         "arch": row.card.arch.capability,
         "memory_gb": row.card.memory,
         "source": row.card.source,
-        **_row_json(row, records),
-        "older_drivers": [_row_json(one, records) for one in row.older],
+        **_row_json(row, records, today),
+        "older_drivers": [_row_json(one, records, today) for one in row.older],
         **_error_json(row.why),
     }
 
 
-def _row_json(row: CardRow, records: Sequence[GpuRecord]) -> dict[str, Any]:
+def _row_json(row: CardRow, records: Sequence[GpuRecord], today: Mapping[str, str]) -> dict[str, Any]:
     return {
         "image": row.image.id if row.image else None,
         "min_driver": row.image.min_driver if row.image else None,
-        "acted": (acted_cell(records, row.image.id, links=False) if row.image else "") or None,
+        "acted": (acted_cell(records, row.image.id, today, links=False) if row.image else "") or None,
         **_seen_json(row.evidence),
         "published": _image_json(row.published) if row.published else None,
     }

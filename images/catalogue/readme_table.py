@@ -88,7 +88,7 @@ def table_text(
     header = ["`--arch`", "cards", "image", "driver from", *(["to pull"] if catalogue else []), _HOW_FAR]
     grouped = [*group_by_image(table), *_without_card(variants, catalogue)]
     plain = [header, ["---"] * len(header), *(_cells(group) for group in grouped)]
-    lines = with_acted(plain, [group.row.image for group in grouped], records, links=True)
+    lines = with_acted(plain, [group.row.image for group in grouped], records, today, links=True)
     notes: dict[str, list[str]] = {}
     for group in grouped:
         for note in group.row.image.notes if group.row.image else ():

@@ -79,24 +79,26 @@ def show_cards(context: Context, options: CardsOptions, records: Sequence[GpuRec
 def show_all(context: Context, options: CardsOptions, catalogue: Catalogue | None, proven: Sequence[GpuRecord]) -> None:
     """The table of all cards, then this machine's own."""
     listed = [card for card in all_cards() if card.arch >= OLDEST]
+    today = todays_inputs(context, proven)
     if catalogue:
         table = published_rows(context.matrix, context.variants, listed, catalogue, proven)
     else:
-        today = todays_inputs(context, proven)
         table = with_records(card_rows(context.matrix, context.variants, listed), proven, today)
     if options.json:
-        print_json([row_json(row, proven) for row in table])
+        print_json([row_json(row, proven, today) for row in table])
     else:
-        print_tables(context, table, proven)
+        print_tables(context, table, proven, today)
     context.report.line(f"{len(table)} cards, {sum(row.image is not None for row in table)} with an image")
     report_this_machine(context)
 
 
-def print_tables(context: Context, table: Sequence[CardRow], proven: Sequence[GpuRecord]) -> None:
+def print_tables(
+    context: Context, table: Sequence[CardRow], proven: Sequence[GpuRecord], today: Mapping[str, str]
+) -> None:
     """The cards, and the images that they should have."""
     rows = list(one_by_one(table))
     lines = [EVIDENCE_HEADER, *(cells_with_evidence(row) for row in rows)]
-    header, *cells = with_acted(lines, [row.image for row in rows], proven, behind=2)
+    header, *cells = with_acted(lines, [row.image for row in rows], proven, today, behind=2)
     context.report.table(cells, header)
     if images := image_cells(table):
         context.report.table(images, IMAGES_HEADER)

@@ -52,7 +52,7 @@ def image_facts(variant: Variant, catalogue: Catalogue | None, known: Known) -> 
         "evidence": seen.words,
         "day": seen.day,
         "record": f"{_RECORDS}{seen.record}" if seen.record else "",
-        "acted": acted_cell(known.records, variant.id, links=False),
+        "acted": acted_cell(known.records, variant.id, known.today, links=False),
         "advisories": holes.summary() if holes else NO_ADVISORIES,
         "notes": [note.text for note in variant.notes],
         "digest": published.digest if published else "",

@@ -20,14 +20,14 @@ from images.build.job import (
     make_job,
     state_of_image,
 )
-from images.build.plan import make_plan
+from images.build.plan import input_hashes, make_plan
 from images.core.errors import CardstockError, EngineUnreachable, RegistryFailure
 from images.core.report import Report
 from images.core.site import SiteSettings
 from images.docker.build_inputs import named_contexts, pin_base
 from images.docker.buildx import Steps, last_error
 from images.docker.engine import Engine
-from images.matrix import FIRST_IMAGE
+from images.matrix import FIRST_IMAGE, make_variants
 from images.matrix.model import Base
 from images.render.checkout import Checkout
 from images.render.dockerfile import compile_templates
@@ -297,3 +297,14 @@ def test_a_plan_keeps_its_jobs_when_an_engine_is_asked() -> None:
     assert there.jobs[0] is made
     assert (plan.state(made.variant), there.state(made.variant)) == (ImageState.UNKNOWN, ImageState.ABSENT)
     assert there.to_do() == there.to_build(there.to_do()) == (made,)
+
+
+def test_inputs_are_told_of_images_that_the_matrix_has_or_would_have_with_one_family_more() -> None:
+    own, twin = context(), "cu124-vllm0.8.5.post1-xformers-sm75_90"
+    told = input_hashes(own, [SM75, twin, "cu124-nothing", "nobody-sm1_2", "cpu-sm75_90"])
+    assert list(told) == [SM75, twin]
+    assert told[SM75] == make_plan(own, [own.variants.valid[SM75]], None).jobs[0].input_hash
+    families = [*own.matrix.families, ["7.5", "9.0"]]
+    bigger = own.matrix.model_copy(update={"families": families})
+    there = own.having(matrix=bigger, variants=make_variants(bigger))
+    assert told[twin] == make_plan(there, [there.variants.valid[twin]], None).jobs[0].input_hash
