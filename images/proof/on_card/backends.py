@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -49,17 +50,24 @@ def start(run: Run, content: str, engine: str, model: Path, words: Sequence[str]
     argv = ["--model", str(model), "--served-model-name", "model", "--max-model-len", "8192", *words]
     if engine == "vllm":
         argv += [word for word in VLLM_WORDS if word not in words]
-    # The flags that an image starts its own engine with are none of the other's.
-    foreign = {**os.environ, **run.image_env()}.get("CARDSTOCK_ENGINE", engine) != engine
-    own = run.env(content, CARDSTOCK_ENGINE=engine, **({"CARDSTOCK_DEFAULT_ARGS": "[]"} if foreign else {}), **env)
+    flags = json.dumps(_default_args(run, engine))
+    own = run.env(content, CARDSTOCK_ENGINE=engine, CARDSTOCK_DEFAULT_ARGS=flags, **env)
     return run_server(run.entrypoint, argv, own, port, LIMIT, run.scratch / f"server-{port}.log")
+
+
+def _default_args(run: Run, engine: str) -> list[str]:
+    """The flags that an image starts its own engine with; they are none of the other's."""
+    image = {**os.environ, **run.image_env()}
+    own: list[str] = json.loads(image.get("CARDSTOCK_DEFAULT_ARGS", "[]"))
+    return own if image.get("CARDSTOCK_ENGINE", engine) == engine else []
 
 
 def serve_tiny(run: Run, content: str, engine: str, model: Path) -> dict[str, Any]:
     """Level 4: the golden answers of the tiny checkpoint. Raises Failed with every difference."""
     words = ["--dtype", "float16", "--max-model-len", "2048"]
+    own = _default_args(run, engine)
     with start(run, content, engine, model, words) as server:
-        answers, wrong = check_tiny(server, token_ids=engine == "vllm")
+        answers, wrong = check_tiny(server, token_ids=engine == "vllm", pictures=smoke.pictures_per_request(own))
         facts: dict[str, Any] = {"stages": server.stages(), "log": server.timing_lines(), **answers}
         facts["mapped"] = mapped_libraries(run, content, server)
     if wrong:
@@ -67,11 +75,17 @@ def serve_tiny(run: Run, content: str, engine: str, model: Path) -> dict[str, An
     return facts
 
 
-def check_tiny(server: StartedServer, *, token_ids: bool) -> tuple[dict[str, Any], list[str]]:
-    """The tiny checkpoint's golden answers over the API: what was said, and every difference."""
+def check_tiny(server: StartedServer, *, token_ids: bool, pictures: int) -> tuple[dict[str, Any], list[str]]:
+    """The tiny checkpoint's golden answers over the API: what was said, and every difference.
+
+    What asks about more than ``pictures`` at once is left out, and named.
+    """
     facts: dict[str, Any] = {}
     wrong = []
     for golden in GOLDEN:
+        if golden.pictures > pictures:
+            facts.setdefault("not asked", {})[golden.name] = f"the server takes {pictures} picture a request"
+            continue
         request = chat_request("model", golden.messages, max_tokens=len(golden.tokens) + 4, token_ids=token_ids)
         said = server.client.chat(request)
         distance = greatest_distance(said, golden.table, smoke.token_ids())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from packaging.version import Version
 
 from images.proof.smoke.compare_logits import log_softmax
 from images.proof.smoke.expectation import Expectation
@@ -67,10 +69,14 @@ def start_arguments(model: str, name: str) -> list[str]:
     return ["--model", model, "--served-model-name", name, "--max-model-len", str(MAX_LENGTH)]
 
 
-def pictures_per_request(expectation: Expectation) -> int:
-    """How many pictures one request may hold as the server is started: older vLLM takes one."""
-    version = expectation.pins.get("vllm")
-    return 1 if version and Version(version) < Version("0.10") else 8
+def pictures_per_request(arguments: Sequence[str]) -> int:
+    """How many pictures one request may hold, by the flags that an image starts its server with.
+
+    The flag is vLLM's, as JSON or, before 0.8, as "image=1"; without it as many as there are.
+    """
+    limit = dict(pairwise(arguments)).get("--limit-mm-per-prompt", "")
+    number = re.search(r"image\W+(\d+)", limit)
+    return int(number[1]) if number else sys.maxsize
 
 
 def read_golden(text: str) -> tuple[Golden, ...]:

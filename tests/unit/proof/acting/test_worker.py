@@ -50,7 +50,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(worker, "IN_IMAGE", tmp_path)
     monkeypatch.setattr(worker, "CACHE", cache)
     monkeypatch.setattr(worker, "PORT", free_port())
-    monkeypatch.setattr(worker, "check_tiny", lambda server, token_ids: ({"said": {"text": "Hello"}}, []))
+    monkeypatch.setattr(worker, "check_tiny", lambda server, token_ids, pictures: ({"said": {"text": "Hello"}}, []))
     monkeypatch.setenv("CARDSTOCK_ACTED_TOLD", str(told))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/acted", "/checkout", "/own"]))
     return tmp_path
@@ -80,7 +80,8 @@ def test_a_healthy_server_is_asked_and_ended(place: Path, monkeypatch: pytest.Mo
 
 
 def test_what_is_wrong_with_answers_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "check_tiny", lambda server, token_ids: ({"said": {}}, ["text: !!!!", "red: x"]))
+    wrong = ["text: !!!!", "red: x"]
+    monkeypatch.setattr(worker, "check_tiny", lambda server, token_ids, pictures: ({"said": {}}, wrong))
     assert serve(place, "serves", 30, monkeypatch)["wrong"] == "text: !!!!; red: x"
 
     def broken(*_: Any) -> Any:

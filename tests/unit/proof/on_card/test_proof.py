@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,16 +86,35 @@ def test_an_image_has_no_other_cards_code_to_refuse(tmp_path: Path) -> None:
         wrong_arch.skipped(run, tmp_path)
 
 
-@pytest.mark.parametrize(("engine", "flags"), [("transformers", "[]"), ("vllm", None)])
+@pytest.mark.parametrize(("engine", "flags"), [("transformers", "[]"), ("vllm", '["--dtype", "half"]')])
 def test_the_other_engine_of_an_image_does_not_get_its_flags(
-    engine: str, flags: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARDSTOCK_ENGINE", "vllm")
+    monkeypatch.setenv("CARDSTOCK_DEFAULT_ARGS", '["--dtype", "half"]')
     monkeypatch.setattr(backends, "run_server", lambda entrypoint, words, env, *rest: dict(env))
     run = Run(replace(bare_record(), place="image"), tmp_path / "record.json", tmp_path, {"image": None})
     given: Any = backends.start(run, "image", engine, tmp_path)
-    assert given.get("CARDSTOCK_DEFAULT_ARGS") == flags
+    assert given["CARDSTOCK_DEFAULT_ARGS"] == flags
     assert given["CARDSTOCK_ENGINE"] == engine
+
+
+@pytest.mark.parametrize(("pictures", "left_out"), [(1, ["pictures-green-yellow"]), (8, [])])
+def test_a_server_is_not_asked_about_more_pictures_than_a_request_may_hold(
+    pictures: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_question = {json.dumps(one.messages): one for one in backends.GOLDEN}
+
+    def chat(request: Mapping[str, Any]) -> Any:
+        golden = by_question[json.dumps(request["messages"])]
+        return SimpleNamespace(text=golden.text, logprobs=golden.logprobs)
+
+    for name, value in (("greatest_distance", 0.0), ("why_degenerate", ""), ("why_not_golden", "")):
+        monkeypatch.setattr(backends, name, lambda *_, value=value: value)
+    server: Any = SimpleNamespace(client=SimpleNamespace(chat=chat))
+    facts, wrong = backends.check_tiny(server, token_ids=True, pictures=pictures)
+    assert (list(facts.get("not asked", {})), wrong) == (left_out, [])
+    assert [*facts["said"], *left_out] == [one.name for one in backends.GOLDEN]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from images.proof.smoke.expectation import Expectation, expect
 from images.proof.smoke.findings import Findings, ImageConfig, command_paths, required_modules
 from images.proof.smoke.inside import probe
 from images.proof.smoke.stack import CHECKS, plain_program, same_version
+from tests.helpers.matrices import variants
 
 VARIANTS = make_variants(read_matrix(Path(__file__).parents[4] / "matrix.yaml")).valid
 WANT = expect(VARIANTS["cu124-vllm0.8.5.post1-xformers-sm75"])
@@ -357,5 +358,18 @@ def test_where_a_server_can_be_tried() -> None:
     assert serving.why_not_served(replace(WANT, backend="transformers"), gpus=False) is None
     assert serving.why_not_served(WANT, gpus=True) is None
     assert "AWQ" in (serving.why_not_served(replace(WANT, archs=("7.0",)), gpus=True) or "")
-    assert serving.pictures_per_request(WANT) == 1
-    assert serving.pictures_per_request(SDPA) > 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "pictures"),
+    [('{"image":1,"video":0}', 1), ("image=1", 1), ('{"image": 8, "video": 0}', 8), ("image=12,video=0", 12)],
+)
+def test_how_many_pictures_a_request_may_hold_is_said_by_the_images_flags(limit: str, pictures: int) -> None:
+    assert serving.pictures_per_request(["--dtype", "half", "--limit-mm-per-prompt", limit]) == pictures
+    assert serving.pictures_per_request([]) == serving.pictures_per_request(["--dtype", "half"]) > 100
+
+
+def test_every_image_with_vllm_says_how_many_pictures_a_request_may_hold() -> None:
+    for variant in variants().valid.values():
+        most = serving.pictures_per_request(variant.args)
+        assert most in ((1, 8) if variant.backend == "vllm" else (sys.maxsize,)), variant.id
