@@ -104,11 +104,14 @@ def watched(indices: Sequence[int]) -> Iterator[dict[int, int]]:
 
 
 def read_log(text: str) -> dict[str, Any]:
-    """What vLLM's log tells of memory, in bytes (of several cards the greatest), and the tokens of its cache."""
+    """What vLLM's log tells of memory, in bytes, and the tokens of its cache.
+
+    Of several cards the greatest, but of their caches the smallest: vLLM lays all of them out for as many tokens.
+    """
     seen: dict[str, Any] = {}
     for name, pattern in LOGGED.items():
         if found := [float(value) for value in pattern.findall(text)]:
-            seen[name] = int(max(found) * GIB)
+            seen[name] = int((min if name == "cache" else max)(found) * GIB)
     if tokens := TOKENS.findall(text):
         seen["tokens"] = min(int(one.replace(",", "")) for one in tokens)
     return seen
