@@ -27,7 +27,7 @@ _FORMS = {"zstd": "zstd", "gzip": "gzip", "tar": "unpacked"}
 
 
 # What changes with the engine, where torch and NVIDIA's libraries stay.
-_ABOVE_TORCH = ("rest", "card-torch", "card-rest", "rootfs", "class-facts", "seal")
+_ABOVE_TORCH = ("rest", "card-torch", "card-rest", "rootfs", "plugin", "class-facts", "seal")
 # Layers of an image's environment beside NVIDIA's libraries, by the names that the image gives them.
 _ENVIRONMENT = ("torch", "triton", "rest", "card-torch", "card-rest")
 

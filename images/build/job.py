@@ -40,7 +40,7 @@ class Job:
 def make_job(checkout: Checkout, matrix: Matrix, templates: Templates, variant: Variant, state: LockState) -> Job:
     """The job of a variant; reads the checkout's files."""
     dockerfile = render_dockerfile(templates, matrix, variant, state == "locked")
-    parts = checkout.input_files(variant.lock)
+    parts = checkout.input_files(variant.lock, variant.plugins)
     parts["Dockerfile"] = dockerfile.encode()
     parts["kernel"] = repr(variant.kernel).encode()
     parts["target"] = repr(sorted(bake_target(matrix, variant).items())).encode()

@@ -201,11 +201,12 @@ class Rule(MatrixPart):
 
 
 class Setting(MatrixPart):
-    """Environment and server arguments that the images of some combinations carry."""
+    """Environment, server arguments and plugins of vLLM (folders of dockerfiles/plugins) that some images carry."""
 
     when: When
     env: dict[EnvName, ArgumentText] = Field(default_factory=dict)
     args: list[ServerWord] = Field(default_factory=list)
+    plugins: list[ModuleName] = Field(default_factory=list)
     source: str
     mark: Mark
 

@@ -26,6 +26,8 @@ from images.matrix.rules import Judge
 
 # Behind the id of an image that has NVIDIA's libraries as they are, all of them.
 WHOLE = "-whole"
+# Where an image has the plugins that not every image has.
+PLUGINS = "/opt/cardstock/plugins"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Variant:
 
     ``torch_cuda`` is the CUDA version of torch's build; ``pins`` maps package to pin; ``min_driver`` is the oldest
     Linux driver that runs it (None for the CPU); ``require_cuda`` is the value of NVIDIA_REQUIRE_CUDA.
+    ``plugins`` are vLLM's plugins that not every image has, folders of dockerfiles/plugins; ``env`` names their places.
     ``stand_ins`` are libraries of NVIDIA's and ``unused_packages`` others that the image leaves out; ``unmet`` is what
     its files want and do without. ``whole_of`` is, of an image with all of NVIDIA's libraries (`as_whole`), the variant
     that it is made of.
@@ -71,6 +74,7 @@ class Variant:
     unused_packages: tuple[UnusedPackage, ...] = field(default=(), repr=False, hash=False)
     unmet: tuple[UnmetNeed, ...] = field(default=(), repr=False, hash=False)
     whole_of: Variant | None = field(default=None, repr=False, hash=False)
+    plugins: tuple[str, ...] = ()
 
     def as_whole(self) -> Variant:
         """The same image with NVIDIA's libraries as they are, its id with "-whole" behind it."""
@@ -211,9 +215,13 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
     pins = stack.backends[point.backend].pins
     env: dict[str, str] = {}
     args: list[str] = []
+    plugins: list[str] = []
     for setting in judge.settings(point.stack, point.backend, point.attention, point.archs):
         env.update(setting.env)
         args += setting.args
+        plugins += setting.plugins
+    if plugins:
+        env["PYTHONPATH"] = ":".join(f"{PLUGINS}/{name}" for name in plugins)
     driver, require = _driver(matrix, stack, point.archs)
     return Variant(
         id=point_id(matrix, point),
@@ -236,6 +244,7 @@ def make_variant(matrix: Matrix, judge: Judge, point: Point) -> Variant:
         stand_ins=judge.stand_ins(point.stack, point.backend),
         unused_packages=judge.unused(point.stack, point.backend, point.attention, point.archs),
         unmet=judge.unmet(point.stack, point.backend),
+        plugins=tuple(plugins),
     )
 
 

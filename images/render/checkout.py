@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +92,14 @@ class Checkout:
             write_atomically(self.root / path, pages[path])
         return touched
 
-    def input_files(self, lock: str) -> dict[str, bytes]:
-        """What an image is made of beside its Dockerfile and its kernel: files copied in, scripts, its lock's files."""
+    def input_files(self, lock: str, plugins: Sequence[str] = ()) -> dict[str, bytes]:
+        """What an image is made of beside its Dockerfile and its kernel: files copied in, scripts, its lock's files.
+
+        ``plugins`` are those that it has, by their folders' names.
+        """
         context = self.root / CONTEXT
-        folders = [p for name in ("rootfs", "build") for p in (context / name).rglob("*") if p.is_file()]
+        copied = ("rootfs", "build", *(f"plugins/{name}" for name in plugins))
+        folders = [p for name in copied for p in (context / name).rglob("*") if p.is_file()]
         folders = [p for p in folders if p.name not in KERNEL_SCRIPTS]
         locks = [p for p in self.locks.glob("*") if p.name.startswith((f"{lock}.", "tools."))]
         slimming = (self.root / DEVICE_CODE).rglob("*.py")

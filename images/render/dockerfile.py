@@ -101,6 +101,7 @@ def template_variables(variant: Variant) -> SimpleNamespace:
         require_cuda=variant.require_cuda,
         env=dict(variant.env),
         default_args=list(variant.args),
+        plugins=list(variant.plugins),
         unused=[gap.library for gap in variant.gaps if gap.drop],
         unused_packages=list(dict.fromkeys(name for row in variant.unused_packages for name in row.packages)),
         unused_files=list(dict.fromkeys(glob for row in variant.unused_packages for glob in row.files)),

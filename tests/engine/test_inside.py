@@ -1,9 +1,10 @@
-"""Tests that need torch, which the development environment leaves out: they run inside the image for the CPU."""
+"""Tests that need torch, which the development environment leaves out: they run inside images, without a card."""
 
 from __future__ import annotations
 
 import re
 import site
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -23,24 +24,26 @@ sys.exit(pytest.main(["-c", "/dev/null", "--noconftest", "-p", "no:cacheprovider
 """
 
 
+CPU, TURING = "cpu-*", "cu124-vllm0.8.*-xformers-sm75"
 FILES = [
-    ("test_awq.py", 29),
-    ("test_cpu_int4.py", 30),
-    ("test_left_out.py", 15),
-    ("test_server.py", 17),
-    ("test_server_attacks.py", 22),
+    ("test_awq.py", CPU, 29),
+    ("test_cpu_int4.py", CPU, 30),
+    ("test_left_out.py", CPU, 15),
+    ("test_server.py", CPU, 17),
+    ("test_server_attacks.py", CPU, 22),
+    ("test_text_positions.py", TURING, 11),
 ]
 MEMORY = 6 * 2**30  # attacks that get through end here, and not with the machine
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("file", "least"), FILES)
-def test_inside_the_image_for_the_cpu(file: str, least: int) -> None:
+@pytest.mark.parametrize(("file", "variant", "least"), FILES)
+def test_inside_an_image(file: str, variant: str, least: int) -> None:
     engine = connect()
-    identifier = next(v.id for v in variants().valid.values() if v.cuda is None)
+    (identifier,) = (name for name in variants().valid if fnmatch(name, variant))
     image = f"{matrix().image}:{identifier}"
     if engine.inspect(image) is None:
-        pytest.skip(f"{image} is not built: ./inv build --only 'cpu*'")
+        pytest.skip(f"{image} is not built: ./inv build --only '{identifier}'")
     ran = engine.run(
         image,
         ["-B", "-c", SCRIPT, f"/repository/tests/inside/{file}"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from images.kernels.inside.jit_cache import INIT
@@ -20,8 +21,13 @@ from tests.helpers.nonempty import nonempty
 ROOTFS = ROOT / "dockerfiles" / "rootfs"
 
 
+PLUGINS = ROOT / "dockerfiles" / "plugins"
+
+
 def plugin_folder(variant: Variant) -> Path:
-    return ROOTFS / dict(variant.env)["PYTHONPATH"].lstrip("/")
+    place = dict(variant.env)["PYTHONPATH"]
+    own = {f"/opt/cardstock/plugins/{name}": PLUGINS / name for name in variant.plugins}
+    return own.get(place, ROOTFS / place.lstrip("/"))
 
 
 def entry_points(folder: Path) -> list[tuple[str, str]]:
@@ -41,9 +47,103 @@ def test_the_image_with_flashinfers_kernels_names_the_folder_of_its_plugin() -> 
     assert dict(variant.env)["CARDSTOCK_FLASHINFER"] == "7.5"
 
 
+def is_v0_without_its_mend(variant: Variant) -> bool:
+    """vLLM 0.7 is V0 with any attention, 0.8 with xformers, and 0.9 has the mend."""
+    pins = dict(variant.pins)
+    version = pins["vllm"].version if "vllm" in pins and variant.backend == "vllm" else ""
+    return version.startswith("0.7.") or (version.startswith("0.8.") and variant.attention == "xformers")
+
+
+def test_images_of_vllms_v0_have_the_plugin_for_positions_and_copy_it() -> None:
+    having = nonempty(v for v in variants().valid.values() if v.plugins)
+    assert {v.stack for v in having} == {"cu118", "cu121", "cu124"}
+    assert {v.id for v in having} == {v.id for v in variants().valid.values() if is_v0_without_its_mend(v)}
+    for variant in having:
+        assert entry_points(plugin_folder(variant)) == [("vllm.general_plugins", "text_positions:register")]
+        text = (ROOT / "dockerfiles/rendered" / variant.id / "Dockerfile").read_text()
+        assert "COPY plugins/text_positions/ /opt/cardstock/plugins/text_positions/" in text
+        assert " rootfs plugin class-facts seal" in text
+
+
 def test_no_other_image_for_cards_loads_a_plugin() -> None:
     others = nonempty(v for v in variants().valid.values() if v.cuda is not None and v.attention != "flashinfer")
-    assert not [v.id for v in others if "PYTHONPATH" in dict(v.env)]
+    assert not [v.id for v in others if "PYTHONPATH" in dict(v.env) and not v.plugins]
+
+
+# -- positions of texts in vLLM's V0
+
+
+class Rows:
+    """As much of a tensor as vLLM's runner and the plugin use."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+        self.shape = self.values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, part: slice) -> Rows:
+        return Rows(self.values[part])
+
+    def dim(self) -> int:
+        return self.values.ndim
+
+    def expand(self, rows: int, _: int) -> Rows:
+        return Rows(np.broadcast_to(self.values, (rows, *self.values.shape)))
+
+    def copy_(self, other: Rows) -> None:
+        self.values[...] = other.values
+
+
+class CUDAGraphRunner:
+    """As vLLM's of 0.7.3 and 0.8.5 copies positions; ``replayed`` is what a graph would compute with."""
+
+    def __init__(self, sequences: int) -> None:
+        self.input_buffers = {"positions": Rows(np.zeros((3, sequences), dtype=int))}
+        self.replayed: list[list[int]] = []
+
+    def forward(self, input_ids: Any, positions: Rows | None, **_: Any) -> str:
+        if positions is not None:
+            self.input_buffers["positions"][: positions.shape[0]].copy_(positions)
+        self.replayed = self.input_buffers["positions"].values.tolist()
+        return f"states of {input_ids}"
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CUDAGraphRunner]]:
+    module: Any = ModuleType("vllm.worker.model_runner")
+    module.CUDAGraphRunner = type("CUDAGraphRunner", (CUDAGraphRunner,), {"forward": CUDAGraphRunner.forward})
+    monkeypatch.setitem(sys.modules, "vllm.worker.model_runner", module)
+    monkeypatch.syspath_prepend(str(PLUGINS / "text_positions"))
+    yield module.CUDAGraphRunner
+    sys.modules.pop("text_positions", None)
+
+
+@pytest.mark.parametrize("places", [[23], [23, 7], [23, 7, 30], [23, 7, 30, 4]])
+def test_words_of_texts_are_placed_alike_in_all_three_ways(runner: type[CUDAGraphRunner], places: list[int]) -> None:
+    import_module("text_positions").register()
+    import_module("text_positions").register()  # once in each process, and in one twice
+    graph = runner(len(places))
+    assert graph.forward("words", Rows(places), extra=1) == "states of words"
+    assert graph.replayed == [places] * 3
+
+
+def test_without_the_plugin_one_or_two_texts_are_in_wrong_places(runner: type[CUDAGraphRunner]) -> None:
+    alone, two = runner(1), runner(2)
+    alone.forward("words", Rows([23]))
+    two.forward("words", Rows([23, 7]))
+    assert alone.replayed == [[23], [0], [0]]
+    assert two.replayed == [[23, 7], [23, 7], [0, 0]]
+
+
+def test_pictures_keep_their_places_and_no_positions_are_none(runner: type[CUDAGraphRunner]) -> None:
+    import_module("text_positions").register()
+    graph = runner(1)
+    graph.forward("words", Rows([[9], [4], [5]]))
+    assert graph.replayed == [[9], [4], [5]]
+    graph.forward("words", None)
+    assert graph.replayed == [[9], [4], [5]]
 
 
 # -- FlashInfer on 7.5
