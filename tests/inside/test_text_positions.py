@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 import torch
 from vllm.plugins import load_general_plugins
-from vllm.worker import model_runner
 
-
-@pytest.fixture(scope="module", autouse=True)
-def plugins() -> None:
-    """As each of vLLM's processes has them, by the image's own PYTHONPATH."""
-    load_general_plugins()
+load_general_plugins()  # as each of vLLM's processes does before it imports its worker; by the image's own PYTHONPATH
+from vllm.worker import model_runner  # noqa: E402
 
 
 def replayed(positions: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:

@@ -6,23 +6,42 @@ two at a time, the rows that are left keep what the last replay had, so each wor
 place. The answer gets worse and nothing says so (QwenLM/Qwen2.5-VL#1215; mended in vLLM 0.9 by PR 18526). Here the one
 row is given for all three, which is what it means.
 
-vLLM finds `register` by the entry point in the folder beside this file, which PYTHONPATH names. Source of the
-interfaces: vllm/plugins/__init__.py, CUDAGraphRunner of vllm/worker/model_runner.py@v0.7.3, v0.8.5.post1.
+vLLM finds `register` by the entry point in the folder beside this file, which PYTHONPATH names. It calls it in the
+server's process as well, which never imports the runner: importing it there would take two seconds of each start.
+Source of the interfaces: vllm/plugins/__init__.py, CUDAGraphRunner of vllm/worker/model_runner.py@v0.7.3, v0.8.5.post1.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from functools import wraps
-from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 RUNNER = "vllm.worker.model_runner"
 
 
-def register() -> None:
-    """Have graphs replayed with positions of as many rows as they were captured with. May be called again."""
-    runner = import_module(RUNNER).CUDAGraphRunner
-    replay = runner.forward
+class _Finder:
+    """Finds RUNNER as Python does; once it has been executed, its graphs get positions of all rows."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name == RUNNER else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                give_all_rows(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def give_all_rows(module: Any) -> None:
+    """Have graphs replayed with positions of as many rows as they were captured with."""
+    replay = module.CUDAGraphRunner.forward
     if hasattr(replay, "__wrapped__"):  # by an earlier call
         return
 
@@ -33,4 +52,12 @@ def register() -> None:
             positions = positions.expand(len(captured), -1)
         return replay(self, input_ids, positions, *rest, **more)
 
-    runner.forward = forward
+    module.CUDAGraphRunner.forward = forward
+
+
+def register() -> None:
+    """Mend the runner, now or when it is imported. May be called again."""
+    if RUNNER in sys.modules:
+        give_all_rows(sys.modules[RUNNER])
+    elif not any(isinstance(one, _Finder) for one in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]

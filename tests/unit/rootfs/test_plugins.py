@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from images.core import process
 from images.kernels.inside.jit_cache import INIT
 from images.matrix import Variant
 from tests.helpers.matrices import ROOT, variants
@@ -127,6 +128,27 @@ def test_words_of_texts_are_placed_alike_in_all_three_ways(runner: type[CUDAGrap
     graph = runner(len(places))
     assert graph.forward("words", Rows(places), extra=1) == "states of words"
     assert graph.replayed == [places] * 3
+
+
+def test_the_runner_is_mended_when_it_is_imported_and_not_imported_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("vllm", "vllm/worker"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "vllm/worker/model_runner.py").write_text(
+        "class CUDAGraphRunner:\n    def forward(self, input_ids, positions): return positions\n"
+    )
+    program = (
+        "import sys, text_positions\n"
+        "text_positions.register(); text_positions.register()\n"
+        "print('vllm' in sys.modules, len([one for one in sys.meta_path if type(one).__name__ == '_Finder']))\n"
+        "from vllm.worker.model_runner import CUDAGraphRunner\n"
+        "text_positions.register()\n"
+        "print(hasattr(CUDAGraphRunner.forward.__wrapped__, '__wrapped__'))\n"
+    )
+    env = {"PYTHONPATH": f"{PLUGINS / 'text_positions'}:{tmp_path}", "PYTHONDONTWRITEBYTECODE": "1"}
+    assert process.run([sys.executable, "-c", program], env=env).out.split() == ["False", "1", "False"]
 
 
 def test_without_the_plugin_one_or_two_texts_are_in_wrong_places(runner: type[CUDAGraphRunner]) -> None:
