@@ -6,6 +6,7 @@ It stands before what was seen on real cards and is never mixed with that: no ru
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from images.catalogue.evidence import EARLIER
 from images.matrix import Variant
@@ -29,15 +30,10 @@ def acted_cell(records: Iterable[GpuRecord], variant: str, today: Mapping[str, s
     inputs that each variant is made of today: where the image that ran was made of others, "an earlier build" stands
     behind, and such a record is asked only where none speaks of today's. ``links``: each leads to its record.
     """
-    latest: dict[str, ActedRun] = {}
     found = sorted(acted_runs(records, variant), key=lambda run: run.record.created)
     current = [run for run in found if run.record.input_hash and run.record.input_hash == today.get(run.record.variant)]
-    runs = current or found
     noted = "" if current else f" ({EARLIER})"
-    bad = {run.record.name for run in runs if run.failed}
-    for run in runs:
-        if run.failed or run.record.name not in bad:
-            latest[acted_words(run)] = run
+    latest = {acted_words(run): run for run in _by_record(current or found)}
     answered = {(run.acted.capability, run.record.card) for run in latest.values() if run.answered and not run.failed}
     told = []
     for words, run in latest.items():
@@ -47,6 +43,15 @@ def acted_cell(records: Iterable[GpuRecord], variant: str, today: Mapping[str, s
         linked = f"[{words}](records/cards/{run.record.name}.json)" if links and run.record.name else words
         told.append(f"{linked}, {run.record.created[:10]}")
     return "; ".join(told)
+
+
+def _by_record(runs: Iterable[ActedRun]) -> Iterable[ActedRun]:
+    """The cards of one capability that a record has acted as one run: a failure of any is one of the image."""
+    joined: dict[tuple[str, str, str], ActedRun] = {}
+    for run in runs:
+        key = run.record.name, run.record.created, run.acted.capability
+        joined[key] = replace(run, steps=(*joined[key].steps, *run.steps)) if key in joined else run
+    return joined.values()
 
 
 def with_acted(

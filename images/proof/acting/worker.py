@@ -22,7 +22,7 @@ from images.proof.acting.log import kernels_by_target, read_choices
 from images.proof.on_card import check_shaped, check_tiny
 from images.proof.on_card.records import GpuRecord
 from images.proof.on_card.runs import IN_IMAGE, Failed, Run, ServerFailed, StartedServer, run_server
-from images.proof.smoke.server import pictures_per_request
+from images.proof.smoke import server as smoke
 
 PORT, LENGTH = 8100, {"tiny": "2048", "3b": "8192"}
 # Requests at a time: for more vLLM captures dozens of CUDA graphs, and cards that are acted side by side take turns.
@@ -49,7 +49,7 @@ def told(server_lines: list[str], how: str, begun: float) -> dict[str, Any]:
 def ask(kind: str, server: StartedServer, scratch: Path) -> dict[str, Any]:
     """Answers and what is wrong with them ("" nothing)."""
     if kind == "tiny":
-        most = pictures_per_request(json.loads(os.environ.get("CARDSTOCK_DEFAULT_ARGS", "[]")))
+        most = smoke.pictures_per_request(json.loads(os.environ.get("CARDSTOCK_DEFAULT_ARGS", "[]")))
         facts, wrong = check_tiny(server, token_ids=True, pictures=most)
         return {"answers": facts, "wrong": "; ".join(wrong)}
     record = GpuRecord("", "", 0, "", "", "image", "", "", {}, ())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.matrices import variants
 from tests.helpers.nonempty import nonempty
 
 REPOSITORY = Path(__file__).parents[3]
@@ -47,6 +48,7 @@ def packages(instruction: str) -> list[str]:
 COPIES = (
     "COPY build/mountpoints/ /etc/",
     "COPY rootfs/ /",
+    "COPY plugins/text_positions/ /opt/cardstock/plugins/text_positions/",
     "COPY --from=stand-ins /opt/ /opt/",
     *(f"COPY --from=shared-{part} /opt/venv /opt/venv" for part in ("torch", "triton", "rest")),
     *(f"COPY --from=slim /out/{part}/ /opt/venv/" for part in ("torch", "rest")),
@@ -171,7 +173,8 @@ def test_the_runtime_gets_the_environment_from_slim_and_runs_as_a_number(variant
     shared = [f"COPY --from=shared-{part} /opt/venv /opt/venv" for part in ("torch", *["triton"] * jit, "rest")]
     of_cards = [f"COPY --from=slim /out/{part}/ /opt/venv/" for part in ("torch", "rest")]
     environment = shared if variant.startswith("cpu-") else [*shared, *of_cards]
-    assert copies == [*environment, "COPY rootfs/ /"]  # the most shared first
+    own = [f"COPY plugins/{name}/ /opt/cardstock/plugins/{name}/" for name in variants().valid[variant].plugins]
+    assert copies == [*environment, "COPY rootfs/ /", *own]  # the most shared first
     assert "USER 10001:10001" in lines
     assert any(line.startswith('ENTRYPOINT ["/usr/bin/tini"') for line in lines)
     assert lines[-1] == "CMD []"
@@ -187,8 +190,8 @@ def test_the_image_names_a_layer_for_each_instruction_that_makes_one(variant: st
     for line in made:
         if match := re.match(r"COPY --from=(?:shared-(\w+)|slim /out/(\w+)/)", line):
             told.append(match[1] or f"card-{match[2]}")
-        elif line.startswith("COPY rootfs/"):
-            told.append("rootfs")
+        elif match := re.match(r"COPY (rootfs|plugin)s?/", line):
+            told.append(match[1])
         else:
             (name,) = re.findall(r'\["/run/build/([a-z-]+)"', line)
             told.append("compiler" if name == "compiler-install" else name)
