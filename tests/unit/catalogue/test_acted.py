@@ -71,6 +71,14 @@ def test_a_failure_is_told_and_hides_what_passed() -> None:
     assert acted_cell([bad], SM75, TODAY, links=False) == "acted as 7.5 on NVIDIA H200: 2080-Ti: 3b failed, 2026-11-28"
 
 
+def test_cards_of_one_capability_that_failed_are_told_together() -> None:
+    other = ActedAs("2080-Ti", "NVIDIA GeForce RTX 2080 Ti", "7.5", SM75)
+    steps = (replace(RECORD.steps[2], verdict="failed", reason="x"), Step("2080-Ti: tiny", "failed", "x"))
+    bad = replace(RECORD, steps=(*RECORD.steps[:2], *steps), acted=(*RECORD.acted, other))
+    told = "acted as 7.5 on NVIDIA H200: T4: tiny, 2080-Ti: tiny failed, 2026-11-28"
+    assert acted_cell([bad], SM75, TODAY, links=False) == told
+
+
 def test_the_same_on_another_day_is_told_once() -> None:
     later = replace(RECORD, created="2026-12-01T00:00:00+00:00", name="later")
     assert acted_cell([later, RECORD], SM75, TODAY, links=False) == "acted as 7.5 on NVIDIA H200, 2026-12-01"

@@ -10,6 +10,7 @@ import pytest
 
 from images.build.plan import make_plan
 from images.commands import options as typed
+from images.commands import render as render_command
 from images.commands.build import BuildOptions, build_chosen, check_rendered, show_what_would_be_built
 from images.commands.explain import ExplainOptions, show_excluded
 from images.commands.lock import LockOptions, write_locks
@@ -138,6 +139,7 @@ def test_render_check_fails_on_a_difference_and_says_which(
     present = context().checkout.generated()
     del present["dockerfiles/docker-bake.json"]
     monkeypatch.setattr(Checkout, "generated", lambda self: present)
+    monkeypatch.setattr(render_command, "rendered_pages", lambda _: {})  # as they should be, seen above
     assert code_of(lambda: write_generated(context(), RenderOptions(check=True))) == 1
     assert "missing: dockerfiles/docker-bake.json" in capsys.readouterr().err
 
