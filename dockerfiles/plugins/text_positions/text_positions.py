@@ -60,4 +60,4 @@ def register() -> None:
     if RUNNER in sys.modules:
         give_all_rows(sys.modules[RUNNER])
     elif not any(isinstance(one, _Finder) for one in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder())
