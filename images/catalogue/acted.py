@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from images.catalogue.evidence import EARLIER
+from images.catalogue.evidence import EARLIER, is_of_today
 from images.matrix import Variant
 from images.proof.on_card.records import ActedRun, GpuRecord, acted_runs
 
@@ -31,7 +31,7 @@ def acted_cell(records: Iterable[GpuRecord], variant: str, today: Mapping[str, s
     behind, and such a record is asked only where none speaks of today's. ``links``: each leads to its record.
     """
     found = sorted(acted_runs(records, variant), key=lambda run: run.record.created)
-    current = [run for run in found if run.record.input_hash and run.record.input_hash == today.get(run.record.variant)]
+    current = [run for run in found if is_of_today(run.record, today)]
     noted = "" if current else f" ({EARLIER})"
     latest = {acted_words(run): run for run in _by_record(current or found)}
     answered = {(run.acted.capability, run.record.card) for run in latest.values() if run.answered and not run.failed}

@@ -77,6 +77,11 @@ def _is_of(record: GpuRecord, image: PublishedImage) -> bool:
     return not named or bool(named & {image.digest, image.config})
 
 
+def is_of_today(record: GpuRecord, today: Mapping[str, str]) -> bool:
+    """Whether the image that ran is made of today's inputs; ``today`` has their hash by variant."""
+    return bool(record.input_hash) and record.input_hash == today.get(record.variant)
+
+
 def records_evidence(records: Iterable[GpuRecord], variant: str, today: Mapping[str, str]) -> Seen:
     """What records say of a variant: "proven in a container on NVIDIA H200, driver 580.159.04"; `UNSEEN` without one.
 
@@ -85,7 +90,7 @@ def records_evidence(records: Iterable[GpuRecord], variant: str, today: Mapping[
     Of those the strongest word is told, of equal ones the newest; a failure goes before every success.
     """
     found = [one for one in records_of_variant(records, variant) if not one.measures]
-    current = [one for one in found if one.input_hash and one.input_hash == today.get(variant)]
+    current = [one for one in found if is_of_today(one, today)]
     chosen = current or found
     if not chosen:
         return Seen(UNSEEN)

@@ -20,8 +20,6 @@ from tests.helpers.matrices import ROOT, variants
 from tests.helpers.nonempty import nonempty
 
 ROOTFS = ROOT / "dockerfiles" / "rootfs"
-
-
 PLUGINS = ROOT / "dockerfiles" / "plugins"
 
 

@@ -19,7 +19,6 @@ from images.proof.smoke.expectation import Expectation, expect
 from images.proof.smoke.findings import Findings, ImageConfig, command_paths, required_modules
 from images.proof.smoke.inside import probe
 from images.proof.smoke.stack import CHECKS, plain_program, same_version
-from tests.helpers.matrices import variants
 from tests.helpers.nonempty import nonempty
 
 VARIANTS = make_variants(read_matrix(Path(__file__).parents[4] / "matrix.yaml")).valid
@@ -371,6 +370,6 @@ def test_how_many_pictures_a_request_may_hold_is_said_by_the_images_flags(limit:
 
 
 def test_every_image_with_vllm_says_how_many_pictures_a_request_may_hold() -> None:
-    for variant in nonempty(variants().valid.values()):
+    for variant in nonempty(VARIANTS.values()):
         most = serving.pictures_per_request(variant.args)
         assert most in ((1, 8) if variant.backend == "vllm" else (sys.maxsize,)), variant.id
